@@ -1,0 +1,154 @@
+"""Score neurons by their activation, and find the constants that an ablated neuron is held at.
+
+With ``m_p``, ``s_p`` and ``|m|_p`` the means over the residues of protein ``p`` of ``a``, ``a^2`` and ``|a|``::
+
+    activation          = mean_p |m|_p
+    activation_std      = sqrt( mean_p s_p - (mean_p m_p)^2 )
+    activation_contrast = max_c | mean_{p in c} m_p - mean_{p not in c} m_p | / pooled SD of m_p     (0 where SD = 0)
+
+The first counts a large constant as much as a signal; softmax ignores a constant added to every key, so a high value
+need not mean that the neuron does anything. The other two remove the constant. All three come from one forward pass
+over the proteins, with memory that does not grow with their number. Specials and padding never enter the scores.
+
+Source: arXiv:2312.10770 scores by activation; its formula is not public, so all three readings are offered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from plmscope.errors import InputError
+from plmscope.hooks import record
+from plmscope.model import Batch, Classifier
+from plmscope.progress import Track, silent
+from plmscope.scores import NeuronScores
+from plmscope.sequences import Protein
+from plmscope.sites import NeuronIndex
+
+METHODS = ("activation", "activation_std", "activation_contrast")
+_STATISTICS = ("absolute", "mean", "square", "mean_square", "first", "last")
+
+
+@dataclass(frozen=True)
+class ActivationSummary:
+    """Per-class sums over proteins of residue means, enough for every activation score and for mean ablation.
+
+    Attributes:
+        index: Which column is which neuron.
+        labels: Classes, one row each.
+        counts: ``(C,)`` proteins per class.
+        sums: Statistic name to ``(C, N)``: ``absolute`` of ``|m|_p``, ``mean`` of ``m_p``, ``square`` of ``s_p``,
+            ``mean_square`` of ``m_p^2``, ``first`` and ``last`` of the activation at the first and last token.
+        proteins: Ids.
+    """
+
+    index: NeuronIndex
+    labels: tuple[str, ...]
+    counts: np.ndarray
+    sums: dict[str, np.ndarray]
+    proteins: tuple[str, ...]
+
+    def scores(self) -> tuple[NeuronScores, ...]:
+        """The three activation scores; per class too (the class's own mean, deviation and contrast)."""
+        per_class = [self._of({c}) for c in range(len(self.labels)) if self.counts[c]]
+        names = [label for c, label in enumerate(self.labels) if self.counts[c]]
+        contrast = np.stack([self._contrast(c) for c in range(len(self.labels)) if self.counts[c]])
+        absolute, deviation = self._of(set(range(len(self.labels))))
+        rows = {
+            "activation": (absolute, [one[0] for one in per_class]),
+            "activation_std": (deviation, [one[1] for one in per_class]),
+            "activation_contrast": (contrast.max(0), list(contrast)),
+        }
+        return tuple(
+            NeuronScores(method, self.index, values, dict(zip(names, classes, strict=True)), self.proteins)
+            for method, (values, classes) in rows.items()
+        )
+
+    def _of(self, classes: set[int]) -> tuple[np.ndarray, np.ndarray]:
+        """``(mean |a|, standard deviation)`` over the proteins of some classes, each ``(N,)``."""
+        rows = sorted(classes)
+        n = self.counts[rows].sum()
+        absolute, mean, square = (self.sums[name][rows].sum(0) / n for name in ("absolute", "mean", "square"))
+        return absolute, np.sqrt(np.maximum(square - mean**2, 0))
+
+    def _contrast(self, label: int) -> np.ndarray:
+        """Standardised difference between one class and the rest, ``(N,)``."""
+        n, total = self.counts[label], self.counts.sum()
+        if total - n < 1 or total < 3:
+            return np.zeros(len(self.index))
+        inside, inside_square = self.sums["mean"][label], self.sums["mean_square"][label]
+        outside = self.sums["mean"].sum(0) - inside
+        outside_square = self.sums["mean_square"].sum(0) - inside_square
+        spread = inside_square - inside**2 / n + outside_square - outside**2 / (total - n)
+        # A constant neuron leaves rounding noise in the sum of squares: relative to its size, that is not a spread.
+        noise = 1e-10 * np.maximum(self.sums["mean_square"].sum(0), 1e-30)
+        deviation = np.sqrt(np.where(spread > noise, spread, np.inf) / (total - 2))
+        difference: np.ndarray = np.abs(inside / n - outside / (total - n)) / deviation
+        return difference
+
+    def constants(self, ablation: str) -> np.ndarray:
+        """Values an ablated neuron is held at, ``(3, N)``: at the first token, at the last token, at residues.
+
+        ``zero``: 0. ``mean``: the mean over proteins, each class weighted equally.
+        """
+        if ablation == "zero":
+            return np.zeros((3, len(self.index)))
+        present = self.counts > 0
+        return np.stack(
+            [(self.sums[name][present] / self.counts[present, None]).mean(0) for name in ("first", "last", "mean")]
+        )
+
+
+@torch.inference_mode()
+def summarise_activations(
+    classifier: Classifier, proteins: Sequence[Protein], *, token_budget: int = 4096, track: Track = silent
+) -> ActivationSummary:
+    """One forward pass over the proteins.
+
+    Raises:
+        InputError: there are no proteins, or one has no label that the model knows.
+    """
+    if not proteins:
+        raise InputError("no proteins to score; the split left none, or the list is empty")
+    classes = classifier.targets(proteins)
+    counts = np.bincount(classes, minlength=len(classifier.labels)).astype(np.float64)
+    sums = {name: np.zeros((len(classifier.labels), len(classifier.index))) for name in _STATISTICS}
+    batches = list(classifier.batches(proteins, token_budget))
+    with record(classifier, classifier.index.sites) as seen:
+        for batch in track(batches, "activations", len(batches)):
+            classifier.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+            for site in classifier.index.sites:
+                part = classifier.index.slice(site)
+                for name, value in _residue_means(seen[site], batch).items():
+                    np.add.at(sums[name][:, part], classes[batch.rows], value.double().cpu().numpy())
+    return ActivationSummary(classifier.index, classifier.labels, counts, sums, tuple(p.id for p in proteins))
+
+
+def _residue_means(activation: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
+    """Every statistic of every protein, ``(B, N)`` each, from activations ``(B, T, N)``."""
+    weight = batch.residue_mask / batch.residue_mask.sum(1, keepdim=True)  # (B, T)
+    a = activation.float()
+
+    def mean(values: torch.Tensor) -> torch.Tensor:
+        return torch.einsum("bt,btn->bn", weight, values)
+
+    average = mean(a)
+    return {
+        "absolute": mean(a.abs()),
+        "mean": average,
+        "square": mean(a.square()),
+        "mean_square": average.double().square(),
+        "first": a[:, 0],
+        "last": a[torch.arange(len(a), device=a.device), batch.lengths - 1],
+    }
+
+
+def activation_scores(
+    classifier: Classifier, proteins: Sequence[Protein], *, token_budget: int = 4096, track: Track = silent
+) -> tuple[NeuronScores, ...]:
+    """``activation``, ``activation_std`` and ``activation_contrast`` of every neuron."""
+    return summarise_activations(classifier, proteins, token_budget=token_budget, track=track).scores()

@@ -1,0 +1,1 @@
+"""Data that plmscope carries: read it with ``read_proteins("plmscope:enzymes")``."""

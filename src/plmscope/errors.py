@@ -1,0 +1,37 @@
+"""Everything that plmscope raises on purpose.
+
+::
+
+    PlmscopeError
+    ├── InputError       a sequence file, a table, a label: names the file and the row
+    ├── StudyError       a setting: names the key, the value and the nearest known key
+    ├── ModelError       a checkpoint that cannot be loaded, or an architecture that is not supported
+    ├── SelectionError   a fraction, a score or a neuron list that selects nothing sensible
+    └── RunError         a run folder that is foreign, locked, incomplete or not writable
+
+The text is one line: what is wrong, where, and what to do. The command line prints it and exits with status 2.
+"""
+
+
+class PlmscopeError(Exception):
+    """Base of every error that a user can mend."""
+
+
+class InputError(PlmscopeError):
+    """A sequence file, table or label that cannot be used."""
+
+
+class StudyError(PlmscopeError):
+    """A setting with an unknown name or an impossible value."""
+
+
+class ModelError(PlmscopeError):
+    """A checkpoint that cannot be loaded or whose architecture is not supported."""
+
+
+class SelectionError(PlmscopeError):
+    """A fraction, a score or a list of neurons that cannot make a selection."""
+
+
+class RunError(PlmscopeError):
+    """A run folder that cannot be opened, written or continued."""

@@ -1,0 +1,293 @@
+"""Load a protein sequence classifier; turn proteins into tokens and tokens into class probabilities.
+
+The only place that maps residues to tokens. Only safetensors are read, and no code that comes with a checkpoint is
+run. An architecture without a row in :data:`plmscope.sites.ARCHITECTURES` is refused.
+
+A checkpoint is ``plmscope:embedded`` (the model that travels with the package), a local folder, or a Hugging Face
+hub id such as ``facebook/esm2_t6_8M_UR50D``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging as hf_logging
+
+from plmscope.errors import InputError, ModelError
+from plmscope.sequences import Protein
+from plmscope.sites import Architecture, NeuronIndex, architecture_of
+
+EMBEDDED = "plmscope:embedded"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tokens of several proteins, padded on the right.
+
+    Attributes:
+        input_ids: ``(B, T)``.
+        attention_mask: ``(B, T)``, 1 at real tokens (specials included).
+        lengths: ``(B,)`` number of real tokens; the last one is at ``lengths - 1``.
+        rows: Position of each protein in the sequence that was batched.
+    """
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    lengths: torch.Tensor
+    rows: list[int]
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on another device."""
+        return Batch(self.input_ids.to(device), self.attention_mask.to(device), self.lengths.to(device), self.rows)
+
+    @property
+    def residue_mask(self) -> torch.Tensor:
+        """``(B, T)``, true at residues: neither the first nor the last real token nor padding."""
+        position = torch.arange(self.input_ids.shape[1], device=self.input_ids.device)
+        return (position > 0) & (position < (self.lengths - 1).unsqueeze(1))
+
+
+@dataclass
+class Classifier:
+    """A sequence classifier with its tokenizer and its neurons.
+
+    Attributes:
+        model: The Hugging Face model, in evaluation mode.
+        tokenizer: Its tokenizer.
+        architecture: The table row that says where its modules are.
+        labels: Class names in the order of the logits.
+        index: Its neurons.
+        name: What was asked for; ``revision`` and ``sha256`` say what was found.
+        ablation_means: ``(3, N)`` mean activations at the first token, the last token and residues, if they are known.
+    """
+
+    model: PreTrainedModel
+    tokenizer: Any
+    architecture: Architecture
+    labels: tuple[str, ...]
+    index: NeuronIndex
+    name: str
+    revision: str = ""
+    sha256: str = ""
+    ablation_means: np.ndarray | None = field(default=None, repr=False)
+    _letters: dict[str, int] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        vocabulary = self.tokenizer.get_vocab()
+        self._letters = {letter: vocabulary[letter] for letter in "ACDEFGHIKLMNPQRSTVWYXBUZO" if letter in vocabulary}
+        if len(self._letters) < 20:
+            raise ModelError(f"{self.name}: the tokenizer knows {len(self._letters)} of the 20 amino acids; not a protein model")
+
+    def __repr__(self) -> str:
+        parameters = sum(p.numel() for p in self.model.parameters())
+        layers = len({site.layer for site in self.index.sites})
+        return (
+            f"Classifier({self.name!r}, {self.architecture.model_type}, {layers} layers, {parameters / 1e6:.1f} M "
+            f"parameters, {len(self.index):,} neurons, classes: {', '.join(self.labels)})"
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    @property
+    def max_residues(self) -> int:
+        """The longest protein the model's positions allow; rotary models have no hard limit but were trained to one."""
+        return int(self.model.config.max_position_embeddings) - 4
+
+    def encode(self, sequence: str) -> np.ndarray:
+        """Token ids ``(R + 2,)``: first token, residues, last token.
+
+        Raises:
+            InputError: a letter has no token (it is named with its position).
+        """
+        try:
+            middle = [self._letters[letter] for letter in sequence]
+        except KeyError as error:
+            letter = error.args[0]
+            place = sequence.index(letter) + 1
+            raise InputError(f"residue {letter!r} at position {place} has no token in {self.name}; replace it by X") from None
+        return np.array([self.tokenizer.cls_token_id, *middle, self.tokenizer.eos_token_id], dtype=np.int64)
+
+    def batches(self, proteins: Sequence[Protein], token_budget: int = 4096) -> Iterator[Batch]:
+        """Proteins of near length together, longest first, at most ``token_budget`` padded tokens a batch.
+
+        A protein longer than the budget comes alone. The order depends on the lengths alone, so that it repeats.
+        """
+        order = sorted(range(len(proteins)), key=lambda row: (-len(proteins[row]), row))
+        start = 0
+        while start < len(order):
+            width = len(proteins[order[start]]) + 2
+            rows = order[start : start + max(1, token_budget // width)]
+            start += len(rows)
+            yield self.batch([proteins[row] for row in rows], rows)
+
+    def batch(self, proteins: Sequence[Protein], rows: list[int] | None = None) -> Batch:
+        """One batch of all the given proteins."""
+        ids = [self.encode(protein.sequence) for protein in proteins]
+        lengths = torch.tensor([len(one) for one in ids])
+        padded = torch.full((len(ids), int(lengths.max())), self.tokenizer.pad_token_id, dtype=torch.long)
+        for row, one in enumerate(ids):
+            padded[row, : len(one)] = torch.from_numpy(one)
+        mask = (torch.arange(padded.shape[1]) < lengths.unsqueeze(1)).long()
+        return Batch(padded, mask, lengths, rows if rows is not None else list(range(len(ids)))).to(self.device)
+
+    def targets(self, proteins: Sequence[Protein]) -> np.ndarray:
+        """Index of each protein's label among the model's classes, ``(P,)``.
+
+        Raises:
+            InputError: a protein has no label, or one that the model does not know.
+        """
+        positions = {label: i for i, label in enumerate(self.labels)}
+        for protein in proteins:
+            if protein.label not in positions:
+                raise InputError(f"protein {protein.id!r} has the label {protein.label!r}; the model knows {', '.join(self.labels)}")
+        return np.array([positions[str(protein.label)] for protein in proteins], dtype=np.int64)
+
+    @torch.inference_mode()
+    def log_probabilities(self, proteins: Sequence[Protein], token_budget: int = 4096) -> np.ndarray:
+        """Natural-log class probabilities ``(P, C)`` of the untouched Hugging Face model."""
+        out = np.zeros((len(proteins), len(self.labels)))
+        for batch in self.batches(proteins, token_budget):
+            logits = self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+            out[batch.rows] = logits.double().log_softmax(-1).cpu().numpy()  # (B, C)
+        return out
+
+    def save(self, folder: Path) -> None:
+        """Write a Hugging Face folder: safetensors, config with class names, tokenizer."""
+        self.model.save_pretrained(folder, safe_serialization=True)
+        self.tokenizer.save_pretrained(folder)
+
+
+def load_model(
+    checkpoint: str | Path,
+    *,
+    labels: Sequence[str] | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+    revision: str | None = None,
+    seed: int = 0,
+    random_weights: bool = False,
+) -> Classifier:
+    """Load a classifier, or an encoder that gets a fresh classification head.
+
+    Args:
+        checkpoint: ``plmscope:embedded``, a folder, or a hub id.
+        labels: Class names for a fresh head; ``None`` takes the checkpoint's own head and names.
+        device: ``cpu``, ``cuda`` or ``cuda:1``.
+        dtype: ``float32``, ``bfloat16`` or ``float16``.
+        revision: Hub revision.
+        seed: Seeds the fresh head (and the weights, if they are random).
+        random_weights: Take the architecture and the tokenizer of the checkpoint, but no weights: a control.
+
+    Raises:
+        ModelError: the folder is missing or incomplete, the architecture is not supported, there are no safetensors,
+            a weight is not finite, the device is absent, or a head is asked for that the checkpoint does not have.
+    """
+    name = str(checkpoint)
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    if dtype not in DTYPES:
+        raise ModelError(f"dtype {dtype!r} is not known; choose one of {', '.join(DTYPES)}")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ModelError(f"device {device!r} is not available here; use --device cpu")
+    source = str(resources.files("plmscope") / "embedded" / "model") if name == EMBEDDED else name
+    folder = Path(source)
+    local = folder.is_dir()
+    if not local and (name.startswith((".", "/", "~")) or folder.exists()):
+        raise ModelError(f"{name}: no such model folder; name a folder with config.json and model.safetensors, or a hub id")
+    if local:
+        _check_folder(folder, name)
+    settings: dict[str, Any] = {"trust_remote_code": False, "revision": revision}
+    try:
+        config = AutoConfig.from_pretrained(source, **settings)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{name}: {_first_line(error)}") from None
+    architecture = architecture_of(str(config.model_type))
+    if labels is not None:
+        config.num_labels = len(labels)
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {label: i for i, label in enumerate(labels)}
+        config.problem_type = "single_label_classification"
+    if architecture.model_type == "esm":
+        config.classifier_dropout = None
+        config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
+    torch.manual_seed(seed)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **settings)
+        if random_weights:
+            model, info = AutoModelForSequenceClassification.from_config(config), {"missing_keys": set()}
+        else:
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                source, config=config, use_safetensors=True, output_loading_info=True, dtype=torch.float32,
+                ignore_mismatched_sizes=labels is not None, **settings,
+            )  # fmt: skip
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"{name}: {_first_line(error)}") from None
+    missing = {key for key in info["missing_keys"] if "contact_head" not in key and "inv_freq" not in key}
+    heads = {key for key in missing if key.startswith("classifier.")}
+    if missing - heads:
+        raise ModelError(f"{name}: the checkpoint lacks {len(missing - heads)} weights, first {sorted(missing - heads)[0]!r}")
+    if heads and labels is None:
+        raise ModelError(f"{name}: has no classification head; fine-tune it first ('plmscope finetune STUDY')")
+    for key, weight in model.named_parameters():
+        if not torch.isfinite(weight).all():
+            raise ModelError(f"{name}: the weight {key!r} holds NaN or infinite values; the file is damaged")
+    model = model.to(device=torch.device(device), dtype=DTYPES[dtype]).eval().requires_grad_(False)
+    index = NeuronIndex.of(config.num_hidden_layers, config.hidden_size, config.intermediate_size)
+    names = tuple(str(config.id2label[i]) for i in range(config.num_labels))
+    digest = _weights_sha256(folder) if local and not random_weights else ""
+    commit = str(getattr(config, "_commit_hash", "") or "")
+    return Classifier(model, tokenizer, architecture, names, index, name, commit, digest)
+
+
+def _check_folder(folder: Path, name: str) -> None:
+    """Refuse a folder that lacks a file, or whose weights are only there as a pickle, before anything is loaded."""
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{name}: has no config.json; name a Hugging Face model folder")
+    try:
+        json.loads((folder / "config.json").read_text())
+    except ValueError as error:
+        raise ModelError(f"{name}: config.json is not JSON ({error}); download the model again") from None
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        if list(folder.glob("*.bin")) or list(folder.glob("*.pt")):
+            raise ModelError(
+                f"{name}: has pickled weights only, which plmscope never opens; convert them to safetensors "
+                "(transformers: model.save_pretrained(folder, safe_serialization=True))"
+            )
+        raise ModelError(f"{name}: has no model.safetensors; the folder is incomplete, download it again")
+    for path in weights:
+        try:
+            with safe_open(str(path), framework="pt") as handle:
+                handle.keys()
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{path}: is damaged ({_first_line(error)}); download it again") from None
+
+
+def _weights_sha256(folder: Path) -> str:
+    """Digest of all safetensors of a folder, in the order of their names."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _first_line(error: BaseException) -> str:
+    """An exception's text as one line."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else text[:300] + " ..."

@@ -1,0 +1,262 @@
+"""The forward pass of an ESM classifier, piece by piece, from the Hugging Face model's own weights.
+
+Attribution and ablation need parts of a forward pass: from one module upward, or with most of a layer's units gone.
+Hooks on the Hugging Face model can do neither without computing the rest as well. This module spells one layer out::
+
+    x = LayerNorm(h);  q, k, v = x Wq, x Wk, x Wv
+    c = softmax(rotary(q / sqrt(d_head)) rotary(k)^T) v
+    h = h + c Wo                                           attention_output
+    h = h + gelu(LayerNorm(h) W1) W2                       intermediate, output
+
+In the last layer only the first token goes on, since the head reads nothing else. Tests hold its logits against those
+of the untouched model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from plmscope.errors import ModelError
+from plmscope.model import Batch, Classifier
+from plmscope.sites import Site
+
+
+@dataclass(frozen=True)
+class Affine:
+    """``x W^T + b``, with another ``b`` at the first and at the last token where units are held at constants.
+
+    Attributes:
+        weight: ``(N, M)``.
+        bias: ``(N,)``, the one of residues.
+        first: ``(N,)`` added at the first token; ``None`` where nothing is.
+        last: ``(N,)`` added at the last token.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    first: torch.Tensor | None = None
+    last: torch.Tensor | None = None
+
+    def __call__(self, x: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+        """Map ``(B, T, M)`` to ``(B, T, N)``; ``ends (B,)`` is the place of each last token (ignored if ``T`` is 1)."""
+        y = F.linear(x, self.weight, self.bias)  # (B, T, N)
+        if self.first is not None and self.last is not None:
+            y[:, 0] += self.first
+            if y.shape[1] > 1:
+                y[torch.arange(len(y), device=y.device), ends] += self.last
+        return y
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Weights of one encoder layer."""
+
+    query: Affine
+    key: Affine
+    value: Affine
+    attention_output: Affine
+    intermediate: Affine
+    output: Affine
+    norms: tuple[torch.nn.LayerNorm, torch.nn.LayerNorm]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every layer of one batch shares: rotary angles, attention mask, places of the last tokens."""
+
+    rotary: tuple[torch.Tensor, torch.Tensor] | None
+    mask: torch.Tensor | None
+    ends: torch.Tensor
+
+    def repeat(self, times: int) -> Context:
+        """The same context for ``times`` copies of the batch, one after the other."""
+        mask = None if self.mask is None else self.mask.repeat(times, 1, 1, 1)
+        return replace(self, mask=mask, ends=self.ends.repeat(times))
+
+
+@dataclass(frozen=True)
+class State:
+    """Activations of one layer of one batch.
+
+    Attributes:
+        hidden: ``(B, T, d)`` the layer's input; ``middle`` the residual stream after attention.
+        activations: One ``(B, T, N)`` per module kind; in the last layer, those after the attention have ``T`` = 1.
+    """
+
+    hidden: torch.Tensor
+    middle: torch.Tensor
+    activations: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+class Network:
+    """An ESM sequence classifier as a function of parts of it.
+
+    Args:
+        classifier: Its weights are shared, never changed.
+
+    Raises:
+        ModelError: the architecture is not ``esm``.
+    """
+
+    def __init__(self, classifier: Classifier) -> None:
+        if classifier.architecture.model_type != "esm":
+            raise ModelError(f"{classifier.name}: no piecewise forward pass for {classifier.architecture.model_type!r} yet")
+        self.model = classifier.model
+        config = self.model.config
+        self.heads = int(config.num_attention_heads)
+        self.layers = [self._layer(module) for module in self.model.get_submodule(classifier.architecture.layers)]
+
+    @staticmethod
+    def _layer(module: torch.nn.Module) -> Layer:
+        def affine(path: str) -> Affine:
+            linear = module.get_submodule(path)
+            return Affine(linear.weight, linear.bias)
+
+        return Layer(
+            query=affine("attention.self.query"),
+            key=affine("attention.self.key"),
+            value=affine("attention.self.value"),
+            attention_output=affine("attention.output.dense"),
+            intermediate=affine("intermediate.dense"),
+            output=affine("output.dense"),
+            norms=(module.get_submodule("attention.LayerNorm"), module.get_submodule("LayerNorm")),
+        )
+
+    def embed(self, batch: Batch) -> tuple[torch.Tensor, Context]:
+        """Input of the first layer ``(B, T, d)``, token dropout's scale included, and the batch's context."""
+        esm = self.model.esm
+        hidden = esm.embeddings(input_ids=batch.input_ids, attention_mask=batch.attention_mask)  # (B, T, d)
+        rotary = None
+        if esm.rotary_embeddings is not None:
+            cos, sin = esm.rotary_embeddings(hidden, torch.arange(hidden.shape[1], device=hidden.device)[None])
+            rotary = cos.unsqueeze(1), sin.unsqueeze(1)  # (1, 1, T, d_head)
+        padded = bool((batch.lengths < hidden.shape[1]).any())
+        mask = batch.attention_mask.bool()[:, None, None, :] if padded else None  # (B, 1, 1, T)
+        return hidden, Context(rotary, mask, batch.lengths - 1)
+
+    def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, context: Context) -> torch.Tensor:
+        """Mix the values: ``query (B, Tq, d)``, ``key`` and ``value (B, T, d)`` to ``(B, Tq, d)``; Tq is T or 1."""
+        shape = (len(query), -1, self.heads, query.shape[-1] // self.heads)
+        q, k, v = (x.view(shape).transpose(1, 2) for x in (query, key, value))  # (B, heads, T, d_head)
+        if context.rotary is None:
+            q = q * shape[-1] ** -0.5
+        else:
+            cos, sin = context.rotary
+            q = _rotate(q * shape[-1] ** -0.5, cos[:, :, : q.shape[2]], sin[:, :, : q.shape[2]])
+            k = _rotate(k, cos, sin)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=context.mask, scale=1.0)
+        return mixed.transpose(1, 2).flatten(2)  # (B, Tq, d)
+
+    def state(self, number: int, hidden: torch.Tensor, context: Context) -> State:
+        """All six activations of layer ``number``, given its input ``(B, T, d)``; the first token alone if it is last."""
+        layer, a = self.layers[number], {}
+        rows = slice(0, 1) if number == len(self.layers) - 1 else slice(None)
+        x = layer.norms[0](hidden)
+        a["query"] = layer.query(x[:, rows], context.ends)
+        a["key"] = layer.key(x, context.ends)
+        a["value"] = layer.value(x, context.ends)
+        mixed = self.attend(a["query"], a["key"], a["value"], context)
+        a["attention_output"] = layer.attention_output(mixed, context.ends)
+        middle = hidden[:, rows] + a["attention_output"]
+        a["intermediate"] = F.gelu(layer.intermediate(layer.norms[1](middle), context.ends))
+        a["output"] = layer.output(a["intermediate"], context.ends)
+        return State(hidden, middle, a)
+
+    def resume(self, number: int, state: State, module: str, activation: torch.Tensor, context: Context) -> torch.Tensor:
+        """Logits ``(B, C)`` when one module of layer ``number`` has the given activation and all below is ``state``."""
+        layer, a = self.layers[number], state.activations
+        if module in ("query", "key", "value"):
+            q, k, v = (activation if name == module else a[name] for name in ("query", "key", "value"))
+            return self.after_attention(number, state.hidden, self.attend(q, k, v, context), context)
+        if module == "attention_output":
+            rows = slice(0, activation.shape[1])
+            return self.after_residual(number, state.hidden[:, rows] + activation, context)
+        added = layer.output(activation, context.ends) if module == "intermediate" else activation
+        return self.above(number + 1, state.middle + added, context)
+
+    def after_attention(self, number: int, hidden: torch.Tensor, mixed: torch.Tensor, context: Context) -> torch.Tensor:
+        """Logits from the mixed values of layer ``number`` upward."""
+        added = self.layers[number].attention_output(mixed, context.ends)
+        return self.after_residual(number, hidden[:, : added.shape[1]] + added, context)
+
+    def after_residual(self, number: int, middle: torch.Tensor, context: Context) -> torch.Tensor:
+        """Logits from the residual stream after the attention of layer ``number`` upward."""
+        layer = self.layers[number]
+        inner = F.gelu(layer.intermediate(layer.norms[1](middle), context.ends))
+        return self.above(number + 1, middle + layer.output(inner, context.ends), context)
+
+    def above(self, number: int, hidden: torch.Tensor, context: Context) -> torch.Tensor:
+        """Logits ``(B, C)`` from the input of layer ``number`` upward; ``number`` = number of layers: the head alone."""
+        for n in range(number, len(self.layers)):
+            state = self.state(n, hidden, context)
+            hidden = state.middle + state.activations["output"]
+        hidden = self.model.esm.encoder.emb_layer_norm_after(hidden[:, :1])
+        logits: torch.Tensor = self.model.classifier(hidden)
+        return logits
+
+    def logits(self, batch: Batch) -> torch.Tensor:
+        """Logits ``(B, C)``: the whole forward pass."""
+        hidden, context = self.embed(batch)
+        return self.above(0, hidden, context)
+
+    def ablated(self, keep: np.ndarray, constants: np.ndarray, slices: dict[Site, slice]) -> Network:
+        """The network in which every neuron outside ``keep`` has a constant value, folded into weights and biases.
+
+        A neuron held at ``c`` is a zero row of its weight and a bias of ``c``; after the non-linearity, its column
+        leaves the next matrix and ``c`` times that column joins the next bias. Exact. Intermediate neurons that are
+        held leave both matrices, so that a network with few kept neurons is also a faster one.
+
+        Args:
+            keep: ``(N,)`` true where a neuron works as usual.
+            constants: ``(3, N)`` values of the others at the first token, the last token and residues.
+            slices: Where each site is in the flat arrays.
+        """
+        clone = object.__new__(Network)
+        clone.model, clone.heads = self.model, self.heads
+        clone.layers = []
+        for number, layer in enumerate(self.layers):
+
+            def of(module: str, number: int = number) -> tuple[torch.Tensor, torch.Tensor]:
+                where, like = slices[Site(number, module)], layer.query.weight
+                kept = torch.from_numpy(keep[where]).to(like.device)
+                return kept, torch.from_numpy(constants[:, where]).to(like)
+
+            inner, values = of("intermediate")
+            held = layer.output.weight[:, ~inner]  # (d, number held)
+            columns = held @ values[:, ~inner].T  # (d, 3): what the held intermediate neurons add, per place
+            output = Affine(
+                layer.output.weight[:, inner],
+                layer.output.bias + columns[:, 2],
+                columns[:, 0] - columns[:, 2],
+                columns[:, 1] - columns[:, 2],
+            )
+            folded = {name: _fold(getattr(layer, name), *of(name)) for name in ("query", "key", "value", "attention_output")}
+            folded["intermediate"] = Affine(layer.intermediate.weight[inner], layer.intermediate.bias[inner])
+            folded["output"] = _fold(output, *of("output"))
+            clone.layers.append(replace(layer, **folded))
+        return clone
+
+
+def _fold(affine: Affine, kept: torch.Tensor, constants: torch.Tensor) -> Affine:
+    """Hold the units outside ``kept (N,)`` at ``constants (3, N)``: first token, last token, residues."""
+    if bool(kept.all()):
+        return affine
+    none = torch.zeros_like(affine.bias)
+    first = none if affine.first is None else affine.first
+    last = none if affine.last is None else affine.last
+    return Affine(
+        affine.weight * kept.unsqueeze(1),
+        torch.where(kept, affine.bias, constants[2]),
+        torch.where(kept, first, constants[0] - constants[2]),
+        torch.where(kept, last, constants[1] - constants[2]),
+    )
+
+
+def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotary embedding of ``(B, heads, T, d_head)``."""
+    half = x.shape[-1] // 2
+    return x * cos + torch.cat((-x[..., half:], x[..., :half]), -1) * sin

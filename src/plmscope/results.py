@@ -1,0 +1,230 @@
+"""The run folder: which files there are, their columns, and writing them so that nothing is ever half there.
+
+Every table is written to a temporary name and renamed. ``manifest.json`` holds, per stage, a fingerprint of what it
+depended on: a finished stage whose inputs did not change is not run again. One process at a time may write to a run
+folder (an advisory lock that the system drops when the process dies).
+
+>>> sorted(SCHEMA)[:3]
+['agreement', 'class_scores', 'comparison']
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from plmscope.errors import RunError
+
+SCHEMA_VERSION = "1.0"
+
+#: Columns of every table of a run folder, in order.
+SCHEMA: dict[str, tuple[str, ...]] = {
+    "proteins": ("id", "sequence", "label", "split", "cluster", "length"),
+    "excluded": ("id", "reason"),
+    "leakage": ("id", "split", "nearest_train", "identity"),
+    "training": ("model", "epoch", "train_loss", "validation_loss", "validation_balanced_accuracy", "seconds"),
+    "neurons": ("layer", "module", "neuron"),  # then one column per scoring method
+    "class_scores": ("method", "label", "layer", "module", "neuron", "score"),
+    "completeness": ("method", "id", "layer", "module", "expected", "got", "gap"),
+    "selections": ("method", "scope", "fraction", "draw", "layer", "module", "neuron"),
+    "curves": (
+        "method", "matched_to", "scope", "draw", "mode", "ablation", "fraction", "n_neurons",
+        "accuracy", "balanced_accuracy", "macro_f1", "log_loss", "true_class_probability",
+    ),
+    "predictions": ("curve_point", "id", "predicted", "log_prob_true"),
+    "comparison": (
+        "method", "against", "scope", "mode", "ablation", "metric", "auc", "auc_against", "difference", "better",
+        "ci_low", "ci_high", "p_value", "p_kind", "n_draws", "draws_beaten", "q_value", "primary",
+    ),
+    "density": (
+        "method", "fraction", "layer", "module", "n_total", "n_selected", "density", "enrichment",
+        "ci_low", "ci_high", "p_value", "q_value",
+    ),
+    "density_null": ("null", "method", "fraction", "layer", "module", "n_total", "n_selected", "density", "enrichment"),
+    "agreement": ("method", "other", "fraction", "spearman", "overlap", "overlap_expected"),
+}  # fmt: skip
+
+STAGES = ("finetune", "score", "evaluate", "density", "report")
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write beside ``path`` and rename, so that a reader sees the old file or the new one, never a part.
+
+    Raises:
+        RunError: the folder is not writable or the disk is full.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise RunError(f"{path}: cannot be written ({error.strerror}); free the disk or choose another --out") from None
+
+
+class Run:
+    """One run folder.
+
+    Attributes:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __repr__(self) -> str:
+        done = [name for name in STAGES if self.manifest().get("stages", {}).get(name, {}).get("status") == "done"]
+        return f"Run({str(self.path)!r}, finished: {', '.join(done) or 'nothing yet'})"
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """An existing run folder.
+
+        Raises:
+            RunError: the folder is missing or is not a run folder of a known schema.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise RunError(f"{path}: no such run folder; 'plmscope run STUDY' makes one")
+        if not (path / "manifest.json").is_file():
+            raise RunError(f"{path}: not a plmscope run folder (no manifest.json); name another folder")
+        run = cls(path)
+        version = str(run.manifest().get("schema_version", ""))
+        if version.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
+            raise RunError(f"{path}: schema_version {version!r} is not {SCHEMA_VERSION!r}; use the plmscope that wrote it")
+        return run
+
+    @classmethod
+    def create(cls, path: str | Path) -> Run:
+        """A new run folder, or the existing one to continue.
+
+        Raises:
+            RunError: the folder cannot be made, or holds something that is not a run.
+        """
+        path = Path(path)
+        if path.exists() and not path.is_dir():
+            raise RunError(f"{path}: is a file; name a folder with --out")
+        if path.is_dir() and any(path.iterdir()) and not (path / "manifest.json").is_file():
+            raise RunError(f"{path}: is not empty and not a plmscope run; name another folder with --out")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{path}: cannot be made ({error.strerror}); name another folder with --out") from None
+        if not (path / "manifest.json").is_file():
+            write_atomic(path / "manifest.json", json.dumps({"schema_version": SCHEMA_VERSION, "stages": {}}).encode())
+        return cls.open(path)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder's lock.
+
+        Raises:
+            RunError: another process holds it.
+        """
+        try:
+            handle = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise RunError(f"{self.path}: cannot be written ({error.strerror}); name another folder with --out") from None
+        with handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise RunError(f"{self.path}: another plmscope process is writing here; wait for it or use --out") from None
+            yield
+
+    def manifest(self) -> dict[str, Any]:
+        """``manifest.json``.
+
+        Raises:
+            RunError: it cannot be read.
+        """
+        return self._json("manifest.json")
+
+    def metrics(self) -> dict[str, Any]:
+        """``metrics.json`` (classification quality per split, with its baselines)."""
+        return self._json("metrics.json")
+
+    def _json(self, name: str) -> dict[str, Any]:
+        try:
+            content = json.loads((self.path / name).read_text())
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.path / name}: cannot be read ({error}); run the stage that writes it again") from None
+        if not isinstance(content, dict):
+            raise RunError(f"{self.path / name}: is not a JSON object; run the stage that writes it again")
+        return content
+
+    def update_manifest(self, **changes: Any) -> None:
+        """Merge top-level keys into the manifest; ``stages`` is merged stage by stage."""
+        manifest = self.manifest()
+        stages = manifest.get("stages", {}) | changes.pop("stages", {})
+        write_atomic(
+            self.path / "manifest.json", json.dumps(manifest | changes | {"stages": stages}, indent=1).encode()
+        )
+
+    def write_json(self, name: str, content: dict[str, Any]) -> None:
+        """Write a JSON file of the run folder."""
+        write_atomic(self.path / name, json.dumps(content, indent=1, sort_keys=True).encode())
+
+    def has(self, table: str) -> bool:
+        """Whether a table is there."""
+        return (self.path / f"{table}.parquet").is_file()
+
+    def table(self, name: str) -> pd.DataFrame:
+        """One table of the run folder.
+
+        Raises:
+            RunError: it is missing, cut short, or lacks columns.
+        """
+        path = self.path / f"{name}.parquet"
+        if not path.is_file():
+            raise RunError(f"{path}: missing; run the stage that writes it ('plmscope run')")
+        try:
+            frame = pd.read_parquet(path)
+        except Exception as error:  # pyarrow raises several kinds for a damaged file
+            raise RunError(f"{path}: is damaged ({error}); delete it and run the stage again") from None
+        missing = [column for column in SCHEMA[name] if column not in frame.columns]
+        if missing:
+            raise RunError(f"{path}: lacks the columns {', '.join(missing)}; delete it and run the stage again")
+        return frame
+
+    def write_table(self, name: str, frame: pd.DataFrame) -> None:
+        """Write a table atomically, its columns in the order of :data:`SCHEMA`."""
+        missing = [column for column in SCHEMA[name] if column not in frame.columns]
+        if missing:
+            raise RunError(f"table {name}: columns {missing} are missing")
+        extra = [column for column in frame.columns if column not in SCHEMA[name]]
+        ordered = frame[[*SCHEMA[name], *extra]]
+        write_atomic(self.path / f"{name}.parquet", ordered.to_parquet(index=False, compression="zstd"))
+
+    def export(self, folder: Path) -> list[Path]:
+        """Every table as CSV in ``folder``; returns the files written."""
+        folder.mkdir(parents=True, exist_ok=True)
+        written = []
+        for name in SCHEMA:
+            if self.has(name):
+                write_atomic(folder / f"{name}.csv", self.table(name).to_csv(index=False).encode())
+                written.append(folder / f"{name}.csv")
+        return written
+
+    def is_done(self, stage: str, fingerprint: str) -> bool:
+        """Whether a stage has finished with exactly these inputs."""
+        entry = self.manifest().get("stages", {}).get(stage, {})
+        return bool(entry.get("status") == "done" and entry.get("fingerprint") == fingerprint)
+
+    def clear(self, *names: str) -> None:
+        """Remove files or folders of an outdated stage."""
+        for name in names:
+            path = self.path / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)

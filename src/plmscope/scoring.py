@@ -1,0 +1,52 @@
+"""``score(model, proteins, method=...)``: the table of scorers.
+
+A new scorer is one file with a function that returns :class:`~plmscope.scores.NeuronScores`, and one row of
+:data:`SCORERS` per method that it gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from plmscope import activation, gradients
+from plmscope.errors import SelectionError
+from plmscope.model import Classifier
+from plmscope.scores import NeuronScores
+from plmscope.sequences import Protein
+
+Scorer = Callable[..., tuple[NeuronScores, ...]]
+
+#: Which function gives which methods; one that gives several is run once for all of them.
+SCORERS: dict[str, Scorer] = {
+    **dict.fromkeys(activation.METHODS, activation.activation_scores),
+    **dict.fromkeys(gradients.METHODS, gradients.integrated_gradients),
+}
+
+
+def check_methods(methods: Sequence[str]) -> None:
+    """Raise :class:`SelectionError` for a method without a row in :data:`SCORERS`."""
+    for method in methods:
+        if method not in SCORERS:
+            raise SelectionError(f"method {method!r} is not known; choose from {', '.join(SCORERS)}")
+
+
+def score(model: Classifier, proteins: Sequence[Protein], method: str = "integrated_gradients", **settings: Any) -> NeuronScores:
+    """Score every neuron of every site by one method.
+
+    Args:
+        model: The classifier.
+        proteins: Labelled proteins; never those that the selection will be judged on.
+        method: A key of :data:`SCORERS`.
+        **settings: Passed to the scorer (``points``, ``target``, ``token_budget``, ``track`` ...).
+
+    Returns:
+        Scores ``(N,)``, higher = more important, with the ids of the proteins.
+
+    Raises:
+        SelectionError: the method is not known.
+        InputError: no proteins, or a label that the model does not know.
+    """
+    check_methods([method])
+    found = SCORERS[method](model, proteins, **settings)
+    return next(one for one in found if one.method == method)

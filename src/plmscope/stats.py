@@ -1,0 +1,533 @@
+"""How good a curve is, and whether it beats chance: areas, random draws, bootstrap, enrichment.
+
+A *curve* is a metric over the grid of fractions. A method has one; each random draw has one of its own. What is
+compared is the area under them (trapezoid rule, linear axis)::
+
+    difference = area(method) - mean over draws of area(draw)
+
+* the p value asks how often a draw does at least as well (:func:`compare_with_draws`);
+* the interval resamples clusters of test proteins, stratified by class, and the draws (:func:`bootstrap_difference`);
+* :func:`compare_curves` puts both into one :class:`Comparison`, a row of ``comparison.parquet``.
+
+A bootstrap resample is a row of counts, one per protein, so a metric on 2,000 resamples is a matrix product
+(:func:`weighted_metric`). Axes: ``B`` resamples, ``P`` proteins, ``K`` sets of predictions, ``R`` draws, ``F`` fractions.
+
+>>> float(curve_area([0.0, 0.5, 1.0], [0.0, 1.0, 1.0]))
+0.75
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from plmscope.errors import SelectionError
+
+FloatArray = NDArray[np.float64]
+
+#: Metrics of one set of predictions, as they are named in every table.
+METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "true_class_probability")
+
+#: From this number of draws on, p values come from counting draws and not from the prediction t test.
+PERMUTATION_DRAWS = 199
+
+#: Areas closer than this are ties: they differ by rounding alone.
+TIE = 1e-12
+
+
+class DrawTest(NamedTuple):
+    """Where an observed value stands among random draws.
+
+    Attributes:
+        p_value: One-sided, ``0 < p <= 1``; NaN for fewer than two draws.
+        p_kind: ``permutation`` (draws were counted), ``prediction_t``, or ``none``.
+        draws_beaten: How many draws are strictly worse than the observed value.
+    """
+
+    p_value: float
+    p_kind: Literal["permutation", "prediction_t", "none"]
+    draws_beaten: int
+
+
+class Interval(NamedTuple):
+    """Both ends of an interval."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A method's curve against its random draws; the fields are columns of ``comparison.parquet``.
+
+    Attributes:
+        auc: Area of the method's curve.
+        auc_against: Mean area of the draws' curves.
+        difference: ``auc - auc_against``.
+        better: +1 if a larger area is better, -1 if a smaller one is.
+        ci_low: Lower end of the 95 % bootstrap interval on ``difference``.
+        ci_high: Its upper end.
+        p_value: One-sided, see :func:`compare_with_draws`.
+        p_kind: Which test gave it.
+        n_draws: Number of draws.
+        draws_beaten: Draws that are strictly worse than the method.
+    """
+
+    auc: float
+    auc_against: float
+    difference: float
+    better: int
+    ci_low: float
+    ci_high: float
+    p_value: float
+    p_kind: str
+    n_draws: int
+    draws_beaten: int
+
+
+# --- metrics ---------------------------------------------------------------------------------------------------------
+
+
+def weighted_metric(
+    name: str, weights: ArrayLike, true: ArrayLike, predicted: ArrayLike, log_prob_true: ArrayLike, n_classes: int
+) -> FloatArray:
+    """One metric of ``K`` sets of predictions under ``B`` weightings of the proteins.
+
+    With whole-numbered weights the result is what scikit-learn computes when each protein is repeated that often:
+
+    * ``accuracy``: weighted share of right predictions;
+    * ``balanced_accuracy``: mean recall over the classes that are present (weight above 0);
+    * ``macro_f1``: mean of 2 TP / (true + predicted) over the classes that are present or predicted;
+    * ``log_loss``: weighted mean of ``-log_prob_true``, in nats, not capped (:func:`metric_area` caps it);
+    * ``true_class_probability``: weighted mean of ``exp(log_prob_true)``.
+
+    Args:
+        name: One of :data:`METRICS`.
+        weights: ``(B, P)``, not negative.
+        true: ``(P,)`` class numbers, ``0 <= class < n_classes``.
+        predicted: ``(K, P)`` class numbers.
+        log_prob_true: ``(K, P)`` natural logarithm of the probability given to the true class, finite.
+        n_classes: Number of classes ``C`` of the model.
+
+    Returns:
+        ``(B, K)``; ``log_loss`` is 0 or more, the others lie in [0, 1]. NaN where all weights of a row are 0.
+
+    Raises:
+        SelectionError: the name is unknown, shapes do not fit, a class number is outside its range, a weight is
+            negative, or a log-probability is not finite.
+
+    >>> weighted_metric("accuracy", [[1, 1, 2]], [0, 1, 1], [[0, 0, 1]], [[-0.1, -2.0, -0.3]], 2)
+    array([[0.75]])
+    """
+    weights, true, predicted, log_prob_true = (np.asarray(a) for a in (weights, true, predicted, log_prob_true))
+    _check_predictions(name, weights, true, predicted, log_prob_true, n_classes)
+    with np.errstate(invalid="ignore", divide="ignore"):  # a row of zero weights is NaN, as documented
+        if name in ("log_loss", "true_class_probability"):
+            per_protein = -log_prob_true if name == "log_loss" else np.exp(log_prob_true.astype(np.float64))
+            w = weights.astype(np.float64)
+            mean: FloatArray = w @ per_protein.T.astype(np.float64) / w.sum(axis=1, keepdims=True)  # (B, K)
+            return mean
+
+        # Sums of whole numbers below 2^24 are exact in single precision, which halves the time of the products.
+        exact = weights.dtype.kind in "biu" and weights.sum(axis=1, dtype=np.int64).max(initial=0) < 2**24
+        w = weights.astype(np.float32 if exact else np.float64)
+        total = w.sum(axis=1, dtype=np.float64)[:, None]  # (B, 1)
+        summed = np.zeros((len(weights), len(predicted)))  # (B, K)
+        classes = np.zeros((len(weights), len(predicted) if name == "macro_f1" else 1))
+        for label in range(n_classes):
+            own = true == label  # (P,)
+            hits = (w[:, own] @ (predicted[:, own] == label).T.astype(w.dtype)).astype(np.float64)  # (B, K)
+            support = w[:, own].sum(axis=1, dtype=np.float64)[:, None]  # (B, 1)
+            if name == "accuracy":
+                summed += hits
+            elif name == "balanced_accuracy":
+                summed += np.where(support > 0, hits / support, 0.0)
+                classes += support > 0
+            else:
+                both = support + (w @ (predicted == label).T.astype(w.dtype)).astype(np.float64)  # (B, K)
+                summed += np.where(both > 0, 2 * hits / both, 0.0)
+                classes += both > 0
+        result: FloatArray = summed / (total if name == "accuracy" else classes)
+        return result
+
+
+def metric(name: str, true: ArrayLike, predicted: ArrayLike, log_prob_true: ArrayLike, n_classes: int) -> float:
+    """One metric of one set of predictions, every protein counted once; see :func:`weighted_metric`.
+
+    Args:
+        name: One of :data:`METRICS`.
+        true: ``(P,)`` class numbers.
+        predicted: ``(P,)`` class numbers.
+        log_prob_true: ``(P,)`` log-probability of the true class.
+        n_classes: Number of classes of the model.
+
+    Raises:
+        SelectionError: as :func:`weighted_metric`.
+
+    >>> metric("balanced_accuracy", [0, 0, 0, 1], [0, 0, 0, 0], [-0.1, -0.1, -0.1, -2.3], 2)
+    0.5
+    """
+    ones = np.ones((1, np.size(true)), dtype=np.int64)
+    rows = np.asarray(predicted)[None], np.asarray(log_prob_true)[None]
+    return float(weighted_metric(name, ones, true, *rows, n_classes)[0, 0])
+
+
+def _check_predictions(
+    name: str,
+    weights: np.ndarray,
+    true: np.ndarray,
+    predicted: np.ndarray,
+    log_prob_true: np.ndarray,
+    n_classes: int,
+) -> None:
+    """Refuse what would otherwise give a plausible wrong number."""
+    if name not in METRICS:
+        raise SelectionError(f"unknown metric {name!r}; one of {', '.join(METRICS)}")
+    proteins = true.shape[0] if true.ndim == 1 else 0
+    if not proteins or any(a.ndim != 2 or a.shape[1] != proteins for a in (weights, predicted, log_prob_true)):
+        raise SelectionError(
+            f"shapes do not fit: weights {weights.shape}, true {true.shape}, predicted {predicted.shape}, "
+            f"log_prob_true {log_prob_true.shape}; expected (B, P), (P,), (K, P), (K, P) with at least one protein"
+        )
+    if predicted.shape != log_prob_true.shape:
+        raise SelectionError(f"predicted {predicted.shape} and log_prob_true {log_prob_true.shape} differ in shape")
+    for what, classes in (("true", true), ("predicted", predicted)):
+        if classes.dtype.kind not in "iu" or (classes.size and (classes.min() < 0 or classes.max() >= n_classes)):
+            raise SelectionError(f"{what} classes must be whole numbers from 0 to {n_classes - 1}")
+    if weights.size and not weights.min() >= 0:
+        raise SelectionError(f"weights must not be negative or NaN, found {weights.min()!r}")
+    if not np.isfinite(log_prob_true).all():
+        raise SelectionError("a log-probability is not finite; run the model with dtype float32")
+
+
+# --- curves ----------------------------------------------------------------------------------------------------------
+
+
+def curve_area(fractions: ArrayLike, values: ArrayLike) -> FloatArray:
+    """The area under curves: trapezoid rule, linear axis, over the fractions that were run.
+
+    Args:
+        fractions: ``(F,)``, strictly increasing, at least two.
+        values: ``(..., F)``, one curve per leading index.
+
+    Returns:
+        ``(...)``, a single number for one curve. At most the range of the fractions times the largest value. A NaN
+        anywhere in a curve makes its area NaN.
+
+    Raises:
+        SelectionError: the fractions are not strictly increasing, fewer than two, or not as many as values.
+    """
+    fractions, values = np.asarray(fractions, dtype=np.float64), np.asarray(values, dtype=np.float64)
+    if fractions.ndim != 1 or len(fractions) < 2 or not (np.diff(fractions) > 0).all():
+        raise SelectionError(f"fractions must be two or more and strictly increasing, got {fractions.tolist()!r}")
+    if values.ndim == 0 or values.shape[-1] != len(fractions):
+        raise SelectionError(f"a curve has shape {values.shape}, but there are {len(fractions)} fractions")
+    area: FloatArray = np.trapezoid(values, fractions, axis=-1)
+    return area
+
+
+def metric_area(name: str, fractions: ArrayLike, values: ArrayLike, n_classes: int) -> FloatArray:
+    """The area under curves of one metric; a log-loss above 2 ln ``n_classes`` counts as that.
+
+    A network of which little is left can be certain and wrong, with a log-loss of hundreds; uncapped, that one point
+    would decide the whole area. Everything else is as :func:`curve_area`.
+
+    >>> bool(metric_area("log_loss", [0, 1], [900.0, 900.0], 2) == 2 * math.log(2))
+    True
+    """
+    if name == "log_loss":
+        values = np.minimum(values, 2 * math.log(n_classes))
+    return curve_area(fractions, values)
+
+
+def better_sign(metric_name: str, mode: str) -> int:
+    """Which sign of a difference is good: +1 or -1.
+
+    Keeping good neurons preserves accuracy (+1), ablating them destroys it (-1); for the log-loss it is the reverse.
+
+    Raises:
+        SelectionError: the metric is not one of :data:`METRICS`, or the mode is neither ``keep`` nor ``ablate``.
+
+    >>> better_sign("balanced_accuracy", "keep"), better_sign("log_loss", "keep")
+    (1, -1)
+    """
+    if metric_name not in METRICS:
+        raise SelectionError(f"unknown metric {metric_name!r}; one of {', '.join(METRICS)}")
+    if mode not in ("keep", "ablate"):
+        raise SelectionError(f"unknown mode {mode!r}; 'keep' or 'ablate'")
+    return 1 if (mode == "keep") == (metric_name != "log_loss") else -1
+
+
+# --- comparison with chance ------------------------------------------------------------------------------------------
+
+
+def compare_with_draws(observed: float, draws: ArrayLike, better: int) -> DrawTest:
+    """One-sided test of one value against random draws.
+
+    With ``R >= 199`` draws, p = (1 + draws at least as good) / (R + 1). With fewer, the observed value is tested as
+    one more observation from the draws' normal distribution: t = (observed - mean) / (sd * sqrt(1 + 1/R)), R - 1
+    degrees of freedom. If all draws are equal there is no spread to extrapolate from, and draws are counted however
+    few they are, so that p is never below 1 / (R + 1). Values within ``1e-12`` are ties; a tie is "at least as good".
+
+    Args:
+        observed: The method's value, for instance its area.
+        draws: ``(R,)``, the same value for each draw.
+        better: +1 if larger is better, -1 if smaller is.
+
+    Returns:
+        The p value, the kind of test, and how many draws are strictly worse. Fewer than two draws test nothing: p is
+        NaN and the kind ``none``.
+
+    Raises:
+        SelectionError: ``better`` is neither +1 nor -1, or a value is not finite.
+
+    References:
+        Phipson and Smyth 2010 (why 1 is added above and below).
+
+    >>> test = compare_with_draws(0.9, [0.5, 0.6, 0.7], better=+1)
+    >>> round(test.p_value, 4), test.p_kind, test.draws_beaten
+    (0.0608, 'prediction_t', 3)
+    """
+    values = np.asarray(draws, dtype=np.float64)
+    if better not in (1, -1):
+        raise SelectionError(f"better must be +1 or -1, got {better!r}")
+    if values.ndim != 1 or not np.isfinite(values).all() or not math.isfinite(observed):
+        raise SelectionError(f"the observed value {observed!r} and a flat list of draws must all be finite")
+    lead = better * (observed - values)  # (R,), above 0 where the draw is worse
+    beaten, n = int((lead > TIE).sum()), len(values)
+    if n < 2:
+        return DrawTest(math.nan, "none", beaten)
+    if n >= PERMUTATION_DRAWS or np.ptp(values) <= TIE:
+        return DrawTest((1 + n - beaten) / (n + 1), "permutation", beaten)
+    t = lead.mean() / (values.std(ddof=1) * math.sqrt(1 + 1 / n))
+    return DrawTest(float(stats.t.sf(t, n - 1)), "prediction_t", beaten)
+
+
+def bootstrap_weights(clusters: ArrayLike, labels: ArrayLike, n: int, rng: np.random.Generator) -> NDArray[np.int32]:
+    """How often each protein occurs in ``n`` bootstrap resamples of clusters, stratified by class.
+
+    Homologous proteins are not independent, so whole clusters are drawn with replacement. Within each class as many
+    clusters are drawn as there are; the class of a cluster is that of most of its proteins (on a tie the first in
+    sorted order). All proteins of a cluster share one count.
+
+    Args:
+        clusters: ``(P,)`` names or numbers of clusters.
+        labels: ``(P,)`` names or numbers of classes.
+        n: Number of resamples ``B``.
+        rng: Source of randomness; the same state gives the same weights.
+
+    Returns:
+        ``(B, P)`` counts, 0 or more.
+
+    Raises:
+        SelectionError: there are no proteins, or not one cluster and one label for each.
+
+    >>> bootstrap_weights(["a", "a", "b"], [0, 0, 1], 2, np.random.default_rng(0)).tolist()
+    [[1, 1, 1], [1, 1, 1]]
+    """
+    clusters, labels = np.asarray(clusters), np.asarray(labels)
+    if clusters.ndim != 1 or clusters.shape != labels.shape or not clusters.size:
+        raise SelectionError(f"clusters {clusters.shape} and labels {labels.shape} must be flat, not empty, of one length")
+    names, cluster = np.unique(clusters, return_inverse=True)  # (P,)
+    classes, label = np.unique(labels, return_inverse=True)
+    members = np.zeros((len(names), len(classes)), dtype=np.int64)
+    np.add.at(members, (cluster, label), 1)
+    stratum = members.argmax(axis=1)  # one class per cluster
+    counts = np.zeros((n, len(names)), dtype=np.int32)
+    for value in np.unique(stratum):
+        (own,) = np.nonzero(stratum == value)
+        counts[:, own] = rng.multinomial(len(own), np.full(len(own), 1 / len(own)), size=n)
+    return counts[:, cluster]
+
+
+def bootstrap_difference(
+    name: str,
+    fractions: ArrayLike,
+    weights: ArrayLike,
+    true: ArrayLike,
+    predicted: ArrayLike,
+    log_prob_true: ArrayLike,
+    n_classes: int,
+    rng: np.random.Generator,
+) -> FloatArray:
+    """Bootstrap samples of area(method) - mean area(draws), over test clusters and draws together.
+
+    Method and draws see the same resampled proteins (they are paired); each resample also takes ``R`` draws with
+    replacement.
+
+    Args:
+        name: One of :data:`METRICS`.
+        fractions: ``(F,)``, strictly increasing.
+        weights: ``(B, P)`` from :func:`bootstrap_weights`.
+        true: ``(P,)`` class numbers.
+        predicted: ``(1 + R, F, P)`` class numbers: the method first, then the draws.
+        log_prob_true: ``(1 + R, F, P)``, same order.
+        n_classes: Number of classes of the model.
+        rng: Source of randomness for the draws.
+
+    Returns:
+        ``(B,)`` differences; :func:`percentile_interval` makes the interval.
+
+    Raises:
+        SelectionError: there is no draw, or an input does not fit (see :func:`weighted_metric`).
+    """
+    areas = _areas(name, fractions, weights, true, np.asarray(predicted), np.asarray(log_prob_true), n_classes)
+    n_draws = areas.shape[1] - 1
+    times = rng.multinomial(n_draws, np.full(n_draws, 1 / n_draws), size=len(areas))  # (B, R)
+    difference: FloatArray = areas[:, 0] - (areas[:, 1:] * times).sum(axis=1) / n_draws
+    return difference
+
+
+def compare_curves(
+    name: str,
+    better: int,
+    fractions: ArrayLike,
+    weights: ArrayLike,
+    true: ArrayLike,
+    predicted: ArrayLike,
+    log_prob_true: ArrayLike,
+    n_classes: int,
+    rng: np.random.Generator,
+) -> Comparison:
+    """A method's curve against its draws: areas, difference, interval, p value.
+
+    Args:
+        name: One of :data:`METRICS`.
+        better: +1 or -1, from :func:`better_sign`.
+        fractions: ``(F,)``, strictly increasing.
+        weights: ``(B, P)`` from :func:`bootstrap_weights`, shared by all comparisons on the same proteins.
+        true: ``(P,)`` class numbers.
+        predicted: ``(1 + R, F, P)`` class numbers: the method first, then the draws.
+        log_prob_true: ``(1 + R, F, P)``, same order.
+        n_classes: Number of classes of the model.
+        rng: Source of randomness for resampling the draws.
+
+    Raises:
+        SelectionError: there is no draw, or an input does not fit.
+    """
+    curves = np.asarray(predicted), np.asarray(log_prob_true)
+    area = _areas(name, fractions, np.ones((1, np.size(true)), dtype=np.int64), true, *curves, n_classes)[0]  # (1 + R,)
+    test = compare_with_draws(float(area[0]), area[1:], better)
+    samples = bootstrap_difference(name, fractions, weights, true, *curves, n_classes, rng)
+    interval = percentile_interval(samples)
+    return Comparison(
+        auc=float(area[0]),
+        auc_against=float(area[1:].mean()),
+        difference=float(area[0] - area[1:].mean()),
+        better=better,
+        ci_low=interval.low,
+        ci_high=interval.high,
+        p_value=test.p_value,
+        p_kind=test.p_kind,
+        n_draws=len(area) - 1,
+        draws_beaten=test.draws_beaten,
+    )
+
+
+def _areas(
+    name: str,
+    fractions: ArrayLike,
+    weights: ArrayLike,
+    true: ArrayLike,
+    predicted: np.ndarray,
+    log_prob_true: np.ndarray,
+    n_classes: int,
+) -> FloatArray:
+    """``(B, 1 + R)``: the area of every curve under every weighting."""
+    if predicted.ndim != 3 or predicted.shape != log_prob_true.shape or len(predicted) < 2:
+        raise SelectionError(
+            f"predicted {predicted.shape} and log_prob_true {log_prob_true.shape} must both be (1 + R, F, P), R >= 1"
+        )
+    values = [
+        weighted_metric(name, weights, true, predicted[:, f], log_prob_true[:, f], n_classes)
+        for f in range(predicted.shape[1])
+    ]
+    return metric_area(name, fractions, np.stack(values, axis=-1), n_classes)  # (B, 1 + R, F) -> (B, 1 + R)
+
+
+def percentile_interval(samples: ArrayLike, level: float = 0.95) -> Interval:
+    """The central interval that holds a share ``level`` of the samples (linear interpolation between them).
+
+    Args:
+        samples: ``(B,)``, at least one; a NaN among them makes both ends NaN.
+        level: Share inside, ``0 < level < 1``.
+
+    Raises:
+        SelectionError: there are no samples, or the level is outside its range.
+
+    >>> percentile_interval(range(101), level=0.5)
+    Interval(low=25.0, high=75.0)
+    """
+    values = np.asarray(samples, dtype=np.float64)
+    if values.ndim != 1 or not values.size or not 0 < level < 1:
+        raise SelectionError(f"an interval needs samples and 0 < level < 1, got shape {values.shape}, level {level!r}")
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high))
+
+
+# --- density ---------------------------------------------------------------------------------------------------------
+
+
+def hypergeometric_enrichment(n_total: int, n_selected: int, overall_total: int, overall_selected: int) -> float:
+    """The chance that a site holds at least ``n_selected`` selected neurons if the selection ignored sites.
+
+    P(X >= n_selected) for X the number of selected neurons among ``n_total`` drawn without replacement from
+    ``overall_total``, of which ``overall_selected`` are selected. It treats neurons as exchangeable, which correlated
+    units of different scale are not: descriptive only.
+
+    Args:
+        n_total: Neurons of the site or module.
+        n_selected: How many of them are selected.
+        overall_total: Neurons of the model.
+        overall_selected: How many of them are selected.
+
+    Returns:
+        ``0 < p <= 1``; 1 for ``n_selected`` 0. Very small values may underflow to 0.
+
+    Raises:
+        SelectionError: the four counts contradict each other.
+
+    >>> round(hypergeometric_enrichment(2, 2, 4, 2), 4)  # 1 of the 6 ways to choose 2 of 4
+    0.1667
+    """
+    outside = n_total - n_selected, overall_selected - n_selected, overall_total - overall_selected
+    if n_selected < 0 or min(outside) < 0 or n_total - n_selected > overall_total - overall_selected:
+        raise SelectionError(
+            f"impossible counts: {n_selected!r} of {n_total!r} selected in the site, "
+            f"{overall_selected!r} of {overall_total!r} in the model"
+        )
+    return float(stats.hypergeom.sf(n_selected - 1, overall_total, overall_selected, n_total))
+
+
+def benjamini_hochberg(p_values: Sequence[float] | np.ndarray) -> FloatArray:
+    """q values: the smallest false discovery rate at which each test would be called.
+
+    Args:
+        p_values: ``(n,)``, each in [0, 1] or NaN. NaN means "not tested" and does not count as a test.
+
+    Returns:
+        ``(n,)``, NaN where p is.
+
+    Raises:
+        SelectionError: a p value is outside [0, 1].
+
+    References:
+        Benjamini and Hochberg 1995, as in :func:`scipy.stats.false_discovery_control`.
+
+    >>> benjamini_hochberg([0.01, float("nan"), 0.04, 0.5]).round(3).tolist()
+    [0.03, nan, 0.06, 0.5]
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    tested = ~np.isnan(p)
+    if ((p[tested] < 0) | (p[tested] > 1)).any():
+        raise SelectionError(f"p values must lie in [0, 1], got {p[tested].min()!r}..{p[tested].max()!r}")
+    q = np.full(p.shape, np.nan)
+    if tested.any():
+        q[tested] = stats.false_discovery_control(p[tested], method="bh")
+    return q

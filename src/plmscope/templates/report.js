@@ -1,0 +1,163 @@
+"use strict";
+// Draws the plots in the colours of the page, and makes tables sortable and searchable. No request is ever made.
+(() => {
+  const root = document.documentElement;
+  const figures = JSON.parse(document.getElementById("figures").textContent);
+  const dark = () => root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+
+  // --- Plots
+  const isPlain = (x) => x !== null && typeof x === "object" && !Array.isArray(x);
+  const merge = (a, b) => {
+    const out = { ...a };
+    for (const [key, value] of Object.entries(b)) out[key] = isPlain(value) && isPlain(out[key]) ? merge(out[key], value) : value;
+    return out;
+  };
+  // "@c0" or "@text/0.2" is a colour of the theme, with an opacity.
+  const themed = (value, style) => {
+    if (Array.isArray(value)) return value.map((item) => themed(item, style));
+    if (isPlain(value)) return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, themed(v, style)]));
+    const found = typeof value === "string" && /^@([a-z0-9]+)(?:\/([0-9.]+))?$/.exec(value);
+    if (!found) return value;
+    const hex = style.getPropertyValue(`--${found[1]}`).trim();
+    if (!found[2]) return hex;
+    const [r, g, b] = [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
+    return `rgba(${r},${g},${b},${found[2]})`;
+  };
+  const axis = { gridcolor: "@grid", linecolor: "@line", zerolinecolor: "@muted", tickcolor: "@line", automargin: true, fixedrange: false };
+  const common = {
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", dragmode: "zoom", hovermode: "closest",
+    margin: { l: 56, r: 12, t: 16, b: 48 }, xaxis: axis, yaxis: axis,
+    legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { size: 12 } },
+    hoverlabel: { bgcolor: "@surface", bordercolor: "@muted", font: { color: "@text", size: 13 }, align: "left" },
+  };
+  const config = {
+    responsive: true, displaylogo: false, displayModeBar: "hover",
+    modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
+  };
+  const choices = (plot) => {
+    const group = plot.closest(".figures");
+    return [...group.querySelectorAll("select[data-select]")].map((select) => [select.dataset.select, select.value]);
+  };
+  const draw = (plot) => {
+    const figure = figures[plot.id];
+    const chosen = choices(plot);
+    const style = getComputedStyle(root);
+    const traces = figure.traces.filter((trace) =>
+      chosen.every(([name, value]) => !trace.when || !trace.when[name] || trace.when[name].includes(value)));
+    let layout = merge(merge({ ...common, font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: "@text" } }, figure.layout), {});
+    for (const [name, value] of chosen) layout = merge(layout, figure.patches[name]?.[value] ?? {});
+    // Plotly takes "when" for a mistake, so it is left out.
+    Plotly.react(plot, themed(traces.map(({ when, ...trace }) => trace), style), themed(layout, style), { ...config, toImageButtonOptions: { format: "svg", filename: plot.id } });
+  };
+  const plots = [...document.querySelectorAll(".plot")];
+  const drawAll = () => plots.forEach(draw);
+  for (const select of document.querySelectorAll(".figures select")) {
+    select.addEventListener("change", () => select.closest(".figures").querySelectorAll(".plot").forEach(draw));
+  }
+
+  // --- Theme
+  const button = document.getElementById("theme");
+  const label = () => { button.setAttribute("aria-pressed", String(dark())); };
+  button.addEventListener("click", () => {
+    root.dataset.theme = dark() ? "light" : "dark";
+    try { localStorage.setItem("plmscope-theme", root.dataset.theme); } catch { /* storage may be off for local files */ }
+    label(); drawAll();
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { label(); drawAll(); });
+
+  // --- Tables
+  const key = (row, column) => {
+    const cell = row.cells[column];
+    return cell.dataset.sort === undefined ? cell.textContent.trim() : Number(cell.dataset.sort);
+  };
+  const isMissing = (x) => x === "" || x === "–";
+  const compare = (a, b, sign) => {
+    if (isMissing(a) || isMissing(b)) return isMissing(a) - isMissing(b); // missing values stay last
+    if (typeof a === "number" && typeof b === "number") return sign * (a - b);
+    return sign * String(a).localeCompare(String(b), undefined, { numeric: true });
+  };
+  const sortBy = (table, column, direction) => {
+    const sign = direction === "ascending" ? 1 : -1;
+    const body = table.tBodies[0];
+    const rows = [...body.rows].map((row, i) => [key(row, column), i, row]);
+    rows.sort((a, b) => compare(a[0], b[0], sign) || a[1] - b[1]);
+    body.append(...rows.map((row) => row[2]));
+    for (const head of table.tHead.rows[0].cells) head.removeAttribute("aria-sort");
+    table.tHead.rows[0].cells[column].setAttribute("aria-sort", direction);
+  };
+  for (const sorter of document.querySelectorAll(".sort")) {
+    sorter.addEventListener("click", () => {
+      const head = sorter.closest("th");
+      const now = head.getAttribute("aria-sort");
+      const first = head.classList.contains("n") ? "descending" : "ascending";
+      const next = now === null ? first : now === "ascending" ? "descending" : "ascending";
+      sortBy(head.closest("table"), head.cellIndex, next);
+    });
+  }
+  const filter = (block) => {
+    const text = (block.querySelector("[data-search]")?.value ?? "").toLowerCase().split(/\s+/).filter(Boolean);
+    const tag = block.querySelector("select[data-select]")?.value;
+    const rows = [...block.querySelector("tbody").rows];
+    for (const row of rows) {
+      const content = row.textContent.toLowerCase();
+      row.hidden = !text.every((word) => content.includes(word)) || (tag !== undefined && !row.dataset.tags.split(" ").includes(tag));
+    }
+    block.querySelector(".shown").textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length} rows`;
+  };
+  for (const block of document.querySelectorAll(".table:has(.controls)")) {
+    block.querySelector("[data-search]")?.addEventListener("input", () => filter(block));
+    const select = block.querySelector("select[data-select]");
+    const best = () => {
+      const heads = [...block.querySelectorAll(".sort")].map((head) => head.textContent.trim());
+      sortBy(block.querySelector("table"), heads.indexOf(select.value.replaceAll("_", " ")), "descending");
+      filter(block);
+    };
+    select?.addEventListener("change", best);
+    if (select) best(); else filter(block);
+  }
+
+  // --- Copy
+  for (const copier of document.querySelectorAll("[data-copy]")) {
+    copier.addEventListener("click", async () => {
+      const source = document.getElementById(copier.dataset.copy);
+      try {
+        await navigator.clipboard.writeText(source.textContent);
+        copier.textContent = "Copied";
+      } catch {
+        getSelection().selectAllChildren(source); // a local file may have no clipboard: the text is selected instead
+        copier.textContent = "Selected, press Ctrl+C";
+      }
+      setTimeout(() => { copier.textContent = "Copy"; }, 2500);
+    });
+  }
+
+  // --- Contents: mark the section being read
+  const links = new Map([...document.querySelectorAll("nav a")].map((link) => [link.hash.slice(1), link]));
+  const watcher = new IntersectionObserver((entries) => {
+    for (const entry of entries) {
+      if (!entry.isIntersecting) continue;
+      links.forEach((link) => link.removeAttribute("aria-current"));
+      links.get(entry.target.id)?.setAttribute("aria-current", "true");
+    }
+  }, { rootMargin: "-15% 0px -75% 0px" });
+  document.querySelectorAll("section[id]").forEach((section) => watcher.observe(section));
+
+  // --- Print: light colours and everything unfolded
+  let before = null;
+  addEventListener("beforeprint", () => {
+    before = { theme: root.dataset.theme, folded: [...document.querySelectorAll("details:not([open])")] };
+    root.dataset.theme = "light";
+    before.folded.forEach((item) => { item.open = true; });
+    drawAll();
+  });
+  addEventListener("afterprint", () => {
+    if (!before) return;
+    if (before.theme) root.dataset.theme = before.theme; else delete root.dataset.theme;
+    before.folded.forEach((item) => { item.open = false; });
+    before = null;
+    drawAll();
+  });
+
+  label();
+  drawAll();
+})();

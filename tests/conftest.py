@@ -1,0 +1,70 @@
+"""A real ESM classifier small enough to build in milliseconds, and proteins for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import EsmConfig, EsmForSequenceClassification, EsmTokenizer
+
+from plmscope.model import Classifier, load_model
+from plmscope.sequences import Protein
+
+VOCABULARY = "<cls> <pad> <eos> <unk> L A G V S E R T I D P K Q N F Y M H W C X B U Z O . - <null_1> <mask>".split()
+LABELS = ("1", "2", "3")
+
+
+def save_tiny_model(folder: Path, seed: int = 0, scale: float = 10.0, **settings: object) -> Path:
+    """A random ESM-2-shaped classifier as a Hugging Face folder; ``scale`` makes its attention and logits vary."""
+    torch.manual_seed(seed)
+    config = EsmConfig(
+        **{
+            "vocab_size": 33, "mask_token_id": 32, "pad_token_id": 1, "hidden_size": 24, "num_hidden_layers": 3,
+            "num_attention_heads": 3, "intermediate_size": 48, "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0, "max_position_embeddings": 130, "layer_norm_eps": 1e-5,
+            "position_embedding_type": "rotary", "emb_layer_norm_before": False, "token_dropout": True,
+            "id2label": dict(enumerate(LABELS)), "label2id": {label: i for i, label in enumerate(LABELS)},
+        } | settings
+    )  # fmt: skip
+    model = EsmForSequenceClassification(config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("weight") and parameter.ndim == 2 and "embeddings" not in name:
+                parameter.mul_(scale)
+            elif name.endswith("bias") and "LayerNorm" not in name:
+                parameter.normal_(0, 0.2)
+            elif "word_embeddings" in name:
+                parameter.mul_(20)
+    model.save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
+    EsmTokenizer(vocab_file=str(folder / "vocab.txt")).save_pretrained(folder)
+    return folder
+
+
+def make_proteins(n: int, seed: int = 0, low: int = 8, high: int = 40) -> list[Protein]:
+    """Random sequences with labels in turn, all of different length where there is room."""
+    rng = np.random.default_rng(seed)
+    letters = list("ACDEFGHIKLMNPQRSTVWY")
+    return [
+        Protein(f"p{i}", "".join(rng.choice(letters, rng.integers(low, high))), LABELS[i % len(LABELS)]) for i in range(n)
+    ]
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the tiny model."""
+    return save_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_folder: Path) -> Classifier:
+    """The tiny model, loaded."""
+    return load_model(tiny_folder)
+
+
+@pytest.fixture(scope="session")
+def proteins() -> list[Protein]:
+    """Nine proteins, three a class."""
+    return make_proteins(9)

@@ -1,0 +1,428 @@
+"""A complete synthetic run folder, so that the report can be tested and looked at without a model.
+
+The numbers follow simple shapes (a keep curve rises, draws scatter about theirs); areas, differences, p values and
+densities are computed from the synthetic curves and scores, so the tables agree with each other.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import hypergeom
+from scipy.stats import t as student
+
+from plmscope.results import SCHEMA_VERSION, Run, write_atomic
+from plmscope.sites import MODULES, NeuronIndex
+
+METHODS = ("activation", "activation_std", "activation_contrast", "integrated_gradients")
+CONTROLS = ("random", "random_matched", "random_active")
+LABELS = ("1", "2", "3", "4", "5", "6")
+FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7)
+DRAWS = 20
+INDEX = NeuronIndex.of(layers=6, hidden=32, intermediate=128)
+INTACT = {
+    "accuracy": 0.745, "balanced_accuracy": 0.712, "macro_f1": 0.701, "log_loss": 0.83, "true_class_probability": 0.63
+}  # fmt: skip
+CHANCE = {
+    "accuracy": 0.21, "balanced_accuracy": 1 / 6, "macro_f1": 0.06, "log_loss": 1.79, "true_class_probability": 0.17
+}  # fmt: skip
+BETTER = {"accuracy": 1, "balanced_accuracy": 1, "macro_f1": 1, "log_loss": -1, "true_class_probability": 1}
+
+STUDY = """\
+name = "fake"
+seed = {seed}
+device = "cpu"
+dtype = "float32"
+
+[data]
+path = "plmscope:enzymes"
+label = "ec:1"
+
+[split]
+method = "cluster"
+identity = 0.3
+coverage = 0.8
+
+[model]
+checkpoint = "facebook/esm2_t6_8M_UR50D"
+revision = "main"
+
+[score]
+methods = ["activation", "activation_std", "activation_contrast", "integrated_gradients"]
+target = "log_odds"
+proteins_per_class = 12
+
+[evaluate]
+fractions = [0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7]
+controls = ["random", "random_matched", "random_active"]
+draws = 20
+
+[density]
+fractions = [0.01, 0.02, 0.05]
+knowledge_fraction = 0.02
+"""
+
+
+def make_fake_run(path: Path, seed: int = 0) -> Run:
+    """Write every table of the schema, ``metrics.json``, ``study.toml`` and the manifest into ``path``."""
+    rng = np.random.default_rng(seed)
+    run = Run.create(path)
+    write_atomic(run.path / "study.toml", STUDY.format(seed=seed).encode())
+    proteins = _proteins(rng)
+    neurons = _neurons(rng)
+    curves = _curves(rng)
+    predictions = _predictions(rng, proteins, curves)
+    truth = proteins.set_index("id")["label"].reindex(predictions["id"]).to_numpy()
+    accuracy = float(np.mean(predictions["predicted"].to_numpy() == truth))
+    curves.loc[curves["ablation"] == "none", "accuracy"] = accuracy
+    metrics = _metrics(proteins)
+    metrics["splits"]["test"]["model"]["accuracy"] = accuracy
+    tables = {
+        "proteins": proteins,
+        "excluded": pd.DataFrame(
+            {"id": [f"X{i:03d}" for i in range(9)], "reason": ["longer than 1,022 residues"] * 6 + ["two classes"] * 3}
+        ),
+        "leakage": _leakage(rng, proteins),
+        "training": _training(rng),
+        "neurons": neurons,
+        "class_scores": _class_scores(rng, neurons),
+        "completeness": _completeness(rng, proteins),
+        "selections": _selections(neurons),
+        "curves": curves,
+        "predictions": predictions,
+        "comparison": _comparison(rng, curves),
+        "density": _density(neurons),
+        "density_null": _density_null(rng, neurons),
+        "agreement": _agreement(neurons),
+    }
+    for name, frame in tables.items():
+        run.write_table(name, frame)
+    run.write_json("metrics.json", metrics)
+    stages = {
+        "finetune": (412.0, 1480.0),
+        "score": (96.0, 1210.0),
+        "evaluate": (733.0, 1322.0),
+        "density": (41.0, 990.0),
+    }
+    manifest: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "name": "fake",
+        "seed": seed,
+        "device": "cpu",
+        "dtype": "float32",
+        "threads": 2,
+        "command": "plmscope run study.toml",
+        "versions": {"plmscope": "0.1.0", "python": "3.12.1", "torch": "2.9.0", "transformers": "5.23.0"},
+        "model": {
+            "id": "facebook/esm2_t6_8M_UR50D", "revision": "main", "sha256": "ab" * 32, "parameters": 95_000,
+            "layers": 6, "hidden": 32, "architecture": "esm",
+        },
+        "data": {
+            "source": "plmscope:enzymes", "sha256": "cd" * 32, "n_read": len(proteins) + 9, "n_excluded": 9
+        },
+        "split": {"method": "cluster", "identity": 0.3, "coverage": 0.8},
+        "scoring_proteins": 72,
+        "stages": {
+            name: {"status": "done", "seconds": seconds, "peak_memory_mb": memory}
+            for name, (seconds, memory) in stages.items()
+        },
+    }  # fmt: skip
+    write_atomic(run.path / "manifest.json", json.dumps(manifest, indent=1).encode())
+    return Run.open(path)
+
+
+def _proteins(rng: np.random.Generator) -> pd.DataFrame:
+    rows = []
+    for label, size in zip(LABELS, (90, 110, 100, 60, 45, 35), strict=True):
+        for i in range(size):
+            length = int(rng.integers(60, 420))
+            rows.append(
+                {
+                    "id": f"P{label}{i:04d}",
+                    "sequence": "".join(rng.choice(list("ACDEFGHIKLMNPQRSTVWY"), length)),
+                    "label": label,
+                    "split": ("test", "validation", *["train"] * 5)[(i // 2) % 7],
+                    "cluster": f"C{label}{i // 2:03d}",
+                    "length": length,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _leakage(rng: np.random.Generator, proteins: pd.DataFrame) -> pd.DataFrame:
+    """Nearest training identity; one protein in twelve has no alignment at all."""
+    rest = proteins[proteins["split"] != "train"]
+    train = proteins.loc[proteins["split"] == "train", "id"].to_numpy()
+    identity = np.clip(rng.normal(0.24, 0.06, len(rest)), 0.1, 0.44)
+    missing = rng.random(len(rest)) < 1 / 12
+    return pd.DataFrame(
+        {
+            "id": rest["id"].to_numpy(),
+            "split": rest["split"].to_numpy(),
+            "nearest_train": np.where(missing, "", rng.choice(train, len(rest))),
+            "identity": np.where(missing, 0.0, identity),
+        }
+    )
+
+
+def _training(rng: np.random.Generator) -> pd.DataFrame:
+    epochs = np.arange(1, 13)
+    frames = []
+    for model, floor, top in (("model", 0.45, 0.72), ("label_shuffled", 1.2, 0.19), ("random_weights", 0.9, 0.41)):
+        loss = floor + (1.8 - floor) * np.exp(-epochs / 3.5)
+        frames.append(
+            pd.DataFrame(
+                {
+                    "model": model,
+                    "epoch": epochs,
+                    "train_loss": loss + rng.normal(0, 0.01, 12),
+                    "validation_loss": loss + 0.2 + 0.02 * np.maximum(epochs - 7, 0) + rng.normal(0, 0.02, 12),
+                    "validation_balanced_accuracy": top - (top - 1 / 6) * np.exp(-epochs / 3) + rng.normal(0, 0.01, 12),
+                    "seconds": 33.0 + rng.normal(0, 1, 12),
+                }
+            )
+        )
+    return pd.concat(frames, ignore_index=True)
+
+
+def _neurons(rng: np.random.Generator) -> pd.DataFrame:
+    """Scores with a shared part, so that methods agree somewhat; activations differ in scale between modules."""
+    table = INDEX.table()
+    scale = table["module"].map({"query": 1.6, "key": 3.0, "value": 0.6, "attention_output": 0.3, "intermediate": 0.2})
+    key = np.where(table["module"] == "key", 0.45, 0.0) + np.where(table["layer"] >= 4, 0.5, 0.0)
+    shared = rng.normal(size=len(table)) + key
+    table["activation"] = scale.fillna(0.4) * np.abs(shared + rng.normal(size=len(table)))
+    table["activation_std"] = scale.fillna(0.4) * np.exp(0.5 * shared + 0.5 * rng.normal(size=len(table)))
+    table["activation_contrast"] = np.exp(0.4 * shared + 0.4 * rng.normal(size=len(table)))
+    table["integrated_gradients"] = 0.01 * (shared + 0.7 * rng.standard_t(4, size=len(table)))
+    return table
+
+
+def _class_scores(rng: np.random.Generator, neurons: pd.DataFrame) -> pd.DataFrame:
+    frames = []
+    for method in ("activation_contrast", "integrated_gradients"):
+        for label in LABELS:
+            frame = neurons[["layer", "module", "neuron"]].copy()
+            spread = neurons[method].std()
+            frame["score"] = neurons[method] + spread * rng.normal(size=len(neurons))
+            frames.append(frame.assign(method=method, label=label))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _completeness(rng: np.random.Generator, proteins: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    width = {
+        "query": 0.08,
+        "key": 0.11,
+        "value": 0.002,
+        "attention_output": 0.001,
+        "intermediate": 0.003,
+        "output": 0.001,
+    }
+    for id_ in proteins.loc[proteins["split"] == "train", "id"].iloc[:12]:
+        for site in INDEX.sites:
+            expected = float(rng.normal(1.2, 0.4))
+            gap = float(width[site.module] * rng.standard_t(4))
+            rows.append(("integrated_gradients", id_, site.layer, site.module, expected, expected + gap, gap))
+    return pd.DataFrame(rows, columns=["method", "id", "layer", "module", "expected", "got", "gap"])
+
+
+def _count(fraction: float, total: int = len(INDEX)) -> int:
+    return max(1, int(fraction * total + 0.5))
+
+
+def _selections(neurons: pd.DataFrame) -> pd.DataFrame:
+    frames = [
+        neurons.nlargest(_count(fraction), method)[["layer", "module", "neuron"]].assign(
+            method=method, scope="pooled", fraction=fraction, draw=-1
+        )
+        for method in METHODS
+        for fraction in FRACTIONS
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+def _curve(mode: str, half: float, metric: str, noise: np.ndarray) -> np.ndarray:
+    """A logistic curve in the log of the fraction; ``half`` is the fraction at which half of the quality is kept."""
+    kept = 1 / (1 + np.exp(-(np.log(FRACTIONS) - np.log(half)) / 0.6))
+    share = kept if mode == "keep" else 1 - kept
+    return CHANCE[metric] + (INTACT[metric] - CHANCE[metric]) * np.clip(share + noise, 0.0, 1.0)
+
+
+def _curves(rng: np.random.Generator) -> pd.DataFrame:
+    half = {"activation": 0.33, "activation_std": 0.26, "activation_contrast": 0.16, "integrated_gradients": 0.09}
+    intact = {
+        "method": "", "matched_to": "", "scope": "pooled", "draw": -1, "mode": "keep", "ablation": "none",
+        "fraction": 1.0, "n_neurons": len(INDEX), **INTACT,
+    }  # fmt: skip
+    frames = [pd.DataFrame([intact])]
+    series = [(method, "", -1, half[method]) for method in METHODS]
+    for draw in range(DRAWS):
+        series.append(("random", "", draw, 0.36))
+        series += [("random_matched", method, draw, 0.31) for method in METHODS]
+        series += [("random_active", method, draw, 0.24) for method in METHODS]
+    for mode in ("keep", "ablate"):
+        for ablation in ("mean", "zero"):
+            for method, matched_to, draw, middle in series:
+                shift = (1.0 if ablation == "mean" else 1.5) * (1.0 if mode == "keep" else 1.2) * middle
+                shift *= float(np.exp(rng.normal(0, 0.12))) if draw >= 0 else 1.0
+                noise = rng.normal(0, 0.015, len(FRACTIONS))
+                frames.append(
+                    pd.DataFrame(
+                        {
+                            "method": method, "matched_to": matched_to, "scope": "pooled", "draw": draw, "mode": mode,
+                            "ablation": ablation, "fraction": FRACTIONS,
+                            "n_neurons": [_count(fraction) for fraction in FRACTIONS],
+                            **{metric: _curve(mode, shift, metric, noise) for metric in INTACT},
+                        }
+                    )
+                )  # fmt: skip
+    return pd.concat(frames, ignore_index=True)
+
+
+def _predictions(rng: np.random.Generator, proteins: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
+    """Predictions of the intact model on the test proteins; ``curve_point`` is the row number in ``curves``."""
+    test = proteins[proteins["split"] == "test"]
+    right = rng.random(len(test)) < INTACT["accuracy"]
+    predicted = np.where(right, test["label"], rng.choice(LABELS, len(test)))
+    point = int(np.flatnonzero(curves["ablation"] == "none")[0])
+    return pd.DataFrame(
+        {
+            "curve_point": point,
+            "id": test["id"].to_numpy(),
+            "predicted": predicted,
+            "log_prob_true": np.log(np.where(right, 0.8, 0.1)),
+        }
+    )
+
+
+def _comparison(rng: np.random.Generator, curves: pd.DataFrame) -> pd.DataFrame:
+    rows: list[dict[str, Any]] = []
+    areas = {
+        key: {metric: float(np.trapezoid(part[metric], part["fraction"])) for metric in INTACT}
+        for key, part in curves[curves["ablation"] != "none"].groupby(
+            ["method", "matched_to", "draw", "mode", "ablation"], sort=False
+        )
+    }
+    for mode in ("keep", "ablate"):
+        for ablation in ("mean", "zero"):
+            for method in METHODS:
+                for control in CONTROLS:
+                    matched = "" if control == "random" else method
+                    for metric in INTACT:
+                        own = areas[(method, "", -1, mode, ablation)][metric]
+                        draws = np.array(
+                            [areas[(control, matched, draw, mode, ablation)][metric] for draw in range(DRAWS)]
+                        )
+                        better = BETTER[metric] * (1 if mode == "keep" else -1)
+                        difference, spread = own - draws.mean(), draws.std(ddof=1)
+                        width = 1.96 * float(np.hypot(spread, 0.008))
+                        statistic = better * difference / (spread * np.sqrt(1 + 1 / DRAWS))
+                        rows.append(
+                            {
+                                "method": method, "against": control, "scope": "pooled", "mode": mode,
+                                "ablation": ablation, "metric": metric, "auc": own, "auc_against": draws.mean(),
+                                "difference": difference, "better": better, "ci_low": difference - width,
+                                "ci_high": difference + width, "p_value": float(student.sf(statistic, DRAWS - 1)),
+                                "p_kind": "prediction_t", "n_draws": DRAWS,
+                                "draws_beaten": int(np.sum(better * own > better * draws)),
+                                "primary": (metric, mode, ablation, control)
+                                == ("balanced_accuracy", "keep", "mean", "random_matched"),
+                            }
+                        )  # fmt: skip
+    frame = pd.DataFrame(rows)
+    ordered = frame.loc[~frame["primary"], "p_value"].sort_values(ascending=False)
+    adjusted = np.minimum.accumulate(ordered * len(ordered) / np.arange(len(ordered), 0, -1))
+    frame["q_value"] = adjusted.reindex(frame.index)  # NaN on the primary rows
+    return frame
+
+
+def _density_rows(neurons: pd.DataFrame, fractions: tuple[float, ...]) -> pd.DataFrame:
+    rows = []
+    for method in METHODS:
+        for fraction in fractions:
+            chosen = neurons.index.isin(neurons.nlargest(_count(fraction), method).index)
+            for layer in range(-1, 6):
+                for module in ("all", *MODULES):
+                    inside = (neurons["layer"] == layer) | (layer == -1)
+                    inside &= (neurons["module"] == module) | (module == "all")
+                    total, selected = int(inside.sum()), int((chosen & inside).sum())
+                    density = selected / total
+                    rows.append((method, fraction, layer, module, total, selected, density, density / chosen.mean()))
+    return pd.DataFrame(
+        rows, columns=["method", "fraction", "layer", "module", "n_total", "n_selected", "density", "enrichment"]
+    )
+
+
+def _density(neurons: pd.DataFrame) -> pd.DataFrame:
+    frame = _density_rows(neurons, (0.01, 0.02, 0.05))
+    width = 0.12 + 0.25 / np.sqrt(frame["n_selected"] + 1)
+    frame["ci_low"] = np.maximum(frame["enrichment"] * (1 - width), 0.0)
+    frame["ci_high"] = frame["enrichment"] * (1 + width)
+    drawn = (frame["fraction"] * len(INDEX) + 0.5).astype(int)
+    frame["p_value"] = hypergeom.sf(frame["n_selected"] - 1, len(INDEX), frame["n_total"], drawn)
+    frame["q_value"] = np.minimum(frame["p_value"] * 3, 1.0)
+    return frame
+
+
+def _density_null(rng: np.random.Generator, neurons: pd.DataFrame) -> pd.DataFrame:
+    frames = []
+    for null, share in (("label_shuffled", 0.35), ("random_weights", 0.1)):
+        blurred = neurons.copy()
+        for method in METHODS:
+            blurred[method] = share * neurons[method] + (1 - share) * rng.permutation(neurons[method].to_numpy())
+        frames.append(_density_rows(blurred, (0.01, 0.02, 0.05)).assign(null=null))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _agreement(neurons: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    for i, method in enumerate(METHODS):
+        for other in METHODS[i + 1 :]:
+            spearman = float(neurons[method].corr(neurons[other], method="spearman"))
+            for fraction in (0.01, 0.02, 0.05):
+                n = _count(fraction)
+                first, second = (set(neurons.nlargest(n, column).index) for column in (method, other))
+                rows.append((method, other, fraction, spearman, len(first & second) / n, n / len(neurons)))
+    return pd.DataFrame(rows, columns=["method", "other", "fraction", "spearman", "overlap", "overlap_expected"])
+
+
+def _metrics(proteins: pd.DataFrame) -> dict[str, Any]:
+    def block(split: str, balanced: float) -> dict[str, Any]:
+        counts = proteins.loc[proteins["split"] == split, "label"].value_counts()
+        shift = np.linspace(0.08, -0.08, len(LABELS))
+        return {
+            "n": int(counts.sum()),
+            "accuracy": balanced + 0.03,
+            "balanced_accuracy": balanced,
+            "macro_f1": balanced - 0.01,
+            "mcc": max(0.0, (balanced - 1 / 6) * 1.2),
+            "log_loss": 2.2 - 1.9 * balanced,
+            "per_class": {
+                label: {
+                    "n": int(counts[label]),
+                    "precision": float(np.clip(balanced + s / 2, 0, 1)),
+                    "recall": float(np.clip(balanced + s, 0, 1)),
+                    "f1": float(np.clip(balanced + s * 0.75, 0, 1)),
+                }
+                for label, s in zip(LABELS, shift, strict=True)
+            },
+        }
+
+    return {
+        "splits": {
+            split: {
+                "model": block(split, balanced),
+                "majority": block(split, 1 / 6),
+                "composition": block(split, composition),
+            }
+            for split, balanced, composition in (
+                ("test", INTACT["balanced_accuracy"], 0.402),
+                ("validation", 0.728, 0.41),
+            )
+        }
+    }
