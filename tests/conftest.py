@@ -48,7 +48,8 @@ def make_proteins(n: int, seed: int = 0, low: int = 8, high: int = 40) -> list[P
     rng = np.random.default_rng(seed)
     letters = list("ACDEFGHIKLMNPQRSTVWY")
     return [
-        Protein(f"p{i}", "".join(rng.choice(letters, rng.integers(low, high))), LABELS[i % len(LABELS)]) for i in range(n)
+        Protein(f"p{i}", "".join(rng.choice(letters, rng.integers(low, high))), LABELS[i % len(LABELS)])
+        for i in range(n)
     ]
 
 

@@ -54,6 +54,8 @@ revision = "main"
 [score]
 methods = ["activation", "activation_std", "activation_contrast", "integrated_gradients"]
 target = "log_odds"
+baseline = "zero"
+points = 16
 proteins_per_class = 12
 
 [evaluate]
@@ -63,6 +65,8 @@ draws = 20
 
 [density]
 fractions = [0.01, 0.02, 0.05]
+
+[report]
 knowledge_fraction = 0.02
 """
 
@@ -77,7 +81,7 @@ def make_fake_run(path: Path, seed: int = 0) -> Run:
     curves = _curves(rng)
     predictions = _predictions(rng, proteins, curves)
     truth = proteins.set_index("id")["label"].reindex(predictions["id"]).to_numpy()
-    accuracy = float(np.mean(predictions["predicted"].to_numpy() == truth))
+    accuracy = float(np.mean(np.array(LABELS)[predictions["predicted"]] == truth))
     curves.loc[curves["ablation"] == "none", "accuracy"] = accuracy
     metrics = _metrics(proteins)
     metrics["splits"]["test"]["model"]["accuracy"] = accuracy
@@ -259,36 +263,34 @@ def _curves(rng: np.random.Generator) -> pd.DataFrame:
         "method": "", "matched_to": "", "scope": "pooled", "draw": -1, "mode": "keep", "ablation": "none",
         "fraction": 1.0, "n_neurons": len(INDEX), **INTACT,
     }  # fmt: skip
-    frames = [pd.DataFrame([intact])]
     series = [(method, "", -1, half[method]) for method in METHODS]
     for draw in range(DRAWS):
         series.append(("random", "", draw, 0.36))
         series += [("random_matched", method, draw, 0.31) for method in METHODS]
         series += [("random_active", method, draw, 0.24) for method in METHODS]
+    rows: list[dict[str, Any]] = [intact]
     for mode in ("keep", "ablate"):
         for ablation in ("mean", "zero"):
             for method, matched_to, draw, middle in series:
                 shift = (1.0 if ablation == "mean" else 1.5) * (1.0 if mode == "keep" else 1.2) * middle
                 shift *= float(np.exp(rng.normal(0, 0.12))) if draw >= 0 else 1.0
                 noise = rng.normal(0, 0.015, len(FRACTIONS))
-                frames.append(
-                    pd.DataFrame(
-                        {
-                            "method": method, "matched_to": matched_to, "scope": "pooled", "draw": draw, "mode": mode,
-                            "ablation": ablation, "fraction": FRACTIONS,
-                            "n_neurons": [_count(fraction) for fraction in FRACTIONS],
-                            **{metric: _curve(mode, shift, metric, noise) for metric in INTACT},
-                        }
-                    )
-                )  # fmt: skip
-    return pd.concat(frames, ignore_index=True)
+                values = {metric: _curve(mode, shift, metric, noise) for metric in INTACT}
+                rows += [
+                    {"method": method, "matched_to": matched_to, "scope": "pooled", "draw": draw, "mode": mode,
+                     "ablation": ablation, "fraction": fraction, "n_neurons": _count(fraction)}
+                    | {metric: values[metric][i] for metric in INTACT}
+                    for i, fraction in enumerate(FRACTIONS)
+                ]  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 def _predictions(rng: np.random.Generator, proteins: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
-    """Predictions of the intact model on the test proteins; ``curve_point`` is the row number in ``curves``."""
+    """Classes (numbers) that the intact model predicts for test proteins; ``curve_point`` is the row in ``curves``."""
     test = proteins[proteins["split"] == "test"]
     right = rng.random(len(test)) < INTACT["accuracy"]
-    predicted = np.where(right, test["label"], rng.choice(LABELS, len(test)))
+    true = test["label"].map(LABELS.index)
+    predicted = np.where(right, true, rng.integers(len(LABELS), size=len(test)))
     point = int(np.flatnonzero(curves["ablation"] == "none")[0])
     return pd.DataFrame(
         {
@@ -414,6 +416,7 @@ def _metrics(proteins: pd.DataFrame) -> dict[str, Any]:
         }
 
     return {
+        "labels": list(LABELS),
         "splits": {
             split: {
                 "model": block(split, balanced),
@@ -424,5 +427,5 @@ def _metrics(proteins: pd.DataFrame) -> dict[str, Any]:
                 ("test", INTACT["balanced_accuracy"], 0.402),
                 ("validation", 0.728, 0.41),
             )
-        }
+        },
     }

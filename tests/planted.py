@@ -9,7 +9,7 @@ Class "1" iff the motif ``W.C`` occurs (a W, any residue, a C). Two layers, 64 w
   neuron reads W; the attention output writes W-copied.
 * **Layer 0, one intermediate neuron** is an AND: GELU(4 C + 4 W-copied - 10). The output writes motif.
 * **Layer 1, head 0**: a key neuron on the slowest rotary frequency reads motif, the query is constant there, a value
-  neuron reads motif; the attention output writes decision. The head of the classifier reads decision at the first token.
+  neuron reads motif; the attention output writes decision. The classifier reads decision at the first token.
 * **Everything else** is random and writes only to junk, which nothing above reads.
 
 Some units are *idle*: whatever they are, the logits stay bit for bit the same (keys that meet a zero query, units
@@ -157,7 +157,10 @@ def planted_model(
         first.attention.output.dense.weight[2 * W_COPIED : 2 * W_COPIED + 2, 0] = torch.tensor([1.0, -1.0])
         mark("write_w_copied", 0, "attention_output", 2 * W_COPIED, 2 * W_COPIED + 1)
 
-        first.intermediate.dense.weight[0], first.intermediate.dense.bias[0] = _reads(C, 4.0) + _reads(W_COPIED, 4.0), -10
+        first.intermediate.dense.weight[0], first.intermediate.dense.bias[0] = (
+            _reads(C, 4.0) + _reads(W_COPIED, 4.0),
+            -10,
+        )
         mark("and", 0, "intermediate", 0)
         first.output.dense.weight[2 * MOTIF : 2 * MOTIF + 2, 0] = torch.tensor([0.8, -0.8])
         mark("write_motif", 0, "output", 2 * MOTIF, 2 * MOTIF + 1)

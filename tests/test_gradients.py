@@ -17,7 +17,9 @@ from plmscope.sites import Site
 from tests.conftest import make_proteins
 
 
-def captum_scores(model: Classifier, protein: Protein, site: Site, points: int, constants: np.ndarray | None, target: str) -> np.ndarray:
+def captum_scores(
+    model: Classifier, protein: Protein, site: Site, points: int, constants: np.ndarray | None, target: str
+) -> np.ndarray:
     """Token sums ``(N,)`` by Captum's IntegratedGradients on the hooked activation of the Hugging Face model."""
     batch = model.batch([protein])
     inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
@@ -41,7 +43,9 @@ def captum_scores(model: Classifier, protein: Protein, site: Site, points: int, 
     return got.sum(1)[0].detach().numpy()
 
 
-@pytest.mark.parametrize(("baseline", "target"), [("zero", "log_odds"), ("mean", "log_odds"), ("zero", "log_probability")])
+@pytest.mark.parametrize(
+    ("baseline", "target"), [("zero", "log_odds"), ("mean", "log_odds"), ("zero", "log_probability")]
+)
 def test_equal_to_captum_at_every_site(tiny: Classifier, proteins: list[Protein], baseline: str, target: str) -> None:
     protein = proteins[4]
     constants = summarise_activations(tiny, proteins).constants("mean") if baseline == "mean" else None

@@ -13,7 +13,8 @@ import torch
 from sklearn.metrics import balanced_accuracy_score
 from transformers import BatchEncoding, EsmForSequenceClassification
 
-from planted import (
+from plmscope.sites import ARCHITECTURES, MODULES, Neuron, Site
+from tests.planted import (
     LABEL_ROLES,
     PLANTED_ROLES,
     POSITION_ROLES,
@@ -24,7 +25,6 @@ from planted import (
     planted_proteins,
     planted_tokenizer,
 )
-from plmscope.sites import ARCHITECTURES, MODULES, Neuron, Site
 
 Edit = Callable[[torch.Tensor], torch.Tensor]
 SITES = [Site(layer, module) for layer in range(2) for module in MODULES]
@@ -92,7 +92,9 @@ def mean_ablation(
 
     def edit_for(site: Site) -> Edit:
         units = ablated[site]
-        constants = torch.stack([values[site][kinds == kind].mean(0) for kind in range(3)] + [torch.zeros(len(values[site][0, 0]))])
+        constants = torch.stack(
+            [values[site][kinds == kind].mean(0) for kind in range(3)] + [torch.zeros(len(values[site][0, 0]))]
+        )
 
         def edit(a: torch.Tensor) -> torch.Tensor:
             a = a.clone()
@@ -193,7 +195,10 @@ def test_planted_and_position_units_suffice(planted, tokens):
     others = {site: sorted(set(range(widths[site])) - set(kept.get(site, []))) for site in SITES}
     assert balanced_accuracy(margins(model, batch, mean_ablation(model, batch, others)), labels) >= 0.99
     # and it is these units: as many others do not
-    wrong = {site: [unit for unit in range(widths[site]) if (unit + 1) % widths[site] not in kept.get(site, [])] for site in SITES}
+    wrong = {
+        site: [unit for unit in range(widths[site]) if (unit + 1) % widths[site] not in kept.get(site, [])]
+        for site in SITES
+    }
     assert balanced_accuracy(margins(model, batch, mean_ablation(model, batch, wrong)), labels) <= 0.6
 
 

@@ -15,8 +15,8 @@ Source: arXiv:2312.10770 scores by activation; its formula is not public, so all
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -44,6 +44,8 @@ class ActivationSummary:
         sums: Statistic name to ``(C, N)``: ``absolute`` of ``|m|_p``, ``mean`` of ``m_p``, ``square`` of ``s_p``,
             ``mean_square`` of ``m_p^2``, ``first`` and ``last`` of the activation at the first and last token.
         proteins: Ids.
+        classes: ``(P,)`` class numbers.
+        rows: The first four statistics of every protein, ``(P, N)``, where they were asked for.
     """
 
     index: NeuronIndex
@@ -51,6 +53,14 @@ class ActivationSummary:
     counts: np.ndarray
     sums: dict[str, np.ndarray]
     proteins: tuple[str, ...]
+    classes: np.ndarray
+    rows: dict[str, np.ndarray] | None = None
+
+    def resampled(self, weights: np.ndarray) -> ActivationSummary:
+        """The same sums with protein ``p`` counted ``weights[p]`` times."""
+        by_class = (np.arange(len(self.labels))[:, None] == self.classes) * weights  # (C, P)
+        sums = {name: by_class @ rows for name, rows in (self.rows or {}).items()}
+        return replace(self, counts=by_class.sum(1), sums=sums, rows=None)
 
     def scores(self) -> tuple[NeuronScores, ...]:
         """The three activation scores; per class too (the class's own mean, deviation and contrast)."""
@@ -63,9 +73,20 @@ class ActivationSummary:
             "activation_std": (deviation, [one[1] for one in per_class]),
             "activation_contrast": (contrast.max(0), list(contrast)),
         }
+
+        def resample(number: int) -> Callable[[np.ndarray], np.ndarray] | None:
+            return None if self.rows is None else lambda weights: self.resampled(weights).scores()[number].values
+
         return tuple(
-            NeuronScores(method, self.index, values, dict(zip(names, classes, strict=True)), self.proteins)
-            for method, (values, classes) in rows.items()
+            NeuronScores(
+                method,
+                self.index,
+                values,
+                dict(zip(names, classes, strict=True)),
+                self.proteins,
+                resample=resample(number),
+            )
+            for number, (method, (values, classes)) in enumerate(rows.items())
         )
 
     def _of(self, classes: set[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -105,9 +126,14 @@ class ActivationSummary:
 
 @torch.inference_mode()
 def summarise_activations(
-    classifier: Classifier, proteins: Sequence[Protein], *, token_budget: int = 4096, track: Track = silent
+    classifier: Classifier,
+    proteins: Sequence[Protein],
+    *,
+    token_budget: int = 4096,
+    keep_rows: bool = False,
+    track: Track = silent,
 ) -> ActivationSummary:
-    """One forward pass over the proteins.
+    """One forward pass over the proteins; ``keep_rows`` keeps every protein's own values, for bootstraps.
 
     Raises:
         InputError: there are no proteins, or one has no label that the model knows.
@@ -117,6 +143,8 @@ def summarise_activations(
     classes = classifier.targets(proteins)
     counts = np.bincount(classes, minlength=len(classifier.labels)).astype(np.float64)
     sums = {name: np.zeros((len(classifier.labels), len(classifier.index))) for name in _STATISTICS}
+    kept = _STATISTICS[:4] if keep_rows else ()
+    rows = {name: np.zeros((len(proteins), len(classifier.index)), dtype=np.float32) for name in kept}
     batches = list(classifier.batches(proteins, token_budget))
     with record(classifier, classifier.index.sites) as seen:
         for batch in track(batches, "activations", len(batches)):
@@ -124,8 +152,14 @@ def summarise_activations(
             for site in classifier.index.sites:
                 part = classifier.index.slice(site)
                 for name, value in _residue_means(seen[site], batch).items():
-                    np.add.at(sums[name][:, part], classes[batch.rows], value.double().cpu().numpy())
-    return ActivationSummary(classifier.index, classifier.labels, counts, sums, tuple(p.id for p in proteins))
+                    values = value.double().cpu().numpy()
+                    np.add.at(sums[name][:, part], classes[batch.rows], values)
+                    if name in rows:
+                        rows[name][batch.rows, part] = values
+    ids = tuple(protein.id for protein in proteins)
+    return ActivationSummary(
+        classifier.index, classifier.labels, counts, sums, ids, classes, rows if keep_rows else None
+    )
 
 
 def _residue_means(activation: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
@@ -151,4 +185,4 @@ def activation_scores(
     classifier: Classifier, proteins: Sequence[Protein], *, token_budget: int = 4096, track: Track = silent
 ) -> tuple[NeuronScores, ...]:
     """``activation``, ``activation_std`` and ``activation_contrast`` of every neuron."""
-    return summarise_activations(classifier, proteins, token_budget=token_budget, track=track).scores()
+    return summarise_activations(classifier, proteins, token_budget=token_budget, keep_rows=True, track=track).scores()

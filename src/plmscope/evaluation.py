@@ -95,7 +95,11 @@ class Grid:
     activity: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        if not self.fractions or any(not 0 < f < 1 for f in self.fractions) or sorted(set(self.fractions)) != list(self.fractions):
+        if (
+            not self.fractions
+            or any(not 0 < f < 1 for f in self.fractions)
+            or sorted(set(self.fractions)) != list(self.fractions)
+        ):
             raise SelectionError(f"fractions = {list(self.fractions)!r}: must increase and lie between 0 and 1")
         object.__setattr__(self, "_cached", lru_cache(maxsize=64)(self._selections))
 
@@ -136,7 +140,13 @@ class Grid:
             return chosen
         groups = strata(method, reference.index, self.activity)
         names = list(self.scores)
-        seed = (self.seed, CONTROLS.index(method), names.index(matched_to) if matched_to else 0, SCOPES.index(scope), number)
+        seed = (
+            self.seed,
+            CONTROLS.index(method),
+            names.index(matched_to) if matched_to else 0,
+            SCOPES.index(scope),
+            number,
+        )
         return draw(reference.index, groups, chosen, seed, f"{method} draw {number}")
 
 
@@ -235,7 +245,9 @@ def compare(
     rows = []
     for scope, mode, ablation in cells:
 
-        def curve(method: str, matched_to: str, number: int, cell: tuple[str, str, str] = (scope, mode, ablation)) -> list[Predictions]:
+        def curve(
+            method: str, matched_to: str, number: int, cell: tuple[str, str, str] = (scope, mode, ablation)
+        ) -> list[Predictions]:
             part = [found[CurvePoint(method, matched_to, cell[0], number, cell[1], cell[2], f)] for f in fractions]
             return [*part, intact] if cell[1] == "keep" else [intact, *part]
 
@@ -366,7 +378,9 @@ def evaluate(
 
     rows = [measured(p) for p in found]
     draws = {
-        control: {name: np.array([r[name] for r in rows[2 + i * n_random : 2 + (i + 1) * n_random]]) for name in METRICS}
+        control: {
+            name: np.array([r[name] for r in rows[2 + i * n_random : 2 + (i + 1) * n_random]]) for name in METRICS
+        }
         for i, control in enumerate(controls)
     }
     return Evaluation(selection, mode, ablation, len(proteins), rows[0], rows[1], draws)

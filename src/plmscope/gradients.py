@@ -123,32 +123,32 @@ def integrated_gradients(
         return batch, *_attribute(network, batch, wanted, path, base, slices, len(index))
 
     n_classes = len(classifier.labels)
-    signed, absolute = np.zeros((n_classes, len(index))), np.zeros((n_classes, len(index)))
+    rows = np.zeros((len(proteins), len(index)), dtype=np.float32)
     gaps = []
     done = in_order(work, batches, device)
     for batch, attributions, expected, got in track(done, "integrated gradients", len(batches)):
-        np.add.at(signed, classes[batch.rows], attributions)
-        np.add.at(absolute, classes[batch.rows], np.abs(attributions))
+        rows[batch.rows] = attributions
         for position, row in enumerate(batch.rows):
             for s, site in enumerate(index.sites):
                 gaps.append((proteins[row].id, site.layer, site.module, expected[position, s], got[position, s]))
     frame = pd.DataFrame(gaps, columns=["id", "layer", "module", "expected", "got"])
     frame["gap"] = frame["got"] - frame["expected"]
-    counts = np.bincount(classes, minlength=n_classes)
-    present = [c for c in range(n_classes) if counts[c]]
     settings = {"points": points, "baseline": "zero" if baseline is None else "mean", "target": target}
-    return tuple(
-        NeuronScores(
-            method,
-            index,
-            np.mean([sums[c] / counts[c] for c in present], axis=0),
-            {classifier.labels[c]: sums[c] / counts[c] for c in present},
-            tuple(protein.id for protein in proteins),
-            settings,
-            frame,
-        )
-        for method, sums in zip(METHODS, (signed, absolute), strict=True)
-    )
+
+    def scores(method: str, values: np.ndarray) -> NeuronScores:
+        def class_means(weights: np.ndarray) -> dict[int, np.ndarray]:
+            present = [c for c in range(n_classes) if weights[classes == c].sum() > 0]
+            return {c: np.average(values[classes == c], axis=0, weights=weights[classes == c]) for c in present}
+
+        def total(weights: np.ndarray) -> np.ndarray:
+            return np.mean(list(class_means(weights).values()), axis=0, dtype=np.float64)
+
+        equal = np.ones(len(proteins))
+        per_class = {classifier.labels[c]: mean for c, mean in class_means(equal).items()}
+        ids = tuple(protein.id for protein in proteins)
+        return NeuronScores(method, index, total(equal), per_class, ids, settings, frame, total)
+
+    return scores("integrated_gradients", rows), scores("integrated_gradients_abs", np.abs(rows))
 
 
 def _attribute(
@@ -250,7 +250,9 @@ def _chunks(
     for nodes, weights in zip(path.nodes.split(size), path.weights.split(size), strict=True):
         n = len(nodes)
         if n not in made:
-            copies = {name: a.repeat(n, 1, 1) for name, a in state.activations.items() if name in ("query", "key", "value")}
+            copies = {
+                name: a.repeat(n, 1, 1) for name, a in state.activations.items() if name in ("query", "key", "value")
+            }
             many = changed(
                 state, hidden=state.hidden.repeat(n, 1, 1), middle=state.middle.repeat(n, 1, 1), activations=copies
             )

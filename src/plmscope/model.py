@@ -88,7 +88,9 @@ class Classifier:
         vocabulary = self.tokenizer.get_vocab()
         self._letters = {letter: vocabulary[letter] for letter in "ACDEFGHIKLMNPQRSTVWYXBUZO" if letter in vocabulary}
         if len(self._letters) < 20:
-            raise ModelError(f"{self.name}: the tokenizer knows {len(self._letters)} of the 20 amino acids; not a protein model")
+            raise ModelError(
+                f"{self.name}: the tokenizer knows {len(self._letters)} of the 20 amino acids; not a protein model"
+            )
 
     def __repr__(self) -> str:
         parameters = sum(p.numel() for p in self.model.parameters())
@@ -119,7 +121,9 @@ class Classifier:
         except KeyError as error:
             letter = error.args[0]
             place = sequence.index(letter) + 1
-            raise InputError(f"residue {letter!r} at position {place} has no token in {self.name}; replace it by X") from None
+            raise InputError(
+                f"residue {letter!r} at position {place} has no token in {self.name}; replace it by X"
+            ) from None
         return np.array([self.tokenizer.cls_token_id, *middle, self.tokenizer.eos_token_id], dtype=np.int64)
 
     def batches(self, proteins: Sequence[Protein], token_budget: int = 4096) -> Iterator[Batch]:
@@ -154,7 +158,9 @@ class Classifier:
         positions = {label: i for i, label in enumerate(self.labels)}
         for protein in proteins:
             if protein.label not in positions:
-                raise InputError(f"protein {protein.id!r} has the label {protein.label!r}; the model knows {', '.join(self.labels)}")
+                raise InputError(
+                    f"protein {protein.id!r} has the label {protein.label!r}; the model knows {', '.join(self.labels)}"
+                )
         return np.array([positions[str(protein.label)] for protein in proteins], dtype=np.int64)
 
     @torch.inference_mode()
@@ -170,6 +176,11 @@ class Classifier:
         """Write a Hugging Face folder: safetensors, config with class names, tokenizer."""
         self.model.save_pretrained(folder, safe_serialization=True)
         self.tokenizer.save_pretrained(folder)
+
+
+def embedded_folder() -> Path:
+    """The folder of the model that travels with the package."""
+    return Path(str(resources.files("plmscope") / "embedded" / "model"))
 
 
 def load_model(
@@ -205,11 +216,13 @@ def load_model(
         raise ModelError(f"dtype {dtype!r} is not known; choose one of {', '.join(DTYPES)}")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ModelError(f"device {device!r} is not available here; use --device cpu")
-    source = str(resources.files("plmscope") / "embedded" / "model") if name == EMBEDDED else name
+    source = str(embedded_folder()) if name == EMBEDDED else name
     folder = Path(source)
     local = folder.is_dir()
     if not local and (name.startswith((".", "/", "~")) or folder.exists()):
-        raise ModelError(f"{name}: no such model folder; name a folder with config.json and model.safetensors, or a hub id")
+        raise ModelError(
+            f"{name}: no such model folder; name a folder with config.json and model.safetensors, or a hub id"
+        )
     if local:
         _check_folder(folder, name)
     settings: dict[str, Any] = {"trust_remote_code": False, "revision": revision}
@@ -241,7 +254,9 @@ def load_model(
     missing = {key for key in info["missing_keys"] if "contact_head" not in key and "inv_freq" not in key}
     heads = {key for key in missing if key.startswith("classifier.")}
     if missing - heads:
-        raise ModelError(f"{name}: the checkpoint lacks {len(missing - heads)} weights, first {sorted(missing - heads)[0]!r}")
+        raise ModelError(
+            f"{name}: the checkpoint lacks {len(missing - heads)} weights, first {sorted(missing - heads)[0]!r}"
+        )
     if heads and labels is None:
         raise ModelError(f"{name}: has no classification head; fine-tune it first ('plmscope finetune STUDY')")
     for key, weight in model.named_parameters():

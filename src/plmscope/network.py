@@ -104,7 +104,9 @@ class Network:
 
     def __init__(self, classifier: Classifier) -> None:
         if classifier.architecture.model_type != "esm":
-            raise ModelError(f"{classifier.name}: no piecewise forward pass for {classifier.architecture.model_type!r} yet")
+            raise ModelError(
+                f"{classifier.name}: no piecewise forward pass for {classifier.architecture.model_type!r} yet"
+            )
         self.model = classifier.model
         config = self.model.config
         self.heads = int(config.num_attention_heads)
@@ -166,7 +168,9 @@ class Network:
         a["output"] = layer.output(a["intermediate"], context.ends)
         return State(hidden, middle, a)
 
-    def resume(self, number: int, state: State, module: str, activation: torch.Tensor, context: Context) -> torch.Tensor:
+    def resume(
+        self, number: int, state: State, module: str, activation: torch.Tensor, context: Context
+    ) -> torch.Tensor:
         """Logits ``(B, C)`` when one module of layer ``number`` has the given activation and all below is ``state``."""
         layer, a = self.layers[number], state.activations
         if module in ("query", "key", "value"):
@@ -234,7 +238,9 @@ class Network:
                 columns[:, 0] - columns[:, 2],
                 columns[:, 1] - columns[:, 2],
             )
-            folded = {name: _fold(getattr(layer, name), *of(name)) for name in ("query", "key", "value", "attention_output")}
+            folded = {
+                name: _fold(getattr(layer, name), *of(name)) for name in ("query", "key", "value", "attention_output")
+            }
             folded["intermediate"] = Affine(layer.intermediate.weight[inner], layer.intermediate.bias[inner])
             folded["output"] = _fold(output, *of("output"))
             clone.layers.append(replace(layer, **folded))

@@ -39,11 +39,7 @@ KNOWLEDGE_FRACTION = 0.02
 TOP = 50
 TOP_PER_CLASS = 10
 
-CLASSIFIERS = {
-    "model": "model",
-    "majority": "majority class",
-    "composition": "composition only (amino-acid frequencies and length)",
-}
+CLASSIFIERS = {"model": "model", "majority": "majority class", "composition": "composition"}
 SPLITS = ("train", "validation", "test")
 METRICS = {
     "balanced_accuracy": "balanced accuracy",
@@ -52,13 +48,13 @@ METRICS = {
     "true_class_probability": "true-class probability",
 }
 CONTROLS = {
-    "random": "random",
-    "random_matched": "random, matched by site",
-    "random_active": "random, matched by site and activity",
+    "random": "uniform random",
+    "random_matched": "site-matched random",
+    "random_active": "site- and activity-matched random",
 }
+BAND = (0.05, 0.5, 0.95)
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid")
 MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "triangle-down", "cross")
-PAPER = "Nori, Singireddy and Ten Have (2023), arXiv:2312.10770"
 REFERENCES = (
     (
         "Nori D, Singireddy S, Ten Have M (2023). Identification of Knowledge Neurons in Protein Language Models. "
@@ -72,7 +68,7 @@ REFERENCES = (
     ),
 )
 
-Verdict = Literal["yes", "no", "unclear", "not run"]
+Verdict = Literal["yes", "partly", "no", "unclear", "not run"]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -155,6 +151,11 @@ class FigureGroup:
     panels: tuple[Panel, ...]
     selects: tuple[Select, ...] = ()
 
+    @property
+    def choices(self) -> tuple[Select, ...]:
+        """The selects that leave a choice."""
+        return tuple(select for select in self.selects if len(select.options) > 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Text:
@@ -196,10 +197,11 @@ class Results:
 
     def __init__(self, run: Run) -> None:
         self.manifest = run.manifest()
-        self.has_metrics = (run.path / "metrics.json").is_file()
-        self.metrics: dict[str, Any] = run.metrics().get("splits", {}) if self.has_metrics else {}
+        metrics = run.metrics() if (run.path / "metrics.json").is_file() else {}
+        self.metrics: dict[str, Any] = metrics.get("splits", {})
+        self.labels = [str(label) for label in metrics.get("labels", ())]
         self.study_text, self.study = _read_study(run.path / "study.toml")
-        self.tables = {name: run.table(name) for name in SCHEMA if run.has(name)}
+        self.tables = {name: run.table(name) for name in SCHEMA if name != "selections" and run.has(name)}
 
     def get(self, name: str) -> pd.DataFrame | None:
         """A table with at least one row, or None."""
@@ -365,7 +367,7 @@ def quality_answer(splits: Mapping[str, Any]) -> Answer:
     """
     question = "Does the model know the classes?"
     test = splits.get("test", {})
-    scores = {name: (test.get(name) or {}).get("balanced_accuracy") for name in CLASSIFIERS}
+    scores: dict[str, Any] = {name: (test.get(name) or {}).get("balanced_accuracy") for name in CLASSIFIERS}
     own = scores.pop("model")
     if not _is_number(own):
         return Answer("not run", question, "There are no test metrics in this run, so its quality is not known.")
@@ -378,14 +380,14 @@ def quality_answer(splits: Mapping[str, Any]) -> Answer:
     against = _listed([base[name].format(_number(score)) for name, score in known.items()])
     facts = f"on the {n} test proteins its balanced accuracy is {_number(own)}"
     facts += f", while {against}" if known else ""
-    unbeaten = [CLASSIFIERS[name].split(" (")[0] for name, score in known.items() if not own > score]
+    unbeaten = [CLASSIFIERS[name] for name, score in known.items() if not own > score]
     if unbeaten:
         text = (
             f"The model does not beat the {_listed(unbeaten)} baseline{'s' if len(unbeaten) > 1 else ''}: {facts}. "
             "Whatever follows describes a model that has not been shown to know the classes."
         )
         return Answer("no", question, text)
-    absent = [CLASSIFIERS[name].split(" (")[0] for name in scores if name not in known]
+    absent = [CLASSIFIERS[name] for name in scores if name not in known]
     if absent:
         text = f"It cannot be said, because the {_listed(absent)} baseline was not run: {facts}."
         return Answer("unclear", question, text)
@@ -447,15 +449,15 @@ def kept_answer(comparison: pd.DataFrame | None) -> Answer:
     )
     if winners:
         text = (
-            f"{len(winners)} of {len(records)} methods beat{'s' if len(winners) == 1 else ''} random neurons drawn from "
-            f"the same sites: {_listed(winners)}. The outcome, fixed in advance, is {outcome}."
+            f"{len(winners)} of {len(records)} methods beat{'s' if len(winners) == 1 else ''} random neurons drawn "
+            f"from the same sites: {_listed(winners)}. The outcome, fixed in advance, is {outcome}."
         )
     else:
         text = (
             f"None of the {len(records)} methods beats random neurons drawn from the same sites, so this report speaks "
             f"of selected neurons throughout. The outcome, fixed in advance, is {outcome}."
         )
-    verdict: Verdict = "yes" if len(winners) == len(records) else "unclear" if winners else "no"
+    verdict: Verdict = "yes" if len(winners) == len(records) else "partly" if winners else "no"
     return Answer(verdict, question, text, tuple(kept_sentence(row) for row in records))
 
 
@@ -494,10 +496,11 @@ def density_answer(density: pd.DataFrame | None, null: pd.DataFrame | None, frac
             f"{_number(limit, 2)} in the {NULLS[name]} model" for name, limit in limits.items() if _is_number(limit)
         ]
         parts.append(
-            f"by {_words(method)} keys are {_number(row['enrichment'], 2)} times as frequent as expected "
+            f"{_number(row['enrichment'], 2)} by {_words(method)} "
             f"({_interval(row['ci_low'], row['ci_high'], 2)}; {_listed(shown) if shown else 'null models not run'})"
         )
-    numbers = f"among the best {_percent(nearest)}, {_listed(parts)}"
+    numbers = f"among the best {_percent(nearest)} of neurons, the share of keys relative to an even spread is "
+    numbers += _listed(parts)
     if "no null" in verdicts:
         verdict: Verdict = "unclear"
         text = f"This cannot be judged without both null models: {numbers}."
@@ -508,14 +511,13 @@ def density_answer(density: pd.DataFrame | None, null: pd.DataFrame | None, frac
     else:
         verdict, text = "unclear", f"There is no clear excess of keys over the null models: {numbers}."
     raw = keys[(keys["method"] == "activation") & np.isclose(keys["fraction"].astype(float), nearest)]
-    details = (
-        (
-            f"Raw activation gives {_number(raw.iloc[0]['enrichment'], 2)}, but modules differ in the scale of their "
-            "activations, so this number is a scale artefact and is not evidence.",
+    details: tuple[str, ...] = ()
+    if len(raw):
+        share = _number(raw.iloc[0]["enrichment"], 2)
+        details = (
+            f"Raw activation gives a relative share of {share}, but modules differ in the scale of their activations, "
+            "so this number is a scale artefact and is not evidence.",
         )
-        if len(raw)
-        else ()
-    )
     return Answer(verdict, question, text, details)
 
 
@@ -551,7 +553,7 @@ def facts(results: Results) -> list[tuple[str, str]]:
     if results.look("model", "id"):
         rows.append(("model", str(results.look("model", "id"))))
     if comparison is not None:
-        rows.append(("draws per control", _whole(comparison["n_draws"].max())))
+        rows.append(("draws per control", _draws(comparison)))
     return rows
 
 
@@ -585,12 +587,13 @@ def primary_figure(results: Results) -> FigureGroup | None:
         )
     layout = {
         "height": 110 + 42 * len(records),
-        "xaxis": {"title": {"text": "difference in area (balanced accuracy) from matched chance"}, "zeroline": True},
+        "xaxis": {"title": {"text": "difference in area from matched chance"}, "zeroline": True},
         "yaxis": {"autorange": "reversed", "automargin": True},
     }
     caption = (
-        "Primary outcome: area under the keep curve (mean ablation, pooled ranking) minus that of random neurons matched "
-        "by site, with 95 % bootstrap intervals over test clusters and draws. Right of the line is better than chance."
+        "Primary outcome: area under the keep curve (mean ablation, pooled ranking) minus that of random neurons "
+        "matched by site, with 95 % bootstrap intervals over test clusters and draws. Right of the line is better "
+        "than chance."
     )
     return FigureGroup(
         "primary", caption, (Panel("plot-primary", "Difference from matched chance", tuple(traces), layout),)
@@ -697,7 +700,7 @@ def _leakage_blocks(results: Results, leakage: pd.DataFrame) -> list[Block]:
     caption = "Leakage: identity of each held-out protein to its nearest training protein (best local alignment found)."
     caption += " The dotted line is the identity of the clustering." if _is_number(threshold) else ""
     panel = Panel("plot-leakage", "Identity to the nearest training protein", tuple(traces), layout)
-    return [Text(" ".join(sentences)), FigureGroup("leakage", caption, (panel,))]
+    return [Text(" ".join(sentences)), FigureGroup("leakage-figure", caption, (panel,))]
 
 
 def quality_section(results: Results) -> Section:
@@ -727,7 +730,12 @@ def _metric_table(results: Results) -> Table:
                 head = (_cell(title), _cell(split), _cell(_whole(values.get("n")), values.get("n")))
                 rows.append(Row((*head, *cells), strong=key == "model" and split == "test"))
     columns = (("classifier", False), ("split", False), ("n", True), *((title, True) for title in names.values()))
-    return Table("metrics", "Quality of the model and of its baselines", columns, tuple(rows))
+    return Table(
+        "metrics",
+        "Quality of the model and of its baselines (composition: amino-acid frequencies and length)",
+        columns,
+        tuple(rows),
+    )
 
 
 def _class_table(results: Results) -> Table:
@@ -751,9 +759,10 @@ def _confusion(results: Results) -> Block:
     intact = np.flatnonzero(curves["ablation"] == "none")
     own = predictions[predictions["curve_point"].isin(intact[:1])]
     truth = proteins.drop_duplicates("id").set_index("id")["label"].reindex(own["id"]).astype(str).to_numpy()
-    predicted = own["predicted"].astype(str).to_numpy()
+    numbers = own["predicted"].to_numpy(dtype=int)
+    predicted = np.array([results.labels[i] if 0 <= i < len(results.labels) else "" for i in numbers], dtype=str)
     if not len(own) or abs(float(np.mean(truth == predicted)) - float(curves["accuracy"].iloc[intact[0]])) > 1e-3:
-        return Text("The stored predictions do not include those of the intact model: no confusion matrix.", "note")
+        return Text("The stored predictions do not give the accuracy of the intact model: no confusion matrix.", "note")
     labels = sorted({*truth, *predicted})
     counts = pd.crosstab(truth, predicted).reindex(index=labels, columns=labels, fill_value=0).to_numpy()
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -761,18 +770,23 @@ def _confusion(results: Results) -> Block:
     trace = {
         "type": "heatmap", "z": share, "text": counts, "texttemplate": "%{text}", "zmin": 0, "zmax": 1,
         "colorscale": [[0, "@surface"], [1, "@high"]], "xgap": 1, "ygap": 1,
-        "colorbar": {"title": {"text": "share of class"}, "tickformat": ".0%", "thickness": 12},
+        "showscale": False,
         "hovertemplate": "true class %{y}<br>predicted %{x}<br>%{text} proteins, %{z:.1%} of the class<extra></extra>",
     }  # fmt: skip
     layout = {
-        "height": 190 + 36 * len(labels),
-        "xaxis": {"title": {"text": "predicted"}, **ticks, "automargin": True, "showgrid": False},
-        "yaxis": {"title": {"text": "true"}, **ticks, "automargin": True, "autorange": "reversed", "showgrid": False},
+        "height": 100 + 36 * len(labels),
+        "xaxis": {
+            "title": {"text": "predicted"},
+            **ticks,
+            "ticktext": [_plot_text(x, 12) for x in labels],
+            "showgrid": False,
+        },
+        "yaxis": {"title": {"text": "true"}, **ticks, "autorange": "reversed", "showgrid": False},
     }
     caption = (
         f"Confusion of the intact model on {_whole(len(own))} test proteins: counts, shaded by share of the true class."
     )
-    return FigureGroup("confusion", caption, (Panel("plot-confusion", "Confusion matrix", (trace,), layout),))
+    return FigureGroup("confusion-figure", caption, (Panel("plot-confusion", "Confusion matrix", (trace,), layout),))
 
 
 def _training(training: pd.DataFrame) -> FigureGroup:
@@ -794,7 +808,7 @@ def _training(training: pd.DataFrame) -> FigureGroup:
         ),
     )
     options = tuple((model, _words(model)) for model in models)
-    return FigureGroup("training", "Fine-tuning, epoch by epoch.", panels, (Select("model", "Model", options),))
+    return FigureGroup("training-figure", "Fine-tuning, epoch by epoch.", panels, (Select("model", "Model", options),))
 
 
 def _line(x: Iterable[Any], y: Iterable[Any], name: str, place: int, when: dict[str, list[str]]) -> dict[str, Any]:
@@ -811,10 +825,10 @@ def curves_section(results: Results) -> Section:
     if curves is None:
         return Section("curves", "Keep and ablate", (results.missing("curves", "nothing was kept or ablated yet."),))
     intro = Text(
-        "Keep: all neurons but the chosen ones are replaced by a constant. Ablate: the chosen ones are. Replacing by the "
-        "mean stays close to what the network has seen; replacing by zero does not, which is why both are shown. Bands "
-        "span the 5th to 95th percentile of the random draws; thin lines inside them are medians. Choose one method to "
-        "see the controls that are matched to it."
+        "Keep: all neurons but the chosen ones are replaced by a constant. Ablate: the chosen ones are. Replacing by "
+        "the mean stays close to what the network has seen; replacing by zero does not, which is why both are shown. "
+        "Bands span the 5th to 95th percentile of the random draws; thin lines inside them are medians. Choose one "
+        "method to see the controls that are matched to it."
     )
     intact = curves[curves["ablation"] == "none"]
     changed = curves[curves["ablation"] != "none"]
@@ -827,17 +841,16 @@ def curves_section(results: Results) -> Section:
             if len(part):
                 panels.append(_curve_panel(results, part, intact, methods, mode, ablation))
     scopes = sorted(changed["scope"].astype(str).unique())
-    selects = [
+    selects = (
         Select("metric", "Metric", tuple(METRICS.items())),
         Select("show", "Show", (("all", "all methods"), *((m, f"{_words(m)} and its controls") for m in methods))),
         Select("axis", "Fraction axis", (("linear", "linear, as in the areas"), ("log", "logarithmic"))),
-    ]
-    if len(scopes) > 1:
-        selects.append(Select("scope", "Ranking", tuple((scope, _words(scope)) for scope in scopes)))
+        Select("scope", "Ranking", tuple((scope, _words(scope)) for scope in scopes)),
+    )
     caption = (
         "Quality on test proteins against the fraction of neurons. The horizontal dotted line is the intact model."
     )
-    return Section("curves", "Keep and ablate", (intro, FigureGroup("curves", caption, tuple(panels), tuple(selects))))
+    return Section("curves", "Keep and ablate", (intro, FigureGroup("curves-figure", caption, tuple(panels), selects)))
 
 
 def _curve_panel(
@@ -847,15 +860,15 @@ def _curve_panel(
     end = 1.0 if mode == "keep" else 0.0
     for scope in sorted(part["scope"].astype(str).unique()):
         own = part[part["scope"] == scope]
+        draws = own[own["draw"] >= 0].fillna({"matched_to": ""})
+        bands = draws.groupby(["method", "matched_to", "fraction"])[list(METRICS)].quantile(np.array(BAND))
         for metric in METRICS:
             whole = float(intact[metric].iloc[0]) if len(intact) else math.nan
             base = {"metric": [metric], "scope": [scope]}
-            draws = own[own["draw"] >= 0].sort_values("fraction")
-            bands = draws.groupby(["method", "matched_to"], sort=True, dropna=False)
-            for (control, matched_to), rows in bands:
-                matched = str(matched_to) if isinstance(matched_to, str) and matched_to else ""
-                when = base | {"show": [matched] if matched else ["all", *methods]}
-                traces += _band(rows, str(control), metric, whole, end, when)
+            for control, matched_to in bands.index.droplevel(["fraction", None]).unique():
+                when = base | {"show": [matched_to] if matched_to else ["all", *methods]}
+                quantiles = bands.loc[(control, matched_to), metric].unstack()
+                traces += _band(quantiles, control, whole, end, when)
             for method in methods:
                 rows = own[(own["draw"] < 0) & (own["method"] == method)].sort_values("fraction")
                 if len(rows):
@@ -871,7 +884,7 @@ def _curve_panel(
         "xaxis": {"title": {"text": f"fraction {verb}"}, "tickformat": "~%", "rangemode": "tozero"},
         "yaxis": {"title": {"text": next(iter(METRICS.values()))}},
     }
-    patches = {
+    patches: dict[str, dict[str, Any]] = {
         "metric": {
             name: {
                 "yaxis": {"title": {"text": title}},
@@ -905,20 +918,18 @@ def _with_intact(
 
 
 def _band(
-    rows: pd.DataFrame, control: str, metric: str, whole: float, end: float, when: dict[str, list[str]]
+    quantiles: pd.DataFrame, control: str, whole: float, end: float, when: dict[str, list[str]]
 ) -> list[dict[str, Any]]:
-    """The 5th to 95th percentile of the draws as an area, and their median as a thin line."""
-    by_fraction = rows.groupby("fraction")[metric]
-    quantiles = by_fraction.quantile([0.05, 0.5, 0.95]).unstack()
-    x, low = _with_intact(quantiles.index, quantiles[0.05], end, whole)
-    _, middle = _with_intact(quantiles.index, quantiles[0.5], end, whole)
-    _, high = _with_intact(quantiles.index, quantiles[0.95], end, whole)
+    """The 5th to 95th percentile of the draws as an area, and their median as a thin line; one row a fraction."""
+    x, low = _with_intact(quantiles.index, quantiles[BAND[0]], end, whole)
+    _, middle = _with_intact(quantiles.index, quantiles[BAND[1]], end, whole)
+    _, high = _with_intact(quantiles.index, quantiles[BAND[2]], end, whole)
     colour, dash = {
         "random": ("@muted", "dot"),
         "random_matched": ("@c4", "dash"),
         "random_active": ("@c6", "dashdot"),
     }.get(control, ("@c5", "longdash"))
-    name = _plot_text(_control(control), 40)
+    name = _plot_text(f"{_control(control)} (5–95 %)", 60)
     area = {
         "type": "scatter", "mode": "lines", "x": [*x, *reversed(x)], "y": [*high, *reversed(low)], "fill": "toself",
         "fillcolor": f"{colour}/0.22", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False, "when": when,
@@ -949,22 +960,24 @@ def comparison_section(results: Results) -> Section:
         cells = [
             _cell(_words(row["method"])),
             _cell(_control(str(row["against"]))),
-            *(_cell(_words(row[name])) for name in ("scope", "mode", "ablation", "metric")),
-            *(_cell(_number(row[name]), row[name]) for name in ("auc", "auc_against")),
+            *(_cell(_words(row[name])) for name in ("mode", "ablation", "metric")),
             _cell(_signed(row["difference"]), row["difference"]),
             _cell(f"{_number(row['ci_low'])} to {_number(row['ci_high'])}", row["ci_low"]),
             _cell("+" if row["better"] > 0 else "−", row["better"]),
             _cell(_short(row["p_value"]), row["p_value"]),
-            _cell(_words(row["p_kind"])),
-            _cell(f"{_whole(row['draws_beaten'])} of {_whole(row['n_draws'])}", row["draws_beaten"]),
             _cell(_short(row["q_value"]), row["q_value"]),
+            _cell(f"{_whole(row['draws_beaten'])} of {_whole(row['n_draws'])}", row["draws_beaten"]),
+            *(_cell(_number(row[name]), row[name]) for name in ("auc", "auc_against")),
+            _cell(_words(row["p_kind"])),
+            _cell(_words(row["scope"])),
             _cell("primary" if row["primary"] else "secondary"),
         ]
         rows.append(Row(tuple(cells), strong=bool(row["primary"])))
     columns = (
-        ("method", False), ("against", False), ("ranking", False), ("mode", False), ("ablation", False),
-        ("metric", False), ("area", True), ("area by chance", True), ("difference", True), ("95 % interval", True),
-        ("good sign", True), ("p", True), ("kind of p", False), ("draws beaten", True), ("q", True), ("outcome", False),
+        ("method", False), ("against", False), ("mode", False), ("ablation", False), ("metric", False),
+        ("difference", True), ("95 % interval", True), ("good sign", True), ("p", True), ("q", True),
+        ("draws beaten", True), ("area", True), ("area by chance", True), ("kind of p", False), ("ranking", False),
+        ("outcome", False),
     )  # fmt: skip
     table = Table("comparisons", "All comparisons with chance", columns, tuple(rows), search=True)
     return Section("comparison", "Comparison with chance", (intro, table))
@@ -974,12 +987,14 @@ def density_section(results: Results) -> Section:
     """Where the best-scored neurons are: module by layer, and per module beside the null models."""
     density, null = results.get("density"), results.get("density_null")
     if density is None:
-        return Section("density", "Density", (results.missing("density", "where the neurons lie was not counted."),))
+        notes = [results.missing("density", "where the neurons lie was not counted.")]
+        notes += [_null_missing(results)] if null is None else []
+        return Section("density", "Density", tuple(notes))
     intro = Text(
-        "Density is the selected share of a module; enrichment divides it by the share selected overall, so 1 is even and "
-        "the size of a module does not matter. The p values treat neurons as exchangeable, which they are not: they are "
-        "descriptive. For raw activation, a comparison between modules reflects the scale of their activations and "
-        "nothing else; read integrated gradients, conductance or activation contrast."
+        "Density is the selected share of a module; enrichment divides it by the share selected overall, so 1 is even "
+        "and the size of a module does not matter. The p values treat neurons as exchangeable, which they are not: "
+        "they are descriptive. For raw activation, a comparison between modules reflects the scale of their "
+        "activations and nothing else; read integrated gradients, conductance or activation contrast."
     )
     methods = [m for m in results.methods if m in set(density["method"])]
     fractions = sorted(density["fraction"].unique(), key=lambda f: (abs(f - results.knowledge_fraction), f))
@@ -991,15 +1006,19 @@ def density_section(results: Results) -> Section:
         Select("fraction", "Best", tuple((f"{f:g}", _percent(f)) for f in fractions)),
     )
     caption = (
-        "Enrichment of selected neurons, by layer and module (left; logarithmic colours, colour-blind safe, cut at 1/8 and 8) "
-        "and by module over all layers (right), with bootstrap intervals and the null models. The dotted line is 1."
+        "Enrichment of selected neurons: by layer and module (logarithmic colours, cut at 1/8 and 8), and by module "
+        "over all layers with bootstrap intervals and the null models. The dotted line is an even spread."
     )
     panels = (_heat_panel(density), _module_panel(density, null))
     blocks: list[Block] = [intro, FigureGroup("density-figures", caption, panels, selects)]
     if null is None:
-        blocks.append(results.missing("density_null", "the verdict on keys needs the null models."))
+        blocks.append(_null_missing(results))
     blocks.append(_density_table(density, null))
     return Section("density", "Density", tuple(blocks))
+
+
+def _null_missing(results: Results) -> Text:
+    return results.missing("density_null", "the verdict on keys needs the null models.")
 
 
 def _when(method: Any, fraction: Any) -> dict[str, list[str]]:
@@ -1014,11 +1033,11 @@ def _heat_panel(density: pd.DataFrame) -> Panel:
     for (method, fraction), rows in sites.groupby(["method", "fraction"], sort=True):
         grid = rows.set_index(["module", "layer"])[["enrichment", "n_selected", "n_total"]]
         cells = grid.reindex(pd.MultiIndex.from_product([modules, layers])).to_numpy(dtype=float)
-        cells = cells.reshape(len(modules), len(layers), 3)
+        values = cells.reshape(len(modules), len(layers), 3)
         traces.append(
             {
                 "type": "heatmap", "x": [str(layer) for layer in layers], "y": [_words(m) for m in modules],
-                "z": np.log2(np.clip(cells[:, :, 0], 1 / 8, 8)), "customdata": cells, "zmin": -3, "zmax": 3,
+                "z": np.log2(np.clip(values[:, :, 0], 1 / 8, 8)), "customdata": values, "zmin": -3, "zmax": 3,
                 "colorscale": [[0, "@low"], [0.5, "@mid"], [1, "@high"]], "xgap": 1, "ygap": 1,
                 "colorbar": {"thickness": 12, "tickvals": [-3, -2, -1, 0, 1, 2, 3],
                              "ticktext": ["≤ 1/8", "1/4", "1/2", "1", "2", "4", "≥ 8"]},
@@ -1053,13 +1072,14 @@ def _module_panel(density: pd.DataFrame, null: pd.DataFrame | None) -> Panel:
         )  # fmt: skip
         if null is None:
             continue
-        same = _module_rows(null[(null["method"] == method) & np.isclose(null["fraction"], float(fraction))])
+        same = _module_rows(null[(null["method"] == method) & np.isclose(null["fraction"], rows["fraction"].iloc[0])])
         for place, (name, own) in enumerate(same.groupby("null", sort=True)):
             traces.append(
                 {
                     "type": "scatter", "mode": "markers", "name": f"{NULLS.get(str(name), _words(name))} model",
                     "x": [_words(m) for m in own["module"]], "y": own["enrichment"], "when": when,
-                    "marker": {"symbol": symbols[place % 2], "size": 11, "color": f"@c{place + 1}", "line": {"width": 2.5}},
+                    "marker": {"symbol": symbols[place % 2], "size": 11, "color": f"@c{place + 1}",
+                               "line": {"width": 2.5}},
                     "hovertemplate": "%{x}: enrichment %{y:.2f}<extra>%{fullData.name}</extra>",
                 }
             )  # fmt: skip
@@ -1078,13 +1098,20 @@ def _module_rows(density: pd.DataFrame) -> pd.DataFrame:
     return rows.sort_values("module", key=lambda names: names.map({m: i for i, m in enumerate(MODULES)}), kind="stable")
 
 
+def _judges_first(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows by method, those that the verdict rests on first, then by fraction."""
+    order = [*JUDGES, *sorted(set(rows["method"]) - set(JUDGES))]
+    place = rows["method"].map({method: i for i, method in enumerate(order)})
+    return rows.assign(place=place).sort_values(["place", "fraction"], kind="stable")
+
+
 def _density_table(density: pd.DataFrame, null: pd.DataFrame | None) -> Table:
-    limits: dict[tuple[Any, ...], float] = {}
+    limits: dict[Any, float] = {}
     if null is not None:
         keys = ["null", "method", "fraction", "module"]
-        limits = {tuple(k): float(v) for k, v in _module_rows(null).groupby(keys)["enrichment"].max().items()}
+        limits = _module_rows(null).groupby(keys)["enrichment"].max().to_dict()
     rows = []
-    for row in _module_rows(density).sort_values(["method", "fraction"], kind="stable").to_dict("records"):
+    for row in _judges_first(_module_rows(density)).to_dict("records"):
         known = [limits.get((name, row["method"], row["fraction"], row["module"])) for name in NULLS]
         cells = [
             _cell(_words(row["method"])),
@@ -1134,9 +1161,9 @@ def neurons_section(results: Results) -> Section:
         rows.append(Row(tuple(cells), tags=tuple(m for m in methods if ranks.loc[place, m] <= TOP)))
     reasons = [f"{_words(m)}: {neuron_word(comparison, m)}" for m in methods]
     intro = Text(
-        f"The {TOP} best neurons by each method, out of {_whole(len(neurons))}; layers and neurons count from 0. Only the "
-        f"best {_percent(results.knowledge_fraction)} ({_whole(limit)} neurons) of a method that beat matched chance are "
-        f"called knowledge neurons ({'; '.join(reasons)})."
+        f"The {TOP} best neurons by each method, out of {_whole(len(neurons))}; layers and neurons count from 0. Only "
+        f"the best {_percent(results.knowledge_fraction)} ({_whole(limit)} neurons) of a method that beat matched "
+        f"chance are called knowledge neurons ({'; '.join(reasons)})."
     )
     columns = (("neuron", False), ("layer", True), *((_words(m), True) for m in methods))
     select = Select("top", f"Top {TOP} by", tuple(options))
@@ -1200,7 +1227,7 @@ def agreement_section(results: Results) -> Section:
             {
                 "type": "heatmap", "x": names, "y": names, "z": grid.to_numpy(), "zmin": -1, "zmax": 1, "xgap": 1,
                 "ygap": 1, "colorscale": [[0, "@low"], [0.5, "@mid"], [1, "@high"]], "texttemplate": "%{z:.2f}",
-                "colorbar": {"thickness": 12}, "when": {"measure": [key]},
+                "showscale": False, "when": {"measure": [key]},
                 "hovertemplate": "%{y}<br>%{x}<br>%{z:.3f}<extra></extra>",
             }
         )  # fmt: skip
@@ -1239,7 +1266,7 @@ def completeness_section(results: Results) -> Section:
     )
     rows = []
     for (method, module), own in frame.groupby(["method", "module"], sort=True):
-        worst = own.loc[own["size"].idxmax()]
+        worst = own.iloc[int(np.argmax(own["size"]))]
         values = (own["expected"].abs().median(), own["size"].median(), own["size"].quantile(0.95), worst["size"])
         cells = [_cell(_words(method)), _cell(_words(module)), _cell(_whole(len(own)), len(own))]
         cells += [_cell(_short(value), value) for value in values]
@@ -1251,10 +1278,10 @@ def completeness_section(results: Results) -> Section:
         ("95th percentile", True), ("largest", True), ("median relative", True), ("largest at", False),
     )  # fmt: skip
     intro = Text(
-        "The attributions of a site must add up to the change in the target when the site goes from its baseline to its "
-        "value. The gap between the sum and that change is the numerical error of the path integral; it is stored for "
-        f"every protein and site. Over all {_whole(len(frame))} of them its median size is {_short(frame['size'].median())} "
-        f"against a median change of {_short(frame['expected'].abs().median())}."
+        "The attributions of a site must add up to the change in the target when the site goes from its baseline to "
+        "its value. The gap between the sum and that change is the numerical error of the path integral; it is stored "
+        f"for every protein and site. Over all {_whole(len(frame))} its median size is "
+        f"{_short(frame['size'].median())} against a median change of {_short(frame['expected'].abs().median())}."
     )
     table = Table("gaps", "Completeness gaps per method and module", columns, tuple(rows))
     return Section("completeness", "Completeness of the attributions", (intro, table))
@@ -1283,8 +1310,8 @@ def methods_paragraph(results: Results) -> str:
     sentences = [
         f"{look('model', 'id') or 'The model'} (revision {look('model', 'revision') or 'not recorded'}, sha256 "
         f"{look('model', 'sha256') or 'not recorded'}; {_whole(look('model', 'parameters'))} parameters, "
-        f"{_whole(look('model', 'layers'))} layers, hidden size {_whole(look('model', 'hidden'))}) was fine-tuned to classify "
-        f"proteins by {results.setting('data', 'label') or 'their label'}.",
+        f"{_whole(look('model', 'layers'))} layers, hidden size {_whole(look('model', 'hidden'))}) was fine-tuned to "
+        f"classify proteins by {results.setting('data', 'label') or 'their label'}.",
         f"Sequences came from {look('data', 'source') or 'an unnamed source'} (sha256 "
         f"{look('data', 'sha256') or 'not recorded'}); {_whole(look('data', 'n_read'))} were read and "
         f"{_whole(look('data', 'n_excluded'))} excluded.",
@@ -1292,35 +1319,37 @@ def methods_paragraph(results: Results) -> str:
         f"{_percent(look('split', 'identity'))}, coverage {_percent(look('split', 'coverage'))}).",
     ]
     if neurons is not None:
-        total = _whole(len(neurons))
+        total, target = _whole(len(neurons)), results.setting("score", "target")
+        baseline, points = results.setting("score", "baseline"), results.setting("score", "points")
+        target = f"; attributions explain the {_words(target)} of the true class" if target else ""
+        target += f" along a path from the {baseline} baseline" if baseline else ""
+        target += f" with {points} quadrature points" if points else ""
+        names = _listed([_words(m) for m in results.methods])
         sentences.append(
-            f"All {total} units of the query, key, value, attention-output, intermediate and output modules were scored on "
-            f"{_whole(look('scoring_proteins'))} training proteins by {_listed([_words(m) for m in results.methods])}, "
-            f"following {PAPER}, and Dai et al. (2022), arXiv:2104.08696"
-            + (
-                f"; attribution target: {_words(results.setting('score', 'target'))}."
-                if results.setting("score", "target")
-                else "."
-            )
+            f"All {total} units of the query, key, value, attention-output, intermediate and output modules were "
+            f"scored on {_whole(look('scoring_proteins'))} training proteins by {names}, after Nori et al. (2023, "
+            f"arXiv:2312.10770) and Dai et al. (2022, arXiv:2104.08696){target}."
         )
     if curves is not None:
         changed = curves[curves["ablation"] != "none"]
         fractions = _listed([_percent(f) for f in sorted(changed["fraction"].unique())])
         ablations = _listed([str(a) for a in sorted(changed["ablation"].unique())])
+        evaluated = _whole(look("evaluated_proteins")) if look("evaluated_proteins") else "the"
         sentences.append(
-            f"The best {fractions} of the neurons were kept (all others ablated) or ablated, with {ablations} ablation, and "
-            "the classifier was evaluated on test proteins, none of which took part in training or scoring."
+            f"The best {fractions} of the neurons were kept (all others ablated) or ablated, with {ablations} "
+            f"ablation, and the classifier was evaluated on {evaluated} test proteins, none of which took part in "
+            "training or scoring."
         )
     if comparison is not None:
         controls = _listed([_control(str(c)) for c in comparison["against"].unique()])
         kinds = _listed([_words(k) for k in sorted(comparison["p_kind"].astype(str).unique())])
         sentences.append(
-            f"Each selection was compared with {_whole(comparison['n_draws'].max())} draws of each control ({controls}) by "
-            "the area under its curve (trapezoid rule); p values are one-sided "
-            f"({kinds}), intervals are 95 % bootstrap intervals over test clusters (stratified by class) and draws, and "
-            "secondary comparisons are corrected by Benjamini-Hochberg. The primary outcome, fixed in advance, was the "
-            "balanced accuracy kept under mean ablation with pooled ranking against random neurons matched by site; only "
-            "methods with p < 0.05 and an interval above 0 yield what we call knowledge neurons."
+            f"Each selection was compared with random draws ({_draws(comparison)}) of each control ({controls}) by "
+            f"the area under its curve (trapezoid rule); p values are one-sided ({kinds}), intervals are 95 % "
+            "bootstrap intervals over test clusters (stratified by class) and draws, and secondary comparisons are "
+            "corrected by Benjamini-Hochberg. The primary outcome, fixed in advance, was the balanced accuracy kept "
+            "under mean ablation with pooled ranking against random neurons matched by site; only methods with "
+            "p < 0.05 and an interval above 0 yield what we call knowledge neurons."
         )
     sentences.append(
         f"Software: {tools}; device {look('device') or 'not recorded'}, {look('dtype') or 'dtype not recorded'}, "
@@ -1337,6 +1366,15 @@ def _record_table(results: Results) -> Table:
         entries += [(f"{group}: {_words(key)}", value) for key, value in (results.look(group) or {}).items()]
     rows = tuple(Row((_cell(name), _cell("not recorded" if value is None else str(value)))) for name, value in entries)
     return Table("record", "Record of the run (manifest.json)", (("entry", False), ("value", False)), rows)
+
+
+def _draws(comparison: pd.DataFrame) -> str:
+    """The number of draws, of the primary outcome and of the others where these differ."""
+    primary = comparison["primary"].astype(bool)
+    first, rest = (sorted({int(n) for n in comparison.loc[rows, "n_draws"]}) for rows in (primary, ~primary))
+    if not first or not rest or first == rest:
+        return _listed([_whole(n) for n in first or rest])
+    return f"{_listed([_whole(n) for n in first])}, elsewhere {_listed([_whole(n) for n in rest])}"
 
 
 def _stage_table(results: Results) -> Table:

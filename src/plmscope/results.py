@@ -100,7 +100,9 @@ class Run:
         run = cls(path)
         version = str(run.manifest().get("schema_version", ""))
         if version.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
-            raise RunError(f"{path}: schema_version {version!r} is not {SCHEMA_VERSION!r}; use the plmscope that wrote it")
+            raise RunError(
+                f"{path}: schema_version {version!r} is not {SCHEMA_VERSION!r}; use the plmscope that wrote it"
+            )
         return run
 
     @classmethod
@@ -133,12 +135,16 @@ class Run:
         try:
             handle = (self.path / ".lock").open("w")
         except OSError as error:
-            raise RunError(f"{self.path}: cannot be written ({error.strerror}); name another folder with --out") from None
+            raise RunError(
+                f"{self.path}: cannot be written ({error.strerror}); name another folder with --out"
+            ) from None
         with handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                raise RunError(f"{self.path}: another plmscope process is writing here; wait for it or use --out") from None
+                raise RunError(
+                    f"{self.path}: another plmscope process is writing here; wait for it or use --out"
+                ) from None
             yield
 
     def manifest(self) -> dict[str, Any]:
@@ -157,7 +163,9 @@ class Run:
         try:
             content = json.loads((self.path / name).read_text())
         except (OSError, ValueError) as error:
-            raise RunError(f"{self.path / name}: cannot be read ({error}); run the stage that writes it again") from None
+            raise RunError(
+                f"{self.path / name}: cannot be read ({error}); run the stage that writes it again"
+            ) from None
         if not isinstance(content, dict):
             raise RunError(f"{self.path / name}: is not a JSON object; run the stage that writes it again")
         return content

@@ -8,7 +8,7 @@ NeuronScores(activation, 18 neurons, best: layer 0 output 1 = 17)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,7 @@ class NeuronScores:
         proteins: Ids of the proteins that were scored; the evaluation refuses to see them again.
         settings: What the numbers depend on besides model and proteins.
         completeness: ``id, layer, module, expected, got, gap`` for path methods.
+        resample: Weights ``(P,)`` of the proteins to the scores ``(N,)`` that they give, for bootstraps; in memory only.
     """
 
     method: str
@@ -39,7 +40,8 @@ class NeuronScores:
     per_class: Mapping[str, np.ndarray] = field(default_factory=dict)
     proteins: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
-    completeness: pd.DataFrame | None = None
+    completeness: pd.DataFrame | None = field(default=None, repr=False, compare=False)
+    resample: Callable[[np.ndarray], np.ndarray] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.values.shape != (len(self.index),):

@@ -31,7 +31,9 @@ def check_methods(methods: Sequence[str]) -> None:
             raise SelectionError(f"method {method!r} is not known; choose from {', '.join(SCORERS)}")
 
 
-def score(model: Classifier, proteins: Sequence[Protein], method: str = "integrated_gradients", **settings: Any) -> NeuronScores:
+def score(
+    model: Classifier, proteins: Sequence[Protein], method: str = "integrated_gradients", **settings: Any
+) -> NeuronScores:
     """Score every neuron of every site by one method.
 
     Args:

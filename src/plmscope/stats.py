@@ -10,7 +10,8 @@ compared is the area under them (trapezoid rule, linear axis)::
 * :func:`compare_curves` puts both into one :class:`Comparison`, a row of ``comparison.parquet``.
 
 A bootstrap resample is a row of counts, one per protein, so a metric on 2,000 resamples is a matrix product
-(:func:`weighted_metric`). Axes: ``B`` resamples, ``P`` proteins, ``K`` sets of predictions, ``R`` draws, ``F`` fractions.
+(:func:`weighted_metric`). Axes: ``B`` resamples, ``P`` proteins, ``K`` sets of predictions, ``R`` draws, ``F`` points
+of the grid.
 
 >>> float(curve_area([0.0, 0.5, 1.0], [0.0, 1.0, 1.0]))
 0.75
@@ -333,7 +334,9 @@ def bootstrap_weights(clusters: ArrayLike, labels: ArrayLike, n: int, rng: np.ra
     """
     clusters, labels = np.asarray(clusters), np.asarray(labels)
     if clusters.ndim != 1 or clusters.shape != labels.shape or not clusters.size:
-        raise SelectionError(f"clusters {clusters.shape} and labels {labels.shape} must be flat, not empty, of one length")
+        raise SelectionError(
+            f"clusters {clusters.shape} and labels {labels.shape} must be flat, not empty, of one length"
+        )
     names, cluster = np.unique(clusters, return_inverse=True)  # (P,)
     classes, label = np.unique(labels, return_inverse=True)
     members = np.zeros((len(names), len(classes)), dtype=np.int64)
@@ -506,7 +509,7 @@ def hypergeometric_enrichment(n_total: int, n_selected: int, overall_total: int,
 
 
 def benjamini_hochberg(p_values: Sequence[float] | np.ndarray) -> FloatArray:
-    """q values: the smallest false discovery rate at which each test would be called.
+    """Q values: the smallest false discovery rate at which each test would be called.
 
     Args:
         p_values: ``(n,)``, each in [0, 1] or NaN. NaN means "not tested" and does not count as a test.

@@ -23,15 +23,16 @@
     const [r, g, b] = [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
     return `rgba(${r},${g},${b},${found[2]})`;
   };
-  const axis = { gridcolor: "@grid", linecolor: "@line", zerolinecolor: "@muted", tickcolor: "@line", automargin: true, fixedrange: false };
+  const axis = { gridcolor: "@grid", linecolor: "@line", zerolinecolor: "@muted", tickcolor: "@line", automargin: true, title: { font: { size: 13 }, standoff: 10 } };
   const common = {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", dragmode: "zoom", hovermode: "closest",
-    margin: { l: 56, r: 12, t: 16, b: 48 }, xaxis: axis, yaxis: axis,
+    margin: { l: 56, r: 12, t: 30, b: 48 }, xaxis: axis, yaxis: axis,
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: "@muted", activecolor: "@text" },
     legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { size: 12 } },
     hoverlabel: { bgcolor: "@surface", bordercolor: "@muted", font: { color: "@text", size: 13 }, align: "left" },
   };
   const config = {
-    responsive: true, displaylogo: false, displayModeBar: "hover",
+    displaylogo: false, displayModeBar: "hover",
     modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
   };
   const choices = (plot) => {
@@ -50,6 +51,10 @@
     Plotly.react(plot, themed(traces.map(({ when, ...trace }) => trace), style), themed(layout, style), { ...config, toImageButtonOptions: { format: "svg", filename: plot.id } });
   };
   const plots = [...document.querySelectorAll(".plot")];
+  const resized = new ResizeObserver((entries) => entries.forEach((entry) => {
+    if (entry.target.data && entry.contentRect.width) Plotly.Plots.resize(entry.target);
+  }));
+  plots.forEach((plot) => resized.observe(plot));
   const drawAll = () => plots.forEach(draw);
   for (const select of document.querySelectorAll(".figures select")) {
     select.addEventListener("change", () => select.closest(".figures").querySelectorAll(".plot").forEach(draw));

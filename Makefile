@@ -1,0 +1,34 @@
+# make install | demo | check | test | clean        PYTHON=python3.12 picks the Python, PIP_ARGS goes to pip
+PYTHON ?= python3
+PIP_ARGS ?=
+JOBS ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: install demo check test clean
+.DEFAULT_GOAL := install
+
+install: $(STAMP)
+
+# Installed again when the dependencies change; the stamp comes last, so a broken install is not taken for a good one.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -e '.[dev]' -c constraints.txt
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/plmscope demo
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy --strict src
+
+# One thread for each of the JOBS processes: tiny models gain nothing from more. Files stay whole, for their fixtures.
+test: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
+
+clean:
+	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

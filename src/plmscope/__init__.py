@@ -1,0 +1,104 @@
+"""plmscope: find, verify and explain knowledge neurons in protein language models.
+
+::
+
+    import plmscope as ps
+
+    run    = ps.open_run("runs/demo")
+    scores = ps.score(run.model, run.proteins("scoring"), method="integrated_gradients")
+    kept   = ps.select_top(scores, fraction=0.05)
+    print(ps.evaluate(run.model, run.proteins("test"), kept, n_random=20))
+
+Names are imported when they are first used: ``import plmscope`` alone loads neither PyTorch nor transformers.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from plmscope.activation import summarise_activations
+    from plmscope.errors import InputError, ModelError, PlmscopeError, RunError, SelectionError, StudyError
+    from plmscope.evaluation import Evaluation, evaluate
+    from plmscope.model import Classifier, load_model
+    from plmscope.report import write_report
+    from plmscope.scores import NeuronScores
+    from plmscope.scoring import score
+    from plmscope.selection import Selection, density, select_top
+    from plmscope.sequences import Protein, read_proteins
+    from plmscope.sites import Neuron, NeuronIndex, Site
+    from plmscope.splits import split_proteins
+    from plmscope.study import Study, open_run, read_study
+
+_HOME = {
+    "Classifier": "model",
+    "Evaluation": "evaluation",
+    "InputError": "errors",
+    "ModelError": "errors",
+    "Neuron": "sites",
+    "NeuronIndex": "sites",
+    "NeuronScores": "scores",
+    "PlmscopeError": "errors",
+    "Protein": "sequences",
+    "RunError": "errors",
+    "Selection": "selection",
+    "SelectionError": "errors",
+    "Site": "sites",
+    "Study": "study",
+    "StudyError": "errors",
+    "density": "selection",
+    "evaluate": "evaluation",
+    "load_model": "model",
+    "open_run": "study",
+    "read_proteins": "sequences",
+    "read_study": "study",
+    "score": "scoring",
+    "select_top": "selection",
+    "split_proteins": "splits",
+    "summarise_activations": "activation",
+    "write_report": "report",
+}
+
+__all__ = [
+    "Classifier",
+    "Evaluation",
+    "InputError",
+    "ModelError",
+    "Neuron",
+    "NeuronIndex",
+    "NeuronScores",
+    "PlmscopeError",
+    "Protein",
+    "RunError",
+    "Selection",
+    "SelectionError",
+    "Site",
+    "Study",
+    "StudyError",
+    "density",
+    "evaluate",
+    "load_model",
+    "open_run",
+    "read_proteins",
+    "read_study",
+    "score",
+    "select_top",
+    "split_proteins",
+    "summarise_activations",
+    "write_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'plmscope' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"plmscope.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return __all__

@@ -1,0 +1,293 @@
+"""The command line: arguments to function calls, progress, one-line errors. No logic.
+
+Nothing heavy is imported before a command runs, so that ``plmscope --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+import time
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from plmscope import __version__
+from plmscope.errors import PlmscopeError, StudyError
+
+if TYPE_CHECKING:
+    from plmscope.results import Run
+    from plmscope.study import Study
+
+T = TypeVar("T")
+console = Console(stderr=True, highlight=False)
+app = typer.Typer(
+    name="plmscope",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Find, verify and explain knowledge neurons in protein language models.",
+    epilog="Start with [bold]plmscope demo[/bold]; then [bold]plmscope init my.toml[/bold], edit it, [bold]plmscope run my.toml[/bold].",
+)
+
+StudyFile = Annotated[
+    Path, typer.Argument(metavar="STUDY", help="Study file; 'plmscope init' writes one.", show_default=False)
+]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of an earlier command.", show_default=False)]
+Out = Annotated[
+    Path | None, typer.Option("--out", "-o", help="Run folder; default runs/NAME of the study.", show_default=False)
+]
+Seed = Annotated[int | None, typer.Option("--seed", help="Overrides the study's seed.", min=0, show_default=False)]
+Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda or cuda:1.", show_default=False)]
+Model = Annotated[
+    str | None, typer.Option("--model", help="Folder or Hugging Face hub id of the language model.", show_default=False)
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors and the closing table only.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    if version:
+        Console().print(f"plmscope {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.command()
+def demo(out: Out = None, seed: Seed = None, device: Device = None, model: Model = None, quiet: Quiet = False) -> None:
+    """Run the whole experiment on the embedded model and enzymes."""
+    from plmscope.study import demo_study
+
+    _run(demo_study(), out, seed, device, model, quiet)
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(metavar="STUDY", help="File to write.")] = Path("study.toml"),
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
+) -> None:
+    """Write a study file with every key, its default and its meaning."""
+    from plmscope.results import write_atomic
+    from plmscope.study import Study, write_study
+
+    if path.exists() and not force:
+        raise StudyError(f"{path}: is there already; choose another name or use --force")
+    write_atomic(path, write_study(Study()).encode())
+    console.print(f"wrote {path}; edit it, then: plmscope run {path}", markup=False)
+
+
+@app.command()
+def run(
+    study: StudyFile,
+    out: Out = None,
+    seed: Seed = None,
+    device: Device = None,
+    model: Model = None,
+    quiet: Quiet = False,
+) -> None:
+    """Run a study from sequences to report; continues a run that was stopped."""
+    from plmscope.study import read_study
+
+    _run(read_study(study), out, seed, device, model, quiet)
+
+
+@app.command()
+def finetune(
+    study: StudyFile,
+    out: Out = None,
+    seed: Seed = None,
+    device: Device = None,
+    model: Model = None,
+    quiet: Quiet = False,
+) -> None:
+    """First stage: read, split and fine-tune; creates the run folder."""
+    from plmscope.study import read_study
+
+    _run(read_study(study), out, seed, device, model, quiet, ["finetune"])
+
+
+@app.command()
+def score(folder: RunFolder, quiet: Quiet = False) -> None:
+    """Score every neuron by every method of the study."""
+    _stage(folder, "score", quiet)
+
+
+@app.command()
+def evaluate(folder: RunFolder, quiet: Quiet = False) -> None:
+    """Keep and ablate the best neurons on test proteins, against random selections."""
+    _stage(folder, "evaluate", quiet)
+
+
+@app.command()
+def density(folder: RunFolder, quiet: Quiet = False) -> None:
+    """Count where the best neurons are, here and in null models."""
+    _stage(folder, "density", quiet)
+
+
+@app.command()
+def report(folder: RunFolder, quiet: Quiet = False) -> None:
+    """Write report.html, one file that opens offline."""
+    _stage(folder, "report", quiet)
+
+
+@app.command()
+def export(
+    folder: RunFolder,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder; default RUN/csv.", show_default=False)
+    ] = None,
+) -> None:
+    """Write every table of a run as CSV."""
+    from plmscope.results import Run
+
+    written = Run.open(folder).export(out or folder / "csv")
+    console.print(f"wrote {len(written)} tables to {out or folder / 'csv'}", markup=False)
+
+
+def _run(
+    study: Study,
+    out: Path | None,
+    seed: int | None,
+    device: str | None,
+    model: str | None,
+    quiet: bool,
+    stages: list[str] | None = None,
+) -> None:
+    """Apply the overrides, run the stages, print the closing table."""
+    from plmscope.results import STAGES, Run
+    from plmscope.study import Stages
+
+    changes: dict[str, Any] = {name: value for name, value in (("seed", seed), ("device", device)) if value is not None}
+    if model is not None:
+        changes["model"] = study.model.model_copy(update={"checkpoint": model})
+    study = study.model_copy(update=changes)
+    folder = Run.create(out or Path("runs") / study.name)
+    Stages(study, folder, _track(quiet), _say(quiet)).execute(stages or STAGES)
+    _summary(folder)
+
+
+def _stage(folder: Path, stage: str, quiet: bool) -> None:
+    """One stage of an existing run, with the settings it was made with."""
+    from plmscope.results import Run
+    from plmscope.study import Stages, read_study
+
+    opened = Run.open(folder)
+    Stages(read_study(folder / "study.toml"), opened, _track(quiet), _say(quiet)).execute([stage])
+    _summary(opened)
+
+
+def _say(quiet: bool) -> Any:
+    """A function that prints one plain line, or none."""
+    return (lambda line: None) if quiet else (lambda line: console.print(line, markup=False))
+
+
+def _track(quiet: bool) -> Any:
+    """A progress bar with the time left; plain lines where there is no terminal."""
+    from plmscope.progress import silent
+
+    if quiet:
+        return silent
+    return _bar if console.is_terminal else _lines
+
+
+def _bar(items: Iterable[T], description: str, total: int) -> Iterator[T]:
+    """Draw a bar while iterating."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(description, total=total)
+        for item in items:
+            yield item
+            progress.advance(task)
+
+
+def _lines(items: Iterable[T], description: str, total: int) -> Iterator[T]:
+    """Say every half minute how far it is."""
+    started = said = time.time()
+    for number, item in enumerate(items, 1):
+        yield item
+        now = time.time()
+        if now - said > 30 and number < total:
+            said, left = now, (now - started) / number * (total - number)
+            console.print(f"{description}: {number:,} of {total:,}, about {left / 60:.0f} min left", markup=False)
+
+
+def _summary(folder: Run) -> None:
+    """The closing table: what the run found so far, and where the report is."""
+    out = Console(highlight=False)
+    table = Table(title=None, show_edge=False, pad_edge=False)
+    for name in ("question", "answer"):
+        table.add_column(name)
+    if (folder.path / "metrics.json").is_file():
+        test = folder.metrics()["splits"]["test"]
+        values = ", ".join(
+            f"{name} {test[name]['balanced_accuracy']:.3f}" for name in ("model", "composition", "majority")
+        )
+        table.add_row("test balanced accuracy", values)
+    if folder.has("comparison"):
+        frame = folder.table("comparison")
+        for row in frame[frame["primary"]].itertuples():
+            answer = f"{row.difference:+.3f} [{row.ci_low:+.3f}, {row.ci_high:+.3f}], p = {row.p_value:.3g}, beats {row.draws_beaten} of {row.n_draws} draws"
+            table.add_row(f"keep top neurons by {row.method}: area over matched chance", answer)
+    if folder.has("density"):
+        frame = folder.table("density")
+        keys = frame[(frame["layer"] < 0) & (frame["module"] == "key")]
+        for row in keys[keys["fraction"] == keys["fraction"].max()].itertuples():
+            table.add_row(
+                f"keys among the top {row.fraction:.0%} by {row.method}", f"{row.enrichment:.2f} x their share"
+            )
+    if (folder.path / "report.html").is_file():
+        table.add_row("report", str(folder.path / "report.html"))
+    out.print(table, soft_wrap=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status: 0, 2 for an error a user can mend, 130 if interrupted."""
+    warnings.filterwarnings("ignore")
+    try:
+        app(arguments, standalone_mode=False)
+    except typer.Exit as stop:
+        return int(stop.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        console.print("plmscope: interrupted; the same command continues from here", markup=False)
+        return 130
+    except PlmscopeError as error:
+        console.print(f"plmscope: error: {error}", markup=False, soft_wrap=True)
+        return 2
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+            raise
+        console.print(
+            f"plmscope: error: {error.filename or 'disk'}: {error.strerror}; free space or use --out",
+            markup=False,
+            soft_wrap=True,
+        )
+        return 2
+    except Exception as error:
+        if type(error).__module__.split(".")[0] in ("click", "typer") and hasattr(error, "format_message"):
+            console.print(
+                f"plmscope: error: {error.format_message()}; see plmscope --help", markup=False, soft_wrap=True
+            )
+            return 2
+        raise
+    return 0
+
+
+def main_cli() -> None:
+    """Entry point of the ``plmscope`` command."""
+    sys.exit(main())

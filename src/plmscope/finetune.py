@@ -1,0 +1,320 @@
+"""Fine-tune a protein language model to classify sequences, and say how good the result is.
+
+Hugging Face's ``Trainer`` does the work: cross-entropy with class weights ``n / (C n_c)``, AdamW, linear decay after a
+warm-up, a checkpoint an epoch, early stopping on the validation set's balanced accuracy, and mixed precision where the
+hardware has it. Batches hold proteins of near length under a token budget.
+
+Beside the model stand two classifiers that know nothing of sequence order: the majority class, and a multinomial
+logistic regression on the 20 amino-acid frequencies and the logarithm of the length. A model that does not beat them
+has learned nothing worth explaining.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    f1_score,
+    log_loss,
+    matthews_corrcoef,
+    precision_recall_fscore_support,
+)
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import EvalPrediction
+
+from plmscope.errors import ModelError
+from plmscope.model import Classifier
+from plmscope.progress import Track, silent
+from plmscope.sequences import Protein
+
+AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
+
+
+@dataclass(frozen=True)
+class Training:
+    """How to fine-tune.
+
+    Attributes:
+        epochs: At most this many passes over the training proteins.
+        learning_rate: Peak rate of AdamW.
+        token_budget: Padded tokens a batch.
+        class_weights: Weigh classes inversely to their frequency.
+        patience: Epochs without a better validation balanced accuracy before stopping.
+        seed: Seeds the head, the order of batches and everything else.
+    """
+
+    epochs: int = 10
+    learning_rate: float = 2e-4
+    token_budget: int = 4096
+    class_weights: bool = True
+    patience: int = 3
+    seed: int = 0
+
+
+class _Encoded(torch.utils.data.Dataset[tuple[np.ndarray, int]]):
+    """Token ids and class of every protein."""
+
+    def __init__(self, classifier: Classifier, proteins: Sequence[Protein]) -> None:
+        self.ids = [classifier.encode(protein.sequence) for protein in proteins]
+        self.classes = classifier.targets(proteins)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, row: int) -> tuple[np.ndarray, int]:
+        return self.ids[row], int(self.classes[row])
+
+
+class _TokenBatches(torch.utils.data.Sampler[list[int]]):
+    """Batches of near length under a token budget; new ones every epoch, as many in each, the same for a seed."""
+
+    def __init__(self, lengths: Sequence[int], token_budget: int, seed: int) -> None:
+        self.lengths, self.seed, self.epoch = np.asarray(lengths), seed, 0
+        self.cuts, start = [], 0
+        descending = np.sort(self.lengths)[::-1]
+        while start < len(descending):
+            stop = start + max(1, token_budget // int(descending[start]))
+            self.cuts.append((start, min(stop, len(descending))))
+            start = stop
+
+    def __len__(self) -> int:
+        return len(self.cuts)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        # Lengths within 10 % may swap places: enough to mix the batches, too little to waste padding.
+        order = np.argsort(-self.lengths * rng.uniform(1, 1.1, len(self.lengths)), kind="stable")
+        for batch in rng.permutation(len(self.cuts)):
+            start, stop = self.cuts[batch]
+            yield order[start:stop].tolist()
+
+
+class _Trainer(Trainer):
+    """The stock trainer with token-budget batches and class weights."""
+
+    def __init__(self, *args: Any, sampler: _TokenBatches, weights: torch.Tensor | None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.sampler, self.weights = sampler, weights
+
+    def get_train_dataloader(self) -> torch.utils.data.DataLoader[Any]:
+        return torch.utils.data.DataLoader(
+            self.train_dataset, batch_sampler=self.sampler, collate_fn=self.data_collator
+        )
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **_: Any) -> Any:
+        labels = inputs.pop("labels")
+        outputs = model(**inputs)
+        weights = None if self.weights is None else self.weights.to(outputs.logits.device)
+        loss = torch.nn.functional.cross_entropy(outputs.logits.float(), labels, weight=weights)
+        return (loss, outputs) if return_outputs else loss
+
+
+class _Watch(TrainerCallback):
+    """Tells the sampler its epoch and the outside world every step."""
+
+    def __init__(self, sampler: _TokenBatches, track: Track) -> None:
+        self.sampler, self.track, self.steps = sampler, track, iter(())
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.steps = self.track(
+            range(state.global_step, state.max_steps), "fine-tuning", state.max_steps - state.global_step
+        )
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.sampler.epoch = round(state.epoch or 0)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        next(self.steps, None)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        for _step in self.steps:  # early stopping: let the bar finish
+            pass
+
+
+def finetune(
+    classifier: Classifier,
+    train: Sequence[Protein],
+    validation: Sequence[Protein],
+    checkpoints: Path,
+    training: Training,
+    track: Track = silent,
+) -> pd.DataFrame:
+    """Train all weights in place and leave those of the best validation epoch.
+
+    Args:
+        classifier: Loaded with ``labels``; changed in place.
+        train: Labelled training proteins.
+        validation: Labelled; decides when to stop and which epoch is kept, nothing else.
+        checkpoints: Folder for one checkpoint an epoch; a stopped training continues from the last whole one.
+        training: Settings.
+        track: Progress.
+
+    Returns:
+        One row an epoch: ``epoch, train_loss, validation_loss, validation_balanced_accuracy, seconds``.
+
+    Raises:
+        ModelError: the loss became NaN (lower the learning rate).
+    """
+    data = {"train": _Encoded(classifier, train), "validation": _Encoded(classifier, validation)}
+    counts = np.bincount(data["train"].classes, minlength=len(classifier.labels))
+    weights = torch.tensor(counts.sum() / (len(counts) * np.maximum(counts, 1)), dtype=torch.float32)
+    sampler = _TokenBatches([len(ids) for ids in data["train"].ids], training.token_budget, training.seed)
+    longest = max(len(ids) for ids in data["validation"].ids)
+    cuda = classifier.device.type == "cuda"
+    bf16 = torch.cuda.is_bf16_supported() if cuda else torch.cpu._is_avx512_bf16_supported()
+    arguments = TrainingArguments(
+        output_dir=str(checkpoints),
+        num_train_epochs=training.epochs,
+        learning_rate=training.learning_rate,
+        weight_decay=0.01,
+        warmup_steps=max(1, len(sampler) // 2),
+        lr_scheduler_type="linear",
+        per_device_eval_batch_size=max(1, training.token_budget // longest),
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        logging_strategy="epoch",
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="balanced_accuracy",
+        greater_is_better=True,
+        seed=training.seed,
+        data_seed=training.seed,
+        bf16=bool(bf16),
+        use_cpu=not cuda,
+        disable_tqdm=True,
+        report_to="none",
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+    )
+
+    def collate(rows: list[tuple[np.ndarray, int]]) -> dict[str, torch.Tensor]:
+        width = max(len(ids) for ids, _ in rows)
+        ids = torch.full((len(rows), width), classifier.tokenizer.pad_token_id, dtype=torch.long)
+        for row, (one, _) in enumerate(rows):
+            ids[row, : len(one)] = torch.from_numpy(one)
+        mask = (torch.arange(width) < torch.tensor([len(one) for one, _ in rows]).unsqueeze(1)).long()
+        return {"input_ids": ids, "attention_mask": mask, "labels": torch.tensor([label for _, label in rows])}
+
+    classifier.model.requires_grad_(True).train()
+    trainer = _Trainer(
+        model=classifier.model,
+        args=arguments,
+        train_dataset=data["train"],
+        eval_dataset=data["validation"],
+        data_collator=collate,
+        compute_metrics=_validation_metrics,
+        callbacks=[EarlyStoppingCallback(training.patience), _Watch(sampler, track)],
+        sampler=sampler,
+        weights=weights if training.class_weights else None,
+    )
+    for callback in list(trainer.callback_handler.callbacks):
+        if type(callback).__name__ in ("PrinterCallback", "ProgressCallback"):
+            trainer.remove_callback(callback)
+    trainer.train(resume_from_checkpoint=_last_whole_checkpoint(checkpoints))
+    classifier.model.eval().requires_grad_(False)
+    log = _log_table(trainer.state.log_history)
+    if not np.isfinite(log["train_loss"]).all():
+        raise ModelError(f"fine-tuning gave a loss of NaN; lower [finetune] learning_rate ({training.learning_rate!r})")
+    return log
+
+
+def _validation_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    """Balanced accuracy, for early stopping."""
+    return {
+        "balanced_accuracy": float(balanced_accuracy_score(prediction.label_ids, prediction.predictions.argmax(-1)))
+    }
+
+
+def _last_whole_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint with all its files; one that was cut short is removed."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True)
+    for path in found:
+        # trainer_state.json is the last file that the trainer writes, and it is JSON to its last byte or cut short.
+        state = path / "trainer_state.json"
+        if state.is_file() and state.read_text().rstrip().endswith("}") and list(path.glob("rng_state*")):
+            return str(path)
+        shutil.rmtree(path)
+    return None
+
+
+def _log_table(history: list[dict[str, float]]) -> pd.DataFrame:
+    """One row an epoch out of the trainer's log."""
+    rows: dict[int, dict[str, float]] = {}
+    for entry in history:
+        row = rows.setdefault(round(entry["epoch"]), {})
+        if "loss" in entry:
+            row["train_loss"] = entry["loss"]
+        if "eval_loss" in entry:
+            row["validation_loss"] = entry["eval_loss"]
+            row["validation_balanced_accuracy"] = entry["eval_balanced_accuracy"]
+    columns = ["train_loss", "validation_loss", "validation_balanced_accuracy"]
+    frame = pd.DataFrame.from_dict(rows, orient="index").reindex(columns=columns)
+    return frame.rename_axis("epoch").reset_index()
+
+
+def quality(true: np.ndarray, log_p: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
+    """Classification metrics of one set of proteins.
+
+    Args:
+        true: ``(P,)`` class numbers.
+        log_p: ``(P, C)`` log probabilities; ``-inf`` counts as 1e-12.
+        labels: ``C`` class names.
+
+    Returns:
+        ``n, accuracy, balanced_accuracy, macro_f1, mcc, log_loss`` (nats) and ``per_class`` with
+        ``n, precision, recall, f1``; a class without proteins has n = 0 and does not enter the balanced accuracy.
+    """
+    predicted = log_p.argmax(1)
+    numbers = np.arange(len(labels))
+    precision, recall, f1, n = precision_recall_fscore_support(true, predicted, labels=numbers, zero_division=0.0)
+    probabilities = np.clip(np.exp(log_p), 1e-12, 1)
+    return {
+        "n": len(true),
+        "accuracy": float(accuracy_score(true, predicted)),
+        "balanced_accuracy": float(recall[n > 0].mean()),
+        "macro_f1": float(f1_score(true, predicted, average="macro", labels=numbers[n > 0], zero_division=0.0)),
+        "mcc": float(matthews_corrcoef(true, predicted)),
+        "log_loss": float(log_loss(true, probabilities / probabilities.sum(1, keepdims=True), labels=numbers)),
+        "per_class": {
+            label: {"n": int(n[c]), "precision": float(precision[c]), "recall": float(recall[c]), "f1": float(f1[c])}
+            for c, label in enumerate(labels)
+        },
+    }
+
+
+def composition(proteins: Sequence[Protein]) -> np.ndarray:
+    """The 20 amino-acid frequencies and the natural log of the length, ``(P, 21)``."""
+    return np.array(
+        [[p.sequence.count(letter) / len(p) for letter in AMINO_ACIDS] + [np.log(len(p))] for p in proteins]
+    )
+
+
+def baselines(
+    train: Sequence[Protein], other: Sequence[Protein], train_classes: np.ndarray, n_classes: int, seed: int
+) -> dict[str, np.ndarray]:
+    """Log probabilities ``(P, C)`` of two classifiers that know nothing of sequence order.
+
+    Returns:
+        ``majority`` (the training frequencies) and ``composition`` (balanced logistic regression, its
+        regularisation chosen by nothing: scikit-learn's default).
+    """
+    counts = np.bincount(train_classes, minlength=n_classes)
+    majority = np.log(np.maximum(counts / counts.sum(), 1e-12))
+    model = make_pipeline(
+        StandardScaler(), LogisticRegression(max_iter=2000, class_weight="balanced", random_state=seed)
+    ).fit(composition(train), train_classes)
+    log_p = np.full((len(other), n_classes), np.log(1e-12))
+    log_p[:, model.classes_] = model.predict_log_proba(composition(other))
+    return {"majority": np.tile(majority, (len(other), 1)), "composition": log_p}

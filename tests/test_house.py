@@ -1,0 +1,245 @@
+"""The rules of the house: import direction, light start, exported names, READMEs, nothing left over."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "plmscope"
+
+#: A module imports only from modules before it; the file names are the data flow.
+ORDER = (
+    "errors", "progress", "stats", "sequences", "annotations", "splits", "sites", "workers", "model", "finetune",
+    "hooks", "network", "scores", "activation", "gradients", "scoring", "selection", "evaluation", "interventions",
+    "concepts", "characterize", "results", "report", "study", "cli", "__main__",
+)  # fmt: skip
+
+#: Only these import torch or transformers.
+TORCH = {
+    "workers", "model", "finetune", "hooks", "network", "activation", "gradients", "scoring", "evaluation",
+    "interventions", "characterize",
+}  # fmt: skip
+HEAVY = {"torch", "transformers", "accelerate", "captum"}
+
+#: Where the name to import is not the name to install.
+DISTRIBUTIONS = {"Bio": "biopython", "sklearn": "scikit-learn"}
+
+MODULES = sorted(path for path in PACKAGE.glob("*.py") if path.stem != "__init__")
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Full names of imported modules, wherever the import stands; ``from plmscope import x`` is ``plmscope.x``."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = ".".join(["plmscope", *filter(None, [node.module])]) if node.level else node.module or ""
+            if module == "plmscope":
+                yield from (f"plmscope.{alias.name}" for alias in node.names)
+            else:
+                yield module
+
+
+def at_start(tree: ast.AST) -> ast.Module:
+    """What runs when the module is imported: without function bodies and ``if TYPE_CHECKING``."""
+    kept: list[ast.stmt] = []
+
+    def collect(node: ast.AST) -> None:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+                continue
+            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+                continue
+            if isinstance(child, ast.Import | ast.ImportFrom):
+                kept.append(child)
+            collect(child)
+
+    collect(tree)
+    return ast.Module(body=kept, type_ignores=[])
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def fresh_python(code: str, *arguments: str) -> str:
+    """What a new interpreter prints; its error text is in the failure."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# --- the rules can be broken: a parser that finds nothing would pass everything
+
+
+def test_the_parser_sees_every_kind_of_import():
+    tree = ast.parse(
+        "import torch.nn as nn\nfrom plmscope import hooks, stats\nfrom plmscope.model import Batch\n"
+        "from . import cli\n"
+        "from .sites import Site\ndef f():\n    import plmscope.study\nif TYPE_CHECKING:\n    import pandas\n"
+        "try:\n    import scipy\nexcept ImportError:\n    pass\nclass A:\n    import jinja2\n"
+    )
+    early = ["torch.nn", "plmscope.hooks", "plmscope.stats", "plmscope.model", "plmscope.cli", "plmscope.sites"]
+    assert sorted(imports(tree)) == sorted([*early, "plmscope.study", "pandas", "scipy", "jinja2"])
+    assert sorted(imports(at_start(tree))) == sorted([*early, "scipy", "jinja2"])
+
+
+# --- imports
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_modules_import_from_above_only(path):
+    assert path.stem in ORDER, f"{path.name} has no place in ORDER"
+    allowed = {"errors"} if path.stem == "results" else set(ORDER[: ORDER.index(path.stem)])
+    own = {name.split(".")[1] for name in imports(parse(path)) if name.startswith("plmscope.")}
+    # names of the package itself, such as __version__, and folders of data are no modules
+    own = {name for name in own if (PACKAGE / f"{name}.py").exists()}
+    assert own <= allowed, f"{path.name} imports {sorted(own - allowed)} from below"
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if p.stem not in TORCH], ids=lambda path: path.stem)
+def test_only_some_modules_import_torch(path):
+    outside = {name.split(".")[0] for name in imports(at_start(parse(path)))}
+    assert not outside & HEAVY
+    inside = {name.split(".")[1] for name in imports(at_start(parse(path))) if name.startswith("plmscope.")}
+    assert not inside & TORCH, f"{path.name} loads torch through {sorted(inside & TORCH)}"
+
+
+def test_light_modules_do_not_load_torch():
+    names = [path.stem for path in MODULES if path.stem not in TORCH and path.stem != "__main__"]
+    code = (
+        "import sys, importlib\n"
+        "for name in sys.argv[1:]:\n    importlib.import_module('plmscope.' + name)\n"
+        "print(sorted({'torch', 'transformers'} & set(sys.modules)))"
+    )
+    assert fresh_python(code, *names).strip() == "[]"
+
+
+def test_import_and_help_are_light():
+    show = "print('loaded:', sorted({'torch', 'transformers'} & set(sys.modules)))"
+    assert fresh_python(f"import sys, plmscope\n{show}").strip() == "loaded: []"
+    code = (
+        "import sys\nfrom plmscope.cli import main_cli\nsys.argv = ['plmscope', '--help']\n"
+        f"try:\n    main_cli()\nexcept SystemExit as end:\n    print('status', end.code or 0)\n{show}"
+    )
+    shown = fresh_python(code)
+    assert "Usage" in shown
+    assert "loaded: []" in shown
+
+
+def test_third_party_imports_are_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {re.split(r"[<>=!~\[ ;]", line)[0].lower() for line in project["dependencies"]}
+    for path in SOURCES:
+        top = (
+            {name.split(".")[0] for name in imports(parse(path))}
+            - set(sys.stdlib_module_names)
+            - {"plmscope", "__future__"}
+        )
+        missing = {DISTRIBUTIONS.get(name, name).lower() for name in top} - declared
+        assert not missing, f"{path.name} imports {sorted(missing)}, not in pyproject.toml"
+
+
+def test_dependencies_are_pinned():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = project["dependencies"] + [line for extra in project["optional-dependencies"].values() for line in extra]
+    pins = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*", line) for line in pins)
+    names = {line.split("==")[0] for line in pins}
+    assert len(names) == len(pins)
+    assert {re.split(r"[<>=!~\[ ;]", line)[0].lower() for line in lines} <= names
+
+
+# --- names and versions
+
+
+def test_exported_names_are_sorted_and_there():
+    package = import_module("plmscope")
+    assert list(package.__all__) == sorted(set(package.__all__))
+    missing = [name for name in package.__all__ if not hasattr(package, name)]
+    assert not missing
+    assert set(package.__all__) <= set(dir(package))
+
+
+def test_one_version_everywhere():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert import_module("plmscope").__version__ == version
+    assert re.search(rf"^version: {re.escape(version)}$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    assert re.search(rf"^## {re.escape(version)}\b", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+
+
+def test_package_is_typed():
+    assert (PACKAGE / "py.typed").is_file()
+
+
+# --- data
+
+
+def test_embedded_data_have_a_readme():
+    folder = PACKAGE / "embedded"
+    data = [p for p in folder.rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc") and p.name != "README.md"]
+    assert data
+    for path in data:
+        readmes = [parent / "README.md" for parent in path.parents if parent.is_relative_to(folder)]
+        text = "\n".join(readme.read_text(encoding="utf-8") for readme in readmes if readme.is_file())
+        assert path.name in text, f"{path.relative_to(ROOT)} is named in no README beside or above it"
+    for readme in folder.rglob("README.md"):
+        headings = re.findall(r"^## (.+)$", readme.read_text(encoding="utf-8"), re.MULTILINE)
+        assert any("Source" in heading for heading in headings), f"{readme.relative_to(ROOT)} names no source"
+        assert any("Licence" in heading for heading in headings), f"{readme.relative_to(ROOT)} names no licence"
+
+
+# --- nothing left over
+
+
+def listed_files() -> list[Path]:
+    """Files of the repository, those not yet committed included; none outside a checkout."""
+    command = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    return [path for name in listing.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def test_no_foreign_paths_and_nothing_unfinished():
+    files = listed_files()
+    if not files:
+        pytest.skip("not a git checkout")
+    unwanted = re.compile("/" + r"work/|\b(TO" + r"DO|FIX" + r"ME)\b")
+    found = []
+    for path in files:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue  # weights, compressed tables
+        found += [
+            f"{path.relative_to(ROOT)}:{n}" for n, line in enumerate(text.splitlines(), 1) if unwanted.search(line)
+        ]
+    assert not found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_library_does_not_print_assert_or_swallow(path):
+    for node in ast.walk(parse(path)):
+        where = f"{path.name}:{getattr(node, 'lineno', 0)}"
+        assert not isinstance(node, ast.Assert), f"{where}: assert"
+        assert not (isinstance(node, ast.ExceptHandler) and node.type is None), f"{where}: bare except"
+        is_print = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+        assert not is_print, f"{where}: print"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_modules_say_what_they_do(path):
+    text = ast.get_docstring(parse(path))
+    assert text and len(text.splitlines()) <= 25

@@ -1,0 +1,516 @@
+"""The report: what it claims, that it leaks nothing and loads nothing, and that it survives missing tables."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+from copy import copy as shallow
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from plmscope import report
+from plmscope.errors import RunError
+from plmscope.report import FigureGroup, Results, Section, Table, Text, density_answer, kept_answer, quality_answer
+from plmscope.results import SCHEMA, Run
+from tests.fake_run import METHODS, make_fake_run
+
+HOSTILE = "</script><script>alert(1)</script>"
+OPTIONAL = tuple(name for name in SCHEMA if name != "selections")  # the report has no use for the selections
+
+
+class Page(HTMLParser):
+    """Elements, attributes and text of a report."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.text = ""
+        self._inside = ""
+        self.feed(source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self._inside = tag
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside == "script":
+            self.scripts[-1] += data
+        elif self._inside != "style":
+            self.text += " " + " ".join(data.split())
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return make_fake_run(tmp_path_factory.mktemp("fake") / "run")
+
+
+@pytest.fixture(scope="module")
+def page(run: Run) -> Page:
+    return Page(report.write_report(run).read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def read(run: Run) -> Results:
+    return Results(run)
+
+
+@pytest.fixture
+def results(read: Results) -> Results:
+    """Results whose tables a test may replace."""
+    own = shallow(read)
+    own.tables = dict(read.tables)
+    return own
+
+
+@pytest.fixture
+def copy(run: Run, tmp_path: Path) -> Run:
+    """A copy of the run that a test may spoil, with fewer curves to be quick."""
+    shutil.copytree(run.path, tmp_path / "copy")
+    own = Run.open(tmp_path / "copy")
+    curves = own.table("curves")
+    own.write_table("curves", curves[curves["draw"] < 2])
+    return own
+
+
+def tables(section: Section) -> dict[str, Table]:
+    return {block.id: block for block in section.blocks if isinstance(block, Table)}
+
+
+def groups(section: Section) -> dict[str, FigureGroup]:
+    return {block.id: block for block in section.blocks if isinstance(block, FigureGroup)}
+
+
+def texts(section: Section) -> str:
+    return " ".join(block.text for block in section.blocks if isinstance(block, Text))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Sentences
+
+
+def splits(model: float | None, majority: float | None, composition: float | None) -> dict[str, Any]:
+    values = {"model": model, "majority": majority, "composition": composition}
+    return {"test": {k: {"n": 58, "balanced_accuracy": v} for k, v in values.items() if v is not None}}
+
+
+def test_quality_names_both_baselines_and_the_margin() -> None:
+    answer = quality_answer(splits(0.7, 0.25, 0.4))
+    assert answer.verdict == "yes"
+    assert "58 test proteins" in answer.text
+    assert all(number in answer.text for number in ("0.700", "0.250", "0.400", "0.300"))
+
+
+@pytest.mark.parametrize(
+    ("model", "majority", "composition", "named"),
+    [
+        (0.38, 0.25, 0.40, "the composition baseline:"),
+        (0.20, 0.25, 0.10, "the majority class baseline:"),
+        (0.10, 0.25, 0.40, "the majority class and composition baselines:"),
+        (0.40, 0.25, 0.40, "the composition baseline:"),  # a tie does not beat
+        (0.20, 0.25, None, "the majority class baseline:"),
+    ],
+)
+def test_a_model_that_does_not_beat_its_baselines_is_said_to(
+    model: float, majority: float, composition: float | None, named: str
+) -> None:
+    answer = quality_answer(splits(model, majority, composition))
+    assert answer.verdict == "no"
+    assert answer.text.startswith("The model does not beat " + named)
+
+
+def test_quality_without_a_baseline_or_without_metrics_is_not_a_yes() -> None:
+    assert quality_answer(splits(0.7, 0.25, None)).verdict == "unclear"
+    assert quality_answer(splits(None, 0.25, 0.4)).verdict == "not run"
+    assert quality_answer({}).verdict == "not run"
+
+
+def primary(method: str, p: float, low: float, high: float = 0.2) -> dict[str, Any]:
+    row = dict.fromkeys(SCHEMA["comparison"], "") | {"method": method, "against": "random_matched", "primary": True}
+    return row | {"difference": 0.1, "ci_low": low, "ci_high": high, "p_value": p, "n_draws": 20, "draws_beaten": 19}
+
+
+@pytest.mark.parametrize(
+    ("p", "low", "word", "reason"),
+    [
+        (0.049, 0.001, "knowledge neurons", ""),
+        (0.05, 0.001, "selected neurons", "because p is not below 0.05"),
+        (0.01, 0.0, "selected neurons", "because the interval reaches 0 or below"),
+        (0.9, -0.1, "selected neurons", "because p is not below 0.05 and the interval reaches 0 or below"),
+        (math.nan, 0.1, "selected neurons", "because p or the interval is missing"),
+        (0.01, math.nan, "selected neurons", "because p or the interval is missing"),
+    ],
+)
+def test_the_word_knowledge_neurons_needs_both_p_and_interval(p: float, low: float, word: str, reason: str) -> None:
+    frame = pd.DataFrame([primary("m", p, low)])
+    assert report.neuron_word(frame, "m") == word
+    sentence = report.kept_sentence(frame.iloc[0].to_dict())
+    assert word in sentence
+    assert ("knowledge" in sentence) == (word == "knowledge neurons")
+    assert reason in sentence
+    assert "19 of 20 draws" in sentence
+
+
+def test_only_primary_rows_count_for_the_word() -> None:
+    secondary = primary("m", 0.001, 0.1) | {"primary": False}
+    assert report.neuron_word(pd.DataFrame([secondary, primary("m", 0.5, -0.1)]), "m") == "selected neurons"
+    assert report.neuron_word(pd.DataFrame([secondary]), "m") == "selected neurons"
+    assert report.neuron_word(pd.DataFrame([primary("m", 0.001, 0.1)]), "other") == "selected neurons"
+    assert report.neuron_word(None, "m") == "selected neurons"
+
+
+def test_kept_answer_counts_the_winners() -> None:
+    good, bad = primary("good_one", 0.001, 0.1), primary("bad_one", 0.5, -0.1)
+    both = kept_answer(pd.DataFrame([good, bad]))
+    assert both.verdict == "partly"
+    assert both.text.startswith("1 of 2 methods beats") and "good one" in both.text and "bad one" not in both.text
+    assert len(both.details) == 2
+    assert kept_answer(pd.DataFrame([good])).verdict == "yes"
+    nothing = kept_answer(pd.DataFrame([bad]))
+    assert nothing.verdict == "no" and "selected neurons throughout" in nothing.text
+    assert kept_answer(None).verdict == "not run"
+
+
+def keys(method: str, enrichment: float, low: float = math.nan, fraction: float = 0.02) -> dict[str, Any]:
+    place = {"layer": -1, "module": "key", "n_total": 100, "n_selected": 4, "density": 0.04}
+    return {"method": method, "fraction": fraction, "enrichment": enrichment, "ci_low": low, "ci_high": 9.0} | place
+
+
+def null(method: str, shuffled: float | None, random: float | None, fraction: float = 0.02) -> pd.DataFrame:
+    rows = [("label_shuffled", shuffled), ("random_weights", random)]
+    return pd.DataFrame([keys(method, e, fraction=fraction) | {"null": name} for name, e in rows if e is not None])
+
+
+@pytest.mark.parametrize(
+    ("enrichment", "low", "shuffled", "random", "verdict"),
+    [
+        (2.0, 1.6, 1.1, 1.5, "yes"),
+        (2.0, 1.6, 1.1, 1.7, "unclear"),  # the interval reaches a null model
+        (2.0, 0.9, 0.5, 0.5, "unclear"),  # the interval reaches an even spread
+        (2.0, math.nan, 1.1, 1.1, "unclear"),  # no interval
+        (2.0, 1.6, 2.0, 1.1, "no"),
+        (0.9, 0.7, 0.5, 0.5, "no"),
+        (2.0, 1.6, 1.1, None, "unclear"),
+        (2.0, 1.6, 2.5, None, "no"),  # one null model already shows more
+    ],
+)
+def test_keys_are_dense_only_beyond_an_even_spread_and_both_null_models(
+    enrichment: float, low: float, shuffled: float, random: float | None, verdict: str
+) -> None:
+    method = "integrated_gradients"
+    answer = density_answer(pd.DataFrame([keys(method, enrichment, low)]), null(method, shuffled, random), 0.02)
+    assert answer.verdict == verdict
+    assert f"{enrichment:.2f} by integrated gradients" in answer.text
+    assert f"{shuffled:.2f} in the label-shuffled model" in answer.text
+
+
+def test_raw_activation_has_no_say_in_the_density_verdict() -> None:
+    rows = [keys("integrated_gradients", 0.8, 0.5), keys("activation", 8.0, 7.0)]
+    answer = density_answer(pd.DataFrame(rows), null("integrated_gradients", 1.0, 1.0), 0.02)
+    assert answer.verdict == "no"
+    assert "8.00" not in answer.text
+    assert "8.00" in answer.details[0] and "scale artefact" in answer.details[0]
+    assert density_answer(pd.DataFrame(rows[1:]), None, 0.02).verdict == "not run"
+    assert density_answer(None, None, 0.02).verdict == "not run"
+
+
+def test_density_uses_the_nearest_fraction_and_needs_its_judges_to_agree() -> None:
+    rows = [keys("integrated_gradients", 2.0, 1.8, 0.05), keys("integrated_gradients", 9.0, 8.0, 0.5)]
+    nulls = null("integrated_gradients", 1.0, 1.0, 0.05)
+    answer = density_answer(pd.DataFrame(rows), nulls, 0.02)
+    assert answer.verdict == "yes" and "best 5 %" in answer.text and "9.00 by" not in answer.text
+    rows.append(keys("activation_contrast", 0.5, 0.4, 0.05))
+    nulls = pd.concat([nulls, null("activation_contrast", 1.0, 1.0, 0.05)])
+    assert density_answer(pd.DataFrame(rows), nulls, 0.02).verdict == "unclear"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Sections
+
+
+def test_fake_run_has_every_table_of_the_schema(run: Run) -> None:
+    assert {name for name in SCHEMA if len(run.table(name))} == set(SCHEMA)
+    assert set(METHODS) <= set(run.table("neurons").columns)
+
+
+def test_counts_of_the_data_section(results: Results) -> None:
+    section = report.data_section(results)
+    classes = tables(section)["classes"]
+    labels = [row.cells[0].text for row in classes.rows]
+    assert labels[0] == "1 (oxidoreductases)" and labels[-1] == "all classes"
+    columns = [name for name, _ in classes.columns]
+    proteins = results.tables["proteins"]
+    test = sum((proteins["split"] == "test") & (proteins["label"] == "1"))
+    assert classes.rows[0].cells[columns.index("test")].sort == test
+    assert classes.rows[-1].cells[columns.index("all")].sort == len(proteins)
+    assert [(r.cells[0].text, r.cells[1].sort) for r in tables(section)["excluded"].rows] == [
+        ("longer than 1,022 residues", 6),
+        ("two classes", 3),
+    ]
+    histogram = groups(section)["leakage-figure"].panels[0].traces
+    found = results.tables["leakage"]["nearest_train"] != ""
+    assert sum(int(np.sum(trace["y"])) for trace in histogram) == found.sum() < len(found)
+
+
+def test_confusion_is_shown_only_if_it_reproduces_the_accuracy(results: Results) -> None:
+    matrix = groups(report.quality_section(results))["confusion-figure"].panels[0].traces[0]["text"]
+    assert np.trace(matrix) / np.sum(matrix) == pytest.approx(results.metrics["test"]["model"]["accuracy"])
+    predictions = results.tables["predictions"]
+    wrong = (predictions["predicted"] + 1) % 6
+    results.tables["predictions"] = predictions.assign(predicted=wrong)
+    section = report.quality_section(results)
+    assert "confusion-figure" not in groups(section) and "no confusion matrix" in texts(section)
+
+
+def test_bands_are_the_quantiles_of_the_draws(results: Results) -> None:
+    panel = next(p for p in groups(report.curves_section(results))["curves-figure"].panels if p.id == "plot-keep-zero")
+    shown = [t for t in panel.traces if t["when"]["metric"] == ["accuracy"] and "activation" in t["when"]["show"]]
+    medians = {t["name"]: t for t in shown if "customdata" in t}
+    assert set(medians) == {f"{name} (5–95 %)" for name in report.CONTROLS.values()}
+    curves = results.tables["curves"]
+    own = curves[(curves["method"] == "random_matched") & (curves["matched_to"] == "activation")]
+    own = own[(own["mode"] == "keep") & (own["ablation"] == "zero") & (own["fraction"] == 0.2)]["accuracy"]
+    trace = medians["site-matched random (5–95 %)"]
+    place = trace["x"].index(0.2)
+    assert trace["y"][place] == pytest.approx(np.median(own))
+    assert trace["customdata"][place] == pytest.approx(tuple(np.quantile(own, [0.05, 0.95])))
+    assert trace["x"][-1] == 1.0 and trace["y"][-1] == results.metrics["test"]["model"]["accuracy"]
+
+
+def test_every_choice_above_a_figure_shows_something(results: Results) -> None:
+    seen = 0
+    for make in report.SECTIONS:
+        for group in groups(make(results)).values():
+            for select in group.selects:
+                for value, _ in select.options:
+                    for panel in group.panels:
+                        seen += 1
+                        shown = [t for t in panel.traces if value in t.get("when", {}).get(select.name, [value])]
+                        assert shown, f"{panel.id}: nothing for {select.name} = {value}"
+    assert seen > 40
+
+
+def test_curves_without_draws_have_no_bands(results: Results) -> None:
+    results.tables["curves"] = results.tables["curves"].query("draw < 0")
+    names = {t["name"] for p in groups(report.curves_section(results))["curves-figure"].panels for t in p.traces}
+    assert names == {method.replace("_", " ") for method in METHODS}
+
+
+def test_comparison_table_opens_with_the_primary_rows(results: Results) -> None:
+    rows = tables(report.comparison_section(results))["comparisons"].rows
+    assert len(rows) == len(results.tables["comparison"])
+    assert [row.strong for row in rows[:5]] == [True, True, True, True, False]
+
+
+def test_top_neurons_are_ranked_by_every_method(results: Results) -> None:
+    table = tables(report.neurons_section(results))["top-neurons"]
+    neurons = results.tables["neurons"]
+    columns = [name for name, _ in table.columns]
+    for method in METHODS:
+        tagged = [row for row in table.rows if method in row.tags]
+        place = columns.index(method.replace("_", " "))
+        assert len(tagged) == 50
+        assert sorted(-int(row.cells[place].sort or 0) for row in tagged) == list(range(1, 51))
+        best = neurons.loc[neurons[method].idxmax()]
+        first = next(row for row in tagged if row.cells[place].sort == -1)
+        assert (first.cells[0].text, first.cells[1].sort) == (
+            f"{best['module'].replace('_', ' ')} {best['neuron']}",
+            best["layer"],
+        )
+    assert table.select is not None
+    words = dict(table.select.options)
+    assert words["integrated_gradients"] == "integrated gradients (knowledge neurons, ranks 1 to 35)"  # 2 % of 1,728
+    assert words["activation"] == "activation (selected neurons)"
+
+
+def test_class_tables_hold_the_best_of_each_class(results: Results) -> None:
+    section = report.classes_section(results)
+    assert len(tables(section)) == 6
+    scores = results.tables["class_scores"]
+    own = (
+        scores[(scores["label"] == "3") & (scores["method"] == "integrated_gradients")].set_index("score").sort_index()
+    )
+    best = own.iloc[-1]
+    rows = tables(section)["class-2"].rows
+    assert len(rows) == 10
+    assert rows[0].cells[2].text == f"layer {best['layer']} {best['module'].replace('_', ' ')} {best['neuron']}"
+
+
+def test_completeness_names_the_largest_gap(results: Results) -> None:
+    gaps = results.tables["completeness"]
+    worst = gaps.loc[gaps.loc[gaps["module"] == "key", "gap"].abs().idxmax()]
+    row = next(r for r in tables(report.completeness_section(results))["gaps"].rows if r.cells[1].text == "key")
+    assert row.cells[-1].text == f"{worst['id']}, layer {worst['layer']}"
+    assert row.cells[6].sort == pytest.approx(abs(worst["gap"]))
+
+
+def test_methods_paragraph_holds_what_a_paper_needs(results: Results) -> None:
+    text = report.methods_paragraph(results)
+    parts = (
+        "ab" * 32, "cd" * 32, "torch 2.9.0", "seed 0", "random draws (20)", "1,728 units", "72 training proteins",
+        "identity 30 %", "449 were read and 9 excluded", "arXiv:2312.10770", "mean and zero ablation",
+        "log odds of the true class along a path from the zero baseline with 16 quadrature points",
+    )  # fmt: skip
+    assert [part for part in parts if part not in text] == []
+
+
+def test_draws_that_differ_between_cells_are_told_apart(results: Results) -> None:
+    comparison = results.tables["comparison"]
+    more = comparison["n_draws"].mask(comparison["primary"].astype(bool), 199)
+    results.tables["comparison"] = comparison.assign(n_draws=more)
+    assert "random draws (199, elsewhere 20)" in report.methods_paragraph(results)
+    assert ("draws per control", "199, elsewhere 20") in report.facts(results)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The file
+
+
+def test_the_first_lines_answer(page: Page) -> None:
+    text = page.text
+    heading = text.index("fake", text.index("Methods and record"))
+    assert text.index("The model beats both baselines") - heading < 400
+    assert text.index("2 of 4 methods beat") < text.index("no clear excess of keys") < text.index("449 proteins were")
+
+
+def test_the_first_lines_say_that_the_model_fails(copy: Run) -> None:
+    metrics = copy.metrics()
+    metrics["splits"]["test"]["composition"]["balanced_accuracy"] = 0.9
+    copy.write_json("metrics.json", metrics)
+    comparison = copy.table("comparison")
+    copy.write_table("comparison", comparison.assign(p_value=0.5))
+    text = Page(report.write_report(copy).read_text(encoding="utf-8")).text
+    heading = text.index("fake", text.index("Methods and record"))
+    assert text.index("The model does not beat the composition baseline") - heading < 400
+    assert "None of the 4 methods" in text
+    assert "called knowledge neurons." not in text and "(knowledge neurons" not in text
+
+
+def test_nothing_is_loaded_from_anywhere(page: Page) -> None:
+    addresses = {address for _, address in report.REFERENCES}
+    for tag, attributes in page.elements:
+        for name in ("src", "srcset", "action", "data", "poster", "style"):
+            assert "//" not in (attributes.get(name) or ""), (tag, attributes)
+        href = attributes.get("href")
+        assert href is None or (tag == "a" and (href.startswith("#") or href in addresses)), (tag, attributes)
+    assert not {tag for tag, _ in page.elements} & {"link", "img", "iframe", "object", "embed", "base", "form"}
+    policy = next(m["content"] for m in page.all("meta") if m.get("http-equiv") == "Content-Security-Policy")
+    assert policy is not None and policy.startswith("default-src 'none'") and "http" not in policy
+    css = (Path(report.__file__).parent / "templates" / "report.css").read_text(encoding="utf-8")
+    assert "url(" not in css and "@import" not in css
+
+
+def test_hostile_text_stays_text(copy: Run, page: Page) -> None:
+    for name in ("proteins", "class_scores"):
+        frame = copy.table(name)
+        copy.write_table(name, frame.assign(label=frame["label"].replace("3", HOSTILE)))
+    excluded, gaps = copy.table("excluded"), copy.table("completeness")
+    copy.write_table("excluded", excluded.assign(reason=f'{HOSTILE}" onclick="x'))
+    copy.write_table("completeness", gaps.assign(id=HOSTILE))
+    metrics = copy.metrics()
+    per_class = metrics["splits"]["test"]["model"]["per_class"]
+    per_class[HOSTILE] = per_class.pop("3")
+    metrics["labels"][2] = HOSTILE
+    copy.write_json("metrics.json", metrics)
+    copy.update_manifest(name=HOSTILE, command=HOSTILE)
+    (copy.path / "study.toml").write_text(f"name = '{HOSTILE}'\n")
+
+    source = report.write_report(copy).read_text(encoding="utf-8")
+    hostile = Page(source)
+    assert HOSTILE not in source
+    assert len(hostile.scripts) == len(page.scripts) == 4
+    assert not any("onclick" in attributes for _, attributes in hostile.elements)
+    assert hostile.text.count("alert(1)") > 10  # shown as text, not dropped
+    figures = json.loads(hostile.scripts[1])
+    ticks = figures["plot-confusion"]["layout"]["yaxis"]["ticktext"]
+    assert any(tick.startswith("&lt;/script&gt;") for tick in ticks)  # Plotly reads some HTML: it gets none
+
+
+def test_figures_are_strict_json_and_match_their_places(page: Page) -> None:
+    def refuse(constant: str) -> None:
+        raise ValueError(constant)
+
+    figures = json.loads(page.scripts[1], parse_constant=refuse)
+    places = {attributes["id"] for attributes in page.all("div") if attributes.get("class") == "plot"}
+    assert places == set(figures)
+    assert len(places) == 12
+
+
+def test_structure_is_accessible(page: Page) -> None:
+    ids = [attributes["id"] for _, attributes in page.elements if attributes.get("id")]
+    assert len(ids) == len(set(ids))
+    assert len(page.all("caption")) == len(page.all("table")) > 15
+    assert all(attributes.get("scope") in ("row", "col") for attributes in page.all("th"))
+    assert all(attributes.get("aria-label") for _, attributes in page.elements if attributes.get("role") == "img")
+    links = {
+        (attributes["href"] or "")[1:] for attributes in page.all("a") if (attributes["href"] or "").startswith("#")
+    }
+    assert links <= set(ids)
+
+
+def test_the_same_folder_gives_the_same_file(run: Run, page: Page) -> None:
+    first = (run.path / "report.html").read_bytes()
+    assert report.write_report(Run.open(run.path)).read_bytes() == first
+    assert not list(run.path.glob(".*.tmp"))
+
+
+@pytest.mark.parametrize("name", OPTIONAL)
+def test_one_missing_table_does_not_stop_the_report(results: Results, name: str) -> None:
+    tables = results.tables
+    tables["curves"] = tables["curves"].query("draw < 1 and mode == 'keep' and ablation != 'zero'")  # quicker
+    tables["density"] = tables["density"].query("fraction == 0.02")
+    tables["class_scores"] = tables["class_scores"].query("label == '1'")
+    del tables[name]
+    for part in (report.answers, report.facts, report.primary_figure):
+        part(results)
+    said = " ".join(texts(make(results)) for make in report.SECTIONS)
+    assert f"{name}.parquet is not in this run folder" in said
+
+
+def test_empty_tables_are_said_to_be_empty(results: Results) -> None:
+    results.tables = {name: table.iloc[:0] for name, table in results.tables.items()}
+    for part in (report.answers, report.facts, report.primary_figure):
+        part(results)
+    said = " ".join(texts(make(results)) for make in report.SECTIONS)
+    assert "No protein was left out." in said
+    assert [name for name in OPTIONAL if f"{name}.parquet has no rows" not in said] == ["excluded"]
+
+
+def test_a_run_with_no_table_at_all_gives_a_report(copy: Run) -> None:
+    for name in SCHEMA:
+        copy.clear(f"{name}.parquet")
+    copy.clear("metrics.json", "study.toml")
+    copy.update_manifest(versions={}, model={}, data={}, split={}, stages={})
+    text = Page(report.write_report(copy).read_text(encoding="utf-8")).text
+    for name in OPTIONAL:
+        assert f"{name}.parquet is not in this run folder" in text
+    assert text.count("Not run") == 3
+    assert "study.toml is not in this run folder" in text
+    assert not re.search(r"\b(nan|None)\b", text.replace("None of", ""))
+
+
+def test_a_damaged_table_is_an_error_not_a_gap(copy: Run) -> None:
+    (copy.path / "curves.parquet").write_bytes(b"PAR1")
+    with pytest.raises(RunError, match=r"curves\.parquet"):
+        report.write_report(copy)
+
+
+def test_a_damaged_study_is_named(copy: Run) -> None:
+    (copy.path / "study.toml").write_text("name = \n")
+    with pytest.raises(RunError, match=r"study\.toml"):
+        report.write_report(copy)

@@ -1,0 +1,270 @@
+"""Splits: whole clusters, every class in every set, and what relatives are left."""
+
+import random
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pytest
+
+from plmscope import splits
+from plmscope.errors import InputError, StudyError
+from plmscope.sequences import Protein, read_proteins
+from plmscope.splits import Split, leakage, split_proteins
+
+AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
+
+
+def mutant(sequence: str, number: int) -> str:
+    """The sequence with ``number`` evenly spread substitutions, none near an end."""
+    letters = list(sequence)
+    for k in range(number):
+        position = 5 + k * (len(letters) - 10) // number
+        letters[position] = "A" if letters[position] != "A" else "G"
+    return "".join(letters)
+
+
+def labelled(sizes: dict[str, list[int]], **columns: str) -> tuple[list[Protein], dict[str, str]]:
+    """Proteins of classes whose clusters have the given sizes, and their clusters."""
+    proteins, clusters = [], {}
+    for label, numbers in sizes.items():
+        for cluster, number in enumerate(numbers):
+            for member in range(number):
+                name = f"{label}-{cluster}-{member}"
+                proteins.append(Protein(name, "MKV", label, columns))
+                clusters[name] = f"{label}-{cluster}"
+    return proteins, clusters
+
+
+def given(monkeypatch: pytest.MonkeyPatch, clusters: dict[str, str]) -> None:
+    """Let the clusters be these, without MMseqs2."""
+    monkeypatch.setattr(splits, "_clusters", lambda proteins, identity, coverage: clusters)
+
+
+def counts(split: Split, proteins: list[Protein]) -> dict[str, tuple[int, int, int]]:
+    """Train, validation and test proteins by class."""
+    found = Counter((p.label, split.assignment[p.id]) for p in proteins)
+    return {str(label): tuple(found[label, part] for part in splits.PARTS) for label in {p.label for p in proteins}}  # type: ignore[misc]
+
+
+def whole(split: Split) -> bool:
+    """Whether every cluster is in one set."""
+    parts = defaultdict(set)
+    for name, part in split.assignment.items():
+        parts[split.clusters[name]].add(part)
+    return all(len(found) == 1 for found in parts.values())
+
+
+def test_shares_are_met_where_clusters_allow(monkeypatch: pytest.MonkeyPatch) -> None:
+    proteins, clusters = labelled({"a": [1] * 100, "b": [1] * 20 + [2] * 10})
+    given(monkeypatch, clusters)
+    split = split_proteins(proteins, validation=0.2, test=0.1)
+    assert counts(split, proteins) == {"a": (70, 20, 10), "b": (28, 8, 4)}
+    assert whole(split)
+    assert list(split.assignment) == [p.id for p in proteins]
+
+
+def test_big_clusters_do_not_overshoot(monkeypatch: pytest.MonkeyPatch) -> None:
+    # 15 proteins asked for each: the cluster of 60 never fits, the others do to the last protein.
+    proteins, clusters = labelled({"a": [60, 10, 10, *[1] * 20], "b": [1] * 100})
+    given(monkeypatch, clusters)
+    for seed in range(5):
+        split = split_proteins(proteins, seed=seed)
+        assert counts(split, proteins) == {"a": (70, 15, 15), "b": (70, 15, 15)}
+        assert split.assignment["a-0-0"] == "train"
+
+
+def test_every_set_has_every_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Without holding back, test would take both single proteins and leave the big cluster alone.
+    proteins, clusters = labelled({"a": [1, 1, 100], "b": [50, 50, 50]})
+    given(monkeypatch, clusters)
+    for seed in range(6):
+        split = split_proteins(proteins, seed=seed)
+        assert counts(split, proteins) == {"a": (100, 1, 1), "b": (50, 50, 50)}
+
+
+def test_a_cluster_belongs_to_its_majority(monkeypatch: pytest.MonkeyPatch) -> None:
+    proteins, clusters = labelled({"a": [1, 1, 1], "b": [1, 1, 1]})
+    # b's proteins all sit in clusters of a: b has none of its own.
+    for k in range(3):
+        proteins.append(Protein(f"extra-{k}", "MKV", "a"))
+        clusters |= {f"extra-{k}": f"a-{k}", f"b-{k}-0": f"a-{k}"}
+    given(monkeypatch, clusters)
+    with pytest.raises(InputError, match="class 'b' has only 0 clusters"):
+        split_proteins(proteins)
+
+
+def test_too_few_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
+    proteins, clusters = labelled({"a": [1, 1, 1], "b": [5, 5]})
+    given(monkeypatch, clusters)
+    with pytest.raises(InputError, match=r"class 'b' has only 2 clusters.*leave it out, or use method = \"random\""):
+        split_proteins(proteins)
+    assert counts(split_proteins(proteins, method="random"), proteins) == {"a": (1, 1, 1), "b": (6, 2, 2)}
+    with pytest.raises(InputError, match=r"class 'a' has only 2 proteins, .*leave it out$"):
+        split_proteins(proteins[1:], method="random")
+
+
+def test_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    proteins, clusters = labelled({"a": [1, 2] * 20, "b": [1] * 40})
+    given(monkeypatch, clusters)
+    first = split_proteins(proteins, seed=3)
+    assert first == split_proteins(proteins[::-1], seed=3)
+    assert first.assignment != split_proteins(proteins, seed=4).assignment
+    assert split_proteins(proteins, seed=3, method="random").clusters == {p.id: p.id for p in proteins}
+
+
+def test_held_out_clusters_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    proteins, clusters = labelled({"a": [2] * 50, "b": [1] * 100})
+    # Class a: clusters 0..29 are held out, but one member of cluster 0 is not. Class b: the first ten only.
+    yes = {p.id for p in proteins if int(p.id.split("-")[1]) < (30 if p.label == "a" else 10)} - {"a-0-1"}
+    proteins = [Protein(p.id, p.sequence, p.label, {"fresh": "Yes" if p.id in yes else "0"}) for p in proteins]
+    given(monkeypatch, clusters)
+    for seed in range(5):
+        split = split_proteins(proteins, held_out="fresh", seed=seed, validation=0.1, test=0.2)
+        # a: 58 may go and 30 are asked for; b: ten may go, shared one to two as asked.
+        assert counts(split, proteins) == {"a": (70, 10, 20), "b": (90, 3, 7)}
+        assert {name for name, part in split.assignment.items() if part != "train"} <= yes - {"a-0-0"}
+        assert whole(split)
+
+
+def test_held_out_columns_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    proteins, clusters = labelled({"a": [1] * 5, "b": [1] * 5}, fresh="0")
+    given(monkeypatch, clusters)
+    with pytest.raises(InputError, match=r"class 'a' has only 5 clusters \(0 of them held out\)"):
+        split_proteins(proteins, held_out="fresh")
+    with pytest.raises(InputError, match="'a-0-0' has no column 'new'; its columns are 'fresh'"):
+        split_proteins(proteins, held_out="new")
+    odd = [*proteins, Protein("odd", "MKV", "a", {"fresh": "maybe"})]
+    with pytest.raises(InputError, match="'odd': column 'fresh' has 'maybe'"):
+        split_proteins(odd, held_out="fresh")
+    with pytest.raises(StudyError, match="held_out"):
+        split_proteins(proteins, held_out="fresh", method="column")
+
+
+def test_column_split() -> None:
+    parts = ["train", "validation", "test", " train "]
+    proteins = [Protein(f"P{k}", "MKV", "ab"[k % 3 % 2], {"part": part}) for k, part in enumerate(parts)]
+    proteins.append(Protein("P4", "MKV", "b", {"part": "train"}))
+    split = split_proteins(proteins, method="column", column="part")
+    assert split.assignment == {"P0": "train", "P1": "validation", "P2": "test", "P3": "train", "P4": "train"}
+    assert split.counts == {"train": 3, "validation": 1, "test": 1}
+    assert repr(split) == (
+        "Split(column: train 3 proteins in 3 clusters, validation 1 proteins in 1 clusters, "
+        "test 1 proteins in 1 clusters)"
+    )
+    with pytest.raises(InputError, match="class 'b' into train"):
+        split_proteins(proteins[:-1], method="column", column="part")
+    with pytest.raises(InputError, match="no protein into test"):
+        split_proteins([proteins[0], proteins[1], proteins[4]], method="column", column="part")
+    with pytest.raises(InputError, match="'P9': column 'part' has 'dev'; use train, validation or test"):
+        split_proteins([*proteins, Protein("P9", "MKV", "a", {"part": "dev"})], method="column", column="part")
+    with pytest.raises(InputError, match="'P0' has no column 'split'"):
+        split_proteins(proteins, method="column")
+
+
+def test_labels_are_checked() -> None:
+    one = [Protein(f"P{k}", "MKV", "kinase") for k in range(9)]
+    with pytest.raises(InputError, match="'kinase'; at least two classes are needed"):
+        split_proteins(one)
+    with pytest.raises(InputError, match="at least two classes are needed"):
+        split_proteins([])
+    with pytest.raises(InputError, match="'P0' is there twice"):
+        split_proteins([*one, one[0]])
+    with pytest.raises(InputError, match="'P9' has no label"):
+        split_proteins([*one, Protein("P9", "MKV")])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"method": "fold"},
+        {"identity": 30},
+        {"coverage": -0.1},
+        {"identity": float("nan")},
+        {"test": 0},
+        {"validation": 0.5, "test": 0.5},
+    ],
+)
+def test_impossible_settings(settings: dict[str, object]) -> None:
+    with pytest.raises(StudyError, match=next(iter(settings))):
+        split_proteins([], **settings)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def originals() -> list[Protein]:
+    """Sixteen enzymes of two classes, 200 to 300 residues, each with a reaction of its own, hence unrelated."""
+    known = [p for p in read_proteins("plmscope:enzymes", label="ec:3") if 200 <= len(p) <= 300]
+    by_reaction = {p.label: p for p in known if p.label}
+    picked = [Protein(p.id, p.sequence, label[0]) for label, p in sorted(by_reaction.items()) if label[0] in "14"]
+    return [p for label in "14" for p in [p for p in picked if p.label == label][:8]]
+
+
+def test_relatives_share_a_cluster_whatever_their_ids(
+    originals: list[Protein], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(splits, "SENSITIVITY", 1)  # enough for close relatives, and it takes one pass, not three
+    proteins = []
+    for p in originals:
+        hostile = f">{p.id} x/../\t;$(ls)"
+        fragment = p.sequence[len(p) // 2 - 60 : len(p) // 2 + 60]
+        proteins += [p, Protein(hostile, mutant(p.sequence, 20), p.label), Protein(f"half {p.id}", fragment, p.label)]
+    # Nothing can be found in a sequence of low complexity, so only equality can keep these together.
+    proteins += [Protein(f"low{k}", "A" * 40, "1") for k in range(3)] + [Protein("tiny", "MKV", "2")]
+    split = split_proteins(proteins, identity=0.5, validation=0.25, test=0.25)
+    assert capfd.readouterr() == ("", "")
+    family = {p.id: proteins[k // 3 * 3].id if k < 48 else p.id[:3] for k, p in enumerate(proteins)}
+    cluster_of = defaultdict(set)
+    for name, root in family.items():
+        cluster_of[root].add(split.clusters[name])
+    assert all(len(found) == 1 for found in cluster_of.values())
+    assert len(set(split.clusters.values())) == len(cluster_of) == 18
+    assert set(split.clusters.values()) <= set(split.assignment)
+    assert whole(split)
+    assert set(split.assignment.values()) == set(splits.PARTS)
+    assert repr(split).startswith("Split(cluster at identity 0.5, coverage 0.8: train ")
+
+
+def test_leakage_is_the_identity_of_the_nearest(originals: list[Protein], capfd: pytest.CaptureFixture[str]) -> None:
+    train = [*originals[:4], Protein("low", "A" * 40, "1")]
+    base = originals[0]
+    tenth = round(len(base) / 10)
+    shuffled = "".join(random.Random(1).sample(base.sequence, len(base)))
+    fragment = base.sequence[40 : 40 + len(base) // 3]
+    filler = "".join(random.Random(2).choices(AMINO_ACIDS, k=3 * len(fragment)))
+    others = [
+        Protein("stranger", shuffled),
+        Protein("tenth changed", mutant(base.sequence, tenth)),
+        Protein("fragment", fragment),  # all of it aligns, though only a third of the training protein
+        Protein("domain", filler + fragment[:60] + filler),  # little of either
+        Protein("copy of low", "A" * 40),
+        originals[1],
+    ]
+    found = leakage(train, others)
+    assert capfd.readouterr() == ("", "")
+    assert list(found.columns) == ["id", "nearest_train", "identity"]
+    assert list(found["id"]) == [p.id for p in others]
+    assert list(found["nearest_train"]) == ["", base.id, base.id, "", "low", originals[1].id]
+    assert list(found["identity"]) == pytest.approx([0, 1 - tenth / len(base), 1, 0, 1, 1], abs=6e-4)
+
+
+def test_leakage_without_proteins() -> None:
+    empty = leakage([Protein("P1", "MKV")], [])
+    assert list(empty.columns) == ["id", "nearest_train", "identity"]
+    assert len(empty) == 0
+    with pytest.raises(InputError, match="no training protein"):
+        leakage([], [Protein("P1", "MKV")])
+    with pytest.raises(StudyError, match="identity_floor"):
+        leakage([Protein("P1", "MKV")], [], identity_floor=30)
+
+
+def test_a_failing_program_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "mmseqs"
+    program.write_text("#!/bin/sh\necho first >&2\necho no space left >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("MMSEQS2_PATH", str(program))
+    proteins = [Protein("P1", "MKV", "a"), Protein("P2", "MKL", "b")]
+    with pytest.raises(InputError, match="could not cluster the proteins: no space left") as caught:
+        split_proteins(proteins)
+    assert "\n" not in str(caught.value)
+    monkeypatch.setenv("MMSEQS2_PATH", str(tmp_path / "missing"))
+    with pytest.raises(InputError, match="could not compare"):
+        leakage(proteins[:1], proteins[1:])
