@@ -61,7 +61,7 @@ def records(path: Path):
         if line.startswith(">"):
             if header:
                 name, _, rest = header[1:].partition(" ")
-                ec, gene, product = (rest.split("~~~") + ["", "", ""])[:3]
+                ec, gene, product = [*rest.split("~~~"), "", "", ""][:3]
                 yield name, ec.strip(), gene.strip(), product.strip(), "".join(parts)
             header, parts = line, []
         else:

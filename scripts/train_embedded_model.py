@@ -137,7 +137,10 @@ def prepare(args: argparse.Namespace, folder: Path) -> dict:
     }
     counts = Counter(ec for r in split["train"] for ec in r["ec"].split(";"))
     names[4] = [name for name in names[4] if counts[name] >= args.min_per_ec]
+    if args.exclude:
+        known = {r["ec"] for r in read_table(args.exclude) if r["held_out"] != "1"}
     prepared = {
+        "focus": sorted(known) if args.exclude else [],
         "labels": {str(level): names[level] for level in LEVELS},
         "train": [[r["sequence"], r["ec"]] for r in split["train"]]
         + [[seq, ""] for name, seq in extra if f"extra:{name}" not in banned],
@@ -171,15 +174,18 @@ class Crops:
         counts = Counter(ec for ecs in self.ecs for ec in ecs)
         weights = np.array([min(counts[ec] for ec in ecs) ** -0.3 if ecs else 0.1 for ecs in self.ecs])
         self.cumulative = np.cumsum(weights / weights.sum())
+        known = set(prepared.get("focus", []))
+        weights = weights * np.array([args.focus if known.intersection(ecs) else 1.0 for ecs in self.ecs])
+        self.focused = np.cumsum(weights / weights.sum())
         self.index = {level: {n: i for i, n in enumerate(prepared["labels"][str(level)])} for level in LEVELS}
         self.tokens, self.seed = args.tokens, args.seed
 
-    def batch(self, step: int, crop: int) -> tuple[torch.Tensor, torch.Tensor, dict[int, torch.Tensor]]:
+    def batch(self, step: int, crop: int, focused: bool) -> tuple[torch.Tensor, torch.Tensor, dict[int, torch.Tensor]]:
         """``ids (B, T)``, residue ``targets (B, T)`` at masked places, EC targets per level ``(B,)``."""
         rng = np.random.default_rng((self.seed, step))
         size = max(4, self.tokens // (crop + 2))
         # Four batches' worth, sorted by length, one of them taken: batches with little padding.
-        drawn = np.searchsorted(self.cumulative, rng.random(4 * size))
+        drawn = np.searchsorted(self.focused if focused else self.cumulative, rng.random(4 * size))
         drawn = np.minimum(drawn, len(self.sequences) - 1)
         lengths = np.array([min(len(self.sequences[i]), crop) for i in drawn])
         part = rng.integers(4)
@@ -369,8 +375,8 @@ def train(args: argparse.Namespace) -> None:
     model.train()
     while state["residues"] < args.residues:
         share = state["residues"] / args.residues
-        falling = share > 0.8
-        ids, targets, labels = crops.batch(state["step"], args.long_crop if falling else args.crop)
+        falling, settled = share > 0.8, state["residues"] >= args.settle
+        ids, targets, labels = crops.batch(state["step"], args.long_crop if falling else args.crop, settled)
         ids, targets = ids.to(args.device), targets.to(args.device)
         labels = {level: value.to(args.device) for level, value in labels.items()}
         rate = args.rate * min(1.0, (state["step"] + 1) / 200) * (max(0.02, (1 - share) / 0.2) if falling else 1.0)
@@ -378,7 +384,7 @@ def train(args: argparse.Namespace) -> None:
             for group in opt.param_groups:
                 group["lr"] = rate
         with torch.autocast(args.device, torch.bfloat16, enabled=args.mixed):
-            loss, parts = model.loss(ids, targets, labels, args.mlm_weight)
+            loss, parts = model.loss(ids, targets, labels, args.mlm_weight if settled else 0.5)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for opt in opts:
@@ -452,12 +458,18 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=5)
     parser.add_argument("--width", type=int, default=192)
     parser.add_argument("--heads", type=int, default=6)
-    parser.add_argument("--residues", type=float, default=34e6, help="residues to see in all")
+    parser.add_argument("--residues", type=float, default=22e6, help="residues to see in all")
     parser.add_argument("--tokens", type=int, default=4096, help="tokens a batch")
     parser.add_argument("--crop", type=int, default=190)
     parser.add_argument("--long-crop", type=int, default=510, help="crop length in the last fifth")
     parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--mlm-weight", type=float, default=0.5)
+    parser.add_argument(
+        "--settle", type=float, default=6.2e6, help="residues after which --focus and --mlm-weight hold"
+    )
+    parser.add_argument(
+        "--focus", type=float, default=4.0, help="weight of EC numbers that embedded training proteins have"
+    )
+    parser.add_argument("--mlm-weight", type=float, default=1.5, help="0.5 before --settle")
     parser.add_argument("--min-per-ec", type=int, default=8)
     parser.add_argument("--validation-members", type=float, default=0.004)
     parser.add_argument("--quick", type=int, default=300, help="validation proteins measured at each checkpoint")

@@ -451,6 +451,15 @@ def test_figures_are_strict_json_and_match_their_places(page: Page) -> None:
     assert len(places) == 12
 
 
+def test_numbers_that_are_missing_draw_nothing_and_are_shown_as_a_dash(results: Results) -> None:
+    results.tables["density"] = results.tables["density"].assign(ci_low=math.nan, ci_high=math.inf)
+    section = report.density_section(results)
+    bars = groups(section)["density-figures"].panels[1].traces[0]
+    ready = report._json_ready(bars)
+    assert json.loads(json.dumps(ready, allow_nan=False))["error_y"]["array"] == [None] * 6
+    assert {row.cells[6].text for row in tables(section)["densities"].rows} == {"– to –"}
+
+
 def test_structure_is_accessible(page: Page) -> None:
     ids = [attributes["id"] for _, attributes in page.elements if attributes.get("id")]
     assert len(ids) == len(set(ids))

@@ -35,7 +35,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Find, verify and explain knowledge neurons in protein language models.",
-    epilog="Start with [bold]plmscope demo[/bold]; then [bold]plmscope init my.toml[/bold], edit it, [bold]plmscope run my.toml[/bold].",
+    epilog="Start with 'plmscope demo'; then 'plmscope init my.toml', edit it, 'plmscope run my.toml'.",
 )
 
 StudyFile = Annotated[
@@ -242,7 +242,8 @@ def _summary(folder: Run) -> None:
     if folder.has("comparison"):
         frame = folder.table("comparison")
         for row in frame[frame["primary"]].itertuples():
-            answer = f"{row.difference:+.3f} [{row.ci_low:+.3f}, {row.ci_high:+.3f}], p = {row.p_value:.3g}, beats {row.draws_beaten} of {row.n_draws} draws"
+            answer = f"{row.difference:+.3f} [{row.ci_low:+.3f}, {row.ci_high:+.3f}], p = {row.p_value:.3g}"
+            answer += f", beats {row.draws_beaten} of {row.n_draws} draws"
             table.add_row(f"keep top neurons by {row.method}: area over matched chance", answer)
     if folder.has("density"):
         frame = folder.table("density")

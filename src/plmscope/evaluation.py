@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 
 from plmscope.errors import SelectionError
-from plmscope.model import Batch, Classifier
+from plmscope.model import Classifier
 from plmscope.network import Network
 from plmscope.scores import NeuronScores
 from plmscope.selection import CONTROLS, SCOPES, Selection, draw, select_top, strata
@@ -356,7 +356,8 @@ def evaluate(
     shared = set(selection.proteins) & {protein.id for protein in proteins}
     if shared and not allow_scored:
         raise SelectionError(
-            f"{len(shared)} of the proteins, first {min(shared)!r}, chose this selection; judge it on others (or allow_scored=True)"
+            f"{len(shared)} of the proteins, first {min(shared)!r}, chose this selection; "
+            "judge it on others (or allow_scored=True)"
         )
     if ablation == "mean" and constants is None:
         constants = model.ablation_means

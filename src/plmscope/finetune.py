@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -110,10 +110,12 @@ class _Trainer(Trainer):
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader[Any]:
         return torch.utils.data.DataLoader(
-            self.train_dataset, batch_sampler=self.sampler, collate_fn=self.data_collator
+            cast(_Encoded, self.train_dataset), batch_sampler=self.sampler, collate_fn=self.data_collator
         )
 
-    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **_: Any) -> Any:
+    def compute_loss(  # type: ignore[override]  # the stock signature, its last argument unused
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **_: Any
+    ) -> Any:
         labels = inputs.pop("labels")
         outputs = model(**inputs)
         weights = None if self.weights is None else self.weights.to(outputs.logits.device)
@@ -125,7 +127,8 @@ class _Watch(TrainerCallback):
     """Tells the sampler its epoch and the outside world every step."""
 
     def __init__(self, sampler: _TokenBatches, track: Track) -> None:
-        self.sampler, self.track, self.steps = sampler, track, iter(())
+        self.sampler, self.track = sampler, track
+        self.steps: Iterator[int] = iter(())
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.steps = self.track(
@@ -223,7 +226,7 @@ def finetune(
         if type(callback).__name__ in ("PrinterCallback", "ProgressCallback"):
             trainer.remove_callback(callback)
     trainer.train(resume_from_checkpoint=_last_whole_checkpoint(checkpoints))
-    classifier.model.eval().requires_grad_(False)
+    classifier.freeze()
     log = _log_table(trainer.state.log_history)
     if not np.isfinite(log["train_loss"]).all():
         raise ModelError(f"fine-tuning gave a loss of NaN; lower [finetune] learning_rate ({training.learning_rate!r})")
@@ -233,7 +236,9 @@ def finetune(
 def _validation_metrics(prediction: EvalPrediction) -> dict[str, float]:
     """Balanced accuracy, for early stopping."""
     return {
-        "balanced_accuracy": float(balanced_accuracy_score(prediction.label_ids, prediction.predictions.argmax(-1)))
+        "balanced_accuracy": float(
+            balanced_accuracy_score(prediction.label_ids, np.asarray(prediction.predictions).argmax(-1))
+        )
     }
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as changed
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -141,7 +142,8 @@ def integrated_gradients(
             return {c: np.average(values[classes == c], axis=0, weights=weights[classes == c]) for c in present}
 
         def total(weights: np.ndarray) -> np.ndarray:
-            return np.mean(list(class_means(weights).values()), axis=0, dtype=np.float64)
+            mean: np.ndarray = np.stack(list(class_means(weights).values())).mean(axis=0, dtype=np.float64)
+            return mean
 
         equal = np.ones(len(proteins))
         per_class = {classifier.labels[c]: mean for c, mean in class_means(equal).items()}
@@ -169,14 +171,13 @@ def _attribute(
     for layer in range(len(network.layers)):
         with torch.no_grad():
             state = network.state(layer, hidden, context)
+        shared = _query_and_key(network, layer, state, context, classes, path) if base is None else {}
         for module in MODULES:
             site = Site(layer, module)
             value = state.activations[module]
             start = torch.zeros_like(value) if base is None else _at_tokens(base[:, slices[site]], value, context)
-            if base is None and module == "key":
-                gradient = shared  # noqa: F821 - set in the turn before, for "query"
-            elif base is None and module == "query":
-                gradient, shared = _query_and_key(network, layer, state, context, classes, path)
+            if base is None and module in shared:
+                gradient = shared[module]
             else:
                 gradient = _path_gradient(network, layer, state, module, start, context, classes, path)
             attribution = (gradient * (value - start)).sum(1)  # (B, N)
@@ -222,7 +223,7 @@ def _path_gradient(
 
 def _query_and_key(
     network: Network, layer: int, state: State, context: Context, classes: torch.Tensor, path: _Path
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> dict[str, torch.Tensor]:
     """Both integrals from zero at the price of one: ``alpha q . k`` and ``q . alpha k`` are the same scores.
 
     The gradient of the key is taken at ``alpha q``, where it is ``alpha`` times that of its own path.
@@ -238,7 +239,7 @@ def _query_and_key(
         of_query, of_key = torch.autograd.grad(value, (q, k))
         totals[0].add_(torch.einsum("k,kbtn->btn", weights, of_query.view(n, *query.shape)))
         totals[1].add_(torch.einsum("k,kbtn->btn", weights / nodes, of_key.view(n, *key.shape)))
-    return totals
+    return dict(zip(("query", "key"), totals, strict=True))
 
 
 def _chunks(
@@ -247,7 +248,8 @@ def _chunks(
     """The nodes in groups that fit the token budget, with as many copies of the batch's state."""
     size = max(1, path.token_budget // (state.hidden.shape[0] * state.hidden.shape[1]))
     groups, made = [], {}
-    for nodes, weights in zip(path.nodes.split(size), path.weights.split(size), strict=True):
+    split: Any = torch.split
+    for nodes, weights in zip(split(path.nodes, size), split(path.weights, size), strict=True):
         n = len(nodes)
         if n not in made:
             copies = {

@@ -100,6 +100,11 @@ class Classifier:
             f"parameters, {len(self.index):,} neurons, classes: {', '.join(self.labels)})"
         )
 
+    def freeze(self) -> None:
+        """Evaluation mode, no parameter gradients: attribution needs those of activations alone."""
+        model: Any = self.model
+        model.eval().requires_grad_(False)
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
@@ -209,9 +214,7 @@ def load_model(
             a weight is not finite, the device is absent, or a head is asked for that the checkpoint does not have.
     """
     name = str(checkpoint)
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
-    logging.getLogger("transformers").setLevel(logging.ERROR)
+    _quiet()
     if dtype not in DTYPES:
         raise ModelError(f"dtype {dtype!r} is not known; choose one of {', '.join(DTYPES)}")
     if device.startswith("cuda") and not torch.cuda.is_available():
@@ -240,10 +243,12 @@ def load_model(
         config.classifier_dropout = None
         config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
     torch.manual_seed(seed)
+    info: dict[str, Any] = {"missing_keys": set()}
+    from_config: Any = AutoModelForSequenceClassification.from_config
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **settings)
         if random_weights:
-            model, info = AutoModelForSequenceClassification.from_config(config), {"missing_keys": set()}
+            model = from_config(config)
         else:
             model, info = AutoModelForSequenceClassification.from_pretrained(
                 source, config=config, use_safetensors=True, output_loading_info=True, dtype=torch.float32,
@@ -262,12 +267,22 @@ def load_model(
     for key, weight in model.named_parameters():
         if not torch.isfinite(weight).all():
             raise ModelError(f"{name}: the weight {key!r} holds NaN or infinite values; the file is damaged")
-    model = model.to(device=torch.device(device), dtype=DTYPES[dtype]).eval().requires_grad_(False)
+    model = model.to(device=torch.device(device), dtype=DTYPES[dtype])
     index = NeuronIndex.of(config.num_hidden_layers, config.hidden_size, config.intermediate_size)
     names = tuple(str(config.id2label[i]) for i in range(config.num_labels))
     digest = _weights_sha256(folder) if local and not random_weights else ""
     commit = str(getattr(config, "_commit_hash", "") or "")
-    return Classifier(model, tokenizer, architecture, names, index, name, commit, digest)
+    classifier = Classifier(model, tokenizer, architecture, names, index, name, commit, digest)
+    classifier.freeze()
+    return classifier
+
+
+def _quiet() -> None:
+    """Keep the library from writing bars and advice between our lines."""
+    silence: Any = hf_logging
+    silence.set_verbosity_error()
+    silence.disable_progress_bar()
+    logging.getLogger("transformers").setLevel(logging.ERROR)
 
 
 def _check_folder(folder: Path, name: str) -> None:

@@ -15,6 +15,7 @@ of the untouched model.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -107,13 +108,13 @@ class Network:
             raise ModelError(
                 f"{classifier.name}: no piecewise forward pass for {classifier.architecture.model_type!r} yet"
             )
-        self.model = classifier.model
-        config = self.model.config
-        self.heads = int(config.num_attention_heads)
-        self.layers = [self._layer(module) for module in self.model.get_submodule(classifier.architecture.layers)]
+        self.model: Any = classifier.model
+        self.heads = int(self.model.config.num_attention_heads)
+        layers: Any = self.model.get_submodule(classifier.architecture.layers)
+        self.layers: list[Layer] = [self._layer(module) for module in layers]
 
     @staticmethod
-    def _layer(module: torch.nn.Module) -> Layer:
+    def _layer(module: Any) -> Layer:
         def affine(path: str) -> Affine:
             linear = module.get_submodule(path)
             return Affine(linear.weight, linear.bias)
@@ -154,7 +155,7 @@ class Network:
         return mixed.transpose(1, 2).flatten(2)  # (B, Tq, d)
 
     def state(self, number: int, hidden: torch.Tensor, context: Context) -> State:
-        """All six activations of layer ``number``, given its input ``(B, T, d)``; the first token alone if it is last."""
+        """All six activations of layer ``number``, given its input ``(B, T, d)``; in the last, of the first token."""
         layer, a = self.layers[number], {}
         rows = slice(0, 1) if number == len(self.layers) - 1 else slice(None)
         x = layer.norms[0](hidden)
@@ -194,7 +195,7 @@ class Network:
         return self.above(number + 1, middle + layer.output(inner, context.ends), context)
 
     def above(self, number: int, hidden: torch.Tensor, context: Context) -> torch.Tensor:
-        """Logits ``(B, C)`` from the input of layer ``number`` upward; ``number`` = number of layers: the head alone."""
+        """Logits ``(B, C)`` from the input of layer ``number`` upward; at the number of layers, the head alone."""
         for n in range(number, len(self.layers)):
             state = self.state(n, hidden, context)
             hidden = state.middle + state.activations["output"]
@@ -222,14 +223,13 @@ class Network:
         clone = object.__new__(Network)
         clone.model, clone.heads = self.model, self.heads
         clone.layers = []
+
+        def where(number: int, module: str) -> tuple[torch.Tensor, torch.Tensor]:
+            like, part = self.layers[number].query.weight, slices[Site(number, module)]
+            return torch.from_numpy(keep[part]).to(like.device), torch.from_numpy(constants[:, part]).to(like)
+
         for number, layer in enumerate(self.layers):
-
-            def of(module: str, number: int = number) -> tuple[torch.Tensor, torch.Tensor]:
-                where, like = slices[Site(number, module)], layer.query.weight
-                kept = torch.from_numpy(keep[where]).to(like.device)
-                return kept, torch.from_numpy(constants[:, where]).to(like)
-
-            inner, values = of("intermediate")
+            inner, values = where(number, "intermediate")
             held = layer.output.weight[:, ~inner]  # (d, number held)
             columns = held @ values[:, ~inner].T  # (d, 3): what the held intermediate neurons add, per place
             output = Affine(
@@ -238,11 +238,12 @@ class Network:
                 columns[:, 0] - columns[:, 2],
                 columns[:, 1] - columns[:, 2],
             )
-            folded = {
-                name: _fold(getattr(layer, name), *of(name)) for name in ("query", "key", "value", "attention_output")
+            folded: dict[str, Any] = {
+                name: _fold(getattr(layer, name), *where(number, name))
+                for name in ("query", "key", "value", "attention_output")
             }
             folded["intermediate"] = Affine(layer.intermediate.weight[inner], layer.intermediate.bias[inner])
-            folded["output"] = _fold(output, *of("output"))
+            folded["output"] = _fold(output, *where(number, "output"))
             clone.layers.append(replace(layer, **folded))
         return clone
 

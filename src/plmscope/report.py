@@ -364,6 +364,11 @@ def quality_answer(splits: Mapping[str, Any]) -> Answer:
 
     Args:
         splits: The entry ``splits`` of ``metrics.json``.
+
+    >>> scores = {"model": 0.4, "majority": 0.2, "composition": 0.5}
+    >>> answer = quality_answer({"test": {name: {"n": 9, "balanced_accuracy": x} for name, x in scores.items()}})
+    >>> answer.verdict, answer.text[:52]
+    ('no', 'The model does not beat the composition baseline: on')
     """
     question = "Does the model know the classes?"
     test = splits.get("test", {})
@@ -404,7 +409,11 @@ def primary_rows(comparison: pd.DataFrame | None) -> pd.DataFrame:
 
 
 def beats_chance(row: Mapping[Any, Any]) -> bool:
-    """The rule for the word *knowledge neurons*: one-sided p < 0.05 and the whole interval above 0."""
+    """The rule for the word *knowledge neurons*: one-sided p < 0.05 and the whole interval above 0.
+
+    >>> beats_chance({"p_value": 0.01, "ci_low": 0.02}), beats_chance({"p_value": 0.01, "ci_low": -0.02})
+    (True, False)
+    """
     p, low = row["p_value"], row["ci_low"]
     return bool(_is_number(p) and _is_number(low) and p < 0.05 and low > 0)
 
@@ -472,6 +481,9 @@ def density_answer(density: pd.DataFrame | None, null: pd.DataFrame | None, frac
         density: The density table, or None.
         null: The same numbers for the null models, or None.
         fraction: The selected share wanted; the nearest one that was computed is used and named.
+
+    >>> density_answer(None, None, 0.02).verdict
+    'not run'
     """
     question = "Are keys dense here?"
     keys = _key_rows(density)
@@ -1432,6 +1444,7 @@ def render(run: Run) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "allow_nan": False}
     own = resources.files("plmscope") / "templates"
     return environment.get_template("report.html").render(
         name=str(results.look("name") or run.path.name),

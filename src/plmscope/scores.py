@@ -31,7 +31,7 @@ class NeuronScores:
         proteins: Ids of the proteins that were scored; the evaluation refuses to see them again.
         settings: What the numbers depend on besides model and proteins.
         completeness: ``id, layer, module, expected, got, gap`` for path methods.
-        resample: Weights ``(P,)`` of the proteins to the scores ``(N,)`` that they give, for bootstraps; in memory only.
+        resample: Weights ``(P,)`` of the proteins to the scores ``(N,)`` that they give, for bootstraps.
     """
 
     method: str
@@ -49,7 +49,8 @@ class NeuronScores:
 
     def __repr__(self) -> str:
         best = int(np.nanargmax(self.values))
-        return f"NeuronScores({self.method}, {len(self.index):,} neurons, best: {self.index.neuron(best)} = {self.values[best]:.4g})"
+        top = f"{self.index.neuron(best)} = {self.values[best]:.4g}"
+        return f"NeuronScores({self.method}, {len(self.index):,} neurons, best: {top})"
 
     def table(self) -> pd.DataFrame:
         """One row a neuron, best first: ``layer, module, neuron, score, rank`` (rank 1 is best)."""

@@ -428,7 +428,7 @@ def _table_rows(lines: Iterable[str], source: str, delimiter: str) -> Iterator[_
     """The rows of a TSV (quotes are text, as in UniProt's) or CSV file (quotes quote)."""
     # csv rather than pandas: pandas fills short rows and may shift long ones without a word.
     if delimiter == "\t":
-        reader = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
+        reader = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
     else:
         reader = csv.reader(lines, strict=True)
     names: list[str] = []

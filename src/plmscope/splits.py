@@ -235,7 +235,7 @@ def _assign(
 ) -> dict[str, Part]:
     """Whole clusters to sets, class by class."""
     members: defaultdict[str, list[str]] = defaultdict(list)
-    for name in sorted(clusters):
+    for name in clusters:
         members[clusters[name]].append(name)
     by_class: defaultdict[str, list[str]] = defaultdict(list)
     for cluster in sorted(members):

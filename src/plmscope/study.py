@@ -33,12 +33,11 @@ from plmscope.errors import InputError, RunError, SelectionError, StudyError
 from plmscope.progress import Track, silent
 from plmscope.results import SCHEMA_VERSION, STAGES, Run
 from plmscope.scores import NeuronScores, class_table, from_table, score_table
-from plmscope.selection import CONTROLS, SCOPES, agreement, check_fraction, density, select_top
+from plmscope.selection import SCOPES, agreement, check_fraction, density, select_top
 from plmscope.sequences import Protein, ProteinSet, read_proteins
 from plmscope.sites import NeuronIndex
 from plmscope.splits import leakage, split_proteins
 
-NULLS = ("label_shuffled", "random_weights")
 MEAN_PROTEINS_PER_CLASS = 200
 
 
@@ -115,7 +114,11 @@ class EvaluateSection(Section):
     modes: tuple[Literal["keep", "ablate"], ...] = ("keep", "ablate")
     ablations: tuple[Literal["mean", "zero"], ...] = ("mean", "zero")
     scopes: tuple[Literal["pooled", "per_site"], ...] = ("pooled", "per_site")
-    controls: tuple[Literal["random", "random_matched", "random_active"], ...] = CONTROLS
+    controls: tuple[Literal["random", "random_matched", "random_active"], ...] = (
+        "random",
+        "random_matched",
+        "random_active",
+    )
     draws: int = Field(199, ge=2, description="random draws in the primary cell (keep, mean, pooled)")
     draws_elsewhere: int = Field(19, ge=2, description="random draws in every other cell")
     max_proteins: int = Field(0, ge=0, description="test proteins from distinct clusters, classes even; 0: all of them")
@@ -128,7 +131,8 @@ class DensitySection(Section):
     fractions: tuple[float, ...] = Field((0.01, 0.02, 0.05, 0.1), description="shares whose places are counted")
     bootstraps: int = Field(200, ge=0, description="resamples of the scoring proteins for the intervals")
     nulls: tuple[Literal["label_shuffled", "random_weights"], ...] = Field(
-        NULLS, description="the same pipeline on shuffled labels, and from random weights"
+        ("label_shuffled", "random_weights"),
+        description="the same pipeline on shuffled labels, and from random weights",
     )
 
 
@@ -406,7 +410,10 @@ class Stages:
         config = model.model.config
         run.update_manifest(
             threads=_threads(),
-            data={"source": found.source, "sha256": found.sha256, "n_read": len(found) + len(found.excluded), "n_excluded": len(found.excluded)},
+            data={
+                "source": found.source, "sha256": found.sha256,
+                "n_read": len(found) + len(found.excluded), "n_excluded": len(found.excluded),
+            },
             split={"method": split.method, "identity": split.identity, "coverage": split.coverage, **split.counts},
             model={
                 "id": study.model.checkpoint, "revision": base.revision, "sha256": base.sha256,
@@ -418,7 +425,7 @@ class Stages:
     def _trained(
         self, base: Any, train: Sequence[Protein], validation: Sequence[Protein], folder: Path, name: str
     ) -> tuple[Any, pd.DataFrame]:
-        """Fine-tune ``base`` and save it to ``folder``; continues from checkpoints beside it, and takes a finished one as it is."""
+        """Fine-tune ``base`` into ``folder``; continues from checkpoints beside it, takes a finished one as it is."""
         from plmscope.finetune import Training, finetune
         from plmscope.model import load_model
 
@@ -610,8 +617,8 @@ class Stages:
                 [replace(p, label=shuffled[p.id]) for p in group] for group in (train, validation, chosen)
             )
         base = load_model(
-            study.model.checkpoint, labels=opened.model.labels, device=study.device, revision=study.model.revision or None,
-            seed=study.seed, random_weights=null == "random_weights",
+            study.model.checkpoint, labels=opened.model.labels, device=study.device, seed=study.seed,
+            revision=study.model.revision or None, random_weights=null == "random_weights",
         )  # fmt: skip
         model, log = self._trained(base, train, validation, folder / "model", null)
         training = self.run.table("training")

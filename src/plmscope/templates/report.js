@@ -39,14 +39,16 @@
     const group = plot.closest(".figures");
     return [...group.querySelectorAll("select[data-select]")].map((select) => [select.dataset.select, select.value]);
   };
+  let printing = false; // paper is narrower than most windows, and nothing is resized while printing
   const draw = (plot) => {
     const figure = figures[plot.id];
     const chosen = choices(plot);
     const style = getComputedStyle(root);
     const traces = figure.traces.filter((trace) =>
       chosen.every(([name, value]) => !trace.when || !trace.when[name] || trace.when[name].includes(value)));
-    let layout = merge(merge({ ...common, font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: "@text" } }, figure.layout), {});
+    let layout = merge({ ...common, font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: "@text" } }, figure.layout);
     for (const [name, value] of chosen) layout = merge(layout, figure.patches[name]?.[value] ?? {});
+    if (printing) layout = { ...layout, width: 660 };
     // Plotly takes "when" for a mistake, so it is left out.
     Plotly.react(plot, themed(traces.map(({ when, ...trace }) => trace), style), themed(layout, style), { ...config, toImageButtonOptions: { format: "svg", filename: plot.id } });
   };
@@ -153,6 +155,7 @@
     before = { theme: root.dataset.theme, folded: [...document.querySelectorAll("details:not([open])")] };
     root.dataset.theme = "light";
     before.folded.forEach((item) => { item.open = true; });
+    printing = true;
     drawAll();
   });
   addEventListener("afterprint", () => {
@@ -160,6 +163,7 @@
     if (before.theme) root.dataset.theme = before.theme; else delete root.dataset.theme;
     before.folded.forEach((item) => { item.open = false; });
     before = null;
+    printing = false;
     drawAll();
   });
 
