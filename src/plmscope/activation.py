@@ -1,9 +1,10 @@
 """Score neurons by their activation, and find the constants that an ablated neuron is held at.
 
-With ``m_p``, ``s_p`` and ``|m|_p`` the means over the residues of protein ``p`` of ``a``, ``a^2`` and ``|a|``::
+With ``m_p`` and ``|m|_p`` the means over the residues of protein ``p`` of ``a`` and ``|a|``, and ``v_p`` the variance of
+``a`` over them::
 
     activation          = mean_p |m|_p
-    activation_std      = sqrt( mean_p s_p - (mean_p m_p)^2 )
+    activation_std      = sqrt( mean_p v_p + mean_p m_p^2 - (mean_p m_p)^2 )
     activation_contrast = max_c | mean_{p in c} m_p - mean_{p not in c} m_p | / pooled SD of m_p     (0 where SD = 0)
 
 The first counts a large constant as much as a signal; softmax ignores a constant added to every key, so a high value
@@ -30,7 +31,8 @@ from plmscope.sequences import Protein
 from plmscope.sites import NeuronIndex
 
 METHODS = ("activation", "activation_std", "activation_contrast")
-_STATISTICS = ("absolute", "mean", "square", "mean_square", "first", "last")
+_STATISTICS = ("absolute", "mean", "variance", "mean_square", "first", "last")
+_PER_PROTEIN = ("absolute", "mean", "variance")
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,11 @@ class ActivationSummary:
         index: Which column is which neuron.
         labels: Classes, one row each.
         counts: ``(C,)`` proteins per class.
-        sums: Statistic name to ``(C, N)``: ``absolute`` of ``|m|_p``, ``mean`` of ``m_p``, ``square`` of ``s_p``,
+        sums: Statistic name to ``(C, N)``: ``absolute`` of ``|m|_p``, ``mean`` of ``m_p``, ``variance`` of ``v_p``,
             ``mean_square`` of ``m_p^2``, ``first`` and ``last`` of the activation at the first and last token.
         proteins: Ids.
         classes: ``(P,)`` class numbers.
-        rows: The first four statistics of every protein, ``(P, N)``, where they were asked for.
+        rows: The first three statistics of every protein, ``(P, N)``, where they were asked for.
     """
 
     index: NeuronIndex
@@ -60,6 +62,8 @@ class ActivationSummary:
         """The same sums with protein ``p`` counted ``weights[p]`` times."""
         by_class = (np.arange(len(self.labels))[:, None] == self.classes) * weights  # (C, P)
         sums = {name: by_class @ rows for name, rows in (self.rows or {}).items()}
+        if self.rows is not None:
+            sums["mean_square"] = by_class @ np.square(self.rows["mean"], dtype=np.float64)
         return replace(self, counts=by_class.sum(1), sums=sums, rows=None)
 
     def scores(self) -> tuple[NeuronScores, ...]:
@@ -93,8 +97,8 @@ class ActivationSummary:
         """``(mean |a|, standard deviation)`` over the proteins of some classes, each ``(N,)``."""
         rows = sorted(classes)
         n = self.counts[rows].sum()
-        absolute, mean, square = (self.sums[name][rows].sum(0) / n for name in ("absolute", "mean", "square"))
-        return absolute, np.sqrt(np.maximum(square - mean**2, 0))
+        absolute, mean, variance, square = (self.sums[name][rows].sum(0) / n for name in _STATISTICS[:4])
+        return absolute, np.sqrt(variance + np.maximum(square - mean**2, 0))
 
     def _contrast(self, label: int) -> np.ndarray:
         """Standardised difference between one class and the rest, ``(N,)``."""
@@ -143,7 +147,7 @@ def summarise_activations(
     classes = classifier.targets(proteins)
     counts = np.bincount(classes, minlength=len(classifier.labels)).astype(np.float64)
     sums = {name: np.zeros((len(classifier.labels), len(classifier.index))) for name in _STATISTICS}
-    kept = _STATISTICS[:4] if keep_rows else ()
+    kept = _PER_PROTEIN if keep_rows else ()
     rows = {name: np.zeros((len(proteins), len(classifier.index)), dtype=np.float32) for name in kept}
     batches = list(classifier.batches(proteins, token_budget))
     with record(classifier, classifier.index.sites) as seen:
@@ -174,7 +178,8 @@ def _residue_means(activation: torch.Tensor, batch: Batch) -> dict[str, torch.Te
     return {
         "absolute": mean(a.abs()),
         "mean": average,
-        "square": mean(a.square()),
+        # About the protein's own mean: the mean square would lose a small spread around a large constant.
+        "variance": mean((a - average.unsqueeze(1)).square()),
         "mean_square": average.double().square(),
         "first": a[:, 0],
         "last": a[torch.arange(len(a), device=a.device), batch.lengths - 1],

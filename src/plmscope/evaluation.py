@@ -22,8 +22,9 @@ from plmscope.errors import SelectionError
 from plmscope.model import Classifier
 from plmscope.network import Network
 from plmscope.scores import NeuronScores
-from plmscope.selection import CONTROLS, SCOPES, Selection, draw, select_top, strata
+from plmscope.selection import CONTROLS, SCOPES, Selection, draw, select_top, size_of, strata
 from plmscope.sequences import Protein
+from plmscope.sites import NeuronIndex
 from plmscope.stats import (
     METRICS,
     benjamini_hochberg,
@@ -207,13 +208,18 @@ def evaluate_points(
 
 
 def curve_table(
-    points: Sequence[CurvePoint], predictions: Sequence[Predictions], true: np.ndarray, n_classes: int, n_neurons: int
+    points: Sequence[CurvePoint],
+    predictions: Sequence[Predictions],
+    true: np.ndarray,
+    n_classes: int,
+    index: NeuronIndex,
 ) -> pd.DataFrame:
     """``curves.parquet``: every point with its metrics."""
     rows = []
     for point, p in zip(points, predictions, strict=True):
         values = {name: metric(name, true, p.predicted, p.log_prob_true, n_classes) for name in METRICS}
-        count = n_neurons if point == INTACT else max(1, int(np.floor(point.fraction * n_neurons + 0.5)))
+        widths = index.widths if point.scope == "per_site" else (len(index),)
+        count = sum(size_of(point.fraction, width) for width in widths)
         rows.append(point._asdict() | {"n_neurons": count} | values)
     return pd.DataFrame(rows)
 

@@ -87,10 +87,9 @@ class Classifier:
     def __post_init__(self) -> None:
         vocabulary = self.tokenizer.get_vocab()
         self._letters = {letter: vocabulary[letter] for letter in "ACDEFGHIKLMNPQRSTVWYXBUZO" if letter in vocabulary}
-        if len(self._letters) < 20:
-            raise ModelError(
-                f"{self.name}: the tokenizer knows {len(self._letters)} of the 20 amino acids; not a protein model"
-            )
+        known = sum(letter in vocabulary for letter in "ACDEFGHIKLMNPQRSTVWY")
+        if known < 20:
+            raise ModelError(f"{self.name}: the tokenizer knows {known} of the 20 amino acids; not a protein model")
 
     def __repr__(self) -> str:
         parameters = sum(p.numel() for p in self.model.parameters())
@@ -243,7 +242,7 @@ def load_model(
         config.classifier_dropout = None
         config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
     torch.manual_seed(seed)
-    info: dict[str, Any] = {"missing_keys": set()}
+    info: dict[str, Any] = {"missing_keys": set(), "mismatched_keys": set()}
     from_config: Any = AutoModelForSequenceClassification.from_config
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **settings)
@@ -264,6 +263,12 @@ def load_model(
         )
     if heads and labels is None:
         raise ModelError(f"{name}: has no classification head; fine-tune it first ('plmscope finetune STUDY')")
+    wrong = sorted(key for key, *_ in info["mismatched_keys"] if not key.startswith("classifier."))
+    if wrong:
+        raise ModelError(f"{name}: {len(wrong)} weights have another shape than config.json says, first {wrong[0]!r}")
+    if labels is not None and not heads and not random_weights:  # the checkpoint's own head knows other classes
+        torch.manual_seed(seed)
+        model.classifier.load_state_dict(from_config(config).classifier.state_dict())
     for key, weight in model.named_parameters():
         if not torch.isfinite(weight).all():
             raise ModelError(f"{name}: the weight {key!r} holds NaN or infinite values; the file is damaged")

@@ -93,7 +93,7 @@ class Selection:
             SelectionError: the file cannot be read, lacks a column, repeats a neuron or names one the model lacks.
         """
         try:
-            frame = pd.read_csv(path, sep="\t")
+            frame = pd.read_csv(path, sep="\t", dtype=str)  # so that a layer of 1.5 is refused, not cut to 1
         except (OSError, ValueError) as error:
             raise SelectionError(f"{path}: cannot be read as tab-separated text ({error})") from None
         missing = [column for column in ("layer", "module", "neuron") if column not in frame.columns]
@@ -212,7 +212,12 @@ def density(selection: Selection, resampled: np.ndarray | None = None) -> pd.Dat
         ``enrichment`` (density / overall share), ``ci_low``, ``ci_high`` (95 %, of the enrichment, NaN without
         resamples), ``p_value`` (one-sided hypergeometric; treats neurons as exchangeable, which they are not:
         descriptive only), ``q_value`` (Benjamini-Hochberg, module rows and site rows apart).
+
+    Raises:
+        SelectionError: the selection is empty, so that there is no share to compare with.
     """
+    if not len(selection):
+        raise SelectionError(f"{selection.name!r} is empty; it has no density")
     index = selection.index
     layers = sorted({site.layer for site in index.sites})
     groups: list[tuple[int, str]] = [(-1, module) for module in MODULES]

@@ -555,7 +555,7 @@ class Stages:
                 saved_until, when = number + 1, time.time()
         true = model.targets(test)
         found_all = [Predictions(a, b) for a, b in zip(predicted, log_prob, strict=True)]
-        curves = curve_table(points, found_all, true, len(model.labels), len(model.index))
+        curves = curve_table(points, found_all, true, len(model.labels), model.index)
         table = compare(
             points, found_all, true, [opened.clusters[p.id] for p in test], len(model.labels), self.study.seed
         )
