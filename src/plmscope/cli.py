@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from plmscope.study import Study
 
 T = TypeVar("T")
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, markup=False, emoji=False)
 app = typer.Typer(
     name="plmscope",
     no_args_is_help=True,
@@ -82,7 +82,7 @@ def init(
     if path.exists() and not force:
         raise StudyError(f"{path}: is there already; choose another name or use --force")
     write_atomic(path, write_study(Study()).encode())
-    console.print(f"wrote {path}; edit it, then: plmscope run {path}", markup=False)
+    _tell(f"wrote {path}; edit it, then: plmscope run {path}")
 
 
 @app.command()
@@ -150,7 +150,7 @@ def export(
     from plmscope.results import Run
 
     written = Run.open(folder).export(out or folder / "csv")
-    console.print(f"wrote {len(written)} tables to {out or folder / 'csv'}", markup=False)
+    _tell(f"wrote {len(written)} tables to {out or folder / 'csv'}")
 
 
 def _run(
@@ -164,12 +164,13 @@ def _run(
 ) -> None:
     """Apply the overrides, run the stages, print the closing table."""
     from plmscope.results import STAGES, Run
-    from plmscope.study import Stages
+    from plmscope.study import Stages, parse_study
 
-    changes: dict[str, Any] = {name: value for name, value in (("seed", seed), ("device", device)) if value is not None}
+    settings = study.model_dump()
+    settings |= {name: value for name, value in (("seed", seed), ("device", device)) if value is not None}
     if model is not None:
-        changes["model"] = study.model.model_copy(update={"checkpoint": model})
-    study = study.model_copy(update=changes)
+        settings["model"]["checkpoint"] = model
+    study = parse_study(settings, "command line")
     folder = Run.create(out or Path("runs") / study.name)
     Stages(study, folder, _track(quiet), _say(quiet)).execute(stages or STAGES)
     _summary(folder)
@@ -187,7 +188,12 @@ def _stage(folder: Path, stage: str, quiet: bool) -> None:
 
 def _say(quiet: bool) -> Any:
     """A function that prints one plain line, or none."""
-    return (lambda line: None) if quiet else (lambda line: console.print(line, markup=False))
+    return (lambda line: None) if quiet else _tell
+
+
+def _tell(line: str) -> None:
+    """Print one line to standard error, never broken in two."""
+    console.print(line, soft_wrap=True)
 
 
 def _track(quiet: bool) -> Any:
@@ -224,7 +230,7 @@ def _lines(items: Iterable[T], description: str, total: int) -> Iterator[T]:
         now = time.time()
         if now - said > 30 and number < total:
             said, left = now, (now - started) / number * (total - number)
-            console.print(f"{description}: {number:,} of {total:,}, about {left / 60:.0f} min left", markup=False)
+            _tell(f"{description}: {number:,} of {total:,}, about {left / 60:.0f} min left")
 
 
 def _summary(folder: Run) -> None:
@@ -265,28 +271,25 @@ def main(arguments: list[str] | None = None) -> int:
     except typer.Exit as stop:
         return int(stop.exit_code)
     except (typer.Abort, KeyboardInterrupt):
-        console.print("plmscope: interrupted; the same command continues from here", markup=False)
+        _tell("plmscope: interrupted; the same command continues from here")
         return 130
     except PlmscopeError as error:
-        console.print(f"plmscope: error: {error}", markup=False, soft_wrap=True)
-        return 2
+        return _complain(str(error))
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
             raise
-        console.print(
-            f"plmscope: error: {error.filename or 'disk'}: {error.strerror}; free space or use --out",
-            markup=False,
-            soft_wrap=True,
-        )
-        return 2
+        return _complain(f"{error.filename or 'disk'}: {error.strerror}; free space or use --out")
     except Exception as error:
         if type(error).__module__.split(".")[0] in ("click", "typer") and hasattr(error, "format_message"):
-            console.print(
-                f"plmscope: error: {error.format_message()}; see plmscope --help", markup=False, soft_wrap=True
-            )
-            return 2
+            return _complain(f"{error.format_message().rstrip('.')}; see plmscope --help")
         raise
     return 0
+
+
+def _complain(text: str) -> int:
+    """Print an error as one line; returns the exit status."""
+    _tell(f"plmscope: error: {' '.join(text.split())}")
+    return 2
 
 
 def main_cli() -> None:

@@ -11,7 +11,9 @@ has learned nothing worth explaining.
 
 from __future__ import annotations
 
+import json
 import shutil
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 import torch
+from safetensors import SafetensorError, safe_open
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import (
     accuracy_score,
@@ -226,7 +229,10 @@ def finetune(
     for callback in list(trainer.callback_handler.callbacks):
         if type(callback).__name__ in ("PrinterCallback", "ProgressCallback"):
             trainer.remove_callback(callback)
-    trainer.train(resume_from_checkpoint=_last_whole_checkpoint(checkpoints))
+    last = _last_whole_checkpoint(checkpoints)
+    if last is not None and (stopped := _stopped_early(last, training.patience)):
+        arguments.num_train_epochs = stopped  # the trainer would go on for another epoch
+    trainer.train(resume_from_checkpoint=last)
     classifier.freeze()
     log = _log_table(trainer.state.log_history)
     if not np.isfinite(log["train_loss"]).all():
@@ -249,10 +255,32 @@ def _last_whole_checkpoint(folder: Path) -> str | None:
     for path in found:
         # trainer_state.json is the last file that the trainer writes, and it is JSON to its last byte or cut short.
         state = path / "trainer_state.json"
-        if state.is_file() and state.read_text().rstrip().endswith("}") and list(path.glob("rng_state*")):
+        if state.is_file() and state.read_text().rstrip().endswith("}") and _are_whole(path):
             return str(path)
         shutil.rmtree(path)
     return None
+
+
+def _are_whole(checkpoint: Path) -> bool:
+    """Whether weights, optimizer, schedule and random states are there to their last byte."""
+    saved = [checkpoint / "optimizer.pt", checkpoint / "scheduler.pt", *checkpoint.glob("rng_state*")]
+    weights = list(checkpoint.glob("*.safetensors"))
+    if len(saved) < 3 or not weights or not all(zipfile.is_zipfile(path) for path in saved):
+        return False
+    try:
+        for path in weights:
+            with safe_open(str(path), framework="pt"):  # compares the header with the size of the file
+                pass
+    except (SafetensorError, OSError):
+        return False
+    return True
+
+
+def _stopped_early(checkpoint: str, patience: int) -> int:
+    """Number of epochs after which training had stopped for lack of progress; 0 if it had not."""
+    state = json.loads((Path(checkpoint) / "trainer_state.json").read_text())
+    saved = state.get("stateful_callbacks", {}).get("EarlyStoppingCallback", {}).get("attributes", {})
+    return round(state["epoch"]) if saved.get("early_stopping_patience_counter", 0) >= patience else 0
 
 
 def _log_table(history: list[dict[str, float]]) -> pd.DataFrame:

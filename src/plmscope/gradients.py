@@ -28,7 +28,7 @@ from plmscope.errors import InputError, SelectionError
 from plmscope.model import Batch, Classifier
 from plmscope.network import Context, Network, State
 from plmscope.progress import Track, silent
-from plmscope.scores import NeuronScores
+from plmscope.scores import NeuronScores, class_weighted
 from plmscope.sequences import Protein
 from plmscope.sites import MODULES, Site
 from plmscope.workers import in_order
@@ -123,7 +123,6 @@ def integrated_gradients(
         wanted = torch.tensor(classes[batch.rows], device=device)
         return batch, *_attribute(network, batch, wanted, path, base, slices, len(index))
 
-    n_classes = len(classifier.labels)
     rows = np.zeros((len(proteins), len(index)), dtype=np.float32)
     gaps = []
     done = in_order(work, batches, device)
@@ -136,21 +135,12 @@ def integrated_gradients(
     frame["gap"] = frame["got"] - frame["expected"]
     settings = {"points": points, "baseline": "zero" if baseline is None else "mean", "target": target}
 
-    def scores(method: str, values: np.ndarray) -> NeuronScores:
-        def class_means(weights: np.ndarray) -> dict[int, np.ndarray]:
-            present = [c for c in range(n_classes) if weights[classes == c].sum() > 0]
-            return {c: np.average(values[classes == c], axis=0, weights=weights[classes == c]) for c in present}
-
-        def total(weights: np.ndarray) -> np.ndarray:
-            mean: np.ndarray = np.stack(list(class_means(weights).values())).mean(axis=0, dtype=np.float64)
-            return mean
-
-        equal = np.ones(len(proteins))
-        per_class = {classifier.labels[c]: mean for c, mean in class_means(equal).items()}
-        ids = tuple(protein.id for protein in proteins)
-        return NeuronScores(method, index, total(equal), per_class, ids, settings, frame, total)
-
-    return scores("integrated_gradients", rows), scores("integrated_gradients_abs", np.abs(rows))
+    ids = [protein.id for protein in proteins]
+    both = (
+        class_weighted(method, index, values, classes, classifier.labels, ids, settings)
+        for method, values in zip(METHODS, (rows, np.abs(rows)), strict=True)
+    )
+    return tuple(changed(one, completeness=frame) for one in both)
 
 
 def _attribute(

@@ -216,7 +216,11 @@ def load_model(
     _quiet()
     if dtype not in DTYPES:
         raise ModelError(f"dtype {dtype!r} is not known; choose one of {', '.join(DTYPES)}")
-    if device.startswith("cuda") and not torch.cuda.is_available():
+    try:
+        place = torch.device(device)
+    except RuntimeError:
+        raise ModelError(f"device {device!r} is not known; use cpu, cuda or cuda:1") from None
+    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
         raise ModelError(f"device {device!r} is not available here; use --device cpu")
     source = str(embedded_folder()) if name == EMBEDDED else name
     folder = Path(source)
@@ -272,7 +276,7 @@ def load_model(
     for key, weight in model.named_parameters():
         if not torch.isfinite(weight).all():
             raise ModelError(f"{name}: the weight {key!r} holds NaN or infinite values; the file is damaged")
-    model = model.to(device=torch.device(device), dtype=DTYPES[dtype])
+    model = model.to(device=place, dtype=DTYPES[dtype])
     index = NeuronIndex.of(config.num_hidden_layers, config.hidden_size, config.intermediate_size)
     names = tuple(str(config.id2label[i]) for i in range(config.num_labels))
     digest = _weights_sha256(folder) if local and not random_weights else ""

@@ -71,6 +71,11 @@ def write_atomic(path: Path, data: bytes) -> None:
         raise RunError(f"{path}: cannot be written ({error.strerror}); free the disk or choose another --out") from None
 
 
+def _one_line(error: BaseException) -> str:
+    """An exception's text as one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 class Run:
     """One run folder.
 
@@ -80,6 +85,7 @@ class Run:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._made: list[Path] = []  # this folder and its parents, as far as this object made them
 
     def __repr__(self) -> str:
         done = [name for name in STAGES if self.manifest().get("stages", {}).get(name, {}).get("status") == "done"]
@@ -117,13 +123,24 @@ class Run:
             raise RunError(f"{path}: is a file; name a folder with --out")
         if path.is_dir() and any(path.iterdir()) and not (path / "manifest.json").is_file():
             raise RunError(f"{path}: is not empty and not a plmscope run; name another folder with --out")
+        made = [folder for folder in (path, *path.parents) if not folder.exists()]
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"{path}: cannot be made ({error.strerror}); name another folder with --out") from None
         if not (path / "manifest.json").is_file():
             write_atomic(path / "manifest.json", json.dumps({"schema_version": SCHEMA_VERSION, "stages": {}}).encode())
-        return cls.open(path)
+        run = cls.open(path)
+        run._made = made
+        return run
+
+    def discard(self) -> None:
+        """Take back what :meth:`create` made, if no stage has begun in it; an older folder is left alone."""
+        if self._made and not self.manifest()["stages"]:
+            shutil.rmtree(self.path)
+            for parent in self._made[1:]:
+                with contextlib.suppress(OSError):  # somebody else may use it by now
+                    parent.rmdir()
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -151,23 +168,30 @@ class Run:
         """``manifest.json``.
 
         Raises:
-            RunError: it cannot be read.
+            RunError: it cannot be read, or is not what plmscope writes.
         """
-        return self._json("manifest.json")
+        manifest = self._json("manifest.json", "the run cannot be continued, name another folder with --out")
+        stages = manifest.setdefault("stages", {})
+        if not isinstance(stages, dict) or not all(isinstance(entry, dict) for entry in stages.values()):
+            raise RunError(
+                f"{self.path / 'manifest.json'}: its 'stages' are damaged; "
+                "the run cannot be continued, name another folder with --out"
+            )
+        return manifest
 
     def metrics(self) -> dict[str, Any]:
         """``metrics.json`` (classification quality per split, with its baselines)."""
         return self._json("metrics.json")
 
-    def _json(self, name: str) -> dict[str, Any]:
+    def _json(self, name: str, advice: str = "delete it, then 'plmscope run' writes it again") -> dict[str, Any]:
+        path = self.path / name
         try:
-            content = json.loads((self.path / name).read_text())
+            content = json.loads(path.read_text())
         except (OSError, ValueError) as error:
-            raise RunError(
-                f"{self.path / name}: cannot be read ({error}); run the stage that writes it again"
-            ) from None
+            reason = (error.strerror if isinstance(error, OSError) else None) or error
+            raise RunError(f"{path}: cannot be read ({reason}); {advice}") from None
         if not isinstance(content, dict):
-            raise RunError(f"{self.path / name}: is not a JSON object; run the stage that writes it again")
+            raise RunError(f"{path}: is not a JSON object; {advice}")
         return content
 
     def update_manifest(self, **changes: Any) -> None:
@@ -194,14 +218,18 @@ class Run:
         """
         path = self.path / f"{name}.parquet"
         if not path.is_file():
-            raise RunError(f"{path}: missing; run the stage that writes it ('plmscope run')")
+            raise RunError(f"{path}: missing; 'plmscope run' writes it")
         try:
             frame = pd.read_parquet(path)
         except Exception as error:  # pyarrow raises several kinds for a damaged file
-            raise RunError(f"{path}: is damaged ({error}); delete it and run the stage again") from None
+            raise RunError(
+                f"{path}: is damaged ({_one_line(error)}); delete it, then 'plmscope run' writes it again"
+            ) from None
         missing = [column for column in SCHEMA[name] if column not in frame.columns]
         if missing:
-            raise RunError(f"{path}: lacks the columns {', '.join(missing)}; delete it and run the stage again")
+            raise RunError(
+                f"{path}: lacks the columns {', '.join(missing)}; delete it, then 'plmscope run' writes it again"
+            )
         return frame
 
     def write_table(self, name: str, frame: pd.DataFrame) -> None:
@@ -215,7 +243,10 @@ class Run:
 
     def export(self, folder: Path) -> list[Path]:
         """Every table as CSV in ``folder``; returns the files written."""
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{folder}: cannot be made ({error.strerror}); name another folder with --out") from None
         written = []
         for name in SCHEMA:
             if self.has(name):

@@ -59,6 +59,40 @@ class NeuronScores:
         return frame.assign(rank=np.arange(1, len(frame) + 1))
 
 
+def class_weighted(
+    method: str,
+    index: NeuronIndex,
+    rows: np.ndarray,
+    classes: np.ndarray,
+    labels: Sequence[str],
+    ids: Sequence[str],
+    settings: Mapping[str, Any],
+) -> NeuronScores:
+    """Scores from per-protein values ``(P, N)``: the mean within each class, then over the classes that occur.
+
+    Args:
+        method: Name of the method.
+        index: Which column is which neuron.
+        rows: ``(P, N)``.
+        classes: ``(P,)`` class numbers.
+        labels: Class names.
+        ids: Protein ids.
+        settings: What else the numbers depend on.
+    """
+
+    def means(weights: np.ndarray) -> dict[int, np.ndarray]:
+        present = [c for c in range(len(labels)) if weights[classes == c].sum() > 0]
+        return {c: np.average(rows[classes == c], axis=0, weights=weights[classes == c]) for c in present}
+
+    def total(weights: np.ndarray) -> np.ndarray:
+        mean: np.ndarray = np.stack(list(means(weights).values())).mean(axis=0, dtype=np.float64)
+        return mean
+
+    equal = np.ones(len(rows))
+    per_class = {labels[c]: mean for c, mean in means(equal).items()}
+    return NeuronScores(method, index, total(equal), per_class, tuple(ids), settings, resample=total)
+
+
 def score_table(scores: Sequence[NeuronScores]) -> pd.DataFrame:
     """``neurons.parquet``: one row a neuron, one column a method."""
     frame = scores[0].index.table()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from plmscope import activation, gradients
+from plmscope import activation, conductance, gradients
 from plmscope.errors import SelectionError
 from plmscope.model import Classifier
 from plmscope.scores import NeuronScores
@@ -21,6 +21,7 @@ Scorer = Callable[..., tuple[NeuronScores, ...]]
 SCORERS: dict[str, Scorer] = {
     **dict.fromkeys(activation.METHODS, activation.activation_scores),
     **dict.fromkeys(gradients.METHODS, gradients.integrated_gradients),
+    **dict.fromkeys(conductance.METHODS, conductance.conductance),
 }
 
 

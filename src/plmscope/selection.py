@@ -56,19 +56,20 @@ class Selection:
         share = len(self) / len(self.index)
         return f"Selection({self.name}: {len(self):,} of {len(self.index):,} neurons, {share:.1%}; {inside or 'none'})"
 
-    def _with(self, other: Selection, mask: np.ndarray, sign: str) -> Selection:
+    def _with(self, other: Selection, combine: np.ufunc, sign: str) -> Selection:
         if self.index != other.index:
             raise SelectionError(f"{self.name!r} and {other.name!r} belong to models of different shape")
-        return Selection(self.index, mask, f"{self.name} {sign} {other.name}", (*self.proteins, *other.proteins))
+        mask, name = combine(self.mask, other.mask), f"{self.name} {sign} {other.name}"
+        return Selection(self.index, mask, name, (*self.proteins, *other.proteins))
 
     def __or__(self, other: Selection) -> Selection:
-        return self._with(other, self.mask | other.mask, "|")
+        return self._with(other, np.logical_or, "|")
 
     def __and__(self, other: Selection) -> Selection:
-        return self._with(other, self.mask & other.mask, "&")
+        return self._with(other, np.logical_and, "&")
 
     def __sub__(self, other: Selection) -> Selection:
-        return self._with(other, self.mask & ~other.mask, "-")
+        return self._with(other, np.greater, "-")  # in the first, not in the second
 
     def __invert__(self) -> Selection:
         return Selection(self.index, ~self.mask, f"not {self.name}", self.proteins)
@@ -95,7 +96,8 @@ class Selection:
         try:
             frame = pd.read_csv(path, sep="\t", dtype=str)  # so that a layer of 1.5 is refused, not cut to 1
         except (OSError, ValueError) as error:
-            raise SelectionError(f"{path}: cannot be read as tab-separated text ({error})") from None
+            reason = " ".join(str(error).split())  # one of pandas' ends with a line break
+            raise SelectionError(f"{path}: cannot be read as tab-separated text ({reason})") from None
         missing = [column for column in ("layer", "module", "neuron") if column not in frame.columns]
         if missing:
             raise SelectionError(f"{path}: lacks the column {missing[0]!r}; needed are layer, module, neuron")
@@ -146,10 +148,10 @@ def select_top(scores: NeuronScores, fraction: float, scope: str = "pooled") -> 
     return Selection(scores.index, mask, f"top {fraction:.3g} by {scores.method}", scores.proteins)
 
 
-def check_fraction(fraction: float) -> None:
+def check_fraction(fraction: float, name: str = "fraction") -> None:
     """Raise :class:`SelectionError` unless ``0 < fraction <= 1``."""
     if not 0 < fraction <= 1:
-        raise SelectionError(f"fraction = {fraction!r}: must be above 0 and at most 1")
+        raise SelectionError(f"{name} = {fraction!r}: must be above 0 and at most 1")
 
 
 def size_of(fraction: float, total: int) -> int:
@@ -266,4 +268,4 @@ def agreement(scores: Sequence[NeuronScores], fractions: Sequence[float]) -> pd.
                         "overlap_expected": len(b) / len(b.index),
                     }
                 )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["method", "other", "fraction", "spearman", "overlap", "overlap_expected"])

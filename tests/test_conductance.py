@@ -1,0 +1,95 @@
+"""Conductance against Captum's LayerConductance, against its law, and against its own error estimate."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from captum.attr import LayerConductance
+
+from plmscope.conductance import _start, conductance
+from plmscope.errors import SelectionError
+from plmscope.gradients import log_odds
+from plmscope.hooks import module_of
+from plmscope.model import Classifier
+from plmscope.network import Network
+from plmscope.sequences import Protein
+
+
+def captum_scores(model: Classifier, protein: Protein, steps: int) -> dict[str, np.ndarray]:
+    """Token sums by Captum, one call per site, on the Hugging Face model with the embedding output put in by a hook."""
+    batch = model.batch([protein])
+    network = Network(model)
+    with torch.no_grad():
+        end, _ = network.embed(batch)
+    start = _start(network, batch, [model.encode(letter)[1] for letter in "ACDEFGHIKLMNPQRSTVWY"], "mean_embedding")
+    classes = torch.tensor(model.targets([protein]))
+
+    def forward(hidden: torch.Tensor) -> torch.Tensor:
+        n = len(hidden)
+        handle = model.model.esm.embeddings.register_forward_hook(lambda *_: hidden)
+        try:
+            ids, mask = batch.input_ids.repeat(n, 1), batch.attention_mask.repeat(n, 1)
+            logits = model.model(input_ids=ids, attention_mask=mask).logits
+        finally:
+            handle.remove()
+        return log_odds(logits, classes.repeat(n))
+
+    found = {}
+    for site in model.index.sites:
+        layer, _ = module_of(model, site)
+        got = LayerConductance(forward, layer).attribute(end, start, n_steps=steps)
+        found[str(site)] = got.sum(1)[0].detach().numpy()
+    return found
+
+
+def test_captum_rule_equals_captum_at_every_site(tiny: Classifier, proteins: list[Protein]) -> None:
+    protein = proteins[4]
+    (scores,) = conductance(tiny, [protein], points=6, rule="captum")
+    theirs = captum_scores(tiny, protein, 6)
+    for site in tiny.index.sites:
+        ours = scores.values[tiny.index.slice(site)]
+        assert np.linalg.norm(ours - theirs[str(site)]) < 1e-4 * np.linalg.norm(theirs[str(site)]), site
+
+
+def test_both_rules_meet(tiny: Classifier, proteins: list[Protein]) -> None:
+    (fine,) = conductance(tiny, proteins[:3], points=256)
+    (captum,) = conductance(tiny, proteins[:3], points=600, rule="captum")
+    assert np.linalg.norm(fine.values - captum.values) < 0.05 * np.linalg.norm(fine.values)
+
+
+def test_the_embedding_output_sums_to_the_change_of_the_target(tiny: Classifier, proteins: list[Protein]) -> None:
+    frame = conductance(tiny, proteins, points=256)[0].completeness
+    assert frame is not None and frame["expected"].abs().mean() > 0.05
+    assert frame["gap"].abs().max() < 0.02 * frame["expected"].abs().max()
+
+
+def test_the_error_estimate_is_about_right(tiny: Classifier, proteins: list[Protein]) -> None:
+    (reference,) = conductance(tiny, proteins[:4], points=512)
+    (coarse,) = conductance(tiny, proteins[:4], points=64)
+    true = np.linalg.norm(coarse.values - reference.values) / np.linalg.norm(reference.values)
+    assert true / 4 < coarse.settings["error"] < 4 * true
+
+
+def test_intermediate_and_output_sums_agree(tiny: Classifier, proteins: list[Protein]) -> None:
+    """The output is an affine map of the intermediate activation, so both carry the same change."""
+    (scores,) = conductance(tiny, proteins[:3], points=32)
+    sites = tiny.index.split(scores.values)
+    for inner, outer in [(a, b) for a in sites for b in sites if a.layer == b.layer]:
+        if (inner.module, outer.module) == ("intermediate", "output"):
+            assert sites[inner].sum() == pytest.approx(sites[outer].sum(), rel=1e-3, abs=1e-5)
+
+
+def test_chunks_and_batches_do_not_matter(tiny: Classifier, proteins: list[Protein]) -> None:
+    reference = conductance(tiny, proteins, points=8, token_budget=100_000)[0]
+    for budget in (1, 150, 700):
+        other = conductance(tiny, proteins, points=8, token_budget=budget)[0]
+        np.testing.assert_allclose(other.values, reference.values, atol=1e-4 * np.abs(reference.values).max())
+        assert other.settings["error"] == pytest.approx(reference.settings["error"], rel=1e-2)
+
+
+def test_impossible_requests_are_refused(tiny: Classifier, proteins: list[Protein]) -> None:
+    with pytest.raises(SelectionError, match="points = 3: must be even"):
+        conductance(tiny, proteins, points=3)
+    with pytest.raises(SelectionError, match="rule 'simpson' is not known"):
+        conductance(tiny, proteins, rule="simpson")
