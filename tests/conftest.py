@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,9 @@ import pytest
 import torch
 from transformers import EsmConfig, EsmForSequenceClassification, EsmTokenizer
 
+from plmscope.cli import main
 from plmscope.model import Classifier, load_model
-from plmscope.sequences import Protein
+from plmscope.sequences import Protein, read_proteins
 
 VOCABULARY = "<cls> <pad> <eos> <unk> L A G V S E R T I D P K Q N F Y M H W C X B U Z O . - <null_1> <mask>".split()
 LABELS = ("1", "2", "3")
@@ -69,3 +72,77 @@ def tiny(tiny_folder: Path) -> Classifier:
 def proteins() -> list[Protein]:
     """Nine proteins, three a class."""
     return make_proteins(9)
+
+
+#: A whole study in seconds: both nulls, every control, mode, ablation and scope.
+GOLDEN = """\
+name = "golden"
+seed = 1
+
+[data]
+path = "{data}"
+
+[split]
+method = "random"
+train = 0.6
+validation = 0.2
+test = 0.2
+
+[model]
+checkpoint = "{model}"
+
+[finetune]
+epochs = 6
+learning_rate = 0.004
+token_budget = 512
+
+[score]
+methods = ["activation_std", "integrated_gradients"]
+proteins_per_class = 6
+points = 4
+
+[evaluate]
+fractions = [0.1, 0.5]
+draws = 3
+draws_elsewhere = 2
+
+[density]
+fractions = [0.05, 0.1]
+bootstraps = 20
+"""
+
+
+@dataclass(frozen=True)
+class Golden:
+    """A finished tiny study; tests that change it work on a copy."""
+
+    study: Path
+    data: Path
+    model: Path
+    run: Path
+
+    def copy(self, folder: Path) -> Path:
+        """A copy of the finished run, which plmscope continues as its own."""
+        return Path(shutil.copytree(self.run, folder))
+
+
+def write_enzymes(path: Path, classes: str = "236", per_class: int = 20) -> Path:
+    """The shortest embedded enzymes of some classes as a table."""
+    found = read_proteins("plmscope:enzymes", label="ec:1", max_length=300, too_long="skip")
+    rows = ["id\tec\tsequence"]
+    for label in classes:
+        own = sorted((p for p in found if p.label == label), key=lambda p: (len(p), p.id))
+        rows += [f"{p.id}\t{p.columns['ec']}\t{p.sequence}" for p in own[:per_class]]
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+@pytest.fixture(scope="session")
+def golden(tmp_path_factory: pytest.TempPathFactory) -> Golden:
+    """Run the whole tiny study once."""
+    folder = tmp_path_factory.mktemp("golden")
+    data, model = write_enzymes(folder / "enzymes.tsv"), save_tiny_model(folder / "language_model", scale=20)
+    study = folder / "golden.toml"
+    study.write_text(GOLDEN.format(data=data, model=model))
+    assert main(["run", str(study), "--out", str(folder / "run"), "--quiet"]) == 0
+    return Golden(study, data, model, folder / "run")

@@ -105,7 +105,12 @@ def test_the_intact_point_is_the_untouched_model(
 
 def test_points_of_a_grid(grid: Grid) -> None:
     points = grid.points(
-        ["keep", "ablate"], ["mean", "zero"], ["pooled", "per_site"], ["random", "random_matched", "random_active"], 5, 2
+        ["keep", "ablate"],
+        ["mean", "zero"],
+        ["pooled", "per_site"],
+        ["random", "random_matched", "random_active"],
+        5,
+        2,
     )
     cells = list(dict.fromkeys((p.mode, p.ablation, p.scope) for p in points[1:]))
     assert points[0] == INTACT and len(cells) == 8

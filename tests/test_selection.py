@@ -114,9 +114,10 @@ def test_draws_copy_the_counts_and_are_nested(scores: NeuronScores, control: str
     tops = [select_top(scores, fraction) for fraction in (0.01, 0.05, 0.2, 0.6)]
     drawn = draw(INDEX, groups, tops, (0, 1), "a draw")
     for top, one in zip(tops, drawn, strict=True):
-        assert np.bincount(groups[one.mask], minlength=400).tolist() == np.bincount(
-            groups[top.mask], minlength=400
-        ).tolist()
+        assert (
+            np.bincount(groups[one.mask], minlength=400).tolist()
+            == np.bincount(groups[top.mask], minlength=400).tolist()
+        )
     for smaller, larger in zip(drawn, drawn[1:], strict=False):
         assert not (smaller.mask & ~larger.mask).any()
     if control != "random_active":  # there the best are the whole of the top decile

@@ -23,20 +23,19 @@ import pandas as pd
 import torch
 
 from plmscope.errors import InputError, SelectionError
-from plmscope.gradients import TARGETS
+from plmscope.gradients import EMBEDDING, TARGETS, activations_and_gradients
 from plmscope.model import Batch, Classifier
-from plmscope.network import Context, Network
+from plmscope.network import Network
 from plmscope.progress import Track, silent
 from plmscope.scores import NeuronScores, class_weighted
 from plmscope.sequences import Protein
-from plmscope.sites import MODULES, Site
+from plmscope.sites import Site
 from plmscope.workers import in_order
 
 METHODS = ("conductance",)
 RULES = ("trapezoid", "captum")
 BASELINES = ("mean_embedding", "zero_embedding")
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
-EMBEDDING = Site(-1, "embedding")
 
 
 def conductance(
@@ -150,8 +149,12 @@ def _along(
     begin = 0
     while begin < len(alphas):
         stop = min(len(alphas), begin + size + (begin == 0))  # an even number of steps, so that pairs never straddle
-        states = _states(network, start, end, alphas[begin:stop], context, classes, target)
-        for site, (a, g) in states.items():
+        steps = alphas[begin:stop].view(-1, 1, 1, 1)
+        hidden = (start + steps * (end - start)).flatten(0, 1)  # (n B, T, d)
+        n = len(steps)
+        states = activations_and_gradients(network, hidden, context.repeat(n), classes.repeat(n), TARGETS[target])
+        for site, pair in states.items():
+            a, g = (x.unflatten(0, (n, -1)) for x in pair)  # (n, B, T, N)
             if site in carried:
                 a, g = (torch.cat((old, new)) for old, new in zip(carried[site], (a, g), strict=True))
             for total, stride in ((fine, 1), (coarse, 2)):
@@ -167,29 +170,3 @@ def _along(
         {site: value.cpu().numpy() for site, value in coarse.items()},
         input_sum,
     )
-
-
-def _states(
-    network: Network,
-    start: torch.Tensor,
-    end: torch.Tensor,
-    alphas: torch.Tensor,
-    context: Context,
-    classes: torch.Tensor,
-    target: str,
-) -> dict[Site, tuple[torch.Tensor, torch.Tensor]]:
-    """Activation and gradient ``(n, B, T, N)`` of every site at every node."""
-    n = len(alphas)
-    hidden = (start + alphas.view(-1, 1, 1, 1) * (end - start)).flatten(0, 1).requires_grad_()  # (n B, T, d)
-    wide = context.repeat(n)
-    seen = {EMBEDDING: hidden}
-    for number in range(len(network.layers)):
-        state = network.state(number, hidden, wide)
-        seen |= {Site(number, module): state.activations[module] for module in MODULES}
-        hidden = state.middle + state.activations["output"]
-    value = TARGETS[target](network.above(len(network.layers), hidden, wide), classes.repeat(n)).sum()
-    gradients = torch.autograd.grad(value, list(seen.values()))
-    return {
-        site: (a.detach().unflatten(0, (n, -1)), g.unflatten(0, (n, -1)))
-        for (site, a), g in zip(seen.items(), gradients, strict=True)
-    }

@@ -355,10 +355,13 @@ def evaluate(
         token_budget: Padded tokens a batch.
 
     Raises:
-        SelectionError: a setting is impossible, the means are missing, or a protein had a part in the selection.
+        SelectionError: a setting is impossible, the means are missing, the selection belongs to a model of another
+            shape, or a protein had a part in it.
     """
     if mode not in MODES or ablation not in ABLATIONS or n_random < 2:
         raise SelectionError(f"mode {mode!r}, ablation {ablation!r}, n_random {n_random!r}: not a possible evaluation")
+    if selection.index != model.index:
+        raise SelectionError(f"{selection.name!r} belongs to a model of another shape ({selection.index!r})")
     shared = set(selection.proteins) & {protein.id for protein in proteins}
     if shared and not allow_scored:
         raise SelectionError(

@@ -60,6 +60,32 @@ TARGETS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
 }
 
 
+#: Stands for the input of the first layer where a path runs through the whole network.
+EMBEDDING = Site(-1, "embedding")
+
+
+def activations_and_gradients(
+    network: Network,
+    hidden: torch.Tensor,
+    context: Context,
+    classes: torch.Tensor,
+    target: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+) -> dict[Site, tuple[torch.Tensor, torch.Tensor]]:
+    """Activation and gradient of the target, ``(B, T, N)`` each, of every site, from one forward and one backward pass.
+
+    ``hidden (B, T, d)`` is the input of the first layer; its own pair is under :data:`EMBEDDING`.
+    """
+    hidden = hidden.detach().requires_grad_()
+    seen = {EMBEDDING: hidden}
+    for number in range(len(network.layers)):
+        state = network.state(number, hidden, context)
+        seen |= {Site(number, module): state.activations[module] for module in MODULES}
+        hidden = state.middle + state.activations["output"]
+    value = target(network.above(len(network.layers), hidden, context), classes).sum()
+    gradients = torch.autograd.grad(value, list(seen.values()))
+    return {site: (a.detach(), g) for (site, a), g in zip(seen.items(), gradients, strict=True)}
+
+
 @dataclass(frozen=True)
 class _Path:
     """How the integral is taken: nodes and weights on ``[0, 1]``, target, tokens at once."""
@@ -165,7 +191,7 @@ def _attribute(
         for module in MODULES:
             site = Site(layer, module)
             value = state.activations[module]
-            start = torch.zeros_like(value) if base is None else _at_tokens(base[:, slices[site]], value, context)
+            start = torch.zeros_like(value) if base is None else at_tokens(base[:, slices[site]], value, context)
             if base is None and module in shared:
                 gradient = shared[module]
             else:
@@ -181,7 +207,7 @@ def _attribute(
     return out, expected, got
 
 
-def _at_tokens(constants: torch.Tensor, value: torch.Tensor, context: Context) -> torch.Tensor:
+def at_tokens(constants: torch.Tensor, value: torch.Tensor, context: Context) -> torch.Tensor:
     """Constants ``(3, N)`` laid out over the tokens of ``value (B, T, N)``."""
     laid = constants[2].expand_as(value).clone()
     laid[:, 0] = constants[0]

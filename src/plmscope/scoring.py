@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from plmscope import activation, conductance, gradients
+from plmscope import ablation, activation, conductance, gradients, linear
 from plmscope.errors import SelectionError
 from plmscope.model import Classifier
 from plmscope.scores import NeuronScores
@@ -22,6 +22,9 @@ SCORERS: dict[str, Scorer] = {
     **dict.fromkeys(activation.METHODS, activation.activation_scores),
     **dict.fromkeys(gradients.METHODS, gradients.integrated_gradients),
     **dict.fromkeys(conductance.METHODS, conductance.conductance),
+    **dict.fromkeys(linear.METHODS, linear.gradient_activation),
+    **dict.fromkeys(linear.PATCHING_METHODS, linear.attribution_patching),
+    **dict.fromkeys(ablation.METHODS, ablation.single_ablation),
 }
 
 

@@ -337,6 +337,7 @@ class Stages:
             PlmscopeError: bad input or settings; nothing half-written stays behind.
         """
         with self.run.locked():
+            started = time.time()
             # Input is refused before anything is written: an old run stays as it was, a new folder is taken back.
             try:
                 done = {name: self._is_done(name) for name in STAGES}
@@ -358,13 +359,14 @@ class Stages:
                 if self._is_done(name):
                     self.say(f"{name}: finished before, nothing changed, not run again")
                     continue
-                fingerprint, started = self._fingerprint(name), time.time()
+                fingerprint = self._fingerprint(name)
                 self.run.update_manifest(stages={name: {"status": "running", "fingerprint": fingerprint}})
                 getattr(self, f"_{name}")()
                 memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
                 entry = {"status": "done", "fingerprint": fingerprint, "seconds": round(time.time() - started, 1)}
                 self.run.update_manifest(stages={name: entry | {"peak_memory_mb": round(memory)}})
                 self.say(f"{name}: done in {entry['seconds']:.0f} s")
+                started = time.time()
 
     def _is_done(self, stage: str) -> bool:
         """Whether a stage finished with these inputs and its files are still there."""
@@ -571,6 +573,8 @@ class Stages:
         gaps = [s.completeness.assign(method=s.method) for s in scores if s.completeness is not None]
         if gaps:
             self.run.write_table("completeness", pd.concat(gaps, ignore_index=True))
+        else:
+            self.run.clear("completeness.parquet")
         self._write_selections(scores)
         self.run.write_table("agreement", agreement(scores, self.study.density.fractions))
         self._score_bootstraps(scores, [opened.clusters[p.id] for p in chosen], [str(p.label) for p in chosen])
@@ -753,7 +757,7 @@ def score_all(
     study: Study, model: Any, proteins: Sequence[Protein], constants: np.ndarray | None, track: Track
 ) -> list[NeuronScores]:
     """Scores by every method of the study, in its order; a function that gives several is run once."""
-    from plmscope import activation, conductance, gradients
+    from plmscope import ablation, activation, conductance, gradients
     from plmscope.scoring import SCORERS, check_methods
 
     s = study.score
@@ -763,8 +767,10 @@ def score_all(
     for method in s.methods:
         if method not in found:
             scorer, settings = SCORERS[method], {"token_budget": s.token_budget, "track": track}
+            if scorer in (gradients.integrated_gradients, ablation.single_ablation):
+                settings |= {"baseline": constants if s.baseline == "mean" else None}
             if scorer is gradients.integrated_gradients:
-                settings |= {"points": s.points, "baseline": constants if s.baseline == "mean" else None}
+                settings |= {"points": s.points}
             elif scorer is conductance.conductance:
                 settings |= {"points": s.conductance_points}
             if scorer is not activation.activation_scores:

@@ -1,0 +1,112 @@
+"""Score neurons by ablating them one at a time: the causal yardstick of the cheap methods.
+
+::
+
+    single_ablation = F(x) - F(x with this one neuron at zero, or at its ablation mean)
+
+averaged over the proteins of a class, then over classes; ``F`` is the log-odds of the true class. Positive: the neuron
+supports the true class. Exact and dear: one forward pass from the neuron's site upward for every neuron and protein, so
+that it is exhaustive on small models and meant for a sample of neurons on large ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from plmscope.errors import InputError, SelectionError
+from plmscope.gradients import TARGETS, at_tokens
+from plmscope.model import Batch, Classifier
+from plmscope.network import Network, State
+from plmscope.progress import Track, silent
+from plmscope.scores import NeuronScores, class_weighted
+from plmscope.sequences import Protein
+from plmscope.sites import MODULES, Site
+from plmscope.workers import in_order
+
+METHODS = ("single_ablation",)
+
+
+def single_ablation(
+    classifier: Classifier,
+    proteins: Sequence[Protein],
+    *,
+    baseline: np.ndarray | None = None,
+    sample: int = 0,
+    seed: int = 0,
+    target: str = "log_odds",
+    token_budget: int = 4096,
+    track: Track = silent,
+) -> tuple[NeuronScores, ...]:
+    """Change of the target when one neuron is held.
+
+    Args:
+        classifier: The model.
+        proteins: With labels; each weighs 1 within its class, each class 1 in the total.
+        baseline: ``None`` for zero, or ``(3, N)`` values at the first token, the last token and residues.
+        sample: Number of neurons, the same from every site as far as it goes; 0: all of them. The others are NaN.
+        seed: Seeds the sample.
+        target: ``log_odds``, ``logit`` or ``log_probability`` of the true class.
+        token_budget: Tokens times neurons at once.
+        track: Progress.
+
+    Raises:
+        InputError: no proteins, or a label the model does not know.
+        SelectionError: a setting is impossible.
+    """
+    if not proteins:
+        raise InputError("no proteins to score; the split left none, or the list is empty")
+    if target not in TARGETS or sample < 0:
+        raise SelectionError(
+            f"target {target!r}, sample {sample!r}: need one of {', '.join(TARGETS)}, 0 or more neurons"
+        )
+    classes, index, network = classifier.targets(proteins), classifier.index, Network(classifier)
+    rng = np.random.default_rng(seed)
+    share = -(-sample // len(index.sites))
+    chosen = {
+        site: np.sort(rng.permutation(width)[:share]) if sample else np.arange(width)
+        for site, width in zip(index.sites, index.widths, strict=True)
+    }
+    base = None if baseline is None else torch.tensor(baseline, dtype=torch.float32, device=classifier.device)
+    batches = list(classifier.batches(proteins, 1))  # one protein at a time; the batch is filled with neurons
+
+    @torch.no_grad()
+    def work(batch: Batch) -> tuple[Batch, np.ndarray]:
+        wanted = torch.tensor(classes[batch.rows], device=classifier.device)
+        out = np.full(len(index), np.nan, dtype=np.float32)
+        hidden, context = network.embed(batch)
+        full = TARGETS[target](network.above(0, hidden, context), wanted)
+        size = max(1, token_budget // hidden.shape[1])
+        for layer in range(len(network.layers)):
+            state = network.state(layer, hidden, context)
+            for module in MODULES:
+                site = Site(layer, module)
+                value = state.activations[module]
+                held = (
+                    torch.zeros_like(value) if base is None else at_tokens(base[:, index.slice(site)], value, context)
+                )
+                for start in range(0, len(chosen[site]), size):
+                    neurons = torch.from_numpy(chosen[site][start : start + size]).to(value.device)
+                    n = len(neurons)
+                    many = value.repeat(n, 1, 1)  # (n, T, N)
+                    many[torch.arange(n), :, neurons] = held[0, :, neurons].T
+                    logits = network.resume(layer, _copies(state, n), module, many, context.repeat(n))
+                    change = full - TARGETS[target](logits, wanted.repeat(n))
+                    out[index.offsets[site] + neurons.cpu().numpy()] = change.cpu().numpy()
+            hidden = state.middle + state.activations["output"]
+        return batch, out
+
+    rows = np.zeros((len(proteins), len(index)), dtype=np.float32)
+    for batch, values in track(in_order(work, batches, classifier.device), "single-neuron ablation", len(batches)):
+        rows[batch.rows] = values
+    settings = {"target": target, "baseline": "zero" if baseline is None else "mean", "sample": sample, "seed": seed}
+    ids = [protein.id for protein in proteins]
+    return (class_weighted("single_ablation", index, rows, classes, classifier.labels, ids, settings),)
+
+
+def _copies(state: State, n: int) -> State:
+    """The state of one protein as a batch of ``n``, without copying memory."""
+    inputs = {name: a.expand(n, -1, -1) for name, a in state.activations.items() if name in ("query", "key", "value")}
+    return State(state.hidden.expand(n, -1, -1), state.middle.expand(n, -1, -1), inputs)

@@ -1,0 +1,92 @@
+"""One-gradient scores against autograd on the Hugging Face model: gradient times activation, attribution patching."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from plmscope.conductance import conductance
+from plmscope.errors import SelectionError
+from plmscope.gradients import log_odds
+from plmscope.hooks import record
+from plmscope.linear import attribution_patching, corrupted, gradient_activation
+from plmscope.model import Classifier
+from plmscope.sequences import Protein
+
+
+def by_hooks(model: Classifier, protein: Protein) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Activation and gradient ``(T, N)`` of every site of the Hugging Face model."""
+    batch = model.batch([protein])
+    embeddings = model.model.esm.embeddings
+    handle = embeddings.register_forward_hook(lambda m, i, o: o.requires_grad_())
+    try:
+        with record(model, model.index.sites) as seen:
+            logits = model.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+    finally:
+        handle.remove()
+    value = log_odds(logits, torch.tensor(model.targets([protein]))).sum()
+    gradients = torch.autograd.grad(value, list(seen.values()))
+    activations = {str(site): a[0].detach().numpy() for site, a in seen.items()}
+    return activations, {str(site): g[0].numpy() for site, g in zip(seen, gradients, strict=True)}
+
+
+def test_gradient_activation_is_the_product(tiny: Classifier, proteins: list[Protein]) -> None:
+    (scores,) = gradient_activation(tiny, proteins[4:5])
+    activations, gradients = by_hooks(tiny, proteins[4])
+    for site in tiny.index.sites:
+        want = (activations[str(site)] * gradients[str(site)]).sum(0)
+        np.testing.assert_allclose(scores.values[tiny.index.slice(site)], want, atol=2e-4 * np.abs(want).max())
+
+
+def test_patching_is_the_gradient_times_the_change(tiny: Classifier, proteins: list[Protein]) -> None:
+    protein = proteins[4]
+    (scores,) = attribution_patching(tiny, [protein], corruption="shuffled", copies=1, seed=3)
+    twin = Protein("twin", corrupted(protein.sequence, "shuffled", (3, 0, 0)), protein.label)
+    activations, gradients = by_hooks(tiny, protein)
+    others, _ = by_hooks(tiny, twin)
+    for site in tiny.index.sites:
+        want = ((activations[str(site)] - others[str(site)]) * gradients[str(site)]).sum(0)
+        np.testing.assert_allclose(scores.values[tiny.index.slice(site)], want, atol=5e-4 * np.abs(want).max())
+
+
+def test_corruptions_keep_the_length_and_say_what_they_say() -> None:
+    sequence = "ACDEFGHIKLMNPQRSTVWYX" * 4
+    shuffled = corrupted(sequence, "shuffled", (0,))
+    assert sorted(shuffled) == sorted(sequence)
+    assert shuffled != sequence
+    conservative = corrupted(sequence, "conservative", (0,))
+    assert len(conservative) == len(sequence)
+    pairs = set(zip(sequence, conservative, strict=True))
+    assert all(b in "DQK" for a, b in pairs if a == "E")  # BLOSUM62: D 2, Q 2, K 1
+    assert ("C", "C") in pairs  # cysteine has no substitute above zero
+    assert ("X", "X") in pairs
+    assert conservative == corrupted(sequence, "conservative", (0,))
+    assert conservative != corrupted(sequence, "conservative", (1,))
+
+
+def test_two_copies_are_averaged(tiny: Classifier, proteins: list[Protein]) -> None:
+    (both,) = attribution_patching(tiny, proteins[:1], copies=2, seed=1)
+    (first,) = attribution_patching(tiny, proteins[:1], copies=1, seed=1)
+    assert not np.allclose(both.values, first.values)
+
+
+def test_batches_do_not_matter(tiny: Classifier, proteins: list[Protein]) -> None:
+    for scorer in (gradient_activation, attribution_patching):
+        (one,) = scorer(tiny, proteins, token_budget=1)
+        (all_,) = scorer(tiny, proteins, token_budget=10_000)
+        np.testing.assert_allclose(one.values, all_.values, atol=1e-4 * np.abs(one.values).max())
+
+
+def test_it_is_not_conductance(tiny: Classifier, proteins: list[Protein]) -> None:
+    """A guard against one method quietly standing in for another."""
+    (product,) = gradient_activation(tiny, proteins)
+    (path,) = conductance(tiny, proteins, points=16)
+    assert np.corrcoef(product.values, path.values)[0, 1] < 0.99
+
+
+def test_impossible_requests_are_refused(tiny: Classifier, proteins: list[Protein]) -> None:
+    with pytest.raises(SelectionError, match="corruption 'masked'"):
+        attribution_patching(tiny, proteins, corruption="masked")
+    with pytest.raises(SelectionError, match="copies 0"):
+        attribution_patching(tiny, proteins, copies=0)
