@@ -1,4 +1,4 @@
-# make install | demo | check | test | clean        PYTHON=python3.12 picks the Python, PIP_ARGS goes to pip
+# make install | demo | check | test | benchmark | clean        PYTHON=python3.12 picks the Python, PIP_ARGS goes to pip
 PYTHON ?= python3
 PIP_ARGS ?=
 JOBS ?= 2
@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo check test clean
+.PHONY: install demo check test benchmark clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -28,6 +28,9 @@ check: $(STAMP)
 # One thread for each of the JOBS processes: tiny models gain nothing from more. Files stay whole, for their fixtures.
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
+
+benchmark: $(STAMP)
+	$(BIN)/python benchmarks/engine.py
 
 clean:
 	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -84,7 +84,9 @@ def main() -> None:
     every = max(1, len(log) // 12)
     kept = [row for number, row in enumerate(log) if number % every == 0 or number == len(log) - 1]
     keys = ("train_mlm", "train_first1", "train_first4", "validation_perplexity", "validation_balanced_accuracy")
-    lines = [f"| {float(r['residues']) / 1e6:.1f} | " + " | ".join(f"{float(r[k]):.3f}" for k in keys) + " |" for r in kept]
+    lines = [
+        f"| {float(r['residues']) / 1e6:.1f} | " + " | ".join(f"{float(r[k]):.3f}" for k in keys) + " |" for r in kept
+    ]
     card = CARD.format(
         layers=config["num_hidden_layers"], width=config["hidden_size"], heads=config["num_attention_heads"],
         parameters=training["parameters"] / 1e6, residues=training["residues"] / 1e6, crop=settings["crop"],

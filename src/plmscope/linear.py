@@ -3,7 +3,7 @@
 With ``g = dF/da`` at the protein itself, and ``a~`` the activation on a corrupted copy of it::
 
     gradient_activation   =  sum over tokens of  g * a                 first-order effect of taking the neuron to zero
-    attribution_patching  =  sum over tokens of  g * (a - a~)          ... of taking it to its value on the corrupted copy
+    attribution_patching  =  sum over tokens of  g * (a - a~)          ... of taking it to that of the corrupted copy
 
 Positive: the neuron as it is speaks for the true class. Both cost one forward and one backward pass a protein
 (patching: one forward pass more a copy) and are exact only where the network is linear between the two states; the
@@ -108,7 +108,7 @@ def attribution_patching(
 
 
 def corrupted(sequence: str, corruption: str, seed: Sequence[int]) -> str:
-    """A sequence of the same length that has lost what the letters say (``shuffled``) or most of it (``conservative``)."""
+    """A sequence of the same length: the residues in another order, or every one replaced by a similar one."""
     rng = np.random.default_rng(list(seed))
     if corruption == "shuffled":
         return "".join(rng.permutation(list(sequence)))
@@ -142,7 +142,7 @@ def _rows(
     track: Track,
     others: Sequence[Sequence[Protein]],
 ) -> np.ndarray:
-    """``sum over tokens of g * (a - mean of a over the copies)`` of every protein, ``(P, N)``; without copies ``g * a``."""
+    """Token sums of ``g * (a - mean of a over the copies)``, ``(P, N)``; without copies of ``g * a``."""
     if not proteins:
         raise InputError("no proteins to score; the split left none, or the list is empty")
     if target not in TARGETS:

@@ -1,0 +1,637 @@
+"""A whole study: its run folder holds to the data contract, repeats, resumes after any death, and redoes only what must."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tomllib
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn.metrics
+from pandas.testing import assert_frame_equal
+
+import plmscope.study
+from plmscope.cli import main
+from plmscope.errors import InputError, RunError, SelectionError, StudyError
+from plmscope.evaluation import evaluate
+from plmscope.results import SCHEMA, STAGES, Run
+from plmscope.selection import select_top
+from plmscope.sequences import Protein, read_proteins
+from plmscope.study import Study, _read_part, one_per_cluster, open_run, parse_study, read_study, write_study
+from tests.conftest import Golden
+
+MODULES = {"query": 24, "key": 24, "value": 24, "attention_output": 24, "intermediate": 48, "output": 24}
+METHODS = ["activation_std", "integrated_gradients"]
+CONTROLS = ["random", "random_matched", "random_active"]
+NEURONS = 3 * sum(MODULES.values())
+METRICS = ["accuracy", "balanced_accuracy", "macro_f1", "log_loss", "true_class_probability"]
+
+#: A cheap evaluation, for tests that run one again.
+CHEAP = {"fractions": [0.2], "modes": ["keep"], "controls": ["random_matched"], "scopes": ["pooled"], "draws": 2}
+
+
+@pytest.fixture(scope="module")
+def tables(golden: Golden) -> dict[str, pd.DataFrame]:
+    run = Run.open(golden.run)
+    return {name: run.table(name) for name in SCHEMA}
+
+
+@pytest.fixture(scope="module")
+def test_proteins(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    return tables["proteins"].query("split == 'test'").set_index("id")
+
+
+def changed(study: Path, path: Path, **changes: dict[str, object] | object) -> Path:
+    """A copy of a study file with other settings."""
+    content = tomllib.loads(study.read_text())
+    for key, value in changes.items():
+        content[key] = content.get(key, {}) | value if isinstance(value, dict) else value
+    path.write_text(write_study(parse_study(content, "test")))
+    return path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# --- the data contract ------------------------------------------------------------------------------------------------
+
+
+def test_files_of_a_run_folder(golden: Golden) -> None:
+    tables = {f"{name}.parquet" for name in SCHEMA}
+    own = {"ablation_means.parquet", "score_bootstraps.parquet"}
+    found = {path.name for path in golden.run.iterdir()}
+    assert found == tables | own | {
+        "study.toml", "manifest.json", "metrics.json", "report.html", "model", "nulls", ".lock",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(SCHEMA))
+def test_columns_in_order(tables: dict[str, pd.DataFrame], name: str) -> None:
+    extra = METHODS if name == "neurons" else []
+    assert list(tables[name].columns) == [*SCHEMA[name], *extra]
+    assert len(tables[name]) or name == "excluded"
+
+
+def test_manifest(golden: Golden) -> None:
+    manifest = json.loads((golden.run / "manifest.json").read_text())
+    assert manifest["schema_version"] == "1.0"
+    assert {"plmscope", "torch", "transformers", "python"} <= set(manifest["versions"])
+    assert (manifest["seed"], manifest["device"], manifest["dtype"], manifest["name"]) == (
+        1,
+        "cpu",
+        "float32",
+        "golden",
+    )
+    assert manifest["threads"] >= 1 and manifest["command"]
+    assert manifest["data"] == {
+        "source": str(golden.data), "sha256": read_proteins(golden.data).sha256, "n_read": 60, "n_excluded": 0,
+    }  # fmt: skip
+    assert manifest["split"] == {
+        "method": "random", "identity": 0.3, "coverage": 0.8, "train": 36, "validation": 12, "test": 12,
+    }  # fmt: skip
+    model = manifest["model"]
+    assert (model["id"], model["architecture"]) == (str(golden.model), "esm") and len(model["sha256"]) == 64
+    assert (model["layers"], model["hidden"], model["neurons"]) == (3, 24, NEURONS)
+    assert list(manifest["stages"]) == list(STAGES)
+    for stage in manifest["stages"].values():
+        assert stage["status"] == "done" and stage["seconds"] >= 0 and stage["peak_memory_mb"] > 0
+
+
+def test_proteins_are_those_of_the_file(golden: Golden, tables: dict[str, pd.DataFrame]) -> None:
+    found = read_proteins(golden.data, label="ec:1", min_length=30)
+    table = tables["proteins"]
+    assert table["id"].tolist() == [p.id for p in found]
+    assert table["sequence"].tolist() == [p.sequence for p in found]
+    assert table["label"].tolist() == [p.label for p in found]
+    assert (table["length"] == table["sequence"].str.len()).all()
+    assert (
+        pd.crosstab(table["label"], table["split"])[["train", "validation", "test"]].to_numpy().tolist()
+        == [[12, 4, 4]] * 3
+    )
+    assert table.groupby("cluster")["split"].nunique().max() == 1
+
+
+def test_leakage_covers_validation_and_test(tables: dict[str, pd.DataFrame]) -> None:
+    proteins, leakage = tables["proteins"].set_index("id"), tables["leakage"]
+    assert set(leakage["id"]) == set(proteins.query("split != 'train'").index)
+    assert (leakage["split"].to_numpy() == proteins.loc[leakage["id"], "split"].to_numpy()).all()
+    near = leakage[leakage["nearest_train"] != ""]
+    assert (proteins.loc[near["nearest_train"], "split"] == "train").all() and near["identity"].between(0, 1).all()
+    assert (leakage.loc[leakage["nearest_train"] == "", "identity"] == 0).all()
+
+
+def test_training_has_one_row_an_epoch_and_model(tables: dict[str, pd.DataFrame]) -> None:
+    training = tables["training"]
+    assert list(training["model"].unique()) == ["fine-tuned", "label_shuffled", "random_weights"]
+    for _, rows in training.groupby("model"):
+        assert rows["epoch"].tolist() == list(range(1, len(rows) + 1)) and 3 < len(rows) <= 6
+        assert np.isfinite(rows[["train_loss", "validation_loss", "seconds"]]).all().all()
+        assert rows["validation_balanced_accuracy"].between(0, 1).all()
+
+
+def test_metrics_equal_scikit_learn(golden: Golden, tables: dict[str, pd.DataFrame]) -> None:
+    run, proteins = open_run(golden.run), tables["proteins"]
+    metrics = run.run.metrics()
+    assert metrics["labels"] == ["2", "3", "6"] and set(metrics["splits"]) == {"validation", "test"}
+    for part, rows in metrics["splits"].items():
+        true = proteins.loc[proteins["split"] == part, "label"].to_numpy()
+        log_p = run.model.log_probabilities(run.proteins(part))
+        predicted = np.array(["2", "3", "6"])[log_p.argmax(1)]
+        own = rows["model"]
+        assert own["n"] == 12 == sum(c["n"] for c in own["per_class"].values())
+        assert own["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(true, predicted))
+        assert own["balanced_accuracy"] == pytest.approx(sklearn.metrics.balanced_accuracy_score(true, predicted))
+        assert own["macro_f1"] == pytest.approx(sklearn.metrics.f1_score(true, predicted, average="macro"))
+        assert own["mcc"] == pytest.approx(sklearn.metrics.matthews_corrcoef(true, predicted))
+        assert own["log_loss"] == pytest.approx(sklearn.metrics.log_loss(true, np.exp(log_p)), rel=1e-5)
+        recall = sklearn.metrics.recall_score(true, predicted, average=None, labels=["2", "3", "6"])
+        assert [own["per_class"][c]["recall"] for c in "236"] == pytest.approx(list(recall))
+        # Equal classes: whoever always says one of them is right in a third.
+        assert rows["majority"]["balanced_accuracy"] == pytest.approx(1 / 3)
+        assert rows["majority"]["log_loss"] == pytest.approx(np.log(3))
+        assert rows["composition"]["n"] == 12 and 0 <= rows["composition"]["accuracy"] <= 1
+
+
+def test_neurons_are_all_there_once(tables: dict[str, pd.DataFrame]) -> None:
+    neurons = tables["neurons"]
+    assert len(neurons) == NEURONS and not neurons.duplicated(["layer", "module", "neuron"]).any()
+    counts = neurons.groupby(["layer", "module"]).size()
+    assert {key: int(n) for key, n in counts.items()} == {
+        (layer, m): n for layer in range(3) for m, n in MODULES.items()
+    }
+    assert np.isfinite(neurons[METHODS]).all().all() and (neurons["activation_std"] >= 0).all()
+
+
+def test_class_scores_average_to_the_scores(tables: dict[str, pd.DataFrame]) -> None:
+    keys = ["layer", "module", "neuron"]
+    own = tables["class_scores"].query("method == 'integrated_gradients'")
+    assert set(own["label"]) == {"2", "3", "6"} and len(own) == 3 * NEURONS
+    mean = own.groupby(keys)["score"].mean()
+    overall = tables["neurons"].set_index(keys)["integrated_gradients"]
+    np.testing.assert_allclose(mean.reindex(overall.index), overall, rtol=1e-5, atol=1e-7)
+
+
+def test_completeness_has_every_scored_protein_and_site(golden: Golden, tables: dict[str, pd.DataFrame]) -> None:
+    table = tables["completeness"]
+    assert set(table["method"]) == {"integrated_gradients"}
+    assert len(table) == 18 * 3 * len(MODULES) and not table.duplicated(["id", "layer", "module"]).any()
+    assert set(table["id"]) == set(Run.open(golden.run).manifest()["scoring_ids"])
+    np.testing.assert_allclose(table["gap"].abs(), (table["got"] - table["expected"]).abs(), rtol=1e-4, atol=1e-5)
+
+
+def test_selections_are_the_best_scored(tables: dict[str, pd.DataFrame]) -> None:
+    keys = ["layer", "module", "neuron"]
+    table, neurons = tables["selections"], tables["neurons"].set_index(keys)
+    assert set(table["fraction"]) == {0.02, 0.05, 0.1, 0.5} and set(table["draw"]) == {-1}  # 0.02: the report's
+    assert set(table["scope"]) == {"pooled", "per_site"} and set(table["method"]) == set(METHODS)
+    for (method, scope, fraction), rows in table.groupby(["method", "scope", "fraction"]):
+        chosen = pd.MultiIndex.from_frame(rows[keys])
+        values = neurons[method]
+        if scope == "pooled":
+            assert len(rows) == int(np.floor(fraction * NEURONS + 0.5))
+            assert values[chosen].min() >= values.drop(chosen).max()
+        else:
+            sizes = rows.groupby(["layer", "module"]).size()
+            assert len(sizes) == 18
+            assert all(n == max(1, int(np.floor(fraction * MODULES[m] + 0.5))) for (_, m), n in sizes.items())
+
+
+def test_agreement(tables: dict[str, pd.DataFrame]) -> None:
+    table, chosen = tables["agreement"], tables["selections"].query("scope == 'pooled'")
+    assert table[["method", "other", "fraction"]].to_numpy().tolist() == [[*METHODS, 0.05], [*METHODS, 0.1]]
+    rho = tables["neurons"][METHODS].corr("spearman").iloc[0, 1]
+    np.testing.assert_allclose(table["spearman"], rho)
+    for row in table.itertuples():
+        a, b = (
+            set(chosen[(chosen["method"] == m) & (chosen["fraction"] == row.fraction)][["layer", "module", "neuron"]]
+                .itertuples(index=False, name=None))
+            for m in METHODS
+        )  # fmt: skip
+        assert row.overlap == pytest.approx(len(a & b) / len(a))
+        assert row.overlap_expected == pytest.approx(len(b) / NEURONS)
+
+
+def test_curves_have_every_cell_and_draw(tables: dict[str, pd.DataFrame]) -> None:
+    curves = tables["curves"]
+    intact = curves[curves["ablation"] == "none"]
+    assert len(intact) == 1 and intact.index[0] == 0
+    assert intact[["method", "draw", "fraction", "n_neurons"]].to_numpy().tolist() == [["intact", -1, 1.0, NEURONS]]
+    rest = curves[1:]
+    assert not rest.duplicated(["method", "matched_to", "scope", "draw", "mode", "ablation", "fraction"]).any()
+    for (scope, mode, ablation), rows in rest.groupby(["scope", "mode", "ablation"]):
+        draws = 3 if (scope, mode, ablation) == ("pooled", "keep", "mean") else 2
+        assert set(rows.loc[rows["draw"] < 0, "method"]) == set(METHODS)
+        for control, targets in (("random", {""}), ("random_matched", set(METHODS)), ("random_active", set(METHODS))):
+            own = rows[rows["method"] == control]
+            assert set(own["matched_to"]) == targets
+            assert len(own) == draws * len(targets) * 2 and set(own["draw"]) == set(range(draws))
+    assert rest.groupby(["scope", "mode", "ablation"]).ngroups == 8
+    pooled = rest[rest["scope"] == "pooled"]
+    assert (pooled["n_neurons"] == np.floor(pooled["fraction"] * NEURONS + 0.5)).all()
+    per_site = {f: 3 * sum(int(np.floor(f * n + 0.5)) for n in MODULES.values()) for f in (0.1, 0.5)}
+    sited = rest[rest["scope"] == "per_site"]
+    assert (sited["n_neurons"] == sited["fraction"].map(per_site)).all()
+
+
+def test_curves_equal_scikit_learn(tables: dict[str, pd.DataFrame], test_proteins: pd.DataFrame) -> None:
+    curves, predictions = tables["curves"], tables["predictions"]
+    assert predictions["curve_point"].tolist() == np.repeat(np.arange(len(curves)), 12).tolist()
+    labels = np.array(["2", "3", "6"])
+    seen = set()
+    for point, rows in predictions.groupby("curve_point"):
+        assert set(rows["id"]) == set(test_proteins.index)
+        true, got = test_proteins.loc[rows["id"], "label"].to_numpy(), labels[rows["predicted"]]
+        log_p, row = rows["log_prob_true"].to_numpy(dtype=np.float64), curves.loc[point]
+        assert row["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(true, got))
+        assert row["balanced_accuracy"] == pytest.approx(sklearn.metrics.balanced_accuracy_score(true, got))
+        assert row["macro_f1"] == pytest.approx(
+            sklearn.metrics.f1_score(true, got, average="macro", labels=labels, zero_division=0)
+        )
+        assert row["log_loss"] == pytest.approx(-log_p.mean(), rel=1e-5)
+        assert row["true_class_probability"] == pytest.approx(np.exp(log_p).mean(), rel=1e-5)
+        seen.add(round(float(row["balanced_accuracy"]), 6))
+    assert len(seen) > 3  # a grid whose points are all alike would prove nothing
+
+
+def test_intact_curve_is_the_fine_tuned_model(golden: Golden, tables: dict[str, pd.DataFrame]) -> None:
+    run = open_run(golden.run)
+    proteins = run.proteins("test")
+    log_p = run.model.log_probabilities(proteins)
+    rows = tables["predictions"].query("curve_point == 0").set_index("id").loc[[p.id for p in proteins]]
+    assert rows["predicted"].tolist() == log_p.argmax(1).tolist()
+    true = log_p[np.arange(len(proteins)), run.model.targets(proteins)]
+    np.testing.assert_allclose(rows["log_prob_true"], true, atol=1e-4)
+    assert tables["curves"].loc[0, "balanced_accuracy"] == pytest.approx(
+        run.run.metrics()["splits"]["test"]["model"]["balanced_accuracy"]
+    )
+
+
+def test_no_evaluated_protein_was_trained_on_or_scored(golden: Golden, tables: dict[str, pd.DataFrame]) -> None:
+    split = tables["proteins"].set_index("id")["split"]
+    evaluated, scored = set(tables["predictions"]["id"]), set(Run.open(golden.run).manifest()["scoring_ids"])
+    assert set(split[list(evaluated)]) == {"test"} and set(split[list(scored)]) == {"train"}
+    assert not evaluated & scored and len(scored) == 18
+    run = open_run(golden.run)
+    assert {p.id for p in run.proteins("scoring")} == scored
+    assert set(run.scores("activation_std").proteins) == scored
+    kept = select_top(run.scores("activation_std"), 0.1)
+    with pytest.raises(SelectionError, match="18 of the proteins"):
+        evaluate(run.model, run.proteins("scoring"), kept)
+
+
+def test_comparison(tables: dict[str, pd.DataFrame]) -> None:
+    table, curves = tables["comparison"], tables["curves"]
+    keys = ["method", "against", "scope", "mode", "ablation", "metric"]
+    assert len(table) == 8 * 2 * 3 * 5 and not table.duplicated(keys).any()
+    primary = table[table["primary"]]
+    assert primary["method"].tolist() == METHODS and primary["q_value"].isna().all()
+    names = ["against", "scope", "mode", "ablation", "metric"]
+    assert primary[names].drop_duplicates().to_numpy().tolist() == [
+        ["random_matched", "pooled", "keep", "mean", "balanced_accuracy"]
+    ]
+    assert (primary["n_draws"] == 3).all() and (table[table["mode"] == "ablate"]["n_draws"] == 2).all()
+    secondary = table[~table["primary"]]
+    assert ((secondary["q_value"] >= secondary["p_value"] - 1e-12) & (secondary["q_value"] <= 1)).all()
+    assert table["p_value"].between(0, 1, inclusive="right").all() and set(table["p_kind"]) <= {"prediction_t"}
+    np.testing.assert_allclose(table["difference"], table["auc"] - table["auc_against"], atol=1e-12)
+    assert (table["ci_low"] <= table["ci_high"]).all() and (table["draws_beaten"] <= table["n_draws"]).all()
+    good = np.where((table["mode"] == "keep") == (table["metric"] != "log_loss"), 1, -1)
+    assert (table["better"] == good).all()
+    # The areas by hand: trapezoids over the grid and its intact end.
+    intact = curves.loc[0, "balanced_accuracy"]
+    for row in table[table["metric"] == "balanced_accuracy"].itertuples():
+        cell = curves[
+            (curves["scope"] == row.scope) & (curves["mode"] == row.mode) & (curves["ablation"] == row.ablation)
+        ]
+        ends = (
+            ([0.1, 0.5, 1.0], lambda v: [*v, intact]) if row.mode == "keep" else ([0, 0.1, 0.5], lambda v: [intact, *v])
+        )
+        own = cell[cell["method"] == row.method].sort_values("fraction")["balanced_accuracy"]
+        matched = "" if row.against == "random" else row.method
+        chance = cell[(cell["method"] == row.against) & (cell["matched_to"] == matched)].sort_values("fraction")
+        areas = [np.trapezoid(ends[1](values), ends[0]) for _, values in chance.groupby("draw")["balanced_accuracy"]]
+        width = ends[0][-1] - ends[0][0]
+        assert row.auc in (
+            pytest.approx(np.trapezoid(ends[1](own), ends[0])),
+            pytest.approx(np.trapezoid(ends[1](own), ends[0]) / width),
+        )
+        assert row.auc_against / row.auc == pytest.approx(np.mean(areas) / np.trapezoid(ends[1](own), ends[0]))
+
+
+@pytest.mark.parametrize("name", ["density", "density_null"])
+def test_density_sums_and_ratios(tables: dict[str, pd.DataFrame], name: str) -> None:
+    table = tables[name]
+    keys = ["method", "fraction"] if name == "density" else ["null", "method", "fraction"]
+    groups = table.groupby(keys)
+    assert groups.ngroups == 4 if name == "density" else groups.ngroups == 8
+    for key, rows in groups:
+        selected = int(np.floor(key[-1] * NEURONS + 0.5))
+        modules = rows[rows["layer"] < 0].set_index("module")
+        layers = rows[(rows["layer"] >= 0) & (rows["module"] == "all")]
+        sites = rows[(rows["layer"] >= 0) & (rows["module"] != "all")]
+        assert (len(modules), len(layers), len(sites)) == (6, 3, 18)
+        for part in (modules, layers, sites):
+            assert part["n_total"].sum() == NEURONS and part["n_selected"].sum() == selected
+        assert modules["n_total"].to_dict() == {m: 3 * n for m, n in MODULES.items()}
+        np.testing.assert_allclose(rows["density"], rows["n_selected"] / rows["n_total"])
+        np.testing.assert_allclose(rows["enrichment"], rows["density"] / (selected / NEURONS))
+        if name == "density":
+            assert rows["p_value"].between(0, 1).all() and (rows["q_value"] >= rows["p_value"] - 1e-12).all()
+            assert (rows["ci_low"] <= rows["ci_high"]).all() and (rows["ci_low"] >= 0).all()
+            chosen = tables["selections"].query("scope == 'pooled'")
+            chosen = chosen[(chosen["method"] == key[0]) & (chosen["fraction"] == key[1])]
+            assert chosen["module"].value_counts().reindex(modules.index, fill_value=0).to_dict() == (
+                modules["n_selected"].to_dict()
+            )
+
+
+def test_report_opens_offline(golden: Golden) -> None:
+    html = (golden.run / "report.html").read_text()
+    assert "golden" in html and "</html>" in html
+
+
+def test_open_run(golden: Golden) -> None:
+    run = open_run(golden.run)
+    assert repr(run) == f"OpenRun({str(golden.run)!r}, finished: {', '.join(STAGES)})"
+    assert len(run.proteins("train")) == 36 and len(run.proteins("scoring", per_class=2)) == 6
+    with pytest.raises(InputError, match="no part 'tset'; there are train, validation, test and scoring"):
+        run.proteins("tset")
+    with pytest.raises(SelectionError, match="no scores by 'gradient'; there are activation_std, integrated_gradients"):
+        run.scores("gradient")
+    assert run.model.ablation_means.shape == (3, NEURONS)
+
+
+# --- again, otherwise, and after a death ------------------------------------------------------------------------------
+
+
+def test_second_time_nothing_is_run_again(golden: Golden, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = golden.copy(tmp_path / "run")
+    before = contents(folder)
+    assert main(["run", str(golden.study), "--out", str(folder)]) == 0
+    lines = capfd.readouterr().err.splitlines()
+    assert lines == [f"{stage}: finished before, nothing changed, not run again" for stage in STAGES]
+    after = contents(folder)
+    for content in (before, after):  # the manifest names the latest command
+        manifest = json.loads(content["manifest.json"])
+        content["manifest.json"] = json.dumps(manifest | {"command": ""}).encode()
+    assert after == before
+
+
+def test_changed_setting_redoes_its_stage_and_later_ones(
+    golden: Golden, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = golden.copy(tmp_path / "run")
+    before, old = contents(folder), Run.open(folder).table("neurons")
+
+    # Only the evaluation changes. Ctrl-C in its midst, then the same command.
+    study = changed(golden.study, tmp_path / "study.toml", evaluate=CHEAP, density={"nulls": []})
+    command = ["run", str(study), "--out", str(folder)]
+
+    def interrupted(items, description, total):  # type: ignore[no-untyped-def]
+        for number, item in enumerate(items):
+            if description == "keep and ablate" and number == 5:
+                raise KeyboardInterrupt
+            yield item
+
+    with monkeypatch.context() as patch:
+        patch.setattr("plmscope.cli._track", lambda quiet: interrupted)
+        patch.setattr(plmscope.study, "SAVE_SECONDS", 0)
+        assert main(command) == 130
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[:2] == [f"{stage}: finished before, nothing changed, not run again" for stage in STAGES[:2]]
+    assert lines[2:] == ["plmscope: interrupted; the same command continues from here"]
+    assert main(command) == 0
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[2] == "evaluate: continuing after 5 of 13 selections"
+    assert [line.split(":")[0] for line in lines[3:]] == ["evaluate", "density", "report"]
+    assert all("done in" in line for line in lines[3:])
+
+    after, run = contents(folder), Run.open(folder)
+    same = ["proteins.parquet", "neurons.parquet", "metrics.json", "model/model.safetensors", "completeness.parquet"]
+    assert all(after[name] == before[name] for name in same)
+    assert "density_null.parquet" not in after  # no longer asked for
+    curves = run.table("curves")
+    assert len(curves) == 13 and set(curves["fraction"]) == {0.2, 1.0}
+    assert set(run.table("selections")["fraction"]) == {0.02, 0.05, 0.1, 0.2}  # of the new grid, though scored before
+    assert not (folder / "evaluate.parts").exists()
+
+    # A missing file of a finished stage brings that stage back, and no other.
+    (folder / "report.html").unlink()
+    assert main(command) == 0
+    assert [line for line in capfd.readouterr().err.splitlines() if "not run again" not in line] == [
+        "report: done in 1 s"
+    ] or (folder / "report.html").is_file()
+    assert Run.open(folder).table("curves").equals(curves)
+
+    # One method alone, nothing resampled: smaller tables, none left over from before.
+    study = changed(
+        study, tmp_path / "one.toml", score={"methods": ["activation"]}, density={"bootstraps": 0},
+        evaluate={"controls": ["random"]},
+    )  # fmt: skip
+    assert main(["run", str(study), "--out", str(folder), "--quiet"]) == 0
+    run = Run.open(folder)
+    assert list(run.table("neurons").columns) == ["layer", "module", "neuron", "activation"]
+    assert run.table("agreement").empty and not run.has("completeness")
+    assert run.table("density")[["ci_low", "ci_high"]].isna().all().all()
+    assert not run.table("comparison")["primary"].any()
+    assert_frame_equal(run.table("neurons")[["layer", "module", "neuron"]], old[["layer", "module", "neuron"]])
+
+
+DRIVER = """
+import glob, json, os, signal, sys
+import plmscope.conductance, plmscope.evaluation, plmscope.finetune, plmscope.report, plmscope.scoring, plmscope.splits
+import plmscope.study as study
+from plmscope.results import Run
+
+settings, folder, log, moments = sys.argv[1], sys.argv[2], open(sys.argv[3], "a", buffering=1), json.loads(sys.argv[4])
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def live(description, when):
+    def track(items, what, total):
+        log.write(f"{what}: {total}\\n")
+        for number, item in enumerate(items):
+            if (what, number) == (description, when):
+                die()
+            yield item
+        if (what, "end") == (description, when):
+            die()
+    def say(line):
+        log.write(line + "\\n")
+        if when == "said" and line.startswith(description):
+            die()
+    study.SAVE_SECONDS = 0
+    study.Stages(study.read_study(settings), Run.create(folder), track, say).execute()
+
+for description, when, damaged in moments:  # one import, one child a death
+    log.write(f"--- {description} {when}\\n")
+    child = os.fork()
+    if not child:
+        try:
+            live(description, when)
+        finally:
+            os._exit(1)
+    status = os.waitpid(child, 0)[1]
+    if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL:
+        sys.exit(f"not killed: {description} {when}, status {status}")
+    if damaged:
+        path = max(glob.glob(os.path.join(folder, damaged)), key=lambda name: (len(name), name))
+        os.truncate(path, os.path.getsize(path) // 2)
+"""
+
+
+def test_killed_study_continues_to_the_same_tables(golden: Golden, tmp_path: Path) -> None:
+    # From the run's own study.toml: it alone has to be enough to repeat everything.
+    settings, folder, log = golden.run / "study.toml", tmp_path / "again", tmp_path / "log"
+    moments = [
+        ("fine-tuning", 20, "model.checkpoints/checkpoint-*/optimizer.pt"),  # the newest checkpoint is half there
+        ("fine-tuning", 20, "model.checkpoints/checkpoint-*/trainer_state.json"),
+        ("fine-tuning", "end", None),
+        ("finetune: done", "said", None),
+        ("keep and ablate", 0, None),
+        ("keep and ablate", 40, "evaluate.parts/*-000000030.npz"),  # a part is half there, whole ones after it
+        ("keep and ablate", 20, None),
+        ("fine-tuning", "end", None),  # of the first null model, which stops early
+        ("fine-tuning", 3, None),  # of the second
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER, str(settings), str(folder), str(log), json.dumps(moments)],
+        capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert main(["run", str(settings), "--out", str(folder), "--quiet"]) == 0
+
+    lives = [life.splitlines() for life in log.read_text().split("--- ")[1:]]
+    steps = [int(line.split()[1]) for life in lives for line in life if line.startswith("fine-tuning: ")]
+    assert steps[1] < steps[0] and steps[2] < steps[0]  # from a whole checkpoint, not from the start
+    assert any(line.startswith("evaluate: continuing after 30 of ") for line in lives[6])
+    assert any(line.startswith("evaluate: continuing after 50 of ") for line in lives[7])
+
+    one, other = Run.open(golden.run), Run.open(folder)
+    for name in SCHEMA:
+        expected, got = one.table(name), other.table(name)
+        if name == "training":
+            expected, got = expected.drop(columns="seconds"), got.drop(columns="seconds")
+        assert_frame_equal(got, expected, check_exact=True, obj=name)
+    assert other.metrics() == one.metrics()
+    assert (folder / "study.toml").read_bytes() == (golden.run / "study.toml").read_bytes()
+    assert {p.name for p in folder.iterdir()} == {p.name for p in golden.run.iterdir()}  # no leftovers
+    assert {p.name for p in (folder / "nulls").rglob("*")} == {p.name for p in (golden.run / "nulls").rglob("*")}
+    for path in ("model", "nulls/label_shuffled/model", "nulls/random_weights/model"):
+        assert (folder / path / "model.safetensors").read_bytes() == (
+            golden.run / path / "model.safetensors"
+        ).read_bytes()
+
+
+def test_refused_input_leaves_an_old_run_as_it_was(golden: Golden, tmp_path: Path) -> None:
+    folder = golden.copy(tmp_path / "run")
+    before = contents(folder)
+    study = changed(golden.study, tmp_path / "s.toml", model={"checkpoint": str(tmp_path / "nowhere")})
+    assert main(["run", str(study), "--out", str(folder)]) == 2
+    assert contents(folder) == before
+
+
+def test_damaged_part_counts_as_none(tmp_path: Path) -> None:
+    path = tmp_path / "part.npz"
+    good = np.zeros((2, 5), dtype=np.int16), np.zeros((2, 5), dtype=np.float32)
+    np.savez(path, predicted=good[0], log_prob=good[1])
+    assert _read_part(path, 5) is not None and _read_part(path, 4) is None
+    whole = path.read_bytes()
+    for size in (0, 3, 100, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        assert _read_part(path, 5) is None
+    flipped = bytearray(whole)
+    flipped[200] ^= 255  # inside the first array: its checksum tells
+    path.write_bytes(flipped)
+    assert _read_part(path, 5) is None
+    np.savez(path, predicted=good[0], log_prob=good[1][:1])
+    assert _read_part(path, 5) is None
+    np.savez(path, predicted=good[0])
+    assert _read_part(path, 5) is None
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+def test_one_per_cluster() -> None:
+    proteins = [Protein(f"p{i}", "A", "x" if i < 6 else "y") for i in range(8)]
+    clusters = {p.id: "c0" if i < 3 else p.id for i, p in enumerate(proteins)}
+    chosen = one_per_cluster(proteins, clusters, 4, seed=0)
+    assert [p.label for p in chosen].count("x") == 4 and [p.label for p in chosen].count("y") == 2
+    assert len({clusters[p.id] for p in chosen}) == len(chosen)
+    assert chosen == one_per_cluster(proteins, clusters, 4, seed=0)
+    assert len(one_per_cluster(proteins, clusters, 9, seed=0, distinct=False)) == 8
+    assert chosen == sorted(chosen, key=proteins.index)
+
+
+CONTRACT = {
+    "": ["name", "seed", "device", "dtype"],
+    "data": ["path", "label", "min_length", "max_length", "too_long"],
+    "split": ["method", "identity", "coverage", "train", "validation", "test"],
+    "model": ["checkpoint", "revision"],
+    "finetune": ["epochs", "learning_rate", "token_budget", "class_weights"],
+    "score": ["methods", "target", "baseline", "proteins_per_class"],
+    "evaluate": ["fractions", "modes", "ablations", "scopes", "controls", "draws", "max_proteins"],
+    "density": ["fractions"],
+    "report": [],
+}
+
+
+def test_written_study_has_every_key_and_reads_back(tmp_path: Path) -> None:
+    assert main(["init", str(tmp_path / "new.toml")]) == 0
+    text = (tmp_path / "new.toml").read_text()
+    assert read_study(tmp_path / "new.toml") == Study()
+    content = tomllib.loads(text)
+    for section, keys in CONTRACT.items():
+        assert set(keys) <= set(content[section] if section else content)
+    assert all("  # " in line for line in text.splitlines() if "=" in line)  # every key says what it means
+
+
+def test_study_with_odd_texts_reads_back(tmp_path: Path) -> None:
+    study = Study.model_validate(
+        {
+            "data": {"path": 'a "b" \\ c\t\u00e9\U0001f9ec.fasta'},
+            "finetune": {"learning_rate": 1e-5},
+            "density": {"nulls": []},
+        }
+    )
+    (tmp_path / "s.toml").write_text(write_study(study), encoding="utf-8")
+    assert read_study(tmp_path / "s.toml") == study
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"evaluate": {"fractions": [0.5, 0.1]}}, "evaluate.fractions = [0.5, 0.1]: has to increase"),
+        ({"evaluate": {"fractions": [0.5, 1.0]}}, "evaluate.fractions: 1 is the intact model, which is in every curve"),
+        ({"density": {"fractions": [0.0]}}, "density.fractions = 0.0: must be above 0 and at most 1"),
+        ({"evaluate": {"fractions": []}}, "evaluate.fractions = []: Tuple should have at least 1 item"),
+        ({"evaluate": {"controls": []}}, "evaluate.controls = []: Tuple should have at least 1 item"),
+        ({"score": {"methods": []}}, "score.methods = []: Tuple should have at least 1 item"),
+        ({"score": {"methods": ["activation"] * 2}}, "a method is there twice; remove one"),
+        ({"finetune": {"learning_rate": float("inf")}}, "finetune.learning_rate = inf: Input should be a finite number"),
+        ({"name": "../x"}, "name = '../x': use letters, digits, '.', '_' and '-', a letter or digit first"),
+        ({"device": "tpu"}, "device = 'tpu': use cpu, cuda or cuda:1"),
+        ({"data": {"path": ""}}, "data.path = '': String should have at least 1 character"),
+    ],
+)  # fmt: skip
+def test_impossible_settings(content: dict[str, object], message: str) -> None:
+    with pytest.raises(StudyError) as caught:
+        parse_study(content, "my.toml")
+    assert str(caught.value).startswith("my.toml: ") and message in str(caught.value)
+
+
+def test_stage_says_what_comes_first(golden: Golden, tmp_path: Path) -> None:
+    folder = golden.copy(tmp_path / "run")
+    (folder / "neurons.parquet").unlink()
+    stages = plmscope.study.Stages(read_study(folder / "study.toml"), Run.open(folder))
+    with pytest.raises(RunError, match=r"the stage 'score' comes first; run 'plmscope run .*study.toml --out .*run'"):
+        stages.execute(["evaluate"])
