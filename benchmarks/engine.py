@@ -159,9 +159,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = esm_8m(Path(folder))
     n, lengths = args.points, [len(p) for p in proteins]
-    print(
-        f"{len(proteins)} proteins of {min(lengths)} to {max(lengths)} residues, {len(model.index):,} neurons, {n} points\n"
-    )
+    shape = f"{min(lengths)} to {max(lengths)} residues, {len(model.index):,} neurons, {n} points"
+    print(f"{len(proteins)} proteins of {shape}\n")
     print("| ours against | ours (CPU s) | peer (CPU s) | ratio | difference |\n| --- | --- | --- | --- | --- |")
     compare(
         "Captum LayerConductance, loop over sites, equal points",

@@ -458,7 +458,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=5)
     parser.add_argument("--width", type=int, default=192)
     parser.add_argument("--heads", type=int, default=6)
-    parser.add_argument("--residues", type=float, default=16e6, help="residues to see in all")
+    parser.add_argument("--residues", type=float, default=15e6, help="residues to see in all")
     parser.add_argument("--tokens", type=int, default=4096, help="tokens a batch")
     parser.add_argument("--crop", type=int, default=190)
     parser.add_argument("--long-crop", type=int, default=510, help="crop length in the last fifth")

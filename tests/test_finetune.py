@@ -28,7 +28,7 @@ from tests.conftest import LABELS, save_tiny_model
 
 T = TypeVar("T")
 FAVOURITES = {"1": "AGS", "2": "KRE", "3": "WFY"}
-TRAINING = Training(epochs=6, learning_rate=5e-3, token_budget=300, patience=6, seed=1)
+TRAINING = Training(epochs=4, learning_rate=2e-2, token_budget=300, patience=4, seed=1)
 
 
 def plain(n: int, seed: int) -> list[Protein]:
@@ -43,6 +43,7 @@ def plain(n: int, seed: int) -> list[Protein]:
 
 
 TRAIN, VALIDATION, TEST = plain(36, 0), plain(15, 1), plain(30, 2)
+AN_EPOCH = len(_TokenBatches([len(p) + 2 for p in TRAIN], TRAINING.token_budget, TRAINING.seed))
 
 
 @pytest.fixture(scope="module")
@@ -83,17 +84,35 @@ def same_weights(one: Classifier, other: Classifier) -> bool:
 def test_it_learns_what_differs_plainly(base: Path, undisturbed: tuple[Classifier, pd.DataFrame]) -> None:
     model, log = undisturbed
     assert list(log.columns) == ["epoch", "train_loss", "validation_loss", "validation_balanced_accuracy"]
-    assert log["epoch"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert log["epoch"].tolist() == [1, 2, 3, 4]
     assert log["train_loss"].iloc[-1] < 0.6 * log["train_loss"].iloc[0]
     true = model.targets(TEST)
-    assert quality(true, model.log_probabilities(TEST), LABELS)["balanced_accuracy"] > 0.8
+    assert quality(true, model.log_probabilities(TEST), LABELS)["balanced_accuracy"] > 0.6  # chance is 1/3
     assert quality(true, fresh(base).log_probabilities(TEST), LABELS)["balanced_accuracy"] < 0.5
 
 
-def test_the_best_epoch_is_kept_and_the_model_is_frozen(undisturbed: tuple[Classifier, pd.DataFrame]) -> None:
-    model, log = undisturbed
-    own = quality(model.targets(VALIDATION), model.log_probabilities(VALIDATION), LABELS)["balanced_accuracy"]
-    assert own == pytest.approx(log["validation_balanced_accuracy"].max())
+def test_the_weights_of_the_best_epoch_are_kept(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them: the validation is made to like the first epoch best."""
+    values, after_first = iter([0.9, 0.5, 0.4]), {}
+    monkeypatch.setattr("plmscope.finetune._validation_metrics", lambda _: {"balanced_accuracy": next(values)})
+    model = fresh(base)
+
+    def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
+        for number, item in enumerate(items, 1):
+            if number == total // 3:
+                after_first.update({name: p.detach().clone() for name, p in model.model.named_parameters()})
+            yield item
+
+    log = finetune(model, TRAIN, VALIDATION, tmp_path, replace(TRAINING, epochs=3), track)
+    assert log["validation_balanced_accuracy"].tolist() == [0.9, 0.5, 0.4]
+    assert [name for name, p in model.model.named_parameters() if not torch.equal(p, after_first[name])] == []
+    start = dict(fresh(base).model.named_parameters())
+    moved = {name for name, p in after_first.items() if not torch.equal(p, start[name])}
+    assert {"classifier.dense.weight", "esm.encoder.layer.0.LayerNorm.weight"} <= moved
+
+
+def test_the_model_is_left_frozen(undisturbed: tuple[Classifier, pd.DataFrame]) -> None:
+    model, _ = undisturbed
     assert not model.model.training and not any(p.requires_grad for p in model.model.parameters())
 
 
@@ -108,16 +127,15 @@ def test_the_same_seed_gives_the_same_weights(
     assert not same_weights(other, model)
 
 
-@pytest.mark.parametrize("steps", [0, 1, 3])
+@pytest.mark.parametrize("epochs", [1, 3])
 def test_a_stopped_training_continues_as_if_nothing_had_been(
-    base: Path, undisturbed: tuple[Classifier, pd.DataFrame], tmp_path: Path, steps: int
+    base: Path, undisturbed: tuple[Classifier, pd.DataFrame], tmp_path: Path, epochs: int
 ) -> None:
-    """Stopped at the first step after the first epoch, in the middle of the second, and in the fourth."""
-    an_epoch = len(_TokenBatches([len(p) + 2 for p in TRAIN], TRAINING.token_budget, 1))
-    stop = {0: an_epoch, 1: an_epoch + an_epoch // 2, 3: 3 * an_epoch + 1}[steps]
+    """Stopped in the second and in the fourth epoch; what they had done is done again from the checkpoint."""
+    stop = epochs * AN_EPOCH + 1
     with pytest.raises(KeyboardInterrupt):
         finetune(fresh(base), TRAIN, VALIDATION, tmp_path, TRAINING, interrupted_at(stop))
-    assert len(list(tmp_path.glob("checkpoint-*"))) == (2 if steps == 3 else 1)
+    assert len(list(tmp_path.glob("checkpoint-*"))) == (2 if epochs == 3 else 1)
     model = fresh(base)
     log = finetune(model, TRAIN, VALIDATION, tmp_path, TRAINING)
     pd.testing.assert_frame_equal(log, undisturbed[1], check_exact=True)
@@ -127,10 +145,9 @@ def test_a_stopped_training_continues_as_if_nothing_had_been(
 def test_a_checkpoint_that_was_cut_short_is_not_used(
     base: Path, undisturbed: tuple[Classifier, pd.DataFrame], tmp_path: Path
 ) -> None:
-    an_epoch = len(_TokenBatches([len(p) + 2 for p in TRAIN], TRAINING.token_budget, 1))
     with pytest.raises(KeyboardInterrupt):
-        finetune(fresh(base), TRAIN, VALIDATION, tmp_path, TRAINING, interrupted_at(2 * an_epoch))
-    state = tmp_path / f"checkpoint-{2 * an_epoch}" / "trainer_state.json"
+        finetune(fresh(base), TRAIN, VALIDATION, tmp_path, TRAINING, interrupted_at(2 * AN_EPOCH))
+    state = tmp_path / f"checkpoint-{2 * AN_EPOCH}" / "trainer_state.json"
     state.write_text(state.read_text()[:-20])
     model = fresh(base)
     log = finetune(model, TRAIN, VALIDATION, tmp_path, TRAINING)
@@ -143,9 +160,8 @@ def test_a_continued_training_remembers_the_epochs_without_progress(base: Path, 
     still = replace(TRAINING, learning_rate=1e-12, patience=2)
     log = finetune(fresh(base), TRAIN, VALIDATION, tmp_path / "whole", still)
     assert log["epoch"].tolist() == [1, 2, 3]
-    an_epoch = len(_TokenBatches([len(p) + 2 for p in TRAIN], TRAINING.token_budget, 1))
     with pytest.raises(KeyboardInterrupt):
-        finetune(fresh(base), TRAIN, VALIDATION, tmp_path / "parts", still, interrupted_at(2 * an_epoch))
+        finetune(fresh(base), TRAIN, VALIDATION, tmp_path / "parts", still, interrupted_at(2 * AN_EPOCH))
     assert finetune(fresh(base), TRAIN, VALIDATION, tmp_path / "parts", still).equals(log)
 
 
@@ -159,19 +175,19 @@ def test_progress_sees_every_step_once(base: Path, tmp_path: Path) -> None:
             yield item
 
     finetune(fresh(base), TRAIN, VALIDATION, tmp_path, replace(TRAINING, epochs=1), track)
-    assert seen == [len(seen)] * len(_TokenBatches([len(p) + 2 for p in TRAIN], TRAINING.token_budget, 1))
+    assert seen == [AN_EPOCH] * AN_EPOCH
 
 
 def test_class_weights_make_rare_classes_count(base: Path, tmp_path: Path) -> None:
-    """Next to no training: the loss is that of the fresh head, weighted by n / (C n_c) or not."""
+    """Next to no training: the loss is that of the model as it was, weighted by n / (C n_c) or not."""
     rare = [p for p in TRAIN if p.label == "1"][:2] + [p for p in TRAIN if p.label != "1"]
     one = replace(TRAINING, epochs=1, learning_rate=1e-12, token_budget=100_000)
-    log_p = fresh(base).log_probabilities(rare)
-    true = fresh(base).targets(rare)
+    log_p = load_model(base).log_probabilities(rare)
+    true = load_model(base).targets(rare)
     per_protein = -log_p[np.arange(len(rare)), true]
     weights = (len(rare) / (3 * np.bincount(true)))[true]
     for on, want in ((True, np.average(per_protein, weights=weights)), (False, per_protein.mean())):
-        log = finetune(fresh(base), rare, VALIDATION, tmp_path / str(on), replace(one, class_weights=on))
+        log = finetune(load_model(base), rare, VALIDATION, tmp_path / str(on), replace(one, class_weights=on))
         assert log["train_loss"].tolist() == pytest.approx([want], abs=2e-3)
     assert abs(np.average(per_protein, weights=weights) - per_protein.mean()) > 0.01
 
@@ -185,7 +201,7 @@ def test_a_loss_that_is_no_number_is_an_error(base: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("budget", [1, 200, 1000, 100_000])
-def test_batches_keep_the_budget_and_cover_every_protein_once_an_epoch(budget: int) -> None:
+def test_batches_keep_the_budget_and_cover_every_protein_once_AN_EPOCH(budget: int) -> None:
     lengths = np.random.default_rng(0).integers(30, 300, 211)
     batches = _TokenBatches(lengths.tolist(), budget, 4)
     epochs = []
@@ -232,7 +248,12 @@ def test_quality_is_that_of_scikit_learn() -> None:
     for label in labels:
         theirs = report[label]
         assert found["per_class"][label] == pytest.approx(
-            {"n": theirs["support"], "precision": theirs["precision"], "recall": theirs["recall"], "f1": theirs["f1-score"]}
+            {
+                "n": theirs["support"],
+                "precision": theirs["precision"],
+                "recall": theirs["recall"],
+                "f1": theirs["f1-score"],
+            }
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -118,7 +119,7 @@ def test_draws_copy_the_counts_and_are_nested(scores: NeuronScores, control: str
             np.bincount(groups[one.mask], minlength=400).tolist()
             == np.bincount(groups[top.mask], minlength=400).tolist()
         )
-    for smaller, larger in zip(drawn, drawn[1:], strict=False):
+    for smaller, larger in pairwise(drawn):
         assert not (smaller.mask & ~larger.mask).any()
     if control != "random_active":  # there the best are the whole of the top decile
         assert (drawn[0].mask != tops[0].mask).any()
@@ -178,7 +179,7 @@ def test_a_bad_file_is_named_with_its_row(tmp_path: Path, text: str, error: str)
 
 
 def test_an_absent_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SelectionError, match="absent.tsv: cannot be read"):
+    with pytest.raises(SelectionError, match=r"absent\.tsv: cannot be read"):
         Selection.from_tsv(tmp_path / "absent.tsv", INDEX)
 
 

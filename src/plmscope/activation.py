@@ -1,7 +1,7 @@
 """Score neurons by their activation, and find the constants that an ablated neuron is held at.
 
-With ``m_p`` and ``|m|_p`` the means over the residues of protein ``p`` of ``a`` and ``|a|``, and ``v_p`` the variance of
-``a`` over them::
+With ``m_p`` and ``|m|_p`` the means over the residues of protein ``p`` of ``a`` and ``|a|``, and ``v_p`` the variance
+of ``a`` over them::
 
     activation          = mean_p |m|_p
     activation_std      = sqrt( mean_p v_p + mean_p m_p^2 - (mean_p m_p)^2 )

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from plmscope.study import Study
 
 T = TypeVar("T")
+INTERRUPTED = 130
 console = Console(stderr=True, highlight=False, markup=False, emoji=False)
 app = typer.Typer(
     name="plmscope",
@@ -235,7 +236,7 @@ def _lines(items: Iterable[T], description: str, total: int) -> Iterator[T]:
 
 def _summary(folder: Run) -> None:
     """The closing table: what the run found so far, and where the report is."""
-    out = Console(highlight=False)
+    out = Console(highlight=False, markup=False, emoji=False)
     table = Table(title=None, show_edge=False, pad_edge=False)
     for name in ("question", "answer"):
         table.add_column(name)
@@ -258,21 +259,20 @@ def _summary(folder: Run) -> None:
             table.add_row(
                 f"keys among the top {row.fraction:.0%} by {row.method}", f"{row.enrichment:.2f} x their share"
             )
+    out.print(table)
     if (folder.path / "report.html").is_file():
-        table.add_row("report", str(folder.path / "report.html"))
-    out.print(table, soft_wrap=True)
+        out.print(f"report: {folder.path / 'report.html'}", soft_wrap=True)  # a table would cut a long path
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0, 2 for an error a user can mend, 130 if interrupted."""
     warnings.filterwarnings("ignore")
     try:
-        app(arguments, standalone_mode=False)
+        status = app(arguments, standalone_mode=False) or 0  # typer returns 130 for Ctrl-C, or raises
     except typer.Exit as stop:
-        return int(stop.exit_code)
+        status = stop.exit_code
     except (typer.Abort, KeyboardInterrupt):
-        _tell("plmscope: interrupted; the same command continues from here")
-        return 130
+        status = INTERRUPTED
     except PlmscopeError as error:
         return _complain(str(error))
     except OSError as error:
@@ -281,9 +281,12 @@ def main(arguments: list[str] | None = None) -> int:
         return _complain(f"{error.filename or 'disk'}: {error.strerror}; free space or use --out")
     except Exception as error:
         if type(error).__module__.split(".")[0] in ("click", "typer") and hasattr(error, "format_message"):
-            return _complain(f"{error.format_message().rstrip('.')}; see plmscope --help")
+            text = error.format_message().rstrip(". ")
+            return _complain(text + (" See" if text.endswith("?") else "; see") + " plmscope --help")
         raise
-    return 0
+    if status == INTERRUPTED:
+        _tell("plmscope: interrupted; the same command continues from here")
+    return int(status)
 
 
 def _complain(text: str) -> int:

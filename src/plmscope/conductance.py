@@ -109,8 +109,8 @@ def conductance(
     scores = class_weighted("conductance", index, rows, classes, classifier.labels, [p.id for p in proteins], settings)
     if rule == "trapezoid":
         coarse = class_weighted("half", index, halves, classes, classifier.labels, [], {}).values
-        error = float(np.linalg.norm(scores.values - coarse) / 3 / max(np.linalg.norm(scores.values), 1e-30))
-        settings["error"] = error
+        size = float(np.linalg.norm(scores.values))
+        settings["error"] = float(np.linalg.norm(scores.values - coarse)) / 3 / max(size, 1e-30)
     frame = pd.DataFrame(gaps, columns=["id", "layer", "module", "expected", "got", "gap"])
     return (replace(scores, completeness=frame, settings=settings),)
 
@@ -154,7 +154,7 @@ def _along(
         n = len(steps)
         states = activations_and_gradients(network, hidden, context.repeat(n), classes.repeat(n), TARGETS[target])
         for site, pair in states.items():
-            a, g = (x.unflatten(0, (n, -1)) for x in pair)  # (n, B, T, N)
+            a, g = (x.reshape(n, -1, *x.shape[1:]) for x in pair)  # (n, B, T, N)
             if site in carried:
                 a, g = (torch.cat((old, new)) for old, new in zip(carried[site], (a, g), strict=True))
             for total, stride in ((fine, 1), (coarse, 2)):

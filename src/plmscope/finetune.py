@@ -125,6 +125,21 @@ class _Trainer(Trainer):
         loss = torch.nn.functional.cross_entropy(outputs.logits.float(), labels, weight=weights)
         return (loss, outputs) if return_outputs else loss
 
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        # The stock method writes the names of ESM's first release (LayerNorm.gamma), which the trainer does not know
+        # when it reads a checkpoint back: every LayerNorm would silently stay as it is.
+        model: Any = self.model
+        model.save_pretrained(output_dir, state_dict=state_dict, save_original_format=False)
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        # The stock method warns, and goes on with weights that are not those of the checkpoint.
+        wrong = [*load_result.missing_keys, *load_result.unexpected_keys]
+        if wrong:
+            raise ModelError(
+                f"{self.args.output_dir}: a checkpoint has other weights than the model, first {wrong[0]!r}; "
+                "delete the folder and train again"
+            )
+
 
 class _Watch(TrainerCallback):
     """Tells the sampler its epoch and the outside world every step."""
@@ -192,6 +207,7 @@ def finetune(
         eval_strategy="epoch",
         save_strategy="epoch",
         logging_strategy="epoch",
+        logging_nan_inf_filter=False,  # a loss that is no number must be seen
         save_total_limit=2,
         load_best_model_at_end=True,
         metric_for_best_model="balanced_accuracy",

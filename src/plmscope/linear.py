@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -118,7 +119,8 @@ def corrupted(sequence: str, corruption: str, seed: Sequence[int]) -> str:
 @cache
 def _substitutes(letter: str) -> str:
     """Other amino acids with a positive BLOSUM62 score; the letter itself where there are none."""
-    matrix = substitution_matrices.load("BLOSUM62")
+    matrices: Any = substitution_matrices
+    matrix = matrices.load("BLOSUM62")
     if letter not in AMINO_ACIDS:
         return letter
     return "".join(other for other in AMINO_ACIDS if other != letter and matrix[letter, other] > 0) or letter
@@ -173,7 +175,7 @@ def _rows(
 def _activations(network: Network, batch: Batch) -> dict[Site, torch.Tensor]:
     """Every site's activation ``(B, T, N)``."""
     hidden, context = network.embed(batch)
-    found = {}
+    found: dict[Site, torch.Tensor] = {}
     for number in range(len(network.layers)):
         state = network.state(number, hidden, context)
         found |= {Site(number, module): state.activations[module] for module in MODULES}

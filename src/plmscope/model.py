@@ -236,7 +236,10 @@ def load_model(
         config = AutoConfig.from_pretrained(source, **settings)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{name}: {_first_line(error)}") from None
-    architecture = architecture_of(str(config.model_type))
+    try:
+        architecture = architecture_of(str(config.model_type))
+    except ModelError as error:
+        raise ModelError(f"{name}: {error}") from None
     if labels is not None:
         config.num_labels = len(labels)
         config.id2label = dict(enumerate(labels))
@@ -302,6 +305,10 @@ def _check_folder(folder: Path, name: str) -> None:
         json.loads((folder / "config.json").read_text())
     except ValueError as error:
         raise ModelError(f"{name}: config.json is not JSON ({error}); download the model again") from None
+    if not any((folder / vocabulary).is_file() for vocabulary in ("vocab.txt", "tokenizer.json")):
+        raise ModelError(
+            f"{name}: has neither vocab.txt nor tokenizer.json; the folder is incomplete, download it again"
+        )
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         if list(folder.glob("*.bin")) or list(folder.glob("*.pt")):

@@ -245,7 +245,9 @@ def read_proteins(
     result = ProteinSet(tuple(proteins), tuple(excluded), source, sha256)
     if not proteins:
         left_out = "; ".join(f"{number:,} x {reason}" for reason, number in result.reasons.items())
-        raise InputError(f"{source}: no protein is left of {len(places):,} ({left_out}); change these settings")
+        raise InputError(
+            f"{source}: no protein is left of {len(places):,} ({left_out}); change these settings or the file"
+        )
     if all(_NUCLEOTIDES.fullmatch(protein.sequence) for protein in proteins):
         raise InputError(f"{source}: all {len(proteins):,} sequences look like DNA or RNA; give their translation")
     return result

@@ -275,7 +275,7 @@ def _fill(clusters: Sequence[str], size: Mapping[str, int], room: int, at_most: 
 
 def _too_few(label: str, clusters: int, candidates: int, method: str) -> str:
     """The error text for a class that cannot be in all three sets."""
-    things = "clusters" if method == "cluster" else "proteins"
+    things = ("cluster" if method == "cluster" else "protein") + ("s" if clusters != 1 else "")
     open_to_test = f" ({candidates} of them held out)" if candidates < clusters else ""
     way_out = ', or use method = "random"' if method == "cluster" else ""
     return (

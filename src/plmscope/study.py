@@ -32,7 +32,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from plmscope.errors import InputError, PlmscopeError, RunError, SelectionError, StudyError
 from plmscope.progress import Track, silent
-from plmscope.results import SCHEMA_VERSION, STAGES, Run, write_atomic
+from plmscope.results import SCHEMA, SCHEMA_VERSION, STAGES, Run, write_atomic
 from plmscope.scores import NeuronScores, class_table, from_table, score_table
 from plmscope.selection import SCOPES, agreement, check_fraction, density, select_top
 from plmscope.sequences import Protein, ProteinSet, read_proteins
@@ -129,6 +129,7 @@ class ScoreSection(Section):
 class EvaluateSection(Section):
     """The grid of selections."""
 
+    methods: tuple[str, ...] = Field((), description="which of score.methods are judged; empty: all of them")
     fractions: tuple[float, ...] = Field(
         (0.01, 0.02, 0.05, 0.1, 0.2, 0.5), min_length=1, description="shares kept or ablated, increasing, below 1"
     )
@@ -189,6 +190,10 @@ class Study(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> Study:
+        if self.data.min_length > self.data.max_length:
+            raise ValueError(
+                f"data.min_length = {self.data.min_length} is above data.max_length = {self.data.max_length}"
+            )
         for key, fractions in (
             ("evaluate.fractions", self.evaluate.fractions),
             ("density.fractions", self.density.fractions),
@@ -201,6 +206,9 @@ class Study(Section):
             raise ValueError("evaluate.fractions: 1 is the intact model, which is in every curve; leave it out")
         if len(set(self.score.methods)) < len(self.score.methods):
             raise ValueError(f"score.methods = {list(self.score.methods)!r}: a method is there twice; remove one")
+        unscored = [method for method in self.evaluate.methods if method not in self.score.methods]
+        if unscored:
+            raise ValueError(f"evaluate.methods has {unscored[0]!r}, which is not among score.methods; add it there")
         if "random_active" in self.evaluate.controls and "activation_std" not in self.score.methods:
             raise ValueError("evaluate.controls has random_active, which needs activation_std among score.methods")
         return self
@@ -210,12 +218,17 @@ def demo_study() -> Study:
     """The study of ``plmscope demo``: the embedded model and enzymes, a grid that two CPU cores finish in minutes."""
     return Study(
         name="demo",
-        data=DataSection(max_length=512, too_long="skip"),
+        data=DataSection(max_length=400, too_long="skip"),
         split=SplitSection(identity=0.5, held_out="held_out"),
-        finetune=FinetuneSection(epochs=4, patience=2),
+        finetune=FinetuneSection(epochs=5, patience=2, learning_rate=5e-4),
         score=ScoreSection(proteins_per_class=8, points=8),
         evaluate=EvaluateSection(
-            fractions=(0.05, 0.1, 0.2, 0.5), scopes=("pooled",), draws=20, draws_elsewhere=3, max_proteins=120
+            methods=("activation", "activation_contrast", "integrated_gradients"),
+            fractions=(0.05, 0.1, 0.2, 0.5),
+            scopes=("pooled",),
+            draws=20,
+            draws_elsewhere=2,
+            max_proteins=108,
         ),
         density=DensitySection(bootstraps=200),
     )
@@ -252,7 +265,9 @@ def parse_study(content: dict[str, Any], source: str) -> Study:
         message = first["msg"].removeprefix("Value error, ")
         if first["type"] == "string_pattern_mismatch":
             message = _PATTERNS[key]
-        given = "" if first["type"] == "value_error" else f" {key} = {first['input']!r}:"
+        given = f" {key} = {first['input']!r}:"
+        if first["type"] == "value_error":
+            given = f" {key}:" if key else ""
         raise StudyError(f"{source}:{given} {message}") from None
 
 
@@ -452,10 +467,13 @@ class Stages:
         study, found = self.study, self._data
         self.say(repr(found))
         s = study.split
-        split = split_proteins(
-            found.proteins, method=s.method, identity=s.identity, coverage=s.coverage, validation=s.validation,
-            test=s.test, seed=study.seed, held_out=s.held_out, column=s.column,
-        )  # fmt: skip
+        try:
+            split = split_proteins(
+                found.proteins, method=s.method, identity=s.identity, coverage=s.coverage, validation=s.validation,
+                test=s.test, seed=study.seed, held_out=s.held_out, column=s.column,
+            )  # fmt: skip
+        except InputError as error:
+            raise InputError(f"{found.source}: {error}") from None
         self.say(repr(split))
         base = load_model(
             study.model.checkpoint, labels=found.labels, device=study.device, revision=study.model.revision or None,
@@ -623,8 +641,9 @@ class Stages:
         if e.max_proteins:
             per_class = -(-e.max_proteins // len(model.labels))
             test = one_per_cluster(test, opened.clusters, per_class, self.study.seed)
-        scores = {method: opened.scores(method) for method in self.study.score.methods}
-        activity = scores["activation_std"].values if "activation_std" in scores else None
+        scores = {method: opened.scores(method) for method in e.methods or self.study.score.methods}
+        scored = "activation_std" in self.study.score.methods
+        activity = opened.scores("activation_std").values if scored else None
         grid = Grid(scores, tuple(e.fractions), self.study.seed, activity)
         points = grid.points(e.modes, e.ablations, e.scopes, e.controls, e.draws, e.draws_elsewhere)
         constants = {"zero": np.zeros((3, len(model.index))), "mean": np.asarray(model.ablation_means)}
@@ -697,7 +716,7 @@ class Stages:
         self._write_selections([opened.scores(method) for method in self.study.score.methods])
         self.run.write_table("density", pd.concat(rows, ignore_index=True))
         if nulls:
-            self.run.write_table("density_null", pd.concat(nulls, ignore_index=True))
+            self.run.write_table("density_null", pd.concat(nulls, ignore_index=True)[list(SCHEMA["density_null"])])
         else:
             self.run.clear("density_null.parquet")
 

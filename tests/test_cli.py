@@ -1,0 +1,663 @@
+"""The command line as a user meets it: every foreseeable mistake is one line that says what is wrong and what to do."""
+
+import errno
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+from safetensors.torch import load_file, save_file
+
+from plmscope import __version__
+from plmscope.cli import app, main
+from plmscope.results import STAGES, Run
+from tests.conftest import Golden, save_tiny_model
+
+STUDY = """\
+name = "bad"
+[data]
+path = "{data}"
+[split]
+method = "random"
+[model]
+checkpoint = "{model}"
+"""
+
+LEFT = "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQ"
+
+
+def table(n: int = 30, classes: str = "123") -> str:
+    """Proteins as a user's table: id, ec, sequence."""
+    rows = [f"p{i}\t{classes[i % len(classes)]}.1.1.1\t{LEFT}{'ACDEFGHIKL'[i % 10] * (i // 10 + 1)}" for i in range(n)]
+    return "\n".join(["id\tec\tsequence", *rows]) + "\n"
+
+
+@dataclass
+class Bench:
+    """A folder with a sound study; a case spoils one thing in it."""
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        self.data, self.model, self.study = self.folder / "data.tsv", self.folder / "model", self.folder / "study.toml"
+        self.out = self.folder / "runs" / "bad"
+        self.data.write_text(table())
+        self.write_study()
+
+    def write_study(self, **sections: str) -> None:
+        text = STUDY.format(data=self.data, model=self.model)
+        for name, line in sections.items():
+            header = f"[{name}]\n"
+            text = text.replace(header, header + line + "\n") if header in text else f"{text}{header}{line}\n"
+        self.study.write_text(text)
+
+    def run_folder(self) -> Path:
+        """A run folder in which nothing has run."""
+        Run.create(self.out)
+        shutil.copy(self.study, self.out / "study.toml")
+        return self.out
+
+
+@dataclass(frozen=True)
+class Case:
+    """A mistake and the line that answers it; the documentation of errors can be written from these.
+
+    Attributes:
+        what: The mistake in words.
+        spoil: Makes it.
+        message: The whole line after ``plmscope: error: ``; ``{data}``, ``{model}``, ``{study}`` and ``{out}`` stand
+            for paths, ``...`` for a library's words.
+        command: The command; ``run`` of the study if empty.
+    """
+
+    what: str
+    spoil: Callable[[Bench], object]
+    message: str
+    command: tuple[str, ...] = ()
+
+
+def nothing(bench: Bench) -> None:
+    """Spoil nothing: the command itself is wrong."""
+
+
+def row(text: str) -> Callable[[Bench], object]:
+    """Append a row to the table."""
+    return lambda bench: bench.data.write_text(table() + text + "\n")
+
+
+def content(text: str) -> Callable[[Bench], object]:
+    """Replace the sequence file."""
+    return lambda bench: bench.data.write_text(text)
+
+
+def setting(**sections: str) -> Callable[[Bench], object]:
+    """Put lines into sections of the study file."""
+    return lambda bench: bench.write_study(**sections)
+
+
+def study(text: str) -> Callable[[Bench], object]:
+    """Replace the study file."""
+    return lambda bench: bench.study.write_text(text)
+
+
+def spoil_weight(folder: Path) -> None:
+    """Write NaN into one weight."""
+    weights = load_file(folder / "model.safetensors")
+    name = max(weights, key=lambda key: weights[key].numel())
+    weights[name][0] = float("nan")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def reshape(folder: Path) -> None:
+    """Make config.json tell of wider layers than there are weights for."""
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": 96}))
+
+
+def forget(folder: Path, letter: str) -> None:
+    """Take a letter out of the vocabulary."""
+    path = folder / "vocab.txt"
+    path.write_text(path.read_text().replace(f"\n{letter}\n", "\n<null_2>\n"))
+
+
+CASES = [
+    # --- sequences
+    Case(
+        "the sequence file is missing",
+        lambda b: b.data.unlink(),
+        "'{data}': cannot be read (No such file or directory); check the path",
+    ),
+    Case(
+        "the sequence file is a folder",
+        lambda b: (b.data.unlink(), b.data.mkdir()),
+        "{data}: is a folder; name one FASTA or table file",
+    ),
+    Case("the sequence file is empty", content(""), "{data}: is empty; give a FASTA or table file"),
+    Case(
+        "the sequence file is neither FASTA nor a table",
+        content("hello\nworld\n"),
+        "{data}: is not FASTA (no '>' at its start), and as a table it lacks the column 'id' and "
+        "'sequence'; its header is 'hello'",
+    ),
+    Case(
+        "the sequence file is a program's",
+        lambda b: b.data.write_bytes(bytes(range(64))),
+        "{data}: is binary, but neither gzip nor Parquet; save it as FASTA, TSV, CSV or Parquet",
+    ),
+    Case(
+        "the gzip file is cut short",
+        lambda b: b.data.write_bytes(b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03K"),
+        "{data}: the gzip file is cut short; copy or download it again",
+    ),
+    Case(
+        "an id is there twice",
+        row(f"p3\t1.1.1.1\t{LEFT}"),
+        "{data}: the id 'p3' is there twice, line 5 and line 32; rename or remove one",
+    ),
+    Case(
+        "a sequence is empty",
+        row("q\t1.1.1.1\t"),
+        "{data}: line 32: protein 'q' has an empty sequence; add it or remove the entry",
+    ),
+    Case(
+        "a sequence has a letter that is no amino acid",
+        row(f"q\t1.1.1.1\t{LEFT}-J"),
+        "{data}: line 32: protein 'q' has '-' at residue 34; only the 20 amino acids and X, U, B, Z, O are allowed",
+    ),
+    Case(
+        "the sequences are DNA",
+        content("id\tec\tsequence\n" + "".join(f"p{i}\t{i % 3 + 1}\t{'ACGT' * 9}\n" for i in range(9))),
+        "{data}: all 9 sequences look like DNA or RNA; give their translation",
+    ),
+    Case("a row has too few columns", row("q\t1.1.1.1"), "{data}: line 32 has 2 fields, the header 3; correct it"),
+    Case(
+        "the label names no column",
+        setting(data='label = "family"'),
+        "{data}: label 'family' needs the column 'family'; the file has 'ec'; name one of these",
+    ),
+    Case(
+        "no protein has a label",
+        content("id\tec\tsequence\n" + "".join(f"p{i}\t\t{LEFT}\n" for i in range(9))),
+        "{data}: no protein is left of 9 (9 x no value in column 'ec'); change these settings or the file",
+    ),
+    Case(
+        "a label is not an EC number",
+        row(f"q\tkinase\t{LEFT}"),
+        "{data}: line 32: protein 'q': 'kinase' is not an EC number; write it as 1.1.1.1 or 1.1.-.-, "
+        "several joined by ';'",
+    ),
+    Case(
+        "there is one class only",
+        content(table(classes="1")),
+        "{data}: all 30 proteins are of class '1'; at least two classes are needed",
+    ),
+    Case(
+        "a class is too small to split",
+        row(f"q\t4.1.1.1\t{LEFT}"),
+        "{data}: class '4' has only 1 protein, too few to be in train, validation and test; merge it "
+        "with another or leave it out",
+    ),
+    Case(
+        "a protein is too long",
+        setting(data="max_length = 34"),
+        "{data}: line 12: protein 'p10' has 35 residues, more than max_length = 34 (20 in all do); "
+        'leave them out with too_long = "skip", or raise max_length',
+    ),
+    Case(
+        "all proteins are too short",
+        setting(data="min_length = 900"),
+        "{data}: no protein is left of 30 (30 x shorter than 900 residues); change these settings or the file",
+    ),
+    Case(
+        "the split column is missing",
+        lambda b: b.study.write_text(b.study.read_text().replace('"random"', '"column"')),
+        "{data}: protein 'p0' has no column 'split'; its columns are 'ec'",
+    ),
+    # --- the study file
+    Case(
+        "the study file is missing",
+        lambda b: b.study.unlink(),
+        "{study}: cannot be read (No such file or directory); 'plmscope init' writes a study file",
+    ),
+    Case(
+        "the study file is not TOML",
+        study("name = demo\n"),
+        "{study}: cannot be read (...); 'plmscope init' writes a study file",
+    ),
+    Case(
+        "a key is misspelt",
+        setting(evaluate="draw = 10"),
+        "{study}: unknown key 'evaluate.draw'; did you mean 'evaluate.draws'?",
+    ),
+    Case(
+        "a section is misspelt",
+        setting(finetuning="epochs = 3"),
+        "{study}: unknown key 'finetuning'; did you mean 'finetune'?",
+    ),
+    Case(
+        "a value has the wrong type",
+        setting(finetune='epochs = "many"'),
+        "{study}: finetune.epochs = 'many': Input should be a valid integer...",
+    ),
+    Case(
+        "a value is out of range",
+        setting(finetune="learning_rate = -1"),
+        "{study}: finetune.learning_rate = -1: Input should be greater than 0",
+    ),
+    Case(
+        "a choice does not exist",
+        setting(score='target = "odds"'),
+        "{study}: score.target = 'odds': Input should be 'log_odds', 'logit' or 'log_probability'",
+    ),
+    Case("a section is a number", study("split = 3\n"), "{study}: split = 3: Input should be a valid dictionary..."),
+    Case(
+        "the shares of the split are not 1",
+        setting(split="train = 0.9"),
+        "{study}: split: train + validation + test = 1.2, must be 1",
+    ),
+    Case(
+        "a fraction is above 1",
+        setting(evaluate="fractions = [0.1, 1.5]"),
+        "{study}: evaluate.fractions = 1.5: must be above 0 and at most 1",
+    ),
+    Case(
+        "fractions do not increase",
+        setting(density="fractions = [0.1, 0.05]"),
+        "{study}: density.fractions = [0.1, 0.05]: has to increase",
+    ),
+    Case(
+        "a scoring method does not exist",
+        setting(score='methods = ["activation_std", "magic"]'),
+        "score.methods: method 'magic' is not known; choose from activation, activation_std, ...",
+    ),
+    Case(
+        "random_active without activation_std",
+        setting(score='methods = ["activation"]'),
+        "{study}: evaluate.controls has random_active, which needs activation_std among score.methods",
+    ),
+    Case(
+        "min_length above max_length",
+        setting(data="min_length = 2000"),
+        "{study}: data.min_length = 2000 is above data.max_length = 1022",
+    ),
+    # --- the model
+    Case(
+        "the model folder is missing",
+        lambda b: shutil.rmtree(b.model),
+        "{model}: no such model folder; name a folder with config.json and model.safetensors, or a hub id",
+    ),
+    Case(
+        "the model folder has no config.json",
+        lambda b: (b.model / "config.json").unlink(),
+        "{model}: has no config.json; name a Hugging Face model folder",
+    ),
+    Case(
+        "config.json is damaged",
+        lambda b: (b.model / "config.json").write_text("{"),
+        "{model}: config.json is not JSON (...); download the model again",
+    ),
+    Case(
+        "the architecture is not supported",
+        lambda b: (b.model / "config.json").write_text('{"model_type": "gpt2"}'),
+        "{model}: model type 'gpt2' is not supported; supported: esm... (a new one is one row of "
+        "plmscope.sites.ARCHITECTURES)",
+    ),
+    Case(
+        "the model folder has no weights",
+        lambda b: (b.model / "model.safetensors").unlink(),
+        "{model}: has no model.safetensors; the folder is incomplete, download it again",
+    ),
+    Case(
+        "the weights are a pickle",
+        lambda b: (b.model / "model.safetensors").rename(b.model / "pytorch_model.bin"),
+        "{model}: has pickled weights only, which plmscope never opens; convert them to safetensors "
+        "(transformers: model.save_pretrained(folder, safe_serialization=True))",
+    ),
+    Case(
+        "the weights are cut short",
+        lambda b: os.truncate(b.model / "model.safetensors", 5000),
+        "{model}/model.safetensors: is damaged (...); download it again",
+    ),
+    Case(
+        "a weight is not a number",
+        lambda b: spoil_weight(b.model),
+        "{model}: the weight 'esm.encoder.layer.0.intermediate.dense.weight' holds NaN or infinite "
+        "values; the file is damaged",
+    ),
+    Case(
+        "the checkpoint is of another shape",
+        lambda b: reshape(b.model),
+        "{model}: 9 weights have another shape than config.json says, first "
+        "'esm.encoder.layer.0.intermediate.dense.bias'",
+    ),
+    Case(
+        "a letter has no token",
+        lambda b: (forget(b.model, "U"), row(f"q\t1.1.1.1\t{LEFT}U")(b)),
+        "{data}: protein 'q': residue 'U' at position 34 has no token in {model}; replace it by X",
+    ),
+    Case(
+        "the hub cannot be reached",
+        nothing,
+        "nobody/nothing: ...",
+        ("run", "{study}", "--out", "{out}", "--model", "nobody/nothing"),
+    ),
+    Case(
+        "the vocabulary is missing",
+        lambda b: [p.unlink() for p in (*b.model.glob("vocab*"), *b.model.glob("token*"))],
+        "{model}: has neither vocab.txt nor tokenizer.json; the folder is incomplete, download it again",
+    ),
+    Case(
+        "there is no GPU",
+        nothing,
+        "device 'cuda' is not available here; use --device cpu",
+        ("run", "{study}", "--out", "{out}", "--device", "cuda"),
+    ),
+    Case(
+        "the device does not exist",
+        nothing,
+        "command line: device = 'gpu': use cpu, cuda or cuda:1",
+        ("run", "{study}", "--out", "{out}", "--device", "gpu"),
+    ),
+    # --- run folders
+    Case(
+        "--out is a file",
+        lambda b: (b.out.parent.mkdir(), b.out.write_text("x")),
+        "{out}: is a file; name a folder with --out",
+    ),
+    Case(
+        "--out lies under a file",
+        lambda b: b.out.parent.write_text("x"),
+        "{out}: cannot be made (Not a directory); name another folder with --out",
+    ),
+    Case(
+        "--out is somebody else's folder",
+        lambda b: (b.out.mkdir(parents=True), (b.out / "thesis.tex").write_text("x")),
+        "{out}: is not empty and not a plmscope run; name another folder with --out",
+    ),
+    Case(
+        "manifest.json is damaged",
+        lambda b: (b.run_folder() / "manifest.json").write_text("{"),
+        "{out}/manifest.json: cannot be read (...); the run cannot be continued, name another folder with --out",
+    ),
+    Case(
+        "manifest.json is a list",
+        lambda b: (b.run_folder() / "manifest.json").write_text("[]"),
+        "{out}/manifest.json: is not a JSON object; the run cannot be continued, name another folder with --out",
+    ),
+    Case(
+        "the stages in manifest.json are damaged",
+        lambda b: (b.run_folder() / "manifest.json").write_text('{"schema_version": "1.0", "stages": [1]}'),
+        "{out}/manifest.json: its 'stages' are damaged; the run cannot be continued, name another folder with --out",
+    ),
+    Case(
+        "the run was written by another schema",
+        lambda b: (b.run_folder() / "manifest.json").write_text('{"schema_version": "2.0"}'),
+        "{out}: schema_version '2.0' is not '1.0'; use the plmscope that wrote it",
+    ),
+    Case(
+        "the run folder is missing",
+        nothing,
+        "{out}: no such run folder; 'plmscope run STUDY' makes one",
+        ("score", "{out}"),
+    ),
+    Case(
+        "the folder is not a run",
+        lambda b: b.out.mkdir(parents=True),
+        "{out}: not a plmscope run folder (no manifest.json); name another folder",
+        ("report", "{out}"),
+    ),
+    Case(
+        "the stage before is missing",
+        lambda b: b.run_folder(),
+        "{out}: the stage 'finetune' comes first; run 'plmscope run {out}/study.toml --out {out}'",
+        ("evaluate", "{out}"),
+    ),
+    Case(
+        "a run folder is given to finetune",
+        lambda b: b.run_folder(),
+        "{out}: cannot be read (Is a directory); 'plmscope init' writes a study file",
+        ("finetune", "{out}"),
+    ),
+    Case(
+        "nothing to export to",
+        lambda b: b.run_folder(),
+        "{data}: cannot be made (File exists); name another folder with --out",
+        ("export", "{out}", "--out", "{data}"),
+    ),
+    Case(
+        "init would replace a file",
+        nothing,
+        "{study}: is there already; choose another name or use --force",
+        ("init", "{study}"),
+    ),
+    # --- the command line
+    Case("the command does not exist", nothing, "No such command 'scores'...ee plmscope --help", ("scores", "{out}")),
+    Case(
+        "an option does not exist",
+        nothing,
+        "No such option: --outdir...ee plmscope --help",
+        ("run", "{study}", "--outdir", "x"),
+    ),
+    Case(
+        "an option has no value",
+        nothing,
+        "Option '--out' requires an argument; see plmscope --help",
+        ("run", "{study}", "--out"),
+    ),
+    Case(
+        "an option has a wrong value",
+        nothing,
+        "Invalid value for '--seed': ...; see plmscope --help",
+        ("run", "{study}", "--seed", "one"),
+    ),
+    Case("an argument is missing", nothing, "Missing argument 'STUDY'; see plmscope --help", ("run",)),
+    Case(
+        "there is an argument too many",
+        nothing,
+        "Got unexpected extra argument(s) ({out}); see plmscope --help",
+        ("report", "{out}", "{out}"),
+    ),
+]
+
+
+# --- the mistakes -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("sound"))
+
+
+@pytest.fixture
+def bench(tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    shutil.copytree(model_folder, tmp_path / "model")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    return Bench(tmp_path)
+
+
+def refusal(capfd: pytest.CaptureFixture[str], arguments: list[str]) -> str:
+    """Run a command that has to be refused; return its one line without the prefix."""
+    assert main(arguments) == 2
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    lines = captured.err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("plmscope: error: "), captured.err
+    return lines[0].removeprefix("plmscope: error: ")
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.what.replace(" ", "-"))
+def test_mistake_is_one_line_and_changes_nothing(case: Case, bench: Bench, capfd: pytest.CaptureFixture[str]) -> None:
+    case.spoil(bench)
+    names = {"data": bench.data, "model": bench.model, "study": bench.study, "out": bench.out}
+    command = [part.format(**names) for part in case.command or ("run", "{study}", "--out", "{out}")]
+    quiet = [] if command[0] in ("init", "export") else ["--quiet"]
+    before = tree(bench.folder)
+    line = refusal(capfd, [command[0], *quiet, *command[1:]])
+    for name, path in names.items():
+        line = line.replace(str(path), f"{{{name}}}")
+    pattern = ".*".join(re.escape(part) for part in case.message.split("..."))
+    assert re.fullmatch(pattern, line), line
+    after = tree(bench.folder)
+    after.pop("runs/bad/.lock", None)  # empty, and dropped with its process
+    assert after == before
+
+
+def test_cases_tell_mistakes_apart() -> None:
+    assert len({case.what for case in CASES}) == len(CASES) == len({case.message for case in CASES})
+
+
+def test_long_proteins_are_skipped_with_a_count(bench: Bench, capfd: pytest.CaptureFixture[str]) -> None:
+    bench.write_study(data='max_length = 34\ntoo_long = "skip"')
+    (bench.model / "config.json").unlink()  # far enough
+    assert main(["run", str(bench.study), "--out", str(bench.out)]) == 2
+    line = capfd.readouterr().err.splitlines()[0]
+    assert line == (
+        f"ProteinSet(10 proteins from {str(bench.data)!r}; classes: 1 (4), 2 (3), 3 (3); "
+        "20 excluded: 20 x longer than 34 residues)"
+    )
+
+
+def test_two_processes_do_not_share_a_run_folder(bench: Bench, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = bench.run_folder()
+    with Run(folder).locked():
+        line = refusal(capfd, ["run", str(bench.study), "--out", str(folder), "--quiet"])
+    assert line == f"{folder}: another plmscope process is writing here; wait for it or use --out"
+
+
+def test_full_disk(bench: Bench, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    line = refusal(capfd, ["init", str(bench.folder / "new.toml")])
+    assert (
+        line == f"{bench.folder / 'new.toml'}: cannot be written (No space left on device); "
+        "free the disk or choose another --out"
+    )
+    assert not (bench.folder / "new.toml").exists()
+
+
+def test_unwritable_disk_below_a_library(
+    bench: Bench, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "/cache/model")
+
+    monkeypatch.setattr("plmscope.model.load_model", refuse)
+    line = refusal(capfd, ["run", str(bench.study), "--out", str(bench.out), "--quiet"])
+    assert line == "/cache/model: Permission denied; free space or use --out"
+
+
+def test_bug_is_not_dressed_up_as_a_mistake(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def bug(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("plmscope.study.read_study", bug)
+    with pytest.raises(ZeroDivisionError):
+        main(["run", str(bench.study)])
+
+
+# --- what works -------------------------------------------------------------------------------------------------------
+
+
+def test_version(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capfd.readouterr().out == f"plmscope {__version__}\n"
+
+
+COMMANDS = ["demo", "init", "run", "finetune", "score", "evaluate", "density", "report", "export"]
+
+
+def test_help_names_every_command(capfd: pytest.CaptureFixture[str]) -> None:
+    assert set(COMMANDS) <= set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    assert main(["--help"]) == 0
+    text = capfd.readouterr().out
+    assert all(re.search(rf"\b{command}\b", text) for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", sorted(typer.main.get_command(app).commands))  # type: ignore[attr-defined]
+def test_help_of_a_command(command: str, capfd: pytest.CaptureFixture[str]) -> None:
+    for flag in ("--help", "-h"):
+        assert main([command, flag]) == 0
+        text = capfd.readouterr().out
+        assert f"plmscope {command}" in text.replace("pytest", "plmscope") or command in text
+        assert "--help" in text and len(text.splitlines()) > 5
+
+
+def test_no_command_shows_the_help(capfd: pytest.CaptureFixture[str]) -> None:
+    status = main([])
+    captured = capfd.readouterr()
+    assert status in (0, 2) and "demo" in captured.out + captured.err
+
+
+def test_init_does_not_replace_without_force(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "my.toml"
+    assert main(["init", str(path)]) == 0
+    assert capfd.readouterr().err == f"wrote {path}; edit it, then: plmscope run {path}\n"
+    path.write_text("mine")
+    assert main(["init", str(path)]) == 2 and path.read_text() == "mine"
+    assert main(["init", str(path), "--force"]) == 0 and path.read_text() != "mine"
+
+
+def test_quiet_prints_the_closing_table_alone(
+    golden: Golden, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = golden.copy(tmp_path / "run")
+    (folder / "report.html").unlink()
+    assert main(["report", str(folder), "--quiet"]) == 0
+    captured = capfd.readouterr()
+    assert captured.err == ""
+    lines = [line.rstrip() for line in captured.out.splitlines()]
+    assert lines[0].split() == ["question", "┃", "answer"]
+    assert "test balanced accuracy" in lines[2] and lines[-1] == f"report: {folder / 'report.html'}"
+    words = " ".join(line.split("│")[0].strip() for line in lines)  # long questions are broken into lines
+    assert words.count("area over matched chance") == 2 and words.count("keys among the top 10%") == 2
+    assert main(["report", str(folder)]) == 0
+    captured = capfd.readouterr()
+    assert [line.rstrip() for line in captured.out.splitlines()] == lines
+    assert captured.err == "report: finished before, nothing changed, not run again\n"
+
+
+def test_stages_one_by_one_find_themselves_done(
+    golden: Golden, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = golden.copy(tmp_path / "run")
+    for stage in STAGES[1:]:
+        assert main([stage, str(folder)]) == 0
+        assert capfd.readouterr().err == f"{stage}: finished before, nothing changed, not run again\n"
+    assert main(["finetune", str(golden.study), "--out", str(folder)]) == 0
+    assert capfd.readouterr().err == "finetune: finished before, nothing changed, not run again\n"
+
+
+def test_export(golden: Golden, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = golden.copy(tmp_path / "run")
+    assert main(["export", str(folder)]) == 0
+    assert capfd.readouterr().err == f"wrote 14 tables to {folder / 'csv'}\n"
+    lines = (folder / "csv" / "curves.csv").read_text().splitlines()
+    assert lines[0].startswith("method,matched_to,scope,draw,mode,ablation,fraction,n_neurons,accuracy")
+    assert len(lines) == 1 + len(Run.open(folder).table("curves"))
+    assert len(list((folder / "csv").iterdir())) == 14
+
+
+def test_overrides_reach_the_study(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr("plmscope.study.Stages.execute", lambda self, wanted: seen.append((self.study, list(wanted))))
+    monkeypatch.chdir(bench.folder)
+    assert main(["run", str(bench.study), "--seed", "7", "--device", "cuda:1", "--model", "other", "-q"]) == 0
+    assert main(["finetune", str(bench.study), "-o", str(bench.folder / "here")]) == 0
+    (first, all_stages), (second, one) = seen
+    assert (first.seed, first.device, first.model.checkpoint) == (7, "cuda:1", "other")
+    assert (second.seed, second.device, second.model.checkpoint) == (0, "cpu", str(bench.model))
+    assert all_stages == list(STAGES) and one == ["finetune"]
+    assert (bench.folder / "runs" / "bad").is_dir() and (bench.folder / "here").is_dir()  # runs/NAME is the default

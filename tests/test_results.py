@@ -1,0 +1,164 @@
+"""The run folder: nothing half written, nothing foreign touched, damage named."""
+
+import errno
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from plmscope.errors import RunError
+from plmscope.results import SCHEMA, STAGES, Run, write_atomic
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run.create(tmp_path / "runs" / "one")
+
+
+def table(name: str) -> pd.DataFrame:
+    """A row of numbers in the columns of a table, in the wrong order."""
+    return pd.DataFrame([range(len(SCHEMA[name]))], columns=list(SCHEMA[name])).iloc[:, ::-1]
+
+
+def test_atomic_write_replaces_or_leaves_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.json"
+    write_atomic(path, b"old")
+    write_atomic(path, b"new")
+    assert path.read_bytes() == b"new" and list(tmp_path.iterdir()) == [path]
+
+    def half(target: Path, data: bytes) -> int:
+        with target.open("wb") as handle:
+            handle.write(data[:1])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    with pytest.raises(RunError, match=r"x\.json: cannot be written .No space left on device.; free the disk"):
+        write_atomic(path, b"newer")
+    assert path.read_bytes() == b"new" and list(tmp_path.iterdir()) == [path]
+
+
+def test_create_then_open(run: Run) -> None:
+    assert repr(run) == f"Run({str(run.path)!r}, finished: nothing yet)"
+    assert Run.open(run.path).manifest() == {"schema_version": "1.0", "stages": {}}
+    before = (run.path / "manifest.json").read_bytes()
+    Run.create(run.path)  # continuing changes nothing
+    assert (run.path / "manifest.json").read_bytes() == before
+    empty = run.path.parent / "empty"
+    empty.mkdir()
+    assert Run.create(empty).manifest() == run.manifest()
+
+
+def test_discard_takes_back_only_what_was_made(tmp_path: Path) -> None:
+    made = Run.create(tmp_path / "a" / "b" / "run")
+    made.discard()
+    assert list(tmp_path.iterdir()) == []
+
+    (tmp_path / "a").mkdir()
+    made = Run.create(tmp_path / "a" / "b" / "run")
+    (tmp_path / "a" / "b" / "note.txt").write_text("mine")
+    made.discard()
+    assert [p.name for p in (tmp_path / "a" / "b").iterdir()] == ["note.txt"]
+
+    begun = Run.create(tmp_path / "begun")
+    begun.update_manifest(stages={"finetune": {"status": "running"}})
+    begun.discard()
+    assert begun.manifest()["stages"]
+
+    Run.create(tmp_path / "old")
+    Run.create(tmp_path / "old").discard()  # was there before
+    assert (tmp_path / "old" / "manifest.json").is_file()
+
+
+def test_lock_is_held_once_and_dropped(run: Run) -> None:
+    with run.locked(), pytest.raises(RunError, match="another plmscope process is writing"), Run(run.path).locked():
+        pass
+    with run.locked():
+        pass
+    with pytest.raises(ZeroDivisionError), run.locked():
+        raise ZeroDivisionError
+    with run.locked():
+        pass
+
+
+def test_manifest_merges_stage_by_stage(run: Run) -> None:
+    run.update_manifest(seed=1, stages={"score": {"status": "done", "fingerprint": "a"}})
+    run.update_manifest(device="cpu", stages={"report": {"status": "running", "fingerprint": "b"}})
+    manifest = run.manifest()
+    assert (manifest["seed"], manifest["device"], set(manifest["stages"])) == (1, "cpu", {"score", "report"})
+    assert run.is_done("score", "a") and not run.is_done("score", "b")
+    assert not run.is_done("report", "b") and not run.is_done("density", "a")
+    assert repr(run).endswith("finished: score)")
+    assert STAGES == ("finetune", "score", "evaluate", "density", "report")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "manifest.json: cannot be read"),
+        ("{", "manifest.json: cannot be read"),
+        ("3", "manifest.json: is not a JSON object"),
+        ('{"schema_version": "1.0", "stages": {"score": 3}}', "its 'stages' are damaged"),
+        ('{"stages": {}}', "schema_version '' is not '1.0'"),
+        ('{"schema_version": "2.1"}', "schema_version '2.1' is not '1.0'; use the plmscope that wrote it"),
+    ],
+)
+def test_damaged_manifest(run: Run, text: str, message: str) -> None:
+    (run.path / "manifest.json").write_text(text)
+    for use in (Run.open, Run.create):
+        with pytest.raises(RunError, match=message):
+            use(run.path)
+
+
+def test_later_minor_schema_opens(run: Run) -> None:
+    (run.path / "manifest.json").write_text('{"schema_version": "1.7"}')
+    assert Run.open(run.path).manifest()["stages"] == {}
+
+
+@pytest.mark.parametrize("name", sorted(SCHEMA))
+def test_table_comes_back_in_the_order_of_the_schema(run: Run, name: str) -> None:
+    assert not run.has(name)
+    run.write_table(name, table(name).assign(zz_extra=1))
+    assert run.has(name)
+    back = run.table(name)
+    assert list(back.columns) == [*SCHEMA[name], "zz_extra"]
+    assert back.iloc[0, : len(SCHEMA[name])].tolist() == list(range(len(SCHEMA[name])))
+
+
+def test_table_without_a_column_is_not_written(run: Run) -> None:
+    with pytest.raises(RunError, match=r"table curves: columns \['accuracy'\] are missing"):
+        run.write_table("curves", table("curves").drop(columns="accuracy"))
+    assert not run.has("curves")
+
+
+def test_damaged_tables_are_named(run: Run) -> None:
+    with pytest.raises(RunError, match=r"density\.parquet: missing; 'plmscope run' writes it"):
+        run.table("density")
+    run.write_table("density", table("density"))
+    path = run.path / "density.parquet"
+    whole = path.read_bytes()
+    for data in (b"", whole[:100], whole[:-1]):
+        path.write_bytes(data)
+        with pytest.raises(RunError, match=r"density\.parquet: is damaged .*; delete it") as caught:
+            run.table("density")
+        assert "\n" not in str(caught.value)
+    table("density").drop(columns=["layer", "q_value"]).to_parquet(path)
+    with pytest.raises(RunError, match=r"density\.parquet: lacks the columns layer, q_value; delete it"):
+        run.table("density")
+
+
+def test_metrics(run: Run) -> None:
+    with pytest.raises(RunError, match=r"metrics\.json: cannot be read .No such file or directory.; delete it"):
+        run.metrics()
+    run.write_json("metrics.json", {"b": 1, "a": [2]})
+    assert run.metrics() == {"a": [2], "b": 1}
+    assert list(json.loads((run.path / "metrics.json").read_text())) == ["a", "b"]
+
+
+def test_export_and_clear(run: Run) -> None:
+    run.write_table("excluded", pd.DataFrame({"id": ["p,1"], "reason": ['"quoted"']}))
+    written = run.export(run.path / "csv" / "deep")
+    assert [path.name for path in written] == ["excluded.csv"]
+    assert pd.read_csv(written[0]).to_dict("list") == {"id": ["p,1"], "reason": ['"quoted"']}
+    run.clear("csv", "excluded.parquet", "never.there")
+    assert sorted(path.name for path in run.path.iterdir()) == ["manifest.json"]
