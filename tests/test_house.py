@@ -17,13 +17,14 @@ PACKAGE = ROOT / "src" / "plmscope"
 #: A module imports only from modules before it; the file names are the data flow.
 ORDER = (
     "errors", "progress", "stats", "sequences", "annotations", "splits", "sites", "workers", "model", "finetune",
-    "hooks", "network", "scores", "activation", "gradients", "scoring", "selection", "evaluation", "interventions",
+    "hooks", "network", "scores", "activation", "gradients", "conductance", "linear", "ablation", "scoring", "selection", "evaluation", "interventions",
     "concepts", "characterize", "results", "report", "study", "cli", "__main__",
 )  # fmt: skip
 
 #: Only these import torch or transformers.
 TORCH = {
-    "workers", "model", "finetune", "hooks", "network", "activation", "gradients", "scoring", "evaluation",
+    "workers", "model", "finetune", "hooks", "network", "activation", "gradients", "conductance", "linear", "ablation",
+    "scoring", "evaluation",
     "interventions", "characterize",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "accelerate", "captum"}

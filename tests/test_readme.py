@@ -90,7 +90,8 @@ def check_command(words: list[str]) -> None:
 
 def test_the_reader_of_the_readme() -> None:
     text = (
-        "\n```python\na = 1\n```\n- x\n  ```console\n  $ plmscope run x.toml \\\n      --out y  # why\n  output\n  ```\n"
+        "\n```python\na = 1\n```\n- x\n  ```console\n  $ plmscope run x.toml \\\n      --out y  # why\n"
+        "  output\n  ```\n"
         "~~~sh\nA=1 make demo && cd x\n~~~\n"
     )
     assert [b.text for b in blocks(text, PYTHON)] == ["a = 1\n"]
@@ -115,7 +116,7 @@ def test_the_reader_of_the_readme() -> None:
         ["report", "x", "y"],
         ["run", "x", "--seed", "one"],
     ):
-        with pytest.raises(Exception, match=r"(?i)no such|missing|unexpected|invalid"):
+        with pytest.raises(Exception, match=r"(?i)no such|missing|unexpected|valid"):
             check_command(["plmscope", *bad])
 
 
