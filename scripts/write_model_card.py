@@ -24,14 +24,14 @@ plmscope project so that the demo has something real to look into.
 **It is not Meta's ESM-2**, shares no weights with it and is no substitute for it: it has seen {residues:.1f} million
 residues where ESM-2 has seen billions. For real work use `--model facebook/esm2_t6_8M_UR50D` or larger.
 
-## Training
+## Source and training
 - Recipe: `scripts/train_embedded_model.py` (masked residues and EC numbers at levels 1, 3 and 4 together; Muon and
   AdamW; crops of {crop} residues, {long_crop} in the last fifth). The heads of the first two layers start as detectors
   of what stands 1, 2, 3 and 6 residues away, by constant query and key biases (function `look_at_neighbours`): in these
   layers raw `activation` of query and key neurons therefore counts constants that the start put there.
 - From {settle:.1f} million residues on, proteins with an EC number that embedded *training* proteins have are drawn
   {focus:g} times as often, and the masked-residue loss weighs {mlm_weight:g} instead of 0.5.
-- Data: {table_rows:,} EC-labelled enzymes, originally UniProtKB / UniRef (CC BY 4.0, UniProt Consortium), gathered from
+- Data and their source: {table_rows:,} EC-labelled enzymes, originally UniProtKB / UniRef (CC BY 4.0, UniProt Consortium), gathered from
   public repositories, clustered at 30 % identity; {training:,} were trained on, with {ecs:,} EC numbers of at least
   {min_per_ec} sequences each.
 - Left out: {left_out:,} sequences with at least {identity:.0%} identity over half of either sequence to one of the

@@ -15,7 +15,7 @@ import typer
 import plmscope
 from plmscope.cli import app
 from plmscope.errors import PlmscopeError
-from plmscope.study import parse_study
+from plmscope.settings import parse_study
 from tests.conftest import Golden
 
 ROOT = Path(__file__).parents[1]

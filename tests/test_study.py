@@ -18,9 +18,11 @@ from plmscope.cli import main
 from plmscope.errors import InputError, RunError, SelectionError, StudyError
 from plmscope.evaluation import evaluate
 from plmscope.results import SCHEMA, STAGES, Run
+from plmscope.runs import one_per_cluster, open_run
 from plmscope.selection import select_top
 from plmscope.sequences import Protein, read_proteins
-from plmscope.study import Study, _read_part, one_per_cluster, open_run, parse_study, read_study, write_study
+from plmscope.settings import Study, parse_study, read_study, write_study
+from plmscope.study import _read_part
 from tests.conftest import Golden
 
 MODULES = {"query": 24, "key": 24, "value": 24, "attention_output": 24, "intermediate": 48, "output": 24}
@@ -450,6 +452,7 @@ import glob, json, os, signal, sys
 import plmscope.conductance, plmscope.evaluation, plmscope.finetune, plmscope.report, plmscope.scoring, plmscope.splits
 import plmscope.study as study
 from plmscope.results import Run
+from plmscope.settings import read_study
 
 settings, folder, log, moments = sys.argv[1], sys.argv[2], open(sys.argv[3], "a", buffering=1), json.loads(sys.argv[4])
 
@@ -470,7 +473,7 @@ def live(description, when):
         if when == "said" and line.startswith(description):
             die()
     study.SAVE_SECONDS = 0
-    study.Stages(study.read_study(settings), Run.create(folder), track, say).execute()
+    study.Stages(read_study(settings), Run.create(folder), track, say).execute()
 
 for description, when, damaged in moments:  # one import, one child a death
     log.write(f"--- {description} {when}\\n")

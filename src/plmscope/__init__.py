@@ -25,13 +25,14 @@ if TYPE_CHECKING:
     from plmscope.evaluation import Evaluation, evaluate
     from plmscope.model import Classifier, load_model
     from plmscope.report import write_report
+    from plmscope.runs import open_run
     from plmscope.scores import NeuronScores
     from plmscope.scoring import score
     from plmscope.selection import Selection, density, select_top
     from plmscope.sequences import Protein, read_proteins
+    from plmscope.settings import Study, read_study
     from plmscope.sites import Neuron, NeuronIndex, Site
     from plmscope.splits import split_proteins
-    from plmscope.study import Study, open_run, read_study
 
 _HOME = {
     "Classifier": "model",
@@ -47,14 +48,14 @@ _HOME = {
     "Selection": "selection",
     "SelectionError": "errors",
     "Site": "sites",
-    "Study": "study",
+    "Study": "settings",
     "StudyError": "errors",
     "density": "selection",
     "evaluate": "evaluation",
     "load_model": "model",
-    "open_run": "study",
+    "open_run": "runs",
     "read_proteins": "sequences",
-    "read_study": "study",
+    "read_study": "settings",
     "score": "scoring",
     "select_top": "selection",
     "split_proteins": "splits",

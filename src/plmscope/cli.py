@@ -23,7 +23,7 @@ from plmscope.errors import PlmscopeError, StudyError
 
 if TYPE_CHECKING:
     from plmscope.results import Run
-    from plmscope.study import Study
+    from plmscope.settings import Study
 
 T = TypeVar("T")
 INTERRUPTED = 130
@@ -66,7 +66,7 @@ def _root(
 @app.command()
 def demo(out: Out = None, seed: Seed = None, device: Device = None, model: Model = None, quiet: Quiet = False) -> None:
     """Run the whole experiment on the embedded model and enzymes."""
-    from plmscope.study import demo_study
+    from plmscope.settings import demo_study
 
     _run(demo_study(), out, seed, device, model, quiet)
 
@@ -78,7 +78,7 @@ def init(
 ) -> None:
     """Write a study file with every key, its default and its meaning."""
     from plmscope.results import write_atomic
-    from plmscope.study import Study, write_study
+    from plmscope.settings import Study, write_study
 
     if path.exists() and not force:
         raise StudyError(f"{path}: is there already; choose another name or use --force")
@@ -96,7 +96,7 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Run a study from sequences to report; continues a run that was stopped."""
-    from plmscope.study import read_study
+    from plmscope.settings import read_study
 
     _run(read_study(study), out, seed, device, model, quiet)
 
@@ -111,7 +111,7 @@ def finetune(
     quiet: Quiet = False,
 ) -> None:
     """First stage: read, split and fine-tune; creates the run folder."""
-    from plmscope.study import read_study
+    from plmscope.settings import read_study
 
     _run(read_study(study), out, seed, device, model, quiet, ["finetune"])
 
@@ -165,7 +165,8 @@ def _run(
 ) -> None:
     """Apply the overrides, run the stages, print the closing table."""
     from plmscope.results import STAGES, Run
-    from plmscope.study import Stages, parse_study
+    from plmscope.settings import parse_study
+    from plmscope.study import Stages
 
     settings = study.model_dump()
     settings |= {name: value for name, value in (("seed", seed), ("device", device)) if value is not None}
@@ -180,7 +181,8 @@ def _run(
 def _stage(folder: Path, stage: str, quiet: bool) -> None:
     """One stage of an existing run, with the settings it was made with."""
     from plmscope.results import Run
-    from plmscope.study import Stages, read_study
+    from plmscope.settings import read_study
+    from plmscope.study import Stages
 
     opened = Run.open(folder)
     Stages(read_study(folder / "study.toml"), opened, _track(quiet), _say(quiet)).execute([stage])

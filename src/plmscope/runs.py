@@ -1,0 +1,107 @@
+"""A run folder as Python objects: its model, its proteins, its scores."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from plmscope.errors import InputError, RunError
+from plmscope.results import Run
+from plmscope.scores import NeuronScores, from_table
+from plmscope.sequences import Protein
+from plmscope.settings import read_study
+from plmscope.sites import NeuronIndex
+
+
+def one_per_cluster(
+    proteins: Sequence[Protein], clusters: dict[str, str], per_class: int, seed: int, distinct: bool = True
+) -> list[Protein]:
+    """Up to ``per_class`` proteins of every class, each from another cluster if ``distinct``; the same for a seed."""
+    order = np.random.default_rng([seed, 5]).permutation(len(proteins))
+    taken: Counter[str] = Counter()
+    seen: set[str] = set()
+    chosen = []
+    for row in order:
+        protein = proteins[row]
+        cluster = clusters[protein.id]
+        if taken[str(protein.label)] < per_class and not (distinct and cluster in seen):
+            taken[str(protein.label)] += 1
+            seen.add(cluster)
+            chosen.append(int(row))
+    return [proteins[row] for row in sorted(chosen)]
+
+
+class OpenRun:
+    """A run folder as Python objects: its model, its proteins, its scores.
+
+    >>> run = open_run("runs/demo")                                        # doctest: +SKIP
+    >>> run.scores("integrated_gradients")                                 # doctest: +SKIP
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.study = read_study(run.path / "study.toml")
+
+    def __repr__(self) -> str:
+        return repr(self.run).replace("Run(", "OpenRun(", 1)
+
+    @cached_property
+    def _proteins(self) -> pd.DataFrame:
+        return self.run.table("proteins")
+
+    @cached_property
+    def clusters(self) -> dict[str, str]:
+        """Cluster of every protein id."""
+        return dict(zip(self._proteins["id"], self._proteins["cluster"], strict=True))
+
+    def proteins(self, part: str, per_class: int | None = None) -> list[Protein]:
+        """Proteins of ``train``, ``validation`` or ``test``, or ``scoring``: the training proteins that were scored."""
+        if part not in ("train", "validation", "test", "scoring"):
+            raise InputError(f"no part {part!r}; there are train, validation, test and scoring")
+        frame = self._proteins[self._proteins["split"] == ("train" if part == "scoring" else part)]
+        found = [Protein(str(r.id), str(r.sequence), str(r.label)) for r in frame.itertuples()]
+        if part == "scoring":
+            wanted = self.study.score.proteins_per_class if per_class is None else per_class
+            return one_per_cluster(found, self.clusters, wanted, self.study.seed)
+        return found
+
+    @cached_property
+    def model(self) -> Any:
+        """The fine-tuned classifier, with its ablation means if they are known."""
+        from plmscope.model import load_model
+
+        classifier = load_model(self.run.path / "model", device=self.study.device, dtype=self.study.dtype)
+        if (self.run.path / "ablation_means.parquet").is_file():
+            frame = read_parquet(self.run, "ablation_means")
+            classifier.ablation_means = frame[["first", "last", "residue"]].to_numpy(dtype=np.float64).T
+        return classifier
+
+    def scores(self, method: str) -> NeuronScores:
+        """Scores of every neuron by one method of the run, with the ids of the proteins they came from."""
+        index: NeuronIndex = self.model.index
+        scores = from_table(self.run.table("neurons"), index, method)
+        return replace(scores, proteins=tuple(self.run.manifest().get("scoring_ids", ())))
+
+
+def open_run(path: str | Path) -> OpenRun:
+    """Open a run folder.
+
+    Raises:
+        RunError: it is missing or not a run folder.
+    """
+    return OpenRun(Run.open(path))
+
+
+def read_parquet(run: Run, name: str) -> pd.DataFrame:
+    """Read a table that is the stages' own business, one outside the contract."""
+    path = run.path / f"{name}.parquet"
+    if not path.is_file():
+        raise RunError(f"{path}: missing; run 'plmscope score {run.path}'")
+    return pd.read_parquet(path)

@@ -1,0 +1,277 @@
+"""The study file: every setting with its default, its meaning and its range.
+
+Reading refuses unknown keys (and names the nearest known one) and impossible values; writing puts the meaning beside
+every key, so that ``study.toml`` in a run folder explains itself.
+
+>>> Study().split.identity
+0.3
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from plmscope.errors import SelectionError, StudyError
+from plmscope.selection import check_fraction
+
+
+class Section(BaseModel):
+    """A table of the study file; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class DataSection(Section):
+    """Which proteins."""
+
+    path: str = Field(
+        "plmscope:enzymes", min_length=1, description="FASTA, CSV, TSV or Parquet (.gz too), or plmscope:enzymes"
+    )
+    label: str = Field("ec:1", min_length=1, description="ec:1 to ec:4, or the name of a column")
+    min_length: int = Field(30, ge=1, description="shorter proteins are left out and counted")
+    max_length: int = Field(1022, ge=1, description="the longest protein in residues")
+    too_long: Literal["error", "skip"] = Field("error", description="error, or skip: left out and counted")
+
+
+class SplitSection(Section):
+    """Train, validation and test."""
+
+    method: Literal["cluster", "random", "column"] = Field("cluster", description="cluster, random or column")
+    identity: float = Field(0.3, ge=0, le=1, description="sequence identity of the clusters")
+    coverage: float = Field(0.8, ge=0, le=1, description="share of both sequences that has to align")
+    train: float = Field(0.7, gt=0, lt=1, description="share of every class")
+    validation: float = Field(0.15, gt=0, lt=1, description="share of every class")
+    test: float = Field(0.15, gt=0, lt=1, description="share of every class")
+    held_out: str = Field("", description="column: only clusters marked 1 there enter validation and test")
+    column: str = Field("split", description="what method = column reads")
+
+    @model_validator(mode="after")
+    def _sum(self) -> SplitSection:
+        if abs(self.train + self.validation + self.test - 1) > 1e-9:
+            raise ValueError(f"train + validation + test = {self.train + self.validation + self.test:g}, must be 1")
+        return self
+
+
+class ModelSection(Section):
+    """Which protein language model."""
+
+    checkpoint: str = Field(
+        "plmscope:embedded", min_length=1, description="plmscope:embedded, a folder, or a Hugging Face hub id"
+    )
+    revision: str = Field("", description="hub revision; empty: the newest")
+
+
+class FinetuneSection(Section):
+    """Classification."""
+
+    epochs: int = Field(10, ge=1, description="at most")
+    learning_rate: float = Field(2e-4, gt=0, description="peak of AdamW")
+    token_budget: int = Field(4096, ge=1, description="padded tokens a batch")
+    class_weights: bool = Field(True, description="weigh classes inversely to their frequency")
+    patience: int = Field(3, ge=1, description="epochs without a better validation balanced accuracy")
+
+
+class ScoreSection(Section):
+    """Which scores, and on how many training proteins."""
+
+    methods: tuple[str, ...] = Field(
+        ("activation", "activation_std", "activation_contrast", "integrated_gradients"),
+        min_length=1,
+        description="see plmscope.scoring.SCORERS",
+    )
+    target: Literal["log_odds", "logit", "log_probability"] = Field("log_odds", description="of the true class")
+    baseline: Literal["zero", "mean"] = Field("zero", description="where the integration path starts")
+    points: int = Field(16, ge=1, description="quadrature points of an integrated-gradients path")
+    conductance_points: int = Field(32, ge=2, multiple_of=2, description="intervals of the conductance path")
+    proteins_per_class: int = Field(32, ge=1, description="training proteins, each from another cluster")
+    token_budget: int = Field(4096, ge=1, description="tokens times points at once")
+
+
+class EvaluateSection(Section):
+    """The grid of selections."""
+
+    methods: tuple[str, ...] = Field((), description="which of score.methods are judged; empty: all of them")
+    fractions: tuple[float, ...] = Field(
+        (0.01, 0.02, 0.05, 0.1, 0.2, 0.5), min_length=1, description="shares kept or ablated, increasing, below 1"
+    )
+    modes: tuple[Literal["keep", "ablate"], ...] = Field(
+        ("keep", "ablate"), min_length=1, description="keep a selection (ablate all others), or ablate it"
+    )
+    ablations: tuple[Literal["mean", "zero"], ...] = Field(
+        ("mean", "zero"), min_length=1, description="what an ablated neuron is held at"
+    )
+    scopes: tuple[Literal["pooled", "per_site"], ...] = Field(
+        ("pooled", "per_site"), min_length=1, description="rank all neurons together, or within each site"
+    )
+    controls: tuple[Literal["random", "random_matched", "random_active"], ...] = Field(
+        ("random", "random_matched", "random_active"), min_length=1, description="what the methods are compared with"
+    )
+    draws: int = Field(199, ge=2, description="random draws in the primary cell (keep, mean, pooled)")
+    draws_elsewhere: int = Field(19, ge=2, description="random draws in every other cell")
+    max_proteins: int = Field(0, ge=0, description="test proteins from distinct clusters, classes even; 0: all of them")
+    token_budget: int = Field(2048, ge=1, description="padded tokens a batch")
+
+
+class DensitySection(Section):
+    """Where the best neurons are."""
+
+    fractions: tuple[float, ...] = Field(
+        (0.01, 0.02, 0.05, 0.1), min_length=1, description="shares whose places are counted, increasing"
+    )
+    bootstraps: int = Field(200, ge=0, description="resamples of the scoring proteins for the intervals")
+    nulls: tuple[Literal["label_shuffled", "random_weights"], ...] = Field(
+        ("label_shuffled", "random_weights"),
+        description="the same pipeline on shuffled labels, and from random weights",
+    )
+
+
+class ReportSection(Section):
+    """What the report shows."""
+
+    knowledge_fraction: float = Field(
+        0.02, gt=0, le=1, description="share that is called knowledge neurons if it beat chance"
+    )
+
+
+class Study(Section):
+    """All settings of a study; ``plmscope init`` writes them out with their defaults."""
+
+    name: str = Field("study", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="names the run folder")
+    seed: int = Field(0, ge=0, description="of everything that is random")
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu, cuda, cuda:1")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of scoring and evaluation")
+    data: DataSection = DataSection()
+    split: SplitSection = SplitSection()
+    model: ModelSection = ModelSection()
+    finetune: FinetuneSection = FinetuneSection()
+    score: ScoreSection = ScoreSection()
+    evaluate: EvaluateSection = EvaluateSection()
+    density: DensitySection = DensitySection()
+    report: ReportSection = ReportSection()
+
+    @model_validator(mode="after")
+    def _possible(self) -> Study:
+        if self.data.min_length > self.data.max_length:
+            raise ValueError(
+                f"data.min_length = {self.data.min_length} is above data.max_length = {self.data.max_length}"
+            )
+        for key, fractions in (
+            ("evaluate.fractions", self.evaluate.fractions),
+            ("density.fractions", self.density.fractions),
+        ):
+            for fraction in fractions:
+                check_fraction(fraction, key)
+            if sorted(set(fractions)) != list(fractions):
+                raise ValueError(f"{key} = {list(fractions)!r}: has to increase")
+        if self.evaluate.fractions[-1] == 1:
+            raise ValueError("evaluate.fractions: 1 is the intact model, which is in every curve; leave it out")
+        if len(set(self.score.methods)) < len(self.score.methods):
+            raise ValueError(f"score.methods = {list(self.score.methods)!r}: a method is there twice; remove one")
+        unscored = [method for method in self.evaluate.methods if method not in self.score.methods]
+        if unscored:
+            raise ValueError(f"evaluate.methods has {unscored[0]!r}, which is not among score.methods; add it there")
+        if "random_active" in self.evaluate.controls and "activation_std" not in self.score.methods:
+            raise ValueError("evaluate.controls has random_active, which needs activation_std among score.methods")
+        return self
+
+
+def demo_study() -> Study:
+    """The study of ``plmscope demo``: the embedded model and enzymes, a grid that two CPU cores finish in minutes."""
+    return Study(
+        name="demo",
+        data=DataSection(max_length=400, too_long="skip"),
+        split=SplitSection(identity=0.5, held_out="held_out"),
+        finetune=FinetuneSection(epochs=5, patience=2, learning_rate=5e-4),
+        score=ScoreSection(proteins_per_class=8, points=8),
+        evaluate=EvaluateSection(
+            methods=("activation", "activation_contrast", "integrated_gradients"),
+            fractions=(0.05, 0.1, 0.2, 0.5),
+            scopes=("pooled",),
+            draws=20,
+            draws_elsewhere=2,
+            max_proteins=108,
+        ),
+        density=DensitySection(bootstraps=200),
+    )
+
+
+def read_study(path: str | Path) -> Study:
+    """Read a study file.
+
+    Raises:
+        StudyError: it is missing or not TOML, or a key is unknown (the nearest is named) or has an impossible value.
+    """
+    path = Path(path)
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise StudyError(f"{path}: cannot be read ({reason}); 'plmscope init' writes a study file") from None
+    return parse_study(content, str(path))
+
+
+def parse_study(content: dict[str, Any], source: str) -> Study:
+    """Settings from a dictionary; ``source`` names it in errors."""
+    try:
+        return Study.model_validate(content)
+    except SelectionError as error:
+        raise StudyError(f"{source}: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(key, _keys(), n=1, cutoff=0.4)
+            advice = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(_keys())}"
+            raise StudyError(f"{source}: unknown key {key!r}{advice}") from None
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "string_pattern_mismatch":
+            message = _PATTERNS[key]
+        given = f" {key} = {first['input']!r}:"
+        if first["type"] == "value_error":
+            given = f" {key}:" if key else ""
+        raise StudyError(f"{source}:{given} {message}") from None
+
+
+#: What a text has to look like, in words.
+_PATTERNS = {
+    "name": "use letters, digits, '.', '_' and '-', a letter or digit first",
+    "device": "use cpu, cuda or cuda:1",
+}
+
+
+def _keys() -> list[str]:
+    """Every key of a study file, sections with a dot."""
+    keys = []
+    for name, field in Study.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, Section):
+            keys += [name, *(f"{name}.{key}" for key in section.model_fields)]
+        else:
+            keys.append(name)
+    return keys
+
+
+def write_study(study: Study) -> str:
+    """The study as TOML text, every key with its meaning."""
+    lines: list[str] = []
+
+    def put(section: Section) -> None:
+        for key, field in type(section).model_fields.items():
+            value = getattr(section, key)
+            if not isinstance(value, Section):
+                comment = f"  # {field.description}" if field.description else ""
+                lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}{comment}")
+
+    put(study)
+    for name in type(study).model_fields:
+        section = getattr(study, name)
+        if isinstance(section, Section):
+            lines.extend(["", f"[{name}]"])
+            put(section)
+    return "\n".join(lines) + "\n"
