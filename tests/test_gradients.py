@@ -11,10 +11,10 @@ from plmscope.activation import summarise_activations
 from plmscope.errors import InputError, SelectionError
 from plmscope.gradients import TARGETS, integrated_gradients, log_odds
 from plmscope.hooks import record, replace
-from plmscope.model import Classifier
-from plmscope.sequences import Protein
+from plmscope.model import EMBEDDED, Classifier, load_model
+from plmscope.sequences import Protein, read_proteins
 from plmscope.sites import Site
-from tests.conftest import make_proteins
+from tests.conftest import LABELS, make_proteins
 
 
 def captum_scores(
@@ -105,3 +105,15 @@ def test_impossible_requests_are_refused(tiny: Classifier, proteins: list[Protei
         integrated_gradients(tiny, [])
     with pytest.raises(InputError, match="'stranger' has the label '9'"):
         integrated_gradients(tiny, [Protein("stranger", "ACDEF", "9")])
+
+
+def test_equal_to_captum_on_the_embedded_model() -> None:
+    """The model of the demo with a fresh head, on a real enzyme: every module kind of the first and the last layer."""
+    model = load_model(EMBEDDED, labels=LABELS)
+    enzymes = read_proteins("plmscope:enzymes", label="ec:1").proteins
+    short = min((p for p in enzymes if p.label in LABELS), key=len)
+    scores, _ = integrated_gradients(model, [short], points=6)
+    for site in (site for site in model.index.sites if site.layer in (0, 4)):
+        ours = scores.values[model.index.slice(site)]
+        theirs = captum_scores(model, short, site, 6, None, "log_odds")
+        assert np.linalg.norm(ours - theirs) < 1e-4 * np.linalg.norm(theirs), site
