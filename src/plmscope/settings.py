@@ -187,15 +187,15 @@ def demo_study() -> Study:
         name="demo",
         data=DataSection(max_length=400, too_long="skip"),
         split=SplitSection(identity=0.5, held_out="held_out"),
-        finetune=FinetuneSection(epochs=5, patience=2, learning_rate=5e-4),
-        score=ScoreSection(proteins_per_class=8, points=8),
+        finetune=FinetuneSection(epochs=4, patience=2, learning_rate=5e-4),
+        score=ScoreSection(proteins_per_class=8, points=6),
         evaluate=EvaluateSection(
             methods=("activation", "activation_contrast", "integrated_gradients"),
             fractions=(0.05, 0.1, 0.2, 0.5),
             scopes=("pooled",),
             draws=20,
             draws_elsewhere=2,
-            max_proteins=108,
+            max_proteins=96,
         ),
         density=DensitySection(bootstraps=200),
     )
