@@ -187,7 +187,7 @@ def demo_study() -> Study:
         name="demo",
         data=DataSection(max_length=400, too_long="skip"),
         split=SplitSection(identity=0.5, held_out="held_out"),
-        finetune=FinetuneSection(epochs=4, patience=2, learning_rate=5e-4),
+        finetune=FinetuneSection(epochs=3, patience=2),
         score=ScoreSection(proteins_per_class=8, points=6),
         evaluate=EvaluateSection(
             methods=("activation", "activation_contrast", "integrated_gradients"),
