@@ -563,7 +563,7 @@ def test_bug_is_not_dressed_up_as_a_mistake(bench: Bench, monkeypatch: pytest.Mo
     def bug(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("plmscope.study.read_study", bug)
+    monkeypatch.setattr("plmscope.settings.read_study", bug)
     with pytest.raises(ZeroDivisionError):
         main(["run", str(bench.study)])
 

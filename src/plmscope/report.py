@@ -1383,7 +1383,9 @@ def _record_table(results: Results) -> Table:
 def _draws(comparison: pd.DataFrame) -> str:
     """The number of draws, of the primary outcome and of the others where these differ."""
     primary = comparison["primary"].astype(bool)
-    first, rest = (sorted({int(n) for n in comparison.loc[rows, "n_draws"]}) for rows in (primary, ~primary))
+    cell = ["scope", "mode", "ablation"]
+    same = comparison[cell].eq(comparison.loc[primary, cell].iloc[0]).all(axis=1) if primary.any() else primary
+    first, rest = (sorted({int(n) for n in comparison.loc[rows, "n_draws"]}) for rows in (primary, ~primary & ~same))
     if not first or not rest or first == rest:
         return _listed([_whole(n) for n in first or rest])
     return f"{_listed([_whole(n) for n in first])}, elsewhere {_listed([_whole(n) for n in rest])}"
