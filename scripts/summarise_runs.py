@@ -92,7 +92,7 @@ def cells(runs: list[Run]) -> pd.DataFrame:
 def keys(runs: list[Run]) -> pd.DataFrame:
     """Enrichment of key neurons among the selected, beside the null models."""
     rows = []
-    for run in runs:
+    for run in (run for run in runs if run.has("density")):
         frame = run.table("density")
         null = run.table("density_null") if run.has("density_null") else None
         for r in frame[(frame["layer"] == -1) & (frame["module"] == "key")].itertuples():

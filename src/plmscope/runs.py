@@ -39,11 +39,7 @@ def one_per_cluster(
 
 
 class OpenRun:
-    """A run folder as Python objects: its model, its proteins, its scores.
-
-    >>> run = open_run("runs/demo")                                        # doctest: +SKIP
-    >>> run.scores("integrated_gradients")                                 # doctest: +SKIP
-    """
+    """A run folder as Python objects: its model, its proteins, its scores; made by :func:`open_run`."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
