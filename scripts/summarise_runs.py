@@ -26,8 +26,8 @@ def quality(runs: list[Run]) -> pd.DataFrame:
     rows = []
     for run in runs:
         test, manifest = run.metrics()["splits"]["test"], run.manifest()
-        seconds = sum(stage["seconds"] for stage in manifest["stages"].values())
-        memory = max(stage["peak_memory_mb"] for stage in manifest["stages"].values())
+        seconds = sum(stage.get("seconds", 0) for stage in manifest["stages"].values())
+        memory = max(stage.get("peak_memory_mb", 0) for stage in manifest["stages"].values())
         row = {"run": run.path.name, "seed": manifest["seed"], "test proteins": test["model"]["n"]}
         for name in ("model", "composition", "majority"):
             row[f"{name}: balanced accuracy"] = f"{test[name]['balanced_accuracy']:.3f}"

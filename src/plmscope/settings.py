@@ -188,7 +188,7 @@ def demo_study() -> Study:
         data=DataSection(max_length=400, too_long="skip"),
         split=SplitSection(identity=0.5, held_out="held_out"),
         finetune=FinetuneSection(epochs=3, patience=2),
-        score=ScoreSection(proteins_per_class=8, points=6),
+        score=ScoreSection(proteins_per_class=8, points=6, token_budget=1024),
         evaluate=EvaluateSection(
             methods=("activation", "activation_contrast", "integrated_gradients"),
             fractions=(0.05, 0.1, 0.2, 0.5),
