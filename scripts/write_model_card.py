@@ -15,6 +15,8 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+BANDS = ("<30", "30-50", "50-70", ">=70", "all")
+
 CARD = """# The embedded model of plmscope
 
 An ESM-2-architecture protein language model ({layers} layers, {width} wide, {heads} heads, {parameters:.2f} M parameters,
@@ -86,7 +88,7 @@ def main() -> None:
     rows = [
         f"| {band} | {q['n']} | {q['perplexity']:.2f} | {q['frequency_perplexity']:.2f} | {shown(q['accuracy'])} | "
         f"{shown(q['balanced_accuracy'])} | {shown(q['majority_accuracy'])} | {shown(q['ec4_accuracy'])} |"
-        for band, q in training["final"].items()
+        for band, q in sorted(training["final"].items(), key=lambda item: BANDS.index(item[0]))
     ]
     every = max(1, len(log) // 12)
     kept = [row for number, row in enumerate(log) if number % every == 0 or number == len(log) - 1]
