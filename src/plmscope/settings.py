@@ -195,7 +195,7 @@ def demo_study() -> Study:
             scopes=("pooled",),
             draws=20,
             draws_elsewhere=2,
-            max_proteins=96,
+            max_proteins=84,
         ),
         density=DensitySection(bootstraps=200),
     )
