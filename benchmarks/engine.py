@@ -19,14 +19,14 @@ import torch
 from captum.attr import IntegratedGradients, LayerConductance, LayerGradientXActivation
 from transformers import EsmConfig, EsmForSequenceClassification, EsmTokenizer
 
-from plmscope.conductance import AMINO_ACIDS, _start, conductance
+from plmscope.conductance import _start, conductance
 from plmscope.evaluation import predict
 from plmscope.gradients import integrated_gradients, log_odds
 from plmscope.hooks import module_of, record, replace
 from plmscope.linear import gradient_activation
 from plmscope.model import Classifier, embedded_folder, load_model
 from plmscope.network import Network
-from plmscope.sequences import Protein, read_proteins
+from plmscope.sequences import AMINO_ACIDS, Protein, read_proteins
 
 
 def esm_8m(folder: Path) -> Classifier:

@@ -28,14 +28,13 @@ from plmscope.model import Batch, Classifier
 from plmscope.network import Network
 from plmscope.progress import Track, silent
 from plmscope.scores import NeuronScores, class_weighted
-from plmscope.sequences import Protein
+from plmscope.sequences import AMINO_ACIDS, Protein
 from plmscope.sites import Site
 from plmscope.workers import in_order
 
 METHODS = ("conductance",)
 RULES = ("trapezoid", "captum")
 BASELINES = ("mean_embedding", "zero_embedding")
-AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
 
 
 def conductance(

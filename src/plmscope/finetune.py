@@ -40,9 +40,7 @@ from transformers.trainer_utils import EvalPrediction
 from plmscope.errors import ModelError
 from plmscope.model import Classifier
 from plmscope.progress import Track, silent
-from plmscope.sequences import Protein
-
-AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
+from plmscope.sequences import AMINO_ACIDS, Protein
 
 
 @dataclass(frozen=True)

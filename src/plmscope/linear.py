@@ -33,14 +33,13 @@ from plmscope.model import Batch, Classifier
 from plmscope.network import Network
 from plmscope.progress import Track, silent
 from plmscope.scores import NeuronScores, class_weighted
-from plmscope.sequences import Protein
+from plmscope.sequences import AMINO_ACIDS, Protein
 from plmscope.sites import MODULES, Site
 from plmscope.workers import in_order
 
 METHODS = ("gradient_activation",)
 PATCHING_METHODS = ("attribution_patching",)
 CORRUPTIONS = ("conservative", "shuffled")
-AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
 
 
 def gradient_activation(

@@ -25,7 +25,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from transformers.utils import logging as hf_logging
 
 from plmscope.errors import InputError, ModelError
-from plmscope.sequences import Protein
+from plmscope.sequences import AMINO_ACIDS, LETTERS, Protein
 from plmscope.sites import Architecture, NeuronIndex, architecture_of
 
 EMBEDDED = "plmscope:embedded"
@@ -86,8 +86,8 @@ class Classifier:
 
     def __post_init__(self) -> None:
         vocabulary = self.tokenizer.get_vocab()
-        self._letters = {letter: vocabulary[letter] for letter in "ACDEFGHIKLMNPQRSTVWYXBUZO" if letter in vocabulary}
-        known = sum(letter in vocabulary for letter in "ACDEFGHIKLMNPQRSTVWY")
+        self._letters = {letter: vocabulary[letter] for letter in LETTERS if letter in vocabulary}
+        known = sum(letter in vocabulary for letter in AMINO_ACIDS)
         if known < 20:
             raise ModelError(f"{self.name}: the tokenizer knows {known} of the 20 amino acids; not a protein model")
 

@@ -45,6 +45,8 @@ MAX_SIZE = 4 * 2**30
 MAX_LINE = 64 * 2**20
 
 LETTERS = "ACDEFGHIKLMNPQRSTVWYXUBZO"
+#: The twenty of the genetic code.
+AMINO_ACIDS = LETTERS[:20]
 _ILLEGAL = re.compile(f"[^{LETTERS}{LETTERS.lower()}]")
 _NUCLEOTIDES = re.compile("[ACGTUN]+")
 _HEADER_FIELD = re.compile(r'(?:^|[ \t])([A-Za-z][\w.-]*)=("[^"]*"(?![^ \t])|[^ \t]*)')
