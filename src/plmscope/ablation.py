@@ -16,8 +16,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from plmscope.errors import InputError, SelectionError
-from plmscope.gradients import TARGETS, at_tokens
+from plmscope.errors import SelectionError
+from plmscope.gradients import TARGETS, at_tokens, check_request
 from plmscope.model import Batch, Classifier
 from plmscope.network import Network, State
 from plmscope.progress import Track, silent
@@ -56,12 +56,9 @@ def single_ablation(
         InputError: no proteins, or a label the model does not know.
         SelectionError: a setting is impossible.
     """
-    if not proteins:
-        raise InputError("no proteins to score; the split left none, or the list is empty")
-    if target not in TARGETS or sample < 0:
-        raise SelectionError(
-            f"target {target!r}, sample {sample!r}: need one of {', '.join(TARGETS)}, 0 or more neurons"
-        )
+    check_request(proteins, target)
+    if sample < 0:
+        raise SelectionError(f"sample = {sample!r}: need 0 (all) or more neurons")
     classes, index, network = classifier.targets(proteins), classifier.index, Network(classifier)
     rng = np.random.default_rng(seed)
     share = -(-sample // len(index.sites))

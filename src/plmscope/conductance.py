@@ -22,8 +22,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from plmscope.errors import InputError, SelectionError
-from plmscope.gradients import EMBEDDING, TARGETS, activations_and_gradients
+from plmscope.errors import SelectionError
+from plmscope.gradients import EMBEDDING, TARGETS, activations_and_gradients, check_request
 from plmscope.model import Batch, Classifier
 from plmscope.network import Network
 from plmscope.progress import Track, silent
@@ -68,11 +68,10 @@ def conductance(
         InputError: no proteins, or a label the model does not know.
         SelectionError: a setting is impossible.
     """
-    if not proteins:
-        raise InputError("no proteins to score; the split left none, or the list is empty")
+    check_request(proteins, target)
     if points < 2 or points % 2:
         raise SelectionError(f"points = {points!r}: must be even and at least 2")
-    for name, value, known in (("rule", rule, RULES), ("baseline", baseline, BASELINES), ("target", target, TARGETS)):
+    for name, value, known in (("rule", rule, RULES), ("baseline", baseline, BASELINES)):
         if value not in known:
             raise SelectionError(f"{name} {value!r} is not known; choose one of {', '.join(known)}")
     classes, index, network = classifier.targets(proteins), classifier.index, Network(classifier)

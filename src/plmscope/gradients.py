@@ -60,6 +60,19 @@ TARGETS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
 }
 
 
+def check_request(proteins: Sequence[Protein], target: str) -> None:
+    """Refuse an empty list of proteins or an unknown target, as every scorer that differentiates a target does.
+
+    Raises:
+        InputError: there are no proteins.
+        SelectionError: the target is not one of :data:`TARGETS`.
+    """
+    if not proteins:
+        raise InputError("no proteins to score; the split left none, or the list is empty")
+    if target not in TARGETS:
+        raise SelectionError(f"target {target!r} is not known; choose one of {', '.join(TARGETS)}")
+
+
 #: Stands for the input of the first layer where a path runs through the whole network.
 EMBEDDING = Site(-1, "embedding")
 
@@ -125,12 +138,9 @@ def integrated_gradients(
         InputError: no proteins, or a label the model does not know.
         SelectionError: ``points`` or ``target`` is impossible.
     """
-    if not proteins:
-        raise InputError("no proteins to score; the split left none, or the list is empty")
+    check_request(proteins, target)
     if points < 1:
         raise SelectionError(f"points = {points!r}: at least 1 is needed")
-    if target not in TARGETS:
-        raise SelectionError(f"target {target!r} is not known; choose one of {', '.join(TARGETS)}")
     classes = classifier.targets(proteins)
     nodes, weights = np.polynomial.legendre.leggauss(points)
     device = classifier.device

@@ -27,8 +27,8 @@ import numpy as np
 import torch
 from Bio.Align import substitution_matrices
 
-from plmscope.errors import InputError, SelectionError
-from plmscope.gradients import EMBEDDING, TARGETS, activations_and_gradients
+from plmscope.errors import SelectionError
+from plmscope.gradients import EMBEDDING, TARGETS, activations_and_gradients, check_request
 from plmscope.model import Batch, Classifier
 from plmscope.network import Network
 from plmscope.progress import Track, silent
@@ -144,10 +144,7 @@ def _rows(
     others: Sequence[Sequence[Protein]],
 ) -> np.ndarray:
     """Token sums of ``g * (a - mean of a over the copies)``, ``(P, N)``; without copies of ``g * a``."""
-    if not proteins:
-        raise InputError("no proteins to score; the split left none, or the list is empty")
-    if target not in TARGETS:
-        raise SelectionError(f"target {target!r} is not known; choose one of {', '.join(TARGETS)}")
+    check_request(proteins, target)
     classes, index, network = classifier.targets(proteins), classifier.index, Network(classifier)
     batches = list(classifier.batches(proteins, token_budget))
 
