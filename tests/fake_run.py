@@ -102,6 +102,7 @@ def make_fake_run(path: Path, seed: int = 0) -> Run:
         "density": _density(neurons),
         "density_null": _density_null(rng, neurons),
         "agreement": _agreement(neurons),
+        **_knowledge(rng, neurons, proteins),
     }
     for name, frame in tables.items():
         run.write_table(name, frame)
@@ -391,6 +392,73 @@ def _agreement(neurons: pd.DataFrame) -> pd.DataFrame:
                 first, second = (set(neurons.nlargest(n, column).index) for column in (method, other))
                 rows.append((method, other, fraction, spearman, len(first & second) / n, n / len(neurons)))
     return pd.DataFrame(rows, columns=["method", "other", "fraction", "spearman", "overlap", "overlap_expected"])
+
+
+def _knowledge(rng: np.random.Generator, neurons: pd.DataFrame, proteins: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """What neurons detect: concepts, associations of all neurons, motifs and cards of the selected ones."""
+    concepts = pd.DataFrame(
+        [
+            ("C", "amino acid", "residue", 400, 1800, 1790, "sequence"),
+            ("charged", "group", "residue", 440, 24000, 19000, "sequence"),
+            ("GxSxG", "pattern", "residue", 31, 155, 31, "Brenner 1988"),
+            ("ACT_SITE", "feature", "residue", 120, 201, 199, "sites.tsv"),
+            ("class 3", "class", "protein", 100, 0, 0, "label"),
+        ],
+        columns=["concept", "kind", "level", "n_proteins", "n_residues", "n_domains", "source"],
+    )
+    keys = ["layer", "module", "neuron"]
+    both = neurons[keys].loc[neurons.index.repeat(2)].reset_index(drop=True)
+    n = len(both)
+    q, precision, recall = rng.beta(0.5, 2, n), rng.beta(2, 3, n), rng.beta(2, 2, n)
+    f1 = 2 * precision * recall / (precision + recall)
+    associations = both.assign(
+        sign=np.tile([1, -1], n // 2), rank=1, concept=rng.choice(concepts["concept"], n), threshold=rng.normal(size=n),
+        precision=precision, recall=recall * 0.9, recall_domain=recall, f1=f1, f1_gain=f1 - 0.02,
+        iou=f1 / (2 - f1), auroc=rng.beta(6, 3, n), discovery_f1=f1 + 0.02, discovery_auroc=rng.beta(6, 3, n),
+        n_clusters=rng.integers(20, 60, n), p_value=q / 2, q_value=q, null_auroc=rng.normal(0.5, 0.02, n),
+        confirmed=q < 0.05,
+    )  # fmt: skip
+    top = pd.concat(
+        [
+            neurons.nlargest(_count(0.02), method)[keys].assign(method=method, rank=range(1, _count(0.02) + 1))
+            for method in METHODS
+        ],
+        ignore_index=True,
+    )
+    chosen = top[keys].drop_duplicates(ignore_index=True)
+    motifs = chosen.assign(
+        sign=1, consensus="G-x-S-x-G", width=5, n_windows=60, information_bits=rng.uniform(2, 14, len(chosen)),
+        auroc_held_out=rng.beta(6, 3, len(chosen)), enrichment=rng.uniform(1, 30, len(chosen)),
+        group=np.arange(len(chosen)) % 7,
+        matrix=[rng.dirichlet(np.full(20, 0.2), 5).ravel().tolist() for _ in range(len(chosen))],
+        classes=json.dumps({"3": {"share": 0.71, "enrichment": 3.2}}),
+        annotations=json.dumps({"ACT_SITE": {"share": 0.3, "enrichment": 41.0}}),
+    )  # fmt: skip
+    strips = []
+    for _ in range(len(top)):
+        some = proteins.sample(3, random_state=int(rng.integers(2**31)))
+        strips.append(
+            json.dumps(
+                [
+                    {
+                        "id": p.id, "position": 21, "start": 11, "sequence": p.sequence[10:31],
+                        "activation": np.round(rng.normal(size=21), 3).tolist(),
+                    }
+                    for p in some.itertuples()
+                ]
+            )
+        )  # fmt: skip
+    explained = rng.random(len(top)) < 0.6
+    where = [f"{m} {i}, layer {layer}" for layer, m, i in top[keys].itertuples(index=False)]
+    said = [
+        "Fires on GxSxG, AUROC 0.91 on held-out clusters" if e else "No concept explains this neuron" for e in explained
+    ]
+    cards = top.assign(
+        sign=1, sentence=[f"{text}; {place}." for text, place in zip(said, where, strict=True)], explained=explained,
+        concept=np.where(explained, "GxSxG", ""), auroc=np.where(explained, 0.91, np.nan),
+        f1=np.where(explained, 0.62, np.nan), motif=np.where(explained, "G-x-S-x-G", ""), top_proteins=strips,
+    )  # fmt: skip
+    return {"concepts": concepts, "associations": associations, "motifs": motifs, "neuron_cards": cards}
 
 
 def _metrics(proteins: pd.DataFrame) -> dict[str, Any]:

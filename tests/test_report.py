@@ -22,7 +22,9 @@ from plmscope.results import SCHEMA, Run
 from tests.fake_run import METHODS, make_fake_run
 
 HOSTILE = "</script><script>alert(1)</script>"
-OPTIONAL = tuple(name for name in SCHEMA if name != "selections")  # the report has no use for the selections
+#: Tables that the report has no use for.
+UNSHOWN = ("selections", "concepts", "associations", "motifs", "neuron_cards")
+OPTIONAL = tuple(name for name in SCHEMA if name not in UNSHOWN)
 
 
 class Page(HTMLParser):

@@ -5,7 +5,7 @@ depended on: a finished stage whose inputs did not change is not run again. One 
 folder (an advisory lock that the system drops when the process dies).
 
 >>> sorted(SCHEMA)[:3]
-['agreement', 'class_scores', 'comparison']
+['agreement', 'associations', 'class_scores']
 """
 
 from __future__ import annotations
@@ -50,6 +50,20 @@ SCHEMA: dict[str, tuple[str, ...]] = {
     ),
     "density_null": ("null", "method", "fraction", "layer", "module", "n_total", "n_selected", "density", "enrichment"),
     "agreement": ("method", "other", "fraction", "spearman", "overlap", "overlap_expected"),
+    "concepts": ("concept", "kind", "level", "n_proteins", "n_residues", "n_domains", "source"),
+    "associations": (
+        "layer", "module", "neuron", "sign", "rank", "concept", "threshold", "precision", "recall", "recall_domain",
+        "f1", "f1_gain", "iou", "auroc", "discovery_f1", "discovery_auroc", "n_clusters", "p_value", "q_value",
+        "null_auroc", "confirmed",
+    ),
+    "motifs": (
+        "layer", "module", "neuron", "sign", "consensus", "width", "n_windows", "information_bits", "auroc_held_out",
+        "enrichment", "group", "matrix", "classes", "annotations",
+    ),
+    "neuron_cards": (
+        "layer", "module", "neuron", "method", "rank", "sign", "sentence", "explained", "concept", "auroc", "f1",
+        "motif", "top_proteins",
+    ),
 }  # fmt: skip
 
 STAGES = ("finetune", "score", "evaluate", "density", "report")
