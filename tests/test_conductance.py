@@ -10,16 +10,16 @@ from captum.attr import LayerConductance
 from plmscope.conductance import _start, conductance
 from plmscope.errors import SelectionError
 from plmscope.gradients import log_odds
+from plmscope.hooked import network_of
 from plmscope.hooks import module_of
 from plmscope.model import Classifier
-from plmscope.network import Network
 from plmscope.sequences import Protein
 
 
 def captum_scores(model: Classifier, protein: Protein, steps: int) -> dict[str, np.ndarray]:
     """Token sums by Captum, one call per site, on the Hugging Face model with the embedding output put in by a hook."""
     batch = model.batch([protein])
-    network = Network(model)
+    network = network_of(model)
     with torch.no_grad():
         end, _ = network.embed(batch)
     start = _start(network, batch, [model.encode(letter)[1] for letter in "ACDEFGHIKLMNPQRSTVWY"], "mean_embedding")
@@ -27,7 +27,7 @@ def captum_scores(model: Classifier, protein: Protein, steps: int) -> dict[str, 
 
     def forward(hidden: torch.Tensor) -> torch.Tensor:
         n = len(hidden)
-        handle = model.model.esm.embeddings.register_forward_hook(lambda *_: hidden)
+        handle = model.model.get_submodule(model.architecture.embeddings).register_forward_hook(lambda *_: hidden)
         try:
             ids, mask = batch.input_ids.repeat(n, 1), batch.attention_mask.repeat(n, 1)
             logits = model.model(input_ids=ids, attention_mask=mask).logits
@@ -37,8 +37,10 @@ def captum_scores(model: Classifier, protein: Protein, steps: int) -> dict[str, 
 
     found = {}
     for site in model.index.sites:
-        layer, _ = module_of(model, site)
-        got = LayerConductance(forward, layer).attribute(end, start, n_steps=steps)
+        layer, place = module_of(model, site)
+        got = LayerConductance(forward, layer).attribute(
+            end, start, n_steps=steps, attribute_to_layer_input=place.side == "input"
+        )
         found[str(site)] = got.sum(1)[0].detach().numpy()
     return found
 

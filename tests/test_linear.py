@@ -18,7 +18,7 @@ from plmscope.sequences import Protein
 def by_hooks(model: Classifier, protein: Protein) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Activation and gradient ``(T, N)`` of every site of the Hugging Face model."""
     batch = model.batch([protein])
-    embeddings = model.model.esm.embeddings
+    embeddings = model.model.get_submodule(model.architecture.embeddings)
     handle = embeddings.register_forward_hook(lambda m, i, o: o.requires_grad_())
     try:
         with record(model, model.index.sites) as seen:

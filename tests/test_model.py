@@ -16,6 +16,7 @@ from plmscope.errors import InputError, ModelError
 from plmscope.model import Classifier, load_model
 from plmscope.sequences import Protein
 from tests.conftest import LABELS, make_proteins, save_tiny_model
+from tests.families import save_esmc, save_protbert
 
 
 @pytest.fixture
@@ -100,8 +101,10 @@ def test_weights_of_another_shape(folder: Path, labels: list[str] | None) -> Non
 
 
 def test_an_unsupported_architecture_lists_the_supported(folder: Path) -> None:
-    set_config(folder, model_type="bert")
-    assert "model type 'bert' is not supported; supported: esm" in refused(folder)
+    set_config(folder, model_type="gpt2")
+    line = refused(folder)
+    assert "model type 'gpt2' is not supported; supported: esm (ESM-2, ESM-1b, ESM-1v), esmc (ESM-C)" in line
+    assert line.endswith("bert (ProtBert); a new one is one row of plmscope.sites.ARCHITECTURES")
 
 
 def test_an_unknown_architecture(folder: Path) -> None:
@@ -241,6 +244,61 @@ def test_probabilities_are_in_the_order_of_the_proteins(tiny: Classifier) -> Non
     alone = np.concatenate([tiny.log_probabilities([p]) for p in proteins])
     np.testing.assert_allclose(tiny.log_probabilities(proteins, 100), alone, atol=1e-4)
     np.testing.assert_allclose(np.exp(alone).sum(1), 1)
+
+
+def test_protbert_reads_spaced_residues_and_rare_ones_as_x(tmp_path: Path) -> None:
+    model = load_model(save_protbert(tmp_path))
+    for sequence in ("ACDEFGHIKLMNPQRSTVWYX", "MKL"):
+        assert model.encode(sequence).tolist() == model.tokenizer(" ".join(sequence))["input_ids"]
+    assert model.encode("MUZOB").tolist() == model.encode("MXXXX").tolist()
+    rare = [Protein("a", "MUZOBX"), Protein("b", "MKL"), Protein("c", "UMK")]
+    assert model.read_as_x(rare) == "5 residues of 2 proteins are read as X (one of U, Z, O, B)"
+    assert model.read_as_x(rare[1:2]) == ""
+
+
+def test_esmc_tokens_are_those_of_the_tokenizer(tmp_path: Path, tiny: Classifier) -> None:
+    model = load_model(save_esmc(tmp_path))
+    sequence = "ACDEFGHIKLMNPQRSTVWYXBUZO"
+    assert model.encode(sequence).tolist() == model.tokenizer(sequence)["input_ids"]
+    assert (model.max_residues, model.has_learned_positions, tiny.has_learned_positions) == (126, False, False)
+
+
+def test_a_protein_longer_than_the_learned_positions(tmp_path: Path) -> None:
+    for model, longest in (
+        (load_model(save_protbert(tmp_path / "a", max_position_embeddings=12)), 10),
+        (load_model(save_tiny_model(tmp_path / "b", position_embedding_type="absolute")), 126),
+    ):
+        assert np.isfinite(model.log_probabilities([Protein("fits", "A" * longest)])).all()
+        with pytest.raises(
+            InputError, match=rf"{longest + 1} residues, but .* has positions for {longest}; set \[data\]"
+        ):
+            model.encode("A" * (longest + 1))
+
+
+def test_a_head_that_reads_the_mean(tiny_folder: Path, tmp_path: Path) -> None:
+    """The same as the stock head on the mean of the residues; saved and loaded as such."""
+    model = load_model(tiny_folder, pooling="mean")
+    proteins = make_proteins(5)
+    with torch.no_grad():
+        for protein in proteins:
+            batch = model.batch([protein])
+            hidden = model.model.esm(input_ids=batch.input_ids, attention_mask=batch.attention_mask)[0]
+            logits = model.model.classifier(hidden[:, 1:-1].mean(1, keepdim=True))
+            ours = model.log_probabilities(proteins)[proteins.index(protein)]
+            np.testing.assert_allclose(ours, logits.log_softmax(-1)[0], atol=1e-4)
+    model.save(tmp_path / "saved")
+    back = load_model(tmp_path / "saved")
+    assert back.pooling == "mean"
+    assert (back.log_probabilities(proteins) == model.log_probabilities(proteins)).all()
+    assert load_model(tmp_path / "saved", pooling="first").pooling == "first"
+    assert "pooling 'max' is not known; choose one of first, mean" in refused(tiny_folder, pooling="max")
+
+
+def test_half_precision_spares_the_rotary_frequencies(tiny_folder: Path, tiny: Classifier) -> None:
+    half = load_model(tiny_folder, dtype="bfloat16")
+    assert half.model.classifier.dense.weight.dtype == torch.bfloat16
+    assert torch.equal(half.model.esm.rotary_embeddings.inv_freq, tiny.model.esm.rotary_embeddings.inv_freq)
+    assert np.isfinite(half.log_probabilities(make_proteins(3))).all()
 
 
 # --- labels

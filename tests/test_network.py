@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from plmscope.hooks import record, replace
-from plmscope.model import Classifier, load_model
+from plmscope.hooks import Change, record, replace
+from plmscope.model import Batch, Classifier, load_model
 from plmscope.network import Network
 from plmscope.sequences import Protein
 from plmscope.sites import MODULES, Site
@@ -65,6 +65,28 @@ def test_resuming_with_the_same_activation_changes_nothing(tiny: Classifier, pro
         hidden = state.middle + state.activations["output"]
 
 
+def held_logits(model: Classifier, batch: Batch, keep: np.ndarray, constants: np.ndarray) -> torch.Tensor:
+    """Logits of the Hugging Face model with hooks that hold every neuron outside ``keep`` at its three constants."""
+
+    def held(site: Site) -> Change:
+        off = torch.from_numpy(~keep[model.index.slice(site)])
+        first, last, middle = (torch.from_numpy(c).float() for c in constants[:, model.index.slice(site)])
+
+        def change(a: torch.Tensor) -> torch.Tensor:
+            a = a.clone()
+            position = torch.arange(a.shape[1]).expand(a.shape[:2])
+            place = torch.where((position == 0).unsqueeze(-1), first, middle)
+            place = torch.where((position == (batch.lengths - 1).unsqueeze(1)).unsqueeze(-1), last, place)
+            a[..., off] = place[..., off]
+            return a
+
+        return change
+
+    with replace(model, {site: held(site) for site in model.index.sites}):
+        logits: torch.Tensor = model.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+        return logits
+
+
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.6, 1.0])
 @pytest.mark.parametrize("budget", [1, 10_000])
 def test_ablation_is_what_hooks_would_do(shape: Classifier, proteins: list[Protein], share: float, budget: int) -> None:
@@ -75,23 +97,7 @@ def test_ablation_is_what_hooks_would_do(shape: Classifier, proteins: list[Prote
     slices = {site: shape.index.slice(site) for site in shape.index.sites}
     network = Network(shape).ablated(keep, constants, slices)
     for batch in shape.batches(proteins, budget):
-
-        def held(site: Site, batch=batch):  # type: ignore[no-untyped-def]
-            off = torch.from_numpy(~keep[slices[site]])
-            first, last, middle = (torch.from_numpy(c).float() for c in constants[:, slices[site]])
-
-            def change(a: torch.Tensor) -> torch.Tensor:
-                a = a.clone()
-                position = torch.arange(a.shape[1]).expand(a.shape[:2])
-                place = torch.where((position == 0).unsqueeze(-1), first, middle)
-                place = torch.where((position == (batch.lengths - 1).unsqueeze(1)).unsqueeze(-1), last, place)
-                a[..., off] = place[..., off]
-                return a
-
-            return change
-
-        with replace(shape, {site: held(site) for site in shape.index.sites}):
-            theirs = shape.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+        theirs = held_logits(shape, batch, keep, constants)
         torch.testing.assert_close(network.logits(batch), theirs, atol=5e-5, rtol=1e-4)
 
 

@@ -17,9 +17,10 @@ import numpy as np
 import torch
 
 from plmscope.errors import SelectionError
-from plmscope.gradients import TARGETS, at_tokens, check_request
+from plmscope.gradients import TARGETS, check_request
+from plmscope.hooked import network_of
 from plmscope.model import Batch, Classifier
-from plmscope.network import Network, State
+from plmscope.network import State, at_tokens
 from plmscope.progress import Track, silent
 from plmscope.scores import NeuronScores, class_weighted
 from plmscope.sequences import Protein
@@ -59,7 +60,7 @@ def single_ablation(
     check_request(proteins, target)
     if sample < 0:
         raise SelectionError(f"sample = {sample!r}: need 0 (all) or more neurons")
-    classes, index, network = classifier.targets(proteins), classifier.index, Network(classifier)
+    classes, index, network = classifier.targets(proteins), classifier.index, network_of(classifier)
     rng = np.random.default_rng(seed)
     share = -(-sample // len(index.sites))
     chosen = {
@@ -92,7 +93,7 @@ def single_ablation(
                     logits = network.resume(layer, _copies(state, n), module, many, context.repeat(n))
                     change = full - TARGETS[target](logits, wanted.repeat(n))
                     out[index.offsets[site] + neurons.cpu().numpy()] = change.cpu().numpy()
-            hidden = state.middle + state.activations["output"]
+            hidden = network.after(state)
         return batch, out
 
     rows = np.zeros((len(proteins), len(index)), dtype=np.float32)

@@ -24,8 +24,8 @@ import torch
 
 from plmscope.errors import SelectionError
 from plmscope.gradients import EMBEDDING, TARGETS, activations_and_gradients, check_request
+from plmscope.hooked import AnyNetwork, network_of
 from plmscope.model import Batch, Classifier
-from plmscope.network import Network
 from plmscope.progress import Track, silent
 from plmscope.scores import NeuronScores, class_weighted
 from plmscope.sequences import AMINO_ACIDS, Protein
@@ -74,7 +74,7 @@ def conductance(
     for name, value, known in (("rule", rule, RULES), ("baseline", baseline, BASELINES)):
         if value not in known:
             raise SelectionError(f"{name} {value!r} is not known; choose one of {', '.join(known)}")
-    classes, index, network = classifier.targets(proteins), classifier.index, Network(classifier)
+    classes, index, network = classifier.targets(proteins), classifier.index, network_of(classifier)
     if rule == "captum":
         nodes = (np.polynomial.legendre.leggauss(points + 1)[0] + 1) / 2
     else:
@@ -113,7 +113,7 @@ def conductance(
     return (replace(scores, completeness=frame, settings=settings),)
 
 
-def _start(network: Network, batch: Batch, letters: Sequence[int], baseline: str) -> torch.Tensor:
+def _start(network: AnyNetwork, batch: Batch, letters: Sequence[int], baseline: str) -> torch.Tensor:
     """Embedding output at the start of the path, ``(B, T, d)``; first and last token as they are."""
     with torch.no_grad():
         real, _ = network.embed(batch)
@@ -129,7 +129,7 @@ def _start(network: Network, batch: Batch, letters: Sequence[int], baseline: str
 
 
 def _along(
-    network: Network,
+    network: AnyNetwork,
     batch: Batch,
     start: torch.Tensor,
     alphas: torch.Tensor,

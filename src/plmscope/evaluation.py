@@ -19,8 +19,8 @@ import pandas as pd
 import torch
 
 from plmscope.errors import SelectionError
+from plmscope.hooked import network_of
 from plmscope.model import Classifier
-from plmscope.network import Network
 from plmscope.scores import NeuronScores
 from plmscope.selection import CONTROLS, SCOPES, Selection, draw, select_top, size_of, strata
 from plmscope.sequences import Protein
@@ -168,7 +168,7 @@ def predict(
     Yields:
         One :class:`Predictions` a pair. Exact: ablation is folded into weights and biases.
     """
-    network = Network(classifier)
+    network = network_of(classifier)
     slices = {site: classifier.index.slice(site) for site in classifier.index.sites}
     true = classifier.targets(proteins)
     batches = list(classifier.batches(proteins, token_budget))

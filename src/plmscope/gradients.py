@@ -25,8 +25,9 @@ import pandas as pd
 import torch
 
 from plmscope.errors import InputError, SelectionError
+from plmscope.hooked import AnyNetwork, network_of
 from plmscope.model import Batch, Classifier
-from plmscope.network import Context, Network, State
+from plmscope.network import Context, Network, State, at_tokens
 from plmscope.progress import Track, silent
 from plmscope.scores import NeuronScores, class_weighted
 from plmscope.sequences import Protein
@@ -78,7 +79,7 @@ EMBEDDING = Site(-1, "embedding")
 
 
 def activations_and_gradients(
-    network: Network,
+    network: AnyNetwork,
     hidden: torch.Tensor,
     context: Context,
     classes: torch.Tensor,
@@ -93,7 +94,7 @@ def activations_and_gradients(
     for number in range(len(network.layers)):
         state = network.state(number, hidden, context)
         seen |= {Site(number, module): state.activations[module] for module in MODULES}
-        hidden = state.middle + state.activations["output"]
+        hidden = network.after(state)
     value = target(network.above(len(network.layers), hidden, context), classes).sum()
     gradients = torch.autograd.grad(value, list(seen.values()))
     return {site: (a.detach(), g) for (site, a), g in zip(seen.items(), gradients, strict=True)}
@@ -150,7 +151,7 @@ def integrated_gradients(
         TARGETS[target],
         token_budget,
     )
-    network, index = Network(classifier), classifier.index
+    network, index = network_of(classifier), classifier.index
     base = None if baseline is None else torch.tensor(baseline, dtype=torch.float32, device=device)
     slices = {site: index.slice(site) for site in index.sites}
     batches = list(classifier.batches(proteins, max(1, token_budget // points)))
@@ -180,7 +181,7 @@ def integrated_gradients(
 
 
 def _attribute(
-    network: Network,
+    network: AnyNetwork,
     batch: Batch,
     classes: torch.Tensor,
     path: _Path,
@@ -197,7 +198,9 @@ def _attribute(
     for layer in range(len(network.layers)):
         with torch.no_grad():
             state = network.state(layer, hidden, context)
-        shared = _query_and_key(network, layer, state, context, classes, path) if base is None else {}
+        shared = {}
+        if base is None and isinstance(network, Network):  # others may normalise query and key
+            shared = _query_and_key(network, layer, state, context, classes, path)
         for module in MODULES:
             site = Site(layer, module)
             value = state.activations[module]
@@ -213,21 +216,12 @@ def _attribute(
             out[:, slices[site]] = attribution.double().cpu().numpy()
             expected[:, s] = (full - empty).double().cpu().numpy()
             got[:, s] = out[:, slices[site]].sum(1)
-        hidden = state.middle + state.activations["output"]
+        hidden = network.after(state)
     return out, expected, got
 
 
-def at_tokens(constants: torch.Tensor, value: torch.Tensor, context: Context) -> torch.Tensor:
-    """Constants ``(3, N)`` laid out over the tokens of ``value (B, T, N)``."""
-    laid = constants[2].expand_as(value).clone()
-    laid[:, 0] = constants[0]
-    if value.shape[1] > 1:
-        laid[torch.arange(len(value), device=value.device), context.ends] = constants[1]
-    return laid
-
-
 def _path_gradient(
-    network: Network,
+    network: AnyNetwork,
     layer: int,
     state: State,
     module: str,

@@ -29,8 +29,8 @@ from Bio.Align import substitution_matrices
 
 from plmscope.errors import SelectionError
 from plmscope.gradients import EMBEDDING, TARGETS, activations_and_gradients, check_request
+from plmscope.hooked import AnyNetwork, network_of
 from plmscope.model import Batch, Classifier
-from plmscope.network import Network
 from plmscope.progress import Track, silent
 from plmscope.scores import NeuronScores, class_weighted
 from plmscope.sequences import AMINO_ACIDS, Protein
@@ -145,7 +145,7 @@ def _rows(
 ) -> np.ndarray:
     """Token sums of ``g * (a - mean of a over the copies)``, ``(P, N)``; without copies of ``g * a``."""
     check_request(proteins, target)
-    classes, index, network = classifier.targets(proteins), classifier.index, Network(classifier)
+    classes, index, network = classifier.targets(proteins), classifier.index, network_of(classifier)
     batches = list(classifier.batches(proteins, token_budget))
 
     def work(batch: Batch) -> tuple[Batch, np.ndarray]:
@@ -168,12 +168,12 @@ def _rows(
 
 
 @torch.no_grad()
-def _activations(network: Network, batch: Batch) -> dict[Site, torch.Tensor]:
+def _activations(network: AnyNetwork, batch: Batch) -> dict[Site, torch.Tensor]:
     """Every site's activation ``(B, T, N)``."""
     hidden, context = network.embed(batch)
     found: dict[Site, torch.Tensor] = {}
     for number in range(len(network.layers)):
         state = network.state(number, hidden, context)
         found |= {Site(number, module): state.activations[module] for module in MODULES}
-        hidden = state.middle + state.activations["output"]
+        hidden = network.after(state)
     return found

@@ -30,6 +30,9 @@ from plmscope.sites import Architecture, NeuronIndex, architecture_of
 
 EMBEDDED = "plmscope:embedded"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+#: What the classification head reads; the key in ``config.json`` that says so where it is not the first token.
+POOLINGS = ("first", "mean")
+POOLING_KEY = "plmscope_pooling"
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,8 @@ class Classifier:
         labels: Class names in the order of the logits.
         index: Its neurons.
         name: What was asked for; ``revision`` and ``sha256`` say what was found.
+        pooling: What the head reads: ``first``, the first token, or ``mean``, the mean of the residues.
+        notes: What a user should know about how it was loaded, a line each.
         ablation_means: ``(3, N)`` mean activations at the first token, the last token and residues, if they are known.
     """
 
@@ -81,15 +86,31 @@ class Classifier:
     name: str
     revision: str = ""
     sha256: str = ""
+    pooling: str = "first"
+    notes: tuple[str, ...] = ()
     ablation_means: np.ndarray | None = field(default=None, repr=False)
     _letters: dict[str, int] = field(default_factory=dict, repr=False)
+    _ends: tuple[int, int] = field(default=(0, 0), repr=False)
 
     def __post_init__(self) -> None:
         vocabulary = self.tokenizer.get_vocab()
         self._letters = {letter: vocabulary[letter] for letter in LETTERS if letter in vocabulary}
-        known = sum(letter in vocabulary for letter in AMINO_ACIDS)
+        known = len({vocabulary[letter] for letter in AMINO_ACIDS if letter in vocabulary})
         if known < 20:
             raise ModelError(f"{self.name}: the tokenizer knows {known} of the 20 amino acids; not a protein model")
+        if "X" in vocabulary:
+            self._letters |= dict.fromkeys(self.architecture.as_x, vocabulary["X"])
+        first, last, padding = self.tokenizer.cls_token_id, _last_token(self.tokenizer), self.tokenizer.pad_token_id
+        if first is None or last is None or padding is None:
+            raise ModelError(f"{self.name}: the tokenizer lacks a first, last or padding token; not a protein model")
+        self._ends = first, last
+        model: Any = self.model
+        rows, highest = model.get_input_embeddings().num_embeddings, max(*self._letters.values(), first, last, padding)
+        if highest >= rows:
+            raise ModelError(
+                f"{self.name}: the tokenizer has a token {highest}, the model embeddings for 0 to {rows - 1}; "
+                "the vocabulary is that of another model, download both again"
+            )
 
     def __repr__(self) -> str:
         parameters = sum(p.numel() for p in self.model.parameters())
@@ -112,14 +133,33 @@ class Classifier:
     @property
     def max_residues(self) -> int:
         """The longest protein the model's positions allow; rotary models have no hard limit but were trained to one."""
-        return int(self.model.config.max_position_embeddings) - 4
+        return int(self.model.config.max_position_embeddings) - self.architecture.spare_positions
+
+    @property
+    def has_learned_positions(self) -> bool:
+        """Whether every position has weights of its own, so that :attr:`max_residues` is a hard limit."""
+        return hasattr(self.model.get_submodule(self.architecture.embeddings), "position_embeddings")
+
+    def read_as_x(self, proteins: Sequence[Protein]) -> str:
+        """What is said about residues that this architecture's models read as X; empty if there are none."""
+        letters = self.architecture.as_x
+        counts = [sum(protein.sequence.count(letter) for letter in letters) for protein in proteins]
+        if not any(counts):
+            return ""
+        touched = sum(count > 0 for count in counts)
+        return f"{sum(counts):,} residues of {touched:,} proteins are read as X (one of {', '.join(letters)})"
 
     def encode(self, sequence: str) -> np.ndarray:
         """Token ids ``(R + 2,)``: first token, residues, last token.
 
         Raises:
-            InputError: a letter has no token (it is named with its position).
+            InputError: a letter has no token (it is named with its position), or the model has too few positions.
         """
+        if self.has_learned_positions and len(sequence) > self.max_residues:
+            raise InputError(
+                f"{len(sequence):,} residues, but {self.name} has positions for {self.max_residues:,}; "
+                f'set [data] max_length = {self.max_residues} and too_long = "skip"'
+            )
         try:
             middle = [self._letters[letter] for letter in sequence]
         except KeyError as error:
@@ -128,7 +168,7 @@ class Classifier:
             raise InputError(
                 f"residue {letter!r} at position {place} has no token in {self.name}; replace it by X"
             ) from None
-        return np.array([self.tokenizer.cls_token_id, *middle, self.tokenizer.eos_token_id], dtype=np.int64)
+        return np.array([self._ends[0], *middle, self._ends[1]], dtype=np.int64)
 
     def batches(self, proteins: Sequence[Protein], token_budget: int = 4096) -> Iterator[Batch]:
         """Proteins of near length together, longest first, at most ``token_budget`` padded tokens a batch.
@@ -182,6 +222,39 @@ class Classifier:
         self.tokenizer.save_pretrained(folder)
 
 
+def _last_token(tokenizer: Any) -> int | None:
+    """Id of the token that ends a protein: ``<eos>``, or ``[SEP]`` where there is none."""
+    found: int | None = tokenizer.sep_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
+    return found
+
+
+def residue_mean(hidden: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """Mean over the residues, ``(B, T, d)`` to ``(B, 1, d)``; first token, last token and padding do not enter."""
+    position = torch.arange(hidden.shape[1], device=hidden.device)
+    real = (position > 0) & (position < (lengths - 1).unsqueeze(1))  # (B, T)
+    weight = (real / real.sum(1, keepdim=True)).to(hidden.dtype)
+    return torch.einsum("bt,btd->bd", weight, hidden).unsqueeze(1)
+
+
+class _MeanPooling:
+    """Hooks that give a head which reads the first token the mean of the residues instead.
+
+    The head sees one token. They are copied with the model, so that a copy has its own ``lengths``.
+    """
+
+    def __init__(self, model: PreTrainedModel, head: str) -> None:
+        self.lengths = torch.zeros(0)
+        encoder: Any = model.base_model
+        encoder.register_forward_pre_hook(self._see, with_kwargs=True)
+        model.get_submodule(head).register_forward_pre_hook(self._pool)
+
+    def _see(self, module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        self.lengths = kwargs["attention_mask"].sum(1)
+
+    def _pool(self, module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return args if args[0].shape[1] == 1 else (residue_mean(args[0], self.lengths), *args[1:])
+
+
 def embedded_folder() -> Path:
     """The folder of the model that travels with the package."""
     return Path(str(resources.files("plmscope") / "embedded" / "model"))
@@ -196,6 +269,7 @@ def load_model(
     revision: str | None = None,
     seed: int = 0,
     random_weights: bool = False,
+    pooling: str | None = None,
 ) -> Classifier:
     """Load a classifier, or an encoder that gets a fresh classification head.
 
@@ -207,6 +281,8 @@ def load_model(
         revision: Hub revision.
         seed: Seeds the fresh head (and the weights, if they are random).
         random_weights: Take the architecture and the tokenizer of the checkpoint, but no weights: a control.
+        pooling: What the head reads: ``first``, the first token, or ``mean``, the mean of the residues; ``None`` takes
+            what the checkpoint says, else ``first``. It is written to ``config.json`` and unknown to transformers.
 
     Raises:
         ModelError: the folder is missing or incomplete, the architecture is not supported, there are no safetensors,
@@ -263,30 +339,50 @@ def load_model(
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{name}: {_first_line(error)}") from None
     missing = {key for key in info["missing_keys"] if "contact_head" not in key and "inv_freq" not in key}
-    heads = {key for key in missing if key.startswith("classifier.")}
+    heads = {key for key in missing if key.startswith(architecture.new)}
     if missing - heads:
         raise ModelError(
             f"{name}: the checkpoint lacks {len(missing - heads)} weights, first {sorted(missing - heads)[0]!r}"
         )
     if heads and labels is None:
         raise ModelError(f"{name}: has no classification head; fine-tune it first ('plmscope finetune STUDY')")
-    wrong = sorted(key for key, *_ in info["mismatched_keys"] if not key.startswith("classifier."))
+    wrong = sorted(key for key, *_ in info["mismatched_keys"] if not key.startswith(architecture.new))
     if wrong:
         raise ModelError(f"{name}: {len(wrong)} weights have another shape than config.json says, first {wrong[0]!r}")
-    if labels is not None and not heads and not random_weights:  # the checkpoint's own head knows other classes
+    if (
+        labels is not None and not any(key.startswith("classifier.") for key in heads) and not random_weights
+    ):  # the checkpoint's own head knows other classes
         torch.manual_seed(seed)
         model.classifier.load_state_dict(from_config(config).classifier.state_dict())
     for key, weight in model.named_parameters():
         if not torch.isfinite(weight).all():
             raise ModelError(f"{name}: the weight {key!r} holds NaN or infinite values; the file is damaged")
-    model = model.to(device=place, dtype=DTYPES[dtype])
+    model = _placed(model, place, DTYPES[dtype])
+    pooling = pooling or str(getattr(config, POOLING_KEY, "") or POOLINGS[0])
+    if pooling not in POOLINGS:
+        raise ModelError(f"{name}: pooling {pooling!r} is not known; choose one of {', '.join(POOLINGS)}")
+    if hasattr(model.config, POOLING_KEY):
+        delattr(model.config, POOLING_KEY)
+    if pooling == "mean":
+        setattr(model.config, POOLING_KEY, pooling)
+        _MeanPooling(model, architecture.head)
     index = NeuronIndex.of(config.num_hidden_layers, config.hidden_size, config.intermediate_size)
     names = tuple(str(config.id2label[i]) for i in range(config.num_labels))
     digest = _weights_sha256(folder) if local and not random_weights else ""
     commit = str(getattr(config, "_commit_hash", "") or "")
-    classifier = Classifier(model, tokenizer, architecture, names, index, name, commit, digest)
+    classifier = Classifier(model, tokenizer, architecture, names, index, name, commit, digest, pooling)
     classifier.freeze()
     return classifier
+
+
+def _placed(model: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    """Move a model; its weights take the type, its buffers (rotary frequencies) keep their own, as they must."""
+    buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
+    model = model.to(device=device, dtype=dtype)
+    for name, buffer in buffers.items():
+        owner, _, own = name.rpartition(".")
+        setattr(model.get_submodule(owner), own, buffer.to(device))
+    return model
 
 
 def _quiet() -> None:

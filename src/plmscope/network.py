@@ -67,11 +67,16 @@ class Layer:
 
 @dataclass(frozen=True)
 class Context:
-    """What every layer of one batch shares: rotary angles, attention mask, places of the last tokens."""
+    """What every layer of one batch shares: rotary angles, attention mask, places of the last tokens.
+
+    ``layer_inputs`` is what Hugging Face's own layers take besides their input, where those are run
+    (:mod:`plmscope.hooked`): positional and named arguments.
+    """
 
     rotary: tuple[torch.Tensor, torch.Tensor] | None
     mask: torch.Tensor | None
     ends: torch.Tensor
+    layer_inputs: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
 
     def repeat(self, times: int) -> Context:
         """The same context for ``times`` copies of the batch, one after the other."""
@@ -100,18 +105,22 @@ class Network:
         classifier: Its weights are shared, never changed.
 
     Raises:
-        ModelError: the architecture is not ``esm``.
+        ModelError: the architecture is not ``esm``, or the head reads more than the first token;
+            :func:`plmscope.hooked.network_of` has an answer for every classifier.
     """
 
     def __init__(self, classifier: Classifier) -> None:
-        if classifier.architecture.model_type != "esm":
-            raise ModelError(
-                f"{classifier.name}: no piecewise forward pass for {classifier.architecture.model_type!r} yet"
-            )
+        if not self.fits(classifier):
+            raise ModelError(f"{classifier.name}: no piecewise forward pass for this architecture or head")
         self.model: Any = classifier.model
         self.heads = int(self.model.config.num_attention_heads)
         layers: Any = self.model.get_submodule(classifier.architecture.layers)
         self.layers: list[Layer] = [self._layer(module) for module in layers]
+
+    @staticmethod
+    def fits(classifier: Classifier) -> bool:
+        """Whether this spelling of the forward pass is that of the classifier."""
+        return classifier.architecture.model_type == "esm" and classifier.pooling == "first"
 
     @staticmethod
     def _layer(module: Any) -> Layer:
@@ -183,6 +192,10 @@ class Network:
         added = layer.output(activation, context.ends) if module == "intermediate" else activation
         return self.above(number + 1, state.middle + added, context)
 
+    def after(self, state: State) -> torch.Tensor:
+        """What a layer hands on: the input of the next one, ``(B, T, d)``."""
+        return state.middle + state.activations["output"]
+
     def after_attention(self, number: int, hidden: torch.Tensor, mixed: torch.Tensor, context: Context) -> torch.Tensor:
         """Logits from the mixed values of layer ``number`` upward."""
         added = self.layers[number].attention_output(mixed, context.ends)
@@ -197,8 +210,7 @@ class Network:
     def above(self, number: int, hidden: torch.Tensor, context: Context) -> torch.Tensor:
         """Logits ``(B, C)`` from the input of layer ``number`` upward; at the number of layers, the head alone."""
         for n in range(number, len(self.layers)):
-            state = self.state(n, hidden, context)
-            hidden = state.middle + state.activations["output"]
+            hidden = self.after(self.state(n, hidden, context))
         hidden = self.model.esm.encoder.emb_layer_norm_after(hidden[:, :1])
         logits: torch.Tensor = self.model.classifier(hidden)
         return logits
@@ -261,6 +273,15 @@ def _fold(affine: Affine, kept: torch.Tensor, constants: torch.Tensor) -> Affine
         torch.where(kept, first, constants[0] - constants[2]),
         torch.where(kept, last, constants[1] - constants[2]),
     )
+
+
+def at_tokens(constants: torch.Tensor, value: torch.Tensor, context: Context) -> torch.Tensor:
+    """Constants ``(3, N)`` laid out over the tokens of ``value (B, T, N)``: first token, last token, residues."""
+    laid = constants[2].expand_as(value).clone()
+    laid[:, 0] = constants[0]
+    if value.shape[1] > 1:
+        laid[torch.arange(len(value), device=value.device), context.ends] = constants[1]
+    return laid
 
 
 def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:

@@ -60,28 +60,85 @@ class Place:
 class Architecture:
     """One supported architecture: where its layers, its embeddings and its six modules are.
 
-    A new architecture is one more entry of :data:`ARCHITECTURES`.
+    A new architecture is one more entry of :data:`ARCHITECTURES`. Paths are those of the class
+    ``...ForSequenceClassification`` of transformers (``print(model)`` shows them).
+
+    Attributes:
+        model_type: ``model_type`` of its ``config.json``.
+        models: Published models of this type, for texts.
+        embeddings: The module whose output is the first layer's input.
+        layers: The list of encoder layers; each takes and gives ``(B, T, d)``.
+        modules: The six modules inside a layer.
+        after: What follows the last layer, in order, up to the logits.
+        head: Which of these reads the first token alone (or the mean of residues, if the checkpoint says so).
+        new: Prefixes of the weights that a checkpoint without a classification head lacks.
+        unused: Prefixes of weights that other heads leave in a checkpoint; they have no place in a classifier.
+        spare_positions: Positions that no residue can take, of ``max_position_embeddings``.
+        as_x: Letters that the model's authors replace by X.
     """
 
     model_type: str
-    layers: str
+    models: str
     embeddings: str
+    layers: str
     modules: Mapping[str, Place]
+    after: tuple[str, ...]
+    head: str
+    new: tuple[str, ...] = ("classifier.",)
+    unused: tuple[str, ...] = ("lm_head.",)
+    spare_positions: int = 2
+    as_x: str = ""
 
+
+#: ESM-2 and BERT name the modules of a layer alike; their intermediate module holds the non-linearity.
+_BERT_MODULES: Mapping[str, Place] = {
+    "query": Place("attention.self.query"),
+    "key": Place("attention.self.key"),
+    "value": Place("attention.self.value"),
+    "attention_output": Place("attention.output.dense"),
+    "intermediate": Place("intermediate"),
+    "output": Place("output.dense"),
+}
 
 ARCHITECTURES: Mapping[str, Architecture] = {
     "esm": Architecture(
         model_type="esm",
-        layers="esm.encoder.layer",
+        models="ESM-2, ESM-1b, ESM-1v",
         embeddings="esm.embeddings",
+        layers="esm.encoder.layer",
+        modules=_BERT_MODULES,
+        after=("esm.encoder.emb_layer_norm_after", "classifier"),
+        head="classifier",
+        unused=("lm_head.", "esm.pooler.", "esm.contact_head."),
+        spare_positions=4,  # positions count from the padding id + 1
+    ),
+    "esmc": Architecture(
+        model_type="esmc",
+        models="ESM-C",
+        embeddings="esmc.embed_tokens",
+        layers="esmc.layers",
         modules={
-            "query": Place("attention.self.query"),
-            "key": Place("attention.self.key"),
-            "value": Place("attention.self.value"),
-            "attention_output": Place("attention.output.dense"),
-            "intermediate": Place("intermediate"),
-            "output": Place("output.dense"),
+            "query": Place("self_attn.q_proj"),  # before its LayerNorm
+            "key": Place("self_attn.k_proj"),
+            "value": Place("self_attn.v_proj"),
+            "attention_output": Place("self_attn.o_proj"),
+            "intermediate": Place("mlp.down_proj", side="input"),  # silu(gate) * up: no module of its own
+            "output": Place("mlp.down_proj"),
         },
+        after=("esmc.norm", "classifier"),
+        head="classifier",
+    ),
+    "bert": Architecture(
+        model_type="bert",
+        models="ProtBert",
+        embeddings="bert.embeddings",
+        layers="bert.encoder.layer",
+        modules=_BERT_MODULES,
+        after=("bert.pooler", "classifier"),
+        head="bert.pooler",
+        new=("classifier.", "bert.pooler."),
+        unused=("cls.",),
+        as_x="UZOB",
     ),
 }
 
@@ -93,9 +150,10 @@ def architecture_of(model_type: str) -> Architecture:
         ModelError: no row has this type; the text lists those that are supported.
     """
     if model_type not in ARCHITECTURES:
+        known = ", ".join(f"{row.model_type} ({row.models})" for row in ARCHITECTURES.values())
         raise ModelError(
-            f"model type {model_type!r} is not supported; supported: {', '.join(sorted(ARCHITECTURES))} "
-            "(a new one is one row of plmscope.sites.ARCHITECTURES)"
+            f"model type {model_type!r} is not supported; supported: {known}; "
+            "a new one is one row of plmscope.sites.ARCHITECTURES"
         )
     return ARCHITECTURES[model_type]
 

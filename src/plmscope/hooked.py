@@ -1,0 +1,185 @@
+"""The parts of a forward pass for every architecture, from Hugging Face's own layers and hooks.
+
+:class:`~plmscope.network.Network` spells out ESM with a first-token head and is the fast way. Everything else goes
+through :class:`Hooked`, which has the same methods and knows nothing of a layer's inside but where its six modules are
+(:data:`plmscope.sites.ARCHITECTURES`)::
+
+    hidden, context = network.embed(batch)             the first layer's input, and all else that layers are given
+    state = network.state(n, hidden, context)          layer n, its six activations recorded
+    network.resume(n, state, "key", activation, ...)   layer n again with one activation replaced, then those above
+
+Layers below the one in question are not run again; within it and above, everything is. A network with held neurons
+keeps its hooks for the length of one forward pass.
+
+Threads work on copies of the modules that share their weights, since hooks on shared modules would meet each other.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from contextlib import nullcontext
+from dataclasses import dataclass
+from dataclasses import replace as changed
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+
+from plmscope.hooks import Change, record, replace
+from plmscope.model import Batch, Classifier, residue_mean
+from plmscope.network import Context, Network, State, at_tokens
+from plmscope.sites import MODULES, Site
+
+
+class _Reached(Exception):
+    """Stops a forward pass at the first layer."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """Neurons at constants: ``keep (N,)`` true where a neuron works, ``constants (3, N)`` for the others."""
+
+    keep: np.ndarray
+    constants: np.ndarray
+    slices: dict[Site, slice]
+
+
+class Hooked:
+    """A sequence classifier as a function of parts of it, with the methods of :class:`~plmscope.network.Network`.
+
+    Args:
+        classifier: Of any supported architecture; its weights are shared, never changed.
+        held: Neurons at constants; they are in :meth:`logits` alone.
+    """
+
+    def __init__(self, classifier: Classifier, held: Held | None = None) -> None:
+        self.classifier, self.held = classifier, held
+        layers: Any = classifier.model.get_submodule(classifier.architecture.layers)
+        self.layers = range(len(layers))
+        self._of_thread = threading.local()
+
+    @property
+    def own(self) -> Classifier:
+        """The classifier with modules of this thread's own."""
+        if not hasattr(self._of_thread, "classifier"):
+            model: Any = self.classifier.model
+            shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+            twin = copy.deepcopy(model, {**shared, id(model.config): model.config})
+            self._of_thread.classifier = changed(self.classifier, model=twin)
+        found: Classifier = self._of_thread.classifier
+        return found
+
+    def embed(self, batch: Batch) -> tuple[torch.Tensor, Context]:
+        """Input of the first layer ``(B, T, d)``, and what else the layers are given."""
+        model: Any = self.own.model
+        given: list[Any] = []
+
+        def reached(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn:
+            given.extend((args, kwargs))
+            raise _Reached
+
+        handle = self._layer(0).register_forward_pre_hook(reached, with_kwargs=True)
+        try:
+            model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+        except _Reached:
+            pass
+        finally:
+            handle.remove()
+        (hidden, *others), named = given
+        return hidden, _Given(None, None, batch.lengths - 1, (tuple(others), named))
+
+    def state(self, number: int, hidden: torch.Tensor, context: Context) -> State:
+        """All six activations of layer ``number``, given its input ``(B, T, d)``; ``middle`` is the layer's output."""
+        with record(self.own, [Site(number, module) for module in MODULES]) as seen:
+            out = self._run(number, hidden, context)
+        return State(hidden, out, {site.module: activation for site, activation in seen.items()})
+
+    def after(self, state: State) -> torch.Tensor:
+        """What a layer hands on: the input of the next one, ``(B, T, d)``."""
+        return state.middle
+
+    def resume(
+        self, number: int, state: State, module: str, activation: torch.Tensor, context: Context
+    ) -> torch.Tensor:
+        """Logits ``(B, C)`` when one module of layer ``number`` has the given activation and all below is ``state``."""
+        with replace(self.own, {Site(number, module): lambda _: activation}):
+            hidden = self._run(number, state.hidden, context)
+        return self.above(number + 1, hidden, context)
+
+    def above(self, number: int, hidden: torch.Tensor, context: Context) -> torch.Tensor:
+        """Logits ``(B, C)`` from the input of layer ``number`` upward; at the number of layers, the head alone."""
+        for n in range(number, len(self.layers)):
+            hidden = self._run(n, hidden, context)
+        architecture = self.classifier.architecture
+        for path in architecture.after:
+            if path == architecture.head and self.classifier.pooling == "mean":
+                hidden = residue_mean(hidden, context.ends + 1)
+            hidden = self.own.model.get_submodule(path)(hidden)
+        return hidden
+
+    def logits(self, batch: Batch) -> torch.Tensor:
+        """Logits ``(B, C)``: the whole forward pass, with the held neurons at their constants."""
+        hidden, context = self.embed(batch)
+        held = self.held
+        if held is None:
+            return self.above(0, hidden, context)
+        changes: dict[Site, Change] = {}
+        for site, part in held.slices.items():
+            if not held.keep[part].all():
+                keep = torch.from_numpy(held.keep[part]).to(hidden.device)
+                changes[site] = _hold(keep, torch.from_numpy(held.constants[:, part]).to(hidden), context)
+        with replace(self.own, changes) if changes else nullcontext():
+            return self.above(0, hidden, context)
+
+    def ablated(self, keep: np.ndarray, constants: np.ndarray, slices: dict[Site, slice]) -> Hooked:
+        """The network in which every neuron outside ``keep (N,)`` is held at its constants ``(3, N)``."""
+        one = Hooked(self.classifier, Held(keep, constants, slices))
+        one._of_thread = self._of_thread
+        return one
+
+    def _layer(self, number: int) -> torch.nn.Module:
+        layers = self.own.model.get_submodule(self.classifier.architecture.layers)
+        return layers.get_submodule(str(number))
+
+    def _run(self, number: int, hidden: torch.Tensor, context: Context) -> torch.Tensor:
+        """One layer of Hugging Face's, ``(B, T, d)`` to ``(B, T, d)``."""
+        others, named = context.layer_inputs
+        out = self._layer(number)(hidden, *others, **named)
+        found: torch.Tensor = out[0] if isinstance(out, tuple) else out
+        return found
+
+
+#: What the scorers and the evaluation work on.
+AnyNetwork = Network | Hooked
+
+
+def network_of(classifier: Classifier) -> AnyNetwork:
+    """The fast network where it fits, that of Hugging Face's layers and hooks everywhere else."""
+    return Network(classifier) if Network.fits(classifier) else Hooked(classifier)
+
+
+class _Given(Context):
+    """A context that holds what the layers were given."""
+
+    def repeat(self, times: int) -> Context:
+        """The same for ``times`` copies of the batch: whatever has one entry a protein is repeated."""
+        size = len(self.ends)
+
+        def many(x: Any) -> Any:
+            if isinstance(x, torch.Tensor) and x.ndim and len(x) == size:
+                return x.repeat(times, *[1] * (x.ndim - 1))
+            return tuple(many(one) for one in x) if isinstance(x, tuple) else x
+
+        others, named = self.layer_inputs
+        inputs = many(others), {name: many(one) for name, one in named.items()}
+        return changed(self, ends=self.ends.repeat(times), layer_inputs=inputs)
+
+
+def _hold(keep: torch.Tensor, constants: torch.Tensor, context: Context) -> Change:
+    """Hold the units outside ``keep (N,)`` at ``constants (3, N)``."""
+
+    def change(activation: torch.Tensor) -> torch.Tensor:
+        return torch.where(keep, activation, at_tokens(constants, activation, context))
+
+    return change

@@ -1,0 +1,140 @@
+"""Every family that has no fast network: the parts against the whole model, the scores against Captum."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from plmscope.ablation import single_ablation
+from plmscope.activation import summarise_activations
+from plmscope.conductance import conductance
+from plmscope.evaluation import predict
+from plmscope.gradients import integrated_gradients
+from plmscope.hooked import Hooked, network_of
+from plmscope.hooks import record
+from plmscope.linear import gradient_activation
+from plmscope.model import Classifier, load_model
+from plmscope.network import Network
+from plmscope.sequences import Protein
+from plmscope.sites import MODULES, Neuron, Site
+from tests.conftest import make_proteins
+from tests.families import HOOKED
+from tests.test_ablation import by_hooks
+from tests.test_conductance import captum_scores as captum_conductance
+from tests.test_gradients import captum_scores
+from tests.test_linear import by_hooks as gradients_by_hooks
+from tests.test_network import held_logits
+
+
+@pytest.fixture(scope="module", params=HOOKED)
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    return load_model(HOOKED[request.param](tmp_path_factory.mktemp(request.param)))
+
+
+@pytest.fixture(scope="module")
+def few() -> list[Protein]:
+    return make_proteins(6, seed=2)
+
+
+def close(ours: np.ndarray, theirs: np.ndarray, whole: np.ndarray) -> bool:
+    """Relative L2 below 1e-4; a site whose scores vanish beside the others' may differ by rounding."""
+    return bool(np.linalg.norm(ours - theirs) < 1e-4 * max(np.linalg.norm(theirs), 1e-2 * np.linalg.norm(whole)))
+
+
+def test_every_classifier_has_a_network(family: Classifier, tiny: Classifier) -> None:
+    assert isinstance(network_of(tiny), Network)
+    assert isinstance(network_of(family), Hooked)
+
+
+def test_parts_make_the_whole_padded_or_not(family: Classifier, few: list[Protein]) -> None:
+    network = network_of(family)
+    for budget in (1, 10_000):
+        for batch in family.batches(few, budget):
+            with record(family, family.index.sites) as seen:
+                inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+                theirs = family.model(**inputs).logits
+            real = batch.attention_mask.bool()
+            torch.testing.assert_close(network.logits(batch), theirs, atol=2e-5, rtol=1e-5)
+            hidden, context = network.embed(batch)
+            for layer in range(2):
+                state = network.state(layer, hidden, context)
+                for module in MODULES:
+                    activation = state.activations[module]
+                    torch.testing.assert_close(activation[real], seen[Site(layer, module)][real], atol=2e-5, rtol=1e-5)
+                    again = network.resume(layer, state, module, activation, context)
+                    torch.testing.assert_close(again, theirs, atol=2e-5, rtol=1e-5)
+                hidden = network.after(state)
+            many = context.repeat(3)
+            torch.testing.assert_close(network.above(2, hidden.repeat(3, 1, 1), many)[-len(theirs) :], theirs)
+    assert theirs.std() > 0.05  # the comparison says something only where logits vary
+
+
+@pytest.mark.parametrize("baseline", ["zero", "mean"])
+def test_integrated_gradients_equal_captum(family: Classifier, few: list[Protein], baseline: str) -> None:
+    constants = summarise_activations(family, few).constants("mean") if baseline == "mean" else None
+    scores, _ = integrated_gradients(family, few[3:4], points=5, baseline=constants)
+    for site in family.index.sites:
+        theirs = captum_scores(family, few[3], site, 5, constants, "log_odds")
+        assert close(scores.values[family.index.slice(site)], theirs, scores.values), site
+
+
+def test_conductance_equals_captum(family: Classifier, few: list[Protein]) -> None:
+    (scores,) = conductance(family, few[3:4], points=4, rule="captum")
+    theirs = captum_conductance(family, few[3], 4)
+    for site in family.index.sites:
+        assert close(scores.values[family.index.slice(site)], theirs[str(site)], scores.values), site
+
+
+def test_gradient_activation_is_the_product(family: Classifier, few: list[Protein]) -> None:
+    (scores,) = gradient_activation(family, few[3:4])
+    activations, gradients = gradients_by_hooks(family, few[3])
+    for site in family.index.sites:
+        want = (activations[str(site)] * gradients[str(site)]).sum(0)
+        assert close(scores.values[family.index.slice(site)], want, scores.values), site
+
+
+def test_single_ablation_equals_hooks(family: Classifier, few: list[Protein]) -> None:
+    (scores,) = single_ablation(family, few[3:4], sample=24, token_budget=500)
+    for position in np.flatnonzero(np.isfinite(scores.values))[::3]:
+        neuron: Neuron = family.index.neuron(int(position))
+        assert scores.values[position] == pytest.approx(by_hooks(family, few[3], neuron, None), abs=2e-4), neuron
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_ablation_is_what_hooks_would_do(family: Classifier, few: list[Protein], share: float) -> None:
+    rng = np.random.default_rng(3)
+    keep = rng.random(len(family.index)) < share
+    constants = rng.normal(size=(3, len(family.index)))
+    slices = {site: family.index.slice(site) for site in family.index.sites}
+    network = network_of(family).ablated(keep, constants, slices)
+    for batch in family.batches(few, 150):
+        theirs = held_logits(family, batch, keep, constants)
+        torch.testing.assert_close(network.logits(batch), theirs, atol=5e-5, rtol=1e-4)
+
+
+def test_batches_and_threads_do_not_matter(family: Classifier, few: list[Protein]) -> None:
+    one = integrated_gradients(family, few, points=3, token_budget=1)[0].values
+    all_ = integrated_gradients(family, few, points=3, token_budget=10_000)[0].values
+    np.testing.assert_allclose(all_, one, atol=2e-5 * np.abs(one).max())
+    rng = np.random.default_rng(5)
+    pairs = [(rng.random(len(family.index)) < 0.5, np.zeros((3, len(family.index)))) for _ in range(4)]
+    found = [list(predict(family, few, pairs, budget)) for budget in (60, 10_000)]
+    torch.set_num_threads(3)
+    try:
+        found.append(list(predict(family, few, pairs)))
+    finally:
+        torch.set_num_threads(1)
+    for other in found[1:]:
+        for a, b in zip(found[0], other, strict=True):
+            np.testing.assert_allclose(a.log_prob_true, b.log_prob_true, atol=1e-4)
+
+
+def test_no_hook_stays(family: Classifier, few: list[Protein]) -> None:
+    def hooks() -> int:
+        return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in family.model.modules())
+
+    before = hooks()
+    network = network_of(family)
+    network.logits(family.batch(few[:2]))
+    assert hooks() == before == (2 if family.pooling == "mean" else 0)
