@@ -146,8 +146,10 @@ def test_padding_and_batches_do_not_matter(tiny: Classifier, uneven: list[Protei
 def test_weights_are_as_good_as_repeated_proteins(tiny: Classifier, uneven: list[Protein]) -> None:
     weights = np.array([2, 0, 1, 1, 3, 1, 0, 2, 1, 1, 4])
     repeated = [p for p, times in zip(uneven, weights, strict=True) for _ in range(times)]
-    for one, other in zip(activation_scores(tiny, uneven), activation_scores(tiny, repeated), strict=True):
-        assert one.resample is not None
+    alone = [f"{row:02}" for row in range(11)]  # groups in the order of the proteins, which are sorted by class
+    grouped = activation_scores(tiny, uneven, groups=alone)
+    for one, other in zip(grouped, activation_scores(tiny, repeated), strict=True):
+        assert one.resample is not None and other.resample is None
         np.testing.assert_allclose(one.resample(weights), other.values, rtol=2e-4, atol=1e-5)
         np.testing.assert_allclose(one.resample(np.ones(11)), one.values, rtol=1e-4, atol=1e-6)
         assert np.abs(one.resample(weights) - one.values).max() > 0.01
@@ -158,7 +160,8 @@ def test_a_constant_neuron_has_size_but_no_spread_and_no_contrast(
 ) -> None:
     """However large: the spread of a constant of 1000 must not be the rounding of its square."""
     five = with_constants.index.slice(Site(0, "key")).start + np.arange(5)
-    absolute, deviation, contrast = activation_scores(with_constants, uneven)
+    groups = [f"{row:02}" for row in range(11)]
+    absolute, deviation, contrast = activation_scores(with_constants, uneven, groups=groups)
     np.testing.assert_allclose(absolute.values[five], [0.5, 30, 1000, 1000, 0], rtol=1e-5)
     assert (deviation.values[five] < 1e-6 * np.array([0.5, 30, 1000, 1000, 1])).all()
     assert not contrast.values[five].any()

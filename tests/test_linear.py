@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from zlib import crc32
+
 import numpy as np
 import pytest
 import torch
@@ -42,7 +44,7 @@ def test_gradient_activation_is_the_product(tiny: Classifier, proteins: list[Pro
 def test_patching_is_the_gradient_times_the_change(tiny: Classifier, proteins: list[Protein]) -> None:
     protein = proteins[4]
     (scores,) = attribution_patching(tiny, [protein], corruption="shuffled", copies=1, seed=3)
-    twin = Protein("twin", corrupted(protein.sequence, "shuffled", (3, 0, 0)), protein.label)
+    twin = Protein("twin", corrupted(protein.sequence, "shuffled", (3, 0, crc32(protein.id.encode()))), protein.label)
     activations, gradients = by_hooks(tiny, protein)
     others, _ = by_hooks(tiny, twin)
     for site in tiny.index.sites:

@@ -22,7 +22,7 @@ from plmscope.hooked import network_of
 from plmscope.model import Batch, Classifier
 from plmscope.network import State, at_tokens
 from plmscope.progress import Track, silent
-from plmscope.scores import NeuronScores, class_weighted
+from plmscope.scores import GroupSums, NeuronScores
 from plmscope.sequences import Protein
 from plmscope.sites import MODULES, Site
 from plmscope.workers import in_order
@@ -39,6 +39,7 @@ def single_ablation(
     seed: int = 0,
     target: str = "log_odds",
     token_budget: int = 4096,
+    groups: Sequence[str] | None = None,
     track: Track = silent,
 ) -> tuple[NeuronScores, ...]:
     """Change of the target when one neuron is held.
@@ -51,6 +52,7 @@ def single_ablation(
         seed: Seeds the sample.
         target: ``log_odds``, ``logit`` or ``log_probability`` of the true class.
         token_budget: Tokens times neurons at once.
+        groups: Group of each protein for bootstraps, from :func:`~plmscope.scores.resampling_groups`.
         track: Progress.
 
     Raises:
@@ -96,12 +98,12 @@ def single_ablation(
             hidden = network.after(state)
         return batch, out
 
-    rows = np.zeros((len(proteins), len(index)), dtype=np.float32)
-    for batch, values in track(in_order(work, batches, classifier.device), "single-neuron ablation", len(batches)):
-        rows[batch.rows] = values
-    settings = {"target": target, "baseline": "zero" if baseline is None else "mean", "sample": sample, "seed": seed}
     ids = [protein.id for protein in proteins]
-    return (class_weighted("single_ablation", index, rows, classes, classifier.labels, ids, settings),)
+    sums = GroupSums.empty(index, classifier.labels, ids, classes, groups, *METHODS)
+    for batch, values in track(in_order(work, batches, classifier.device), "single-neuron ablation", len(batches)):
+        sums.add(batch.rows, single_ablation=values[None])
+    settings = {"target": target, "baseline": "zero" if baseline is None else "mean", "sample": sample, "seed": seed}
+    return (sums.finish("single_ablation", settings),)
 
 
 def _copies(state: State, n: int) -> State:

@@ -17,7 +17,8 @@ Source: arXiv:2312.10770 scores by activation; its formula is not public, so all
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -26,13 +27,13 @@ from plmscope.errors import InputError
 from plmscope.hooks import record
 from plmscope.model import Batch, Classifier
 from plmscope.progress import Track, silent
-from plmscope.scores import NeuronScores
+from plmscope.scores import GroupSums, NeuronScores
 from plmscope.sequences import Protein
 from plmscope.sites import NeuronIndex
 
 METHODS = ("activation", "activation_std", "activation_contrast")
+#: What every protein adds: the first four are enough for the scores, ``mean`` and the last two for mean ablation.
 _STATISTICS = ("absolute", "mean", "variance", "mean_square", "first", "last")
-_PER_PROTEIN = ("absolute", "mean", "variance")
 
 
 @dataclass(frozen=True)
@@ -40,31 +41,33 @@ class ActivationSummary:
     """Per-class sums over proteins of residue means, enough for every activation score and for mean ablation.
 
     Attributes:
-        index: Which column is which neuron.
-        labels: Classes, one row each.
-        counts: ``(C,)`` proteins per class.
-        sums: Statistic name to ``(C, N)``: ``absolute`` of ``|m|_p``, ``mean`` of ``m_p``, ``variance`` of ``v_p``,
-            ``mean_square`` of ``m_p^2``, ``first`` and ``last`` of the activation at the first and last token.
-        proteins: Ids.
-        classes: ``(P,)`` class numbers.
-        rows: The first three statistics of every protein, ``(P, N)``, where they were asked for.
+        grouped: Sums by group of ``absolute`` (``|m|_p``), ``mean`` (``m_p``), ``variance`` (``v_p``), ``mean_square``
+            (``m_p^2``), and ``first`` and ``last``, the activation at the first and last token.
+        weights: ``(G,)`` how often each group counts; ``None``: once.
     """
 
-    index: NeuronIndex
-    labels: tuple[str, ...]
-    counts: np.ndarray
-    sums: dict[str, np.ndarray]
-    proteins: tuple[str, ...]
-    classes: np.ndarray
-    rows: dict[str, np.ndarray] | None = None
+    grouped: GroupSums
+    weights: np.ndarray | None = None
 
-    def resampled(self, weights: np.ndarray) -> ActivationSummary:
-        """The same sums with protein ``p`` counted ``weights[p]`` times."""
-        by_class = (np.arange(len(self.labels))[:, None] == self.classes) * weights  # (C, P)
-        sums = {name: by_class @ rows for name, rows in (self.rows or {}).items()}
-        if self.rows is not None:
-            sums["mean_square"] = by_class @ np.square(self.rows["mean"], dtype=np.float64)
-        return replace(self, counts=by_class.sum(1), sums=sums, rows=None)
+    @property
+    def index(self) -> NeuronIndex:
+        """Which column is which neuron."""
+        return self.grouped.index
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Classes, one row each."""
+        return self.grouped.labels
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """``(C,)`` proteins per class."""
+        return self.grouped.by_class("mean", self.weights)[0]
+
+    @cached_property
+    def sums(self) -> dict[str, np.ndarray]:
+        """Statistic name to ``(C, N)``."""
+        return {name: self.grouped.by_class(name, self.weights)[1] for name in self.grouped.sums}
 
     def scores(self) -> tuple[NeuronScores, ...]:
         """The three activation scores; per class too (the class's own mean, deviation and contrast)."""
@@ -79,7 +82,9 @@ class ActivationSummary:
         }
 
         def resample(number: int) -> Callable[[np.ndarray], np.ndarray] | None:
-            return None if self.rows is None else lambda weights: self.resampled(weights).scores()[number].values
+            if not self.grouped.resamplable:
+                return None
+            return lambda weights: ActivationSummary(self.grouped, weights).scores()[number].values
 
         return tuple(
             NeuronScores(
@@ -87,8 +92,9 @@ class ActivationSummary:
                 self.index,
                 values,
                 dict(zip(names, classes, strict=True)),
-                self.proteins,
+                self.grouped.proteins,
                 resample=resample(number),
+                sums=self.grouped,
             )
             for number, (method, (values, classes)) in enumerate(rows.items())
         )
@@ -128,45 +134,54 @@ class ActivationSummary:
         )
 
 
-@torch.inference_mode()
 def summarise_activations(
     classifier: Classifier,
     proteins: Sequence[Protein],
     *,
     token_budget: int = 4096,
-    keep_rows: bool = False,
+    groups: Sequence[str] | None = None,
     track: Track = silent,
 ) -> ActivationSummary:
-    """One forward pass over the proteins; ``keep_rows`` keeps every protein's own values, for bootstraps.
+    """One forward pass over the proteins.
+
+    Args:
+        classifier: The model.
+        proteins: With labels.
+        token_budget: Padded tokens a batch.
+        groups: Group of each protein for bootstraps, from :func:`~plmscope.scores.resampling_groups`.
+        track: Progress.
 
     Raises:
         InputError: there are no proteins, or one has no label that the model knows.
     """
+    return _summarise(classifier, proteins, token_budget, groups, track, _STATISTICS)
+
+
+@torch.inference_mode()
+def _summarise(
+    classifier: Classifier,
+    proteins: Sequence[Protein],
+    token_budget: int,
+    groups: Sequence[str] | None,
+    track: Track,
+    statistics: Sequence[str],
+) -> ActivationSummary:
+    """Sums of the wanted statistics."""
     if not proteins:
         raise InputError("no proteins to score; the split left none, or the list is empty")
-    classes = classifier.targets(proteins)
-    counts = np.bincount(classes, minlength=len(classifier.labels)).astype(np.float64)
-    sums = {name: np.zeros((len(classifier.labels), len(classifier.index))) for name in _STATISTICS}
-    kept = _PER_PROTEIN if keep_rows else ()
-    rows = {name: np.zeros((len(proteins), len(classifier.index)), dtype=np.float32) for name in kept}
+    index, ids = classifier.index, [protein.id for protein in proteins]
+    sums = GroupSums.empty(index, classifier.labels, ids, classifier.targets(proteins), groups, *statistics)
     batches = list(classifier.batches(proteins, token_budget))
-    with record(classifier, classifier.index.sites) as seen:
+    with record(classifier, index.sites) as seen:
         for batch in track(batches, "activations", len(batches)):
             classifier.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
-            for site in classifier.index.sites:
-                part = classifier.index.slice(site)
-                for name, value in _residue_means(seen[site], batch).items():
-                    values = value.double().cpu().numpy()
-                    np.add.at(sums[name][:, part], classes[batch.rows], values)
-                    if name in rows:
-                        rows[name][batch.rows, part] = values
-    ids = tuple(protein.id for protein in proteins)
-    return ActivationSummary(
-        classifier.index, classifier.labels, counts, sums, ids, classes, rows if keep_rows else None
-    )
+            parts = [_residue_means(seen[site], batch) for site in index.sites]
+            values = {name: np.concatenate([part[name] for part in parts], axis=1) for name in statistics}
+            sums.add(batch.rows, **values)
+    return ActivationSummary(sums)
 
 
-def _residue_means(activation: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
+def _residue_means(activation: torch.Tensor, batch: Batch) -> dict[str, np.ndarray]:
     """Every statistic of every protein, ``(B, N)`` each, from activations ``(B, T, N)``."""
     weight = batch.residue_mask / batch.residue_mask.sum(1, keepdim=True)  # (B, T)
     a = activation.float()
@@ -175,7 +190,7 @@ def _residue_means(activation: torch.Tensor, batch: Batch) -> dict[str, torch.Te
         return torch.einsum("bt,btn->bn", weight, values)
 
     average = mean(a)
-    return {
+    found = {
         "absolute": mean(a.abs()),
         "mean": average,
         # About the protein's own mean: the mean square would lose a small spread around a large constant.
@@ -184,10 +199,27 @@ def _residue_means(activation: torch.Tensor, batch: Batch) -> dict[str, torch.Te
         "first": a[:, 0],
         "last": a[torch.arange(len(a), device=a.device), batch.lengths - 1],
     }
+    return {name: value.double().cpu().numpy() for name, value in found.items()}
 
 
 def activation_scores(
-    classifier: Classifier, proteins: Sequence[Protein], *, token_budget: int = 4096, track: Track = silent
+    classifier: Classifier,
+    proteins: Sequence[Protein],
+    *,
+    token_budget: int = 4096,
+    groups: Sequence[str] | None = None,
+    track: Track = silent,
 ) -> tuple[NeuronScores, ...]:
-    """``activation``, ``activation_std`` and ``activation_contrast`` of every neuron."""
-    return summarise_activations(classifier, proteins, token_budget=token_budget, keep_rows=True, track=track).scores()
+    """``activation``, ``activation_std`` and ``activation_contrast`` of every neuron.
+
+    Args:
+        classifier: The model.
+        proteins: With labels.
+        token_budget: Padded tokens a batch.
+        groups: Group of each protein for bootstraps, from :func:`~plmscope.scores.resampling_groups`.
+        track: Progress.
+
+    Raises:
+        InputError: there are no proteins, or one has no label that the model knows.
+    """
+    return _summarise(classifier, proteins, token_budget, groups, track, _STATISTICS[:4]).scores()

@@ -15,8 +15,9 @@ module ``embedding``. There is no mask-token baseline: with ESM's token dropout 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,7 +28,7 @@ from plmscope.gradients import EMBEDDING, TARGETS, activations_and_gradients, ch
 from plmscope.hooked import AnyNetwork, network_of
 from plmscope.model import Batch, Classifier
 from plmscope.progress import Track, silent
-from plmscope.scores import NeuronScores, class_weighted
+from plmscope.scores import Completeness, GroupSums, NeuronScores
 from plmscope.sequences import AMINO_ACIDS, Protein
 from plmscope.sites import Site
 from plmscope.workers import in_order
@@ -46,6 +47,7 @@ def conductance(
     baseline: str = "mean_embedding",
     target: str = "log_odds",
     token_budget: int = 4096,
+    groups: Sequence[str] | None = None,
     track: Track = silent,
 ) -> tuple[NeuronScores, ...]:
     """Conductance of every neuron.
@@ -58,6 +60,7 @@ def conductance(
         baseline: ``mean_embedding``, or ``zero_embedding`` (unstable: layer normalisation hardly notices the scale).
         target: ``log_odds``, ``logit`` or ``log_probability`` of the true class.
         token_budget: Tokens times states at once; bounds the memory.
+        groups: Group of each protein for bootstraps, from :func:`~plmscope.scores.resampling_groups`.
         track: Progress.
 
     Returns:
@@ -94,23 +97,25 @@ def conductance(
         half = np.concatenate([coarse[site] for site in index.sites], axis=1)
         return batch, whole, half, (ends[0] - ends[1]).double().cpu().numpy(), input_sum
 
-    rows = np.zeros((len(proteins), len(index)), dtype=np.float32)
-    halves, gaps = np.zeros_like(rows), []
-    for batch, whole, half, expected, got in track(
-        in_order(work, batches, classifier.device), "conductance", len(batches)
-    ):
-        rows[batch.rows], halves[batch.rows] = whole, half
-        for position, row in enumerate(batch.rows):
-            found = (proteins[row].id, EMBEDDING.layer, EMBEDDING.module, expected[position], got[position])
-            gaps.append((*found, got[position] - expected[position]))
+    ids = [protein.id for protein in proteins]
+    sums = GroupSums.empty(index, classifier.labels, ids, classes, groups, *METHODS, "half")
+    gaps = Completeness([(EMBEDDING.layer, EMBEDDING.module)])
+    done = in_order(work, batches, classifier.device)
+    for batch, whole, half, expected, got in track(done, "conductance", len(batches)):
+        sums.add(batch.rows, conductance=whole, half=half)
+        gaps.add([ids[row] for row in batch.rows], expected, got)
     settings = {"points": points, "rule": rule, "baseline": baseline, "target": target}
-    scores = class_weighted("conductance", index, rows, classes, classifier.labels, [p.id for p in proteins], settings)
-    if rule == "trapezoid":
-        coarse = class_weighted("half", index, halves, classes, classifier.labels, [], {}).values
-        size = float(np.linalg.norm(scores.values))
-        settings["error"] = float(np.linalg.norm(scores.values - coarse)) / 3 / max(size, 1e-30)
-    frame = pd.DataFrame(gaps, columns=["id", "layer", "module", "expected", "got", "gap"])
-    return (replace(scores, completeness=frame, settings=settings),)
+    return (finish(sums, settings, gaps.frame()),)
+
+
+def finish(sums: GroupSums, settings: Mapping[str, Any], completeness: pd.DataFrame | None = None) -> NeuronScores:
+    """Scores from sums of ``conductance`` and of ``half`` (every other state); their difference tells the error."""
+    scores = sums.finish("conductance", settings, completeness)
+    if settings["rule"] != "trapezoid":
+        return scores
+    coarse, size = sums.finish("half").values, float(np.linalg.norm(scores.values))
+    error = float(np.linalg.norm(scores.values - coarse)) / 3 / max(size, 1e-30)
+    return replace(scores, settings={**settings, "error": error})
 
 
 def _start(network: AnyNetwork, batch: Batch, letters: Sequence[int], baseline: str) -> torch.Tensor:

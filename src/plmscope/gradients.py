@@ -21,7 +21,6 @@ from dataclasses import replace as changed
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from plmscope.errors import InputError, SelectionError
@@ -29,7 +28,7 @@ from plmscope.hooked import AnyNetwork, network_of
 from plmscope.model import Batch, Classifier
 from plmscope.network import Context, Network, State, at_tokens
 from plmscope.progress import Track, silent
-from plmscope.scores import NeuronScores, class_weighted
+from plmscope.scores import Completeness, GroupSums, NeuronScores
 from plmscope.sequences import Protein
 from plmscope.sites import MODULES, Site
 from plmscope.workers import in_order
@@ -118,6 +117,7 @@ def integrated_gradients(
     baseline: np.ndarray | None = None,
     target: str = "log_odds",
     token_budget: int = 4096,
+    groups: Sequence[str] | None = None,
     track: Track = silent,
 ) -> tuple[NeuronScores, ...]:
     """Integrated gradients of every neuron, signed and absolute.
@@ -129,6 +129,7 @@ def integrated_gradients(
         baseline: ``None`` for zero activation, or ``(3, N)`` values at the first token, the last token and residues.
         target: ``log_odds``, ``logit`` or ``log_probability`` of the true class.
         token_budget: Tokens times nodes at once; bounds the memory.
+        groups: Group of each protein for bootstraps, from :func:`~plmscope.scores.resampling_groups`.
         track: Progress.
 
     Returns:
@@ -160,24 +161,16 @@ def integrated_gradients(
         wanted = torch.tensor(classes[batch.rows], device=device)
         return batch, *_attribute(network, batch, wanted, path, base, slices, len(index))
 
-    rows = np.zeros((len(proteins), len(index)), dtype=np.float32)
-    gaps = []
+    ids = [protein.id for protein in proteins]
+    sums = GroupSums.empty(index, classifier.labels, ids, classes, groups, *METHODS)
+    gaps = Completeness([(site.layer, site.module) for site in index.sites])
     done = in_order(work, batches, device)
     for batch, attributions, expected, got in track(done, "integrated gradients", len(batches)):
-        rows[batch.rows] = attributions
-        for position, row in enumerate(batch.rows):
-            for s, site in enumerate(index.sites):
-                gaps.append((proteins[row].id, site.layer, site.module, expected[position, s], got[position, s]))
-    frame = pd.DataFrame(gaps, columns=["id", "layer", "module", "expected", "got"])
-    frame["gap"] = frame["got"] - frame["expected"]
+        sums.add(batch.rows, integrated_gradients=attributions, integrated_gradients_abs=np.abs(attributions))
+        gaps.add([ids[row] for row in batch.rows], expected, got)
     settings = {"points": points, "baseline": "zero" if baseline is None else "mean", "target": target}
-
-    ids = [protein.id for protein in proteins]
-    both = (
-        class_weighted(method, index, values, classes, classifier.labels, ids, settings)
-        for method, values in zip(METHODS, (rows, np.abs(rows)), strict=True)
-    )
-    return tuple(changed(one, completeness=frame) for one in both)
+    frame = gaps.frame()
+    return tuple(sums.finish(method, settings, frame) for method in METHODS)
 
 
 def _attribute(

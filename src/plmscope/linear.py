@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ from plmscope.gradients import EMBEDDING, TARGETS, activations_and_gradients, ch
 from plmscope.hooked import AnyNetwork, network_of
 from plmscope.model import Batch, Classifier
 from plmscope.progress import Track, silent
-from plmscope.scores import NeuronScores, class_weighted
+from plmscope.scores import GroupSums, NeuronScores
 from plmscope.sequences import AMINO_ACIDS, Protein
 from plmscope.sites import MODULES, Site
 from plmscope.workers import in_order
@@ -48,6 +49,7 @@ def gradient_activation(
     *,
     target: str = "log_odds",
     token_budget: int = 4096,
+    groups: Sequence[str] | None = None,
     track: Track = silent,
 ) -> tuple[NeuronScores, ...]:
     """Gradient times activation of every neuron, summed over real tokens; conductance with a single state.
@@ -57,14 +59,15 @@ def gradient_activation(
         proteins: With labels; each weighs 1 within its class, each class 1 in the total.
         target: ``log_odds``, ``logit`` or ``log_probability`` of the true class.
         token_budget: Padded tokens a batch.
+        groups: Group of each protein for bootstraps, from :func:`~plmscope.scores.resampling_groups`.
         track: Progress.
 
     Raises:
         InputError: no proteins, or a label the model does not know.
         SelectionError: the target is not known.
     """
-    rows = _rows(classifier, proteins, target, token_budget, track, [])
-    return (_scores("gradient_activation", classifier, proteins, rows, {"target": target}),)
+    check_request(proteins, target)
+    return _scores("gradient_activation", classifier, proteins, groups, token_budget, track, [], {"target": target})
 
 
 def attribution_patching(
@@ -76,6 +79,7 @@ def attribution_patching(
     seed: int = 0,
     target: str = "log_odds",
     token_budget: int = 4096,
+    groups: Sequence[str] | None = None,
     track: Track = silent,
 ) -> tuple[NeuronScores, ...]:
     """Attribution patching of every neuron against corrupted copies of the same length.
@@ -85,9 +89,10 @@ def attribution_patching(
         proteins: With labels.
         corruption: ``conservative`` or ``shuffled``.
         copies: Corrupted copies a protein; their effects are averaged.
-        seed: Seeds the corruptions.
+        seed: Seeds the corruptions, with the protein's id: they do not depend on the other proteins.
         target: ``log_odds``, ``logit`` or ``log_probability`` of the true class.
         token_budget: Padded tokens a batch.
+        groups: Group of each protein for bootstraps, from :func:`~plmscope.scores.resampling_groups`.
         track: Progress.
 
     Raises:
@@ -99,12 +104,12 @@ def attribution_patching(
             f"corruption {corruption!r}, copies {copies!r}: need {' or '.join(CORRUPTIONS)}, at least 1 copy"
         )
     others = [
-        [replace(p, sequence=corrupted(p.sequence, corruption, (seed, copy, row))) for row, p in enumerate(proteins)]
+        [replace(p, sequence=corrupted(p.sequence, corruption, (seed, copy, crc32(p.id.encode())))) for p in proteins]
         for copy in range(copies)
     ]
-    rows = _rows(classifier, proteins, target, token_budget, track, others)
+    check_request(proteins, target)
     settings = {"target": target, "corruption": corruption, "copies": copies, "seed": seed}
-    return (_scores("attribution_patching", classifier, proteins, rows, settings),)
+    return _scores("attribution_patching", classifier, proteins, groups, token_budget, track, others, settings)
 
 
 def corrupted(sequence: str, corruption: str, seed: Sequence[int]) -> str:
@@ -126,32 +131,24 @@ def _substitutes(letter: str) -> str:
 
 
 def _scores(
-    method: str, classifier: Classifier, proteins: Sequence[Protein], rows: np.ndarray, settings: dict[str, object]
-) -> NeuronScores:
-    """Class-weighted scores of per-protein values ``(P, N)``."""
-    ids = [protein.id for protein in proteins]
-    return class_weighted(
-        method, classifier.index, rows, classifier.targets(proteins), classifier.labels, ids, settings
-    )
-
-
-def _rows(
+    method: str,
     classifier: Classifier,
     proteins: Sequence[Protein],
-    target: str,
+    groups: Sequence[str] | None,
     token_budget: int,
     track: Track,
     others: Sequence[Sequence[Protein]],
-) -> np.ndarray:
-    """Token sums of ``g * (a - mean of a over the copies)``, ``(P, N)``; without copies of ``g * a``."""
-    check_request(proteins, target)
-    classes, index, network = classifier.targets(proteins), classifier.index, network_of(classifier)
+    settings: dict[str, Any],
+) -> tuple[NeuronScores]:
+    """Scores from token sums of ``g * (a - mean of a over the copies)``; without copies of ``g * a``."""
+    target = TARGETS[settings["target"]]
+    classes, network = classifier.targets(proteins), network_of(classifier)
     batches = list(classifier.batches(proteins, token_budget))
 
     def work(batch: Batch) -> tuple[Batch, np.ndarray]:
         wanted = torch.tensor(classes[batch.rows], device=classifier.device)
         hidden, context = network.embed(batch)
-        found = activations_and_gradients(network, hidden, context, wanted, TARGETS[target])
+        found = activations_and_gradients(network, hidden, context, wanted, target)
         away: dict[Site, torch.Tensor] = {}
         for copy in others:
             twin = classifier.batch([copy[row] for row in batch.rows], batch.rows)
@@ -161,10 +158,11 @@ def _rows(
         parts = [((a - away[site] if others else a) * g).sum(1) for site, (a, g) in found.items()]  # (B, N) each
         return batch, torch.cat(parts, 1).double().cpu().numpy()
 
-    rows = np.zeros((len(proteins), len(index)), dtype=np.float32)
+    ids = [protein.id for protein in proteins]
+    sums = GroupSums.empty(classifier.index, classifier.labels, ids, classes, groups, method)
     for batch, values in track(in_order(work, batches, classifier.device), "one gradient", len(batches)):
-        rows[batch.rows] = values
-    return rows
+        sums.add(batch.rows, **{method: values})
+    return (sums.finish(method, settings),)
 
 
 @torch.no_grad()

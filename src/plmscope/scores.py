@@ -1,5 +1,8 @@
 """What a scoring method gives every neuron: one array, with the proteins and settings it came from.
 
+Scorers add up per-protein values in :class:`GroupSums` and keep no row per protein, so that memory does not grow with
+their number; sums of several processes merge.
+
 >>> from plmscope.sites import NeuronIndex
 >>> index = NeuronIndex.of(layers=1, hidden=2, intermediate=8)
 >>> NeuronScores("activation", index, np.arange(18.0))
@@ -8,6 +11,7 @@ NeuronScores(activation, 18 neurons, best: layer 0 output 1 = 17)
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +21,9 @@ import pandas as pd
 
 from plmscope.errors import SelectionError
 from plmscope.sites import NeuronIndex
+
+#: Groups of clusters that a bootstrap resamples, per class; memory grows with them and not with the proteins.
+GROUPS_PER_CLASS = 32
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,8 @@ class NeuronScores:
         proteins: Ids of the proteins that were scored; the evaluation refuses to see them again.
         settings: What the numbers depend on besides model and proteins.
         completeness: ``id, layer, module, expected, got, gap`` for path methods.
-        resample: Weights ``(P,)`` of the proteins to the scores ``(N,)`` that they give, for bootstraps.
+        resample: Weights ``(G,)`` of the groups of ``sums`` to the scores ``(N,)`` that they give, for bootstraps.
+        sums: What the scores were made of; merges with that of other proteins.
     """
 
     method: str
@@ -42,6 +50,7 @@ class NeuronScores:
     settings: Mapping[str, Any] = field(default_factory=dict)
     completeness: pd.DataFrame | None = field(default=None, repr=False, compare=False)
     resample: Callable[[np.ndarray], np.ndarray] | None = field(default=None, repr=False, compare=False)
+    sums: GroupSums | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.values.shape != (len(self.index),):
@@ -59,38 +68,219 @@ class NeuronScores:
         return frame.assign(rank=np.arange(1, len(frame) + 1))
 
 
-def class_weighted(
-    method: str,
-    index: NeuronIndex,
-    rows: np.ndarray,
-    classes: np.ndarray,
-    labels: Sequence[str],
-    ids: Sequence[str],
-    settings: Mapping[str, Any],
-) -> NeuronScores:
-    """Scores from per-protein values ``(P, N)``: the mean within each class, then over the classes that occur.
+@dataclass(repr=False)
+class GroupSums:
+    """Sums of per-protein values over groups of proteins: all that a scorer keeps, however many proteins there are.
 
-    Args:
-        method: Name of the method.
+    A group is a class, or a part of one (:func:`resampling_groups`), which is what a bootstrap over clusters needs.
+    Sums over other proteins of the same model, from another process or machine, merge into the sums over all of them.
+
+    Attributes:
         index: Which column is which neuron.
-        rows: ``(P, N)``.
-        classes: ``(P,)`` class numbers.
         labels: Class names.
-        ids: Protein ids.
-        settings: What else the numbers depend on.
+        proteins: Ids of the proteins that are, or will be, added.
+        keys: ``G`` pairs of class number and group name, sorted.
+        counts: ``(G,)`` proteins added so far.
+        sums: Statistic name to ``(G, N)`` float64.
+        places: ``(P,)`` group of every protein, for :meth:`add`.
+
+    >>> index = NeuronIndex.of(layers=1, hidden=1, intermediate=1)
+    >>> one, other = (GroupSums.empty(index, ["a", "b"], [name], [0], None, "m") for name in "pq")
+    >>> one.add([0], m=np.full((1, 6), 1.0))
+    >>> other.add([0], m=np.full((1, 6), 3.0))
+    >>> one.merge(other).finish("m").values.tolist()
+    [2.0, 2.0, 2.0, 2.0, 2.0, 2.0]
     """
 
-    def means(weights: np.ndarray) -> dict[int, np.ndarray]:
-        present = [c for c in range(len(labels)) if weights[classes == c].sum() > 0]
-        return {c: np.average(rows[classes == c], axis=0, weights=weights[classes == c]) for c in present}
+    index: NeuronIndex
+    labels: tuple[str, ...]
+    proteins: tuple[str, ...]
+    keys: tuple[tuple[int, str], ...]
+    counts: np.ndarray
+    sums: dict[str, np.ndarray]
+    places: np.ndarray
 
-    def total(weights: np.ndarray) -> np.ndarray:
-        mean: np.ndarray = np.stack(list(means(weights).values())).mean(axis=0, dtype=np.float64)
-        return mean
+    def __repr__(self) -> str:
+        names = ", ".join(self.sums)
+        return f"GroupSums({names}: {self.counts.sum():.0f} proteins in {len(self.keys)} groups, {self.index!r})"
 
-    equal = np.ones(len(rows))
-    per_class = {labels[c]: mean for c, mean in means(equal).items()}
-    return NeuronScores(method, index, total(equal), per_class, tuple(ids), settings, resample=total)
+    @classmethod
+    def empty(
+        cls,
+        index: NeuronIndex,
+        labels: Sequence[str],
+        proteins: Sequence[str],
+        classes: Sequence[int] | np.ndarray,
+        groups: Sequence[str] | None,
+        *statistics: str,
+    ) -> GroupSums:
+        """Sums of nothing yet.
+
+        Args:
+            index: Which column is which neuron.
+            labels: Class names.
+            proteins: ``P`` ids.
+            classes: ``(P,)`` class numbers.
+            groups: ``P`` group names, from :func:`resampling_groups`; ``None``: one group a class.
+            *statistics: Names of the values that every protein will have.
+
+        Raises:
+            SelectionError: the lengths do not fit.
+        """
+        names = [""] * len(proteins) if groups is None else groups
+        if not len(proteins) == len(classes) == len(names):
+            raise SelectionError(f"{len(proteins)} proteins, {len(classes)} classes and {len(names)} groups do not fit")
+        of = [(int(label), str(name)) for label, name in zip(classes, names, strict=True)]
+        keys = tuple(sorted(set(of)))
+        found = {key: place for place, key in enumerate(keys)}
+        sums = {name: np.zeros((len(keys), len(index))) for name in statistics}
+        places = np.array([found[key] for key in of], dtype=np.int64)
+        return cls(index, tuple(labels), tuple(proteins), keys, np.zeros(len(keys)), sums, places)
+
+    def add(self, rows: Sequence[int], **values: np.ndarray) -> None:
+        """Add proteins, given by their positions, with ``(B, N)`` values of every statistic."""
+        for name, many in values.items():
+            for row, value in zip(rows, many, strict=True):
+                self.sums[name][self.places[row]] += value
+        np.add.at(self.counts, self.places[list(rows)], 1)
+
+    def merge(self, other: GroupSums) -> GroupSums:
+        """The sums over the proteins of both; nothing more can be added to them.
+
+        Raises:
+            SelectionError: they are of other neurons, classes or statistics, or a protein is in both.
+        """
+        if (self.index, self.labels, set(self.sums)) != (other.index, other.labels, set(other.sums)):
+            raise SelectionError("sums of other neurons, classes or statistics do not merge")
+        twice = set(self.proteins) & set(other.proteins)
+        if twice:
+            raise SelectionError(f"protein {min(twice)!r} is in both sums")
+        keys = tuple(sorted({*self.keys, *other.keys}))
+        counts = np.zeros(len(keys))
+        sums = {name: np.zeros((len(keys), len(self.index))) for name in self.sums}
+        for part in (self, other):
+            places = [keys.index(key) for key in part.keys]
+            counts[places] += part.counts
+            for name, found in part.sums.items():
+                sums[name][places] += found
+        return GroupSums(self.index, self.labels, (*self.proteins, *other.proteins), keys, counts, sums, _NOWHERE)
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """All but the index as plain arrays, for ``numpy.savez``; :meth:`from_arrays` reads them back."""
+        return {
+            "labels": np.array(self.labels, dtype=np.str_),
+            "proteins": np.array(self.proteins, dtype=np.str_),
+            "classes": np.array([label for label, _ in self.keys], dtype=np.int64),
+            "groups": np.array([name for _, name in self.keys], dtype=np.str_),
+            "counts": self.counts,
+            **{f"sum_{name}": sums for name, sums in self.sums.items()},
+        }
+
+    @classmethod
+    def from_arrays(cls, index: NeuronIndex, arrays: Mapping[str, np.ndarray]) -> GroupSums:
+        """What :meth:`to_arrays` gave; it merges and finishes, but nothing more can be added to it.
+
+        Raises:
+            SelectionError: an array is missing, or the sums are not of the neurons of ``index``.
+        """
+        missing = [name for name in ("labels", "proteins", "classes", "groups", "counts") if name not in arrays]
+        if missing:
+            raise SelectionError(f"saved sums lack {missing[0]!r}")
+        keys = tuple(zip(arrays["classes"].tolist(), arrays["groups"].tolist(), strict=True))
+        sums = {name.removeprefix("sum_"): arrays[name] for name in arrays if name.startswith("sum_")}
+        for name, found in sums.items():
+            if found.shape != (len(keys), len(index)):
+                raise SelectionError(f"saved sums of {name!r} are {found.shape}, not {(len(keys), len(index))}")
+        labels, proteins = tuple(arrays["labels"].tolist()), tuple(arrays["proteins"].tolist())
+        return cls(index, labels, proteins, keys, arrays["counts"], sums, _NOWHERE)
+
+    @property
+    def resamplable(self) -> bool:
+        """Whether a class is in more than one group."""
+        return len({label for label, _ in self.keys}) < len(self.keys)
+
+    def by_class(self, name: str, weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Proteins ``(C,)`` and sums ``(C, N)`` of every class; group ``g`` counts ``weights[g]`` times."""
+        member = (np.arange(len(self.labels))[:, None] == [label for label, _ in self.keys]).astype(np.float64)
+        member = member if weights is None else member * weights  # (C, G)
+        return member @ self.counts, member @ self.sums[name]
+
+    def finish(
+        self, method: str, settings: Mapping[str, Any] | None = None, completeness: pd.DataFrame | None = None
+    ) -> NeuronScores:
+        """Scores by the statistic of the method's name: the mean within each class, then over classes that occur."""
+
+        def means(weights: np.ndarray | None = None) -> dict[str, np.ndarray]:
+            counts, sums = self.by_class(method, weights)
+            return {label: sums[c] / counts[c] for c, label in enumerate(self.labels) if counts[c] > 0}
+
+        def total(weights: np.ndarray | None = None) -> np.ndarray:
+            mean: np.ndarray = np.mean(list(means(weights).values()), axis=0)
+            return mean
+
+        return NeuronScores(
+            method, self.index, total(), means(), self.proteins, settings or {}, completeness,
+            total if self.resamplable else None, self,
+        )  # fmt: skip
+
+
+#: Places of sums that are complete.
+_NOWHERE = np.zeros(0, dtype=np.int64)
+
+
+def resampling_groups(
+    clusters: Sequence[str], labels: Sequence[str | None], at_most: int = GROUPS_PER_CLASS
+) -> list[str]:
+    """Deal the clusters of every class into a bounded number of groups, so that a bootstrap needs no row per protein.
+
+    With up to ``at_most`` clusters a class, every group is one cluster and the bootstrap over groups is the one over
+    clusters. With more, clusters are dealt out in turn, the largest first: a bootstrap over random groups, whose
+    spread is that of the one over clusters up to a factor ``1 - 1 / at_most``, with more noise of its own.
+
+    Args:
+        clusters: ``P`` names of clusters.
+        labels: ``P`` classes.
+        at_most: Groups a class.
+
+    Returns:
+        ``P`` group names, each that of its first cluster.
+    """
+    sizes = Counter(zip(labels, clusters, strict=True))
+    of: dict[tuple[str | None, str], str] = {}
+    for label in dict.fromkeys(labels):
+        own = sorted((c for own_label, c in sizes if own_label == label), key=lambda c: (-sizes[label, c], c))
+        of |= {(label, cluster): own[place % at_most] for place, cluster in enumerate(own)}
+    return [of[pair] for pair in zip(labels, clusters, strict=True)]
+
+
+class Completeness:
+    """Collects what the attributions of every protein should sum to and do sum to; two numbers a protein and site."""
+
+    def __init__(self, sites: Sequence[tuple[int, str]]) -> None:
+        self.sites = list(sites)
+        self._ids: list[str] = []
+        self._parts: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def add(self, ids: Sequence[str], expected: np.ndarray, got: np.ndarray) -> None:
+        """Proteins with ``(B, S)`` differences of the target and sums of attributions."""
+        self._ids += ids
+        self._parts.append((expected.reshape(len(ids), -1), got.reshape(len(ids), -1)))
+
+    def frame(self) -> pd.DataFrame:
+        """``id, layer, module, expected, got, gap``, one row a protein and site."""
+        expected, got = (np.concatenate(parts).ravel() for parts in zip(*self._parts, strict=True))
+        layers, modules = zip(*self.sites, strict=True)
+        n = len(self._ids)
+        return pd.DataFrame(
+            {
+                "id": np.repeat(np.array(self._ids, dtype=object), len(self.sites)),
+                "layer": np.tile(layers, n),
+                "module": np.tile(np.array(modules, dtype=object), n),
+                "expected": expected,
+                "got": got,
+                "gap": got - expected,
+            }
+        )
 
 
 def score_table(scores: Sequence[NeuronScores]) -> pd.DataFrame:

@@ -6,13 +6,15 @@ A new scorer is one file with a function that returns :class:`~plmscope.scores.N
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import pandas as pd
 
 from plmscope import ablation, activation, conductance, gradients, linear
 from plmscope.errors import SelectionError
 from plmscope.model import Classifier
-from plmscope.scores import NeuronScores
+from plmscope.scores import GroupSums, NeuronScores
 from plmscope.sequences import Protein
 
 Scorer = Callable[..., tuple[NeuronScores, ...]]
@@ -56,3 +58,22 @@ def score(
     check_methods([method])
     found = SCORERS[method](model, proteins, **settings)
     return next(one for one in found if one.method == method)
+
+
+def finish(
+    method: str, sums: GroupSums, settings: Mapping[str, Any], completeness: pd.DataFrame | None = None
+) -> NeuronScores:
+    """Scores of one method from the sums that its scorer kept, such as those merged from several processes.
+
+    Args:
+        method: A key of :data:`SCORERS`.
+        sums: ``sums`` of the scores, or several of them merged.
+        settings: ``settings`` of the scores; the same for all that were merged.
+        completeness: Rows of all proteins, for path methods.
+    """
+    check_methods([method])
+    if method in activation.METHODS:
+        return next(one for one in activation.ActivationSummary(sums).scores() if one.method == method)
+    if method in conductance.METHODS:
+        return conductance.finish(sums, settings, completeness)
+    return sums.finish(method, settings, completeness)

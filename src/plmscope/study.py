@@ -30,7 +30,7 @@ from plmscope.errors import InputError, PlmscopeError, RunError, SelectionError,
 from plmscope.progress import Track, silent
 from plmscope.results import SCHEMA, SCHEMA_VERSION, STAGES, Run, write_atomic
 from plmscope.runs import OpenRun, one_per_cluster, read_parquet
-from plmscope.scores import NeuronScores, class_table, from_table, score_table
+from plmscope.scores import NeuronScores, class_table, from_table, resampling_groups, score_table
 from plmscope.selection import SCOPES, agreement, density, select_top
 from plmscope.sequences import Protein, ProteinSet, read_proteins
 from plmscope.settings import Section, Study, write_study
@@ -326,7 +326,10 @@ class Stages:
         constants = summarise_activations(model, means, track=self.track).constants("mean")
         first, last, residue = constants
         _write_parquet(self.run, "ablation_means", model.index.table().assign(first=first, last=last, residue=residue))
-        scores = score_all(self.study, model, chosen, constants, self.track)
+        groups = None
+        if self.study.density.bootstraps:
+            groups = resampling_groups([opened.clusters[p.id] for p in chosen], [p.label for p in chosen])
+        scores = score_all(self.study, model, chosen, constants, self.track, groups)
         self.run.write_table("neurons", score_table(scores))
         self.run.write_table("class_scores", class_table(scores))
         gaps = [s.completeness.assign(method=s.method) for s in scores if s.completeness is not None]
@@ -336,7 +339,7 @@ class Stages:
             self.run.clear("completeness.parquet")
         self._write_selections(scores)
         self.run.write_table("agreement", agreement(scores, self.study.density.fractions))
-        self._score_bootstraps(scores, [opened.clusters[p.id] for p in chosen], [str(p.label) for p in chosen])
+        self._score_bootstraps(scores)
         self.run.update_manifest(
             scoring_proteins=len(chosen), scoring_ids=[p.id for p in chosen], mean_proteins=len(means)
         )
@@ -353,16 +356,18 @@ class Stages:
         ]
         self.run.write_table("selections", pd.concat(rows, ignore_index=True))
 
-    def _score_bootstraps(self, scores: Sequence[NeuronScores], clusters: list[str], labels: list[str]) -> None:
+    def _score_bootstraps(self, scores: Sequence[NeuronScores]) -> None:
         """Places of the best neurons under resampled scoring clusters, for the density intervals."""
         from plmscope.stats import bootstrap_weights
 
-        rng = np.random.default_rng([self.study.seed, 3])
-        weights = bootstrap_weights(np.array(clusters), np.array(labels), max(1, self.study.density.bootstraps), rng)
         rows = []
         for one in scores:
-            if one.resample is None or not self.study.density.bootstraps:
+            if one.resample is None or one.sums is None:
                 continue
+            clusters = [name for _, name in one.sums.keys]
+            labels = [one.sums.labels[c] for c, _ in one.sums.keys]
+            rng = np.random.default_rng([self.study.seed, 3])  # the same resamples for every method
+            weights = bootstrap_weights(clusters, labels, self.study.density.bootstraps, rng)
             for number, weight in enumerate(self.track(weights, f"resampling {one.method}", len(weights))):
                 again = replace(one, values=one.resample(weight.astype(np.float64)))
                 for fraction in self.study.density.fractions:
@@ -514,9 +519,17 @@ class Stages:
 
 
 def score_all(
-    study: Study, model: Any, proteins: Sequence[Protein], constants: np.ndarray | None, track: Track
+    study: Study,
+    model: Any,
+    proteins: Sequence[Protein],
+    constants: np.ndarray | None,
+    track: Track,
+    groups: Sequence[str] | None = None,
 ) -> list[NeuronScores]:
-    """Scores by every method of the study, in its order; a function that gives several is run once."""
+    """Scores by every method of the study, in its order; a function that gives several is run once.
+
+    ``groups`` are those of the proteins for bootstraps, from :func:`~plmscope.scores.resampling_groups`.
+    """
     from plmscope import ablation, activation, conductance, gradients
     from plmscope.scoring import SCORERS, check_methods
 
@@ -526,7 +539,7 @@ def score_all(
     settings: dict[str, Any]
     for method in s.methods:
         if method not in found:
-            scorer, settings = SCORERS[method], {"token_budget": s.token_budget, "track": track}
+            scorer, settings = SCORERS[method], {"token_budget": s.token_budget, "groups": groups, "track": track}
             if scorer in (gradients.integrated_gradients, ablation.single_ablation):
                 settings |= {"baseline": constants if s.baseline == "mean" else None}
             if scorer is gradients.integrated_gradients:
