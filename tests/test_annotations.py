@@ -1,9 +1,13 @@
-"""EC numbers and their levels."""
+"""EC numbers and their levels; residue features."""
+
+from pathlib import Path
 
 import pytest
 
-from plmscope.annotations import EC_NAMES, ec_classes
+from plmscope.annotations import EC_NAMES, FeatureSet, ec_classes, read_features
 from plmscope.errors import InputError
+from plmscope.sequences import Protein
+from tests.test_formats import flat
 
 
 @pytest.mark.parametrize(
@@ -48,3 +52,111 @@ def test_there_are_four_levels(level: int) -> None:
 def test_every_top_class_has_a_name() -> None:
     assert list(EC_NAMES) == list("1234567")
     assert EC_NAMES["6"] == "ligases"
+
+
+# --- residue features -------------------------------------------------------------------------------------------------
+
+TABLE = "key\tfeature_type\tstart\tend\tdescription\n"
+FLAT_FEATURES = """\
+FT   SIGNAL          1..?
+FT                   /evidence="ECO:0000255"
+FT   ACT_SITE        3
+FT                   /note="Proton acceptor"
+FT                   /evidence="ECO:0000269|PubMed:1"
+FT   DISULFID        5..9
+FT   BINDING         <6..8
+FT                   /ligand="ATP"
+FT   CARBOHYD        P1-2:4
+"""
+FEATURES = [
+    ("P1", "ACT_SITE", 2, 3, "Proton acceptor; ECO:0000269|PubMed:1"),
+    ("P1", "DISULFID", 4, 5, ""),
+    ("P1", "DISULFID", 8, 9, ""),
+    ("P1", "BINDING", 5, 8, "ATP"),
+]
+
+
+def features(folder: Path, text: str, proteins: list[Protein] | None = None) -> FeatureSet:
+    (folder / "f").write_text(text)
+    return read_features(folder / "f", proteins)
+
+
+def listed(found: FeatureSet) -> list[tuple[object, ...]]:
+    return list(found.table.itertuples(index=False, name=None))
+
+
+def test_every_format_gives_the_same_features(tmp_path: Path) -> None:
+    table = features(
+        tmp_path,
+        TABLE + "P1\tACT_SITE\t3\t3\tProton acceptor; ECO:0000269|PubMed:1\nP1\tDISULFID\t5\t9\t\n"
+        "P1\tBINDING\t6\t8\tATP\nP1\tBINDING\t6\t8\tATP\n",
+    )
+    assert listed(table) == FEATURES and not table.excluded
+    flat_file = features(tmp_path, flat(features=FLAT_FEATURES))
+    assert listed(flat_file) == FEATURES
+    left_out = {"its position is not known exactly": 1, "its position counts on another isoform": 1}
+    assert flat_file.excluded == left_out
+    tsv = features(
+        tmp_path,
+        "Entry\tActive site\tBinding site\tDisulfide bond\tSignal peptide\tGlycosylation\n"
+        'P1\tACT_SITE 3; /note="Proton acceptor"; /evidence="ECO:0000269|PubMed:1"\tBINDING <6..8; /ligand="ATP"; '
+        '/ligand_id="ChEBI:CHEBI:30616"\tDISULFID 5..9\tSIGNAL 1..?; /evidence="ECO:0000255"\tCARBOHYD P1-2:4\n',
+    )
+    assert sorted(listed(tsv), key=str) == sorted(FEATURES, key=str)
+    assert tsv.excluded == left_out
+    gff = features(
+        tmp_path,
+        "##gff-version 3\n##sequence-region P1 1 32\n"
+        "P1\tUniProtKB\tActive site\t3\t3\t.\t.\t.\tNote=Proton acceptor;evidence=ECO:0000269|PubMed:1\t\n"
+        "P1\tUniProtKB\tDisulfide bond\t5\t9\t.\t.\t.\t.\nP1\tUniProtKB\tBinding site\t6\t8\t.\t.\t.\tNote=ATP\n"
+        "P1\tUniProtKB\tSignal peptide\t1\t?\t.\t.\t.\t.\n",
+    )
+    assert listed(gff) == FEATURES
+    assert "4 features of 1 proteins" in repr(gff) and "1 x its position is not known exactly" in repr(gff)
+
+
+def test_a_mask_has_one_value_a_residue(tmp_path: Path) -> None:
+    protein = Protein("P1", "MKVLAAGIVG")
+    found = features(tmp_path, flat(features=FLAT_FEATURES), [protein])
+    assert "".join("ACDEFGHIKLMNPQRSTVWY"[bool(one)] for one in found.mask(protein, "BINDING")) == "AAAAACCCAA"
+    assert found.mask(protein, "DISULFID").nonzero()[0].tolist() == [4, 8]
+    assert not found.mask(protein, "HELIX").any() and not found.mask(Protein("P9", "MK"), "BINDING").any()
+    with pytest.raises(InputError, match=r"BINDING 6..8 of protein 'P1' lies outside its 7 residues"):
+        found.mask(Protein("P1", "MKVLAAG"), "BINDING")
+
+
+def test_features_are_checked_against_the_sequences(tmp_path: Path) -> None:
+    protein = Protein("P1", "MKVLAAGIVG")
+    text = "id,type,start,end,letters\nP1,ACT_SITE,3,3,V\nP2,ACT_SITE,3,3,V\n"
+    found = features(tmp_path, text, [protein])
+    assert listed(found) == [("P1", "ACT_SITE", 2, 3, "")]
+    assert found.excluded == {"its protein is not in the study": 1}
+    for row, message in [
+        ("P1,ACT_SITE,3,3,K", "line 4: 'ACT_SITE' 3..3 of protein 'P1' is 'V' in the sequence, 'K' in the file"),
+        ("P1,ACT_SITE,3,11,", "line 4: 'ACT_SITE' 3..11 of protein 'P1' lies outside its 10 residues"),
+        ("P1,ACT_SITE,0,1,", "line 4: 'ACT_SITE' 0..1 of protein 'P1': need 1 <= start <= end"),
+        ("P1,ACT_SITE,4,3,", "line 4: 'ACT_SITE' 4..3 of protein 'P1': need 1 <= start <= end"),
+        ("P1,ACT_SITE,x,3,", "line 4: start 'x' is not a whole number"),
+        ("P1,ACT\x1b,1,3,", "has an unprintable character"),
+    ]:
+        with pytest.raises(InputError) as caught:
+            features(tmp_path, text + row + "\n", [protein])
+        assert message in str(caught.value) and str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (TABLE, "has no residue feature"),
+        ("id\tstart\tend\n", "needs the column 'feature_type'; its header is 'id', 'start', 'end'"),
+        (">P1\nMKV\n", "is FASTA, which has no residue features"),
+        ("Entry\tActive site\nP1\tthe third\n", "line 2: column 'Active site': 'the third' is not a UniProt feature"),
+        ('Entry\tActive site\nP1\t/note="x"\n', "is not a UniProt feature"),
+        ("##gff-version 3\nP1\tx\n", "line 2 has 2 fields, GFF3 has 9"),
+        (flat(), "has no residue feature"),
+    ],
+)
+def test_files_without_features(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        features(tmp_path, text)
+    assert message in str(caught.value) and "\n" not in str(caught.value)

@@ -148,12 +148,12 @@ CASES = [
     Case(
         "the sequence file is a program's",
         lambda b: b.data.write_bytes(bytes(range(64))),
-        "{data}: is binary, but neither gzip nor Parquet; save it as FASTA, TSV, CSV or Parquet",
+        "{data}: is binary, but neither compressed in a known way nor Parquet; save it as FASTA, TSV, CSV or Parquet",
     ),
     Case(
         "the gzip file is cut short",
         lambda b: b.data.write_bytes(b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03K"),
-        "{data}: the gzip file is cut short; copy or download it again",
+        "{data}: the compressed file is cut short; copy or download it again",
     ),
     Case(
         "an id is there twice",

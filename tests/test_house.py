@@ -16,10 +16,10 @@ PACKAGE = ROOT / "src" / "plmscope"
 
 #: A module imports only from modules before it; the file names are the data flow.
 ORDER = (
-    "errors", "progress", "stats", "sequences", "annotations", "splits", "sites", "workers", "model", "finetune",
-    "hooks", "network", "hooked", "scores", "activation", "gradients", "conductance", "linear", "ablation", "scoring",
-    "selection", "evaluation", "interventions", "concepts", "characterize", "results", "report", "settings", "runs",
-    "study", "cli", "__main__",
+    "errors", "progress", "stats", "uniprot", "formats", "sequences", "annotations", "splits", "sites", "workers",
+    "model", "finetune", "hooks", "network", "hooked", "scores", "activation", "gradients", "conductance", "linear",
+    "ablation", "scoring", "selection", "evaluation", "interventions", "concepts", "characterize", "results", "report",
+    "settings", "runs", "study", "cli", "__main__",
 )  # fmt: skip
 
 #: Only these import torch or transformers.

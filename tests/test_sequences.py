@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from plmscope import sequences
+from plmscope import formats, sequences
 from plmscope.errors import InputError, StudyError
 from plmscope.sequences import Protein, read_proteins
 
@@ -206,11 +206,11 @@ def test_size_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = f">P1\n{A}\n>P2\n{B}\n".encode()
     plain, zipped = write(tmp_path, text), write(tmp_path, gzip.compress(text), "z")
     pd.DataFrame({"id": ["P1"], "sequence": [A]}).to_parquet(tmp_path / "p")
-    monkeypatch.setattr(sequences, "MAX_SIZE", 20)
+    monkeypatch.setattr(formats, "MAX_SIZE", 20)
     assert len(read_proteins(plain)) == 2
     refused(zipped, "larger than 20 bytes when decompressed")
     refused(tmp_path / "p", "larger than 20 bytes when decompressed")
-    monkeypatch.setattr(sequences, "MAX_LINE", 20)
+    monkeypatch.setattr(formats, "MAX_LINE", 20)
     refused(plain, "line 2", "longer than 20 characters")
 
 

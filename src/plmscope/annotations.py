@@ -1,8 +1,14 @@
-"""EC numbers: what an enzyme does, as a path of up to four numbers.
+"""What is known about proteins and their residues: EC numbers, and features such as active sites.
 
-The first number is one of seven classes, each further one narrows the reaction: ``1.1.1.1`` is alcohol dehydrogenase,
-``1.1`` everything that oxidises CH-OH groups, ``1`` all oxidoreductases. ``-`` means "not known further". The class of
-a protein at level 1 to 4 is that many leading numbers; a number that is not known so far has no class there.
+An EC number says what an enzyme does, as a path of up to four numbers: the first is one of seven classes, each further
+one narrows the reaction. ``1.1.1.1`` is alcohol dehydrogenase, ``1.1`` everything that oxidises CH-OH groups, ``1`` all
+oxidoreductases. ``-`` means "not known further". The class of a protein at level 1 to 4 is that many leading numbers; a
+number that is not known so far has no class there.
+
+A feature is a stretch of residues with a meaning. Files count residues from 1 and include both ends; arrays count from
+0 and leave the end out, so ``start = 52, end = 52`` in a file is ``sequence[51:52]``:
+
+    mask[r]  =  some feature of the type has start <= r < end          (R,)
 
 >>> ec_classes("1.1.1.1; 1.2.3.-", level=2)
 ('1.1', '1.2')
@@ -10,11 +16,26 @@ a protein at level 1 to 4 is that many leading numbers; a number that is not kno
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote
 
-from plmscope.sequences import ec_classes
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
-__all__ = ["EC_NAMES", "ec_classes"]
+from plmscope.errors import InputError, shown
+from plmscope.formats import ID_NAMES, Content, called, flat_entries, located, open_content, open_table, pick
+from plmscope.sequences import Protein, ec_classes
+from plmscope.uniprot import FEATURES, KEY_OF, Feature, parse_feature_cell, parse_place, split_bond
+
+__all__ = ["EC_NAMES", "FeatureSet", "ec_classes", "read_features"]
 
 #: What the seven top classes are called (IUBMB Enzyme Nomenclature).
 EC_NAMES: Mapping[str, str] = {
@@ -26,3 +47,204 @@ EC_NAMES: Mapping[str, str] = {
     "6": "ligases",
     "7": "translocases",
 }
+#: Names by which the columns of a table of features are known, best first.
+_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "id": ("key", *ID_NAMES),
+    "type": ("feature_type", "type"),
+    "start": ("start",),
+    "end": ("end",),
+    "description": ("description",),
+    "letters": ("letters", "residue", "residues"),
+}
+
+
+@dataclass(frozen=True, repr=False)
+class FeatureSet:
+    """Residue features of one file.
+
+    Attributes:
+        table: One row a feature, ``id, feature_type, start, end, description``; ``sequence[start:end]`` are its
+            residues (0-based, the end left out). Rows that say the same are there once.
+        excluded: How many features were left out, by reason.
+        source: The path as it was given.
+        sha256: Of the bytes of the file.
+    """
+
+    table: pd.DataFrame
+    excluded: Mapping[str, int]
+    source: str
+    sha256: str
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __repr__(self) -> str:
+        counts = Counter(self.table["feature_type"])
+        types = ", ".join(f"{name} ({number:,})" for name, number in counts.most_common(12)) or "none"
+        left_out = "; ".join(f"{number:,} x {reason}" for reason, number in self.excluded.items())
+        proteins = self.table["id"].nunique()
+        return (
+            f"FeatureSet({len(self):,} features of {proteins:,} proteins from {self.source!r}; {types}"
+            f"{'; excluded: ' + left_out if left_out else ''})"
+        )
+
+    @cached_property
+    def _spans(self) -> dict[tuple[str, str], list[tuple[int, int]]]:
+        spans: dict[tuple[str, str], list[tuple[int, int]]] = {}
+        for name, kind, start, end, _ in self.table.itertuples(index=False, name=None):
+            spans.setdefault((str(name), str(kind)), []).append((start, end))
+        return spans
+
+    def mask(self, protein: Protein, feature_type: str) -> NDArray[np.bool_]:
+        """Which residues of a protein have a feature of one type, ``(R,)``; all false where none is known.
+
+        Raises:
+            InputError: a feature ends behind the sequence.
+        """
+        result = np.zeros(len(protein), dtype=bool)
+        for start, end in self._spans.get((protein.id, feature_type), ()):
+            if end > len(protein):
+                raise InputError(
+                    f"{self.source}: {feature_type} {start + 1}..{end} of protein {protein.id!r} lies outside its "
+                    f"{len(protein):,} residues; the file is for another sequence"
+                )
+            result[start:end] = True
+        return result
+
+
+class _Found(NamedTuple):
+    """One feature as found; ``letters`` are its residues where the file names them."""
+
+    place: str
+    id: str
+    feature: Feature
+    letters: str = ""
+
+
+def read_features(path: str | Path, proteins: Iterable[Protein] | None = None) -> FeatureSet:
+    """Read and check residue features.
+
+    A bond (DISULFID, CROSSLNK) is a pair of residues: its two ends, not what lies between them, become features.
+
+    Args:
+        path: A table (TSV, CSV, Parquet) with the columns ``key`` or ``id``, ``feature_type``, ``start`` and ``end``,
+            perhaps ``description`` and ``letters``; a UniProt TSV with columns such as ``Active site``; a Swiss-Prot
+            flat file; or GFF3. Text files may be compressed.
+        proteins: Whose features are wanted, with their sequences; features of others are left out and counted, and
+            positions and letters are checked. None: of all proteins, unchecked against their sequences.
+
+    Returns:
+        The features in file order, and how many were left out by reason: not among the proteins, position not known
+        exactly or counted on another isoform.
+
+    Raises:
+        InputError: the file cannot be read or has no features, a number is malformed, a position lies outside its
+            protein, or a letter is another one than the sequence has there.
+    """
+    source = str(path)
+    sequence_of = None if proteins is None else {protein.id: protein.sequence for protein in proteins}
+    rows: dict[tuple[str, str, int, int, str], None] = {}  # a dict keeps the order of the file
+    excluded: Counter[str] = Counter()
+    n_read = 0
+    with located(source) as file:
+        source = called(source)
+        with file.open("rb") as handle:
+            sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
+        for found in _features(open_content(file, source)):
+            n_read += 1
+            feature = found.feature
+            if sequence_of is not None and found.id not in sequence_of:
+                excluded["its protein is not in the study"] += 1
+            elif feature.reason:
+                excluded[feature.reason] += 1
+            else:
+                _check(source, found, None if sequence_of is None else sequence_of[found.id])
+                rows[found.id, feature.type, feature.start - 1, feature.end, feature.description] = None
+    if not n_read:
+        raise InputError(f"{source}: has no residue feature; give a file with some")
+    table = pd.DataFrame(list(rows), columns=["id", "feature_type", "start", "end", "description"])
+    return FeatureSet(table.astype({"start": np.int64, "end": np.int64}), dict(excluded), source, sha256)
+
+
+def _check(source: str, found: _Found, sequence: str | None) -> None:
+    """Refuse a feature that does not fit its protein."""
+    where = f"{source}: {found.place}: {shown(found.feature.type)} {found.feature.start}..{found.feature.end}"
+    where += f" of protein {shown(found.id)}"
+    if not found.id.isprintable() or not found.feature.type.isprintable():
+        raise InputError(f"{where} has an unprintable character; remove it")
+    if not 1 <= found.feature.start <= found.feature.end:
+        raise InputError(f"{where}: need 1 <= start <= end; positions count from 1")
+    if sequence is None:
+        return
+    if found.feature.end > len(sequence):
+        raise InputError(f"{where} lies outside its {len(sequence):,} residues; the file is for another sequence")
+    there = sequence[found.feature.start - 1 : found.feature.end]
+    if found.letters and found.letters.upper() != there:
+        raise InputError(
+            f"{where} is {shown(there)} in the sequence, {shown(found.letters)} in the file; it is for another "
+            "sequence, or counts from 0"
+        )
+
+
+def _features(content: Content) -> Iterator[_Found]:
+    """The features of a file of any format that has some."""
+    if content.format == "flat":
+        for place, entry in flat_entries(content):
+            for feature in entry.features:
+                yield _Found(place, entry.accession, feature)
+        return
+    if content.format == "gff":
+        yield from _gff_features(content)
+        return
+    if content.format == "fasta":
+        raise InputError(
+            f"{content.source}: is FASTA, which has no residue features; give a table, a flat file or GFF3"
+        )
+    table = open_table(content)
+    cells = [name for _, _, name in FEATURES if name in table.names]
+    if cells and "Entry" in table.names:
+        for place, fields in table.rows:
+            for name in cells:
+                try:
+                    features = parse_feature_cell(fields[name])
+                except InputError as error:
+                    raise InputError(f"{content.source}: {place}: column {name!r}: {error}") from None
+                for feature in features:
+                    yield _Found(place, fields["Entry"].strip(), feature)
+        return
+    own = {what: pick(table.names, names) for what, names in _COLUMNS.items()}
+    for what in ("id", "type", "start", "end"):
+        if own[what] is None:
+            header = ", ".join(repr(name[:30]) for name in table.names[:12])
+            raise InputError(
+                f"{content.source}: a table of residue features needs the column {_COLUMNS[what][0]!r}; "
+                f"its header is {header}"
+            )
+    for place, fields in table.rows:
+        text = {what: "" if name is None else fields[name].strip() for what, name in own.items()}
+        for what in ("start", "end"):
+            if not (text[what].isascii() and text[what].isdigit() and len(text[what]) < 10):
+                raise InputError(
+                    f"{content.source}: {place}: {what} {shown(text[what])} is not a whole number; correct it"
+                )
+        feature = Feature(text["type"], int(text["start"]), int(text["end"]), text["description"])
+        for part in split_bond(feature):
+            yield _Found(place, text["id"], part, text["letters"] if part is feature else "")
+
+
+def _gff_features(content: Content) -> Iterator[_Found]:
+    """The features of a GFF3 file; UniProt's names become its keys, others are taken as they are."""
+    lines = itertools.takewhile(lambda line: not line.startswith("##FASTA"), content.lines)
+    for number, line in enumerate(lines, 1):
+        if line.startswith("#") or not line.strip():
+            continue
+        fields = line.rstrip("\r\n").split("\t")
+        if len(fields) != 9 and fields[9:] != [""]:  # UniProt's lines end with a tab
+            raise InputError(f"{content.source}: line {number} has {len(fields)} fields, GFF3 has 9; correct it")
+        name, _, kind, start, end = (unquote(field) for field in fields[:5])
+        attributes = dict(part.partition("=")[::2] for part in fields[8].split(";"))
+        notes = [unquote(attributes[key]) for key in ("Note", "evidence") if attributes.get(key)]
+        (first, _, unsure), (_, last, unsure_end) = parse_place(start), parse_place(end)
+        feature = Feature(KEY_OF.get(kind, kind), first, last, "; ".join(notes), unsure or unsure_end)
+        for part in split_bond(feature):
+            yield _Found(f"line {number}", name, part)

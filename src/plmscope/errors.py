@@ -35,3 +35,14 @@ class SelectionError(PlmscopeError):
 
 class RunError(PlmscopeError):
     """A run folder that cannot be opened, written or continued."""
+
+
+def shown(text: str, limit: int = 60) -> str:
+    r"""A text from outside as error lines quote it: ``repr``, so nothing unprintable, and cut in its middle if long.
+
+    >>> shown("a\x1b[31m"), shown("A" * 100_000, limit=8)
+    ("'a\\x1b[31m'", "'AAAA...AAAA' (100,000 characters)")
+    """
+    if len(text) <= limit:
+        return repr(text)
+    return f"{text[: limit // 2] + '...' + text[-(limit // 2) :]!r} ({len(text):,} characters)"

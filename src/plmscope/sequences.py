@@ -16,44 +16,23 @@ ever cut.
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import gzip
 import hashlib
-import io
-import itertools
 import re
-import zlib
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
-
-from Bio.SeqIO.FastaIO import SimpleFastaParser
+from typing import Literal
 
 from plmscope.errors import InputError, StudyError
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-EMBEDDED = {"plmscope:enzymes": "enzymes.tsv.gz"}
-#: Largest decompressed file that is read, in characters (text) or bytes (Parquet).
-MAX_SIZE = 4 * 2**30
-#: Longest line that is read, in characters.
-MAX_LINE = 64 * 2**20
+from plmscope.formats import Row, called, located, open_content, protein_rows
 
 LETTERS = "ACDEFGHIKLMNPQRSTVWYXUBZO"
 #: The twenty of the genetic code.
 AMINO_ACIDS = LETTERS[:20]
 _ILLEGAL = re.compile(f"[^{LETTERS}{LETTERS.lower()}]")
 _NUCLEOTIDES = re.compile("[ACGTUN]+")
-_HEADER_FIELD = re.compile(r'(?:^|[ \t])([A-Za-z][\w.-]*)=("[^"]*"(?![^ \t])|[^ \t]*)')
 _EC = re.compile(r"[1-7](?:\.\d+){0,2}(?:\.n?\d+)?(?:\.-)*")
-# Bytes that are not UTF-8 arrive as these characters ("surrogateescape"), so that the line is known.
-_UNDECODABLE = re.compile("[\udc80-\udcff]")
-_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -125,15 +104,6 @@ class ProteinSet:
         left_out = "; ".join(f"{number:,} x {reason}" for reason, number in self.reasons.items())
         excluded = f"{len(self.excluded):,} excluded" + (f": {left_out}" if left_out else "")
         return f"ProteinSet({len(self):,} proteins from {self.source!r}; classes: {classes}; {excluded})"
-
-
-class _Row(NamedTuple):
-    """One record as found; ``place`` is its line (text) or row (Parquet)."""
-
-    place: str
-    id: str
-    sequence: str
-    columns: dict[str, str]
 
 
 def ec_classes(text: str, level: int) -> tuple[str, ...]:
@@ -213,10 +183,11 @@ def read_proteins(
     longer: list[tuple[str, str, int]] = []
     places: dict[str, str] = {}
     names: dict[str, None] = {}  # a dict keeps the order of the file
-    with _located(source) as file:
+    with located(source) as file:
+        source = called(source)
         with file.open("rb") as handle:
             sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
-        for row in _rows(file, source):
+        for row in protein_rows(open_content(file, source)):
             _check_id(source, row, places)
             places[row.id] = row.place
             names.update(dict.fromkeys(row.columns))
@@ -270,7 +241,7 @@ def _ec_level(source: str, label: str | None) -> int | None:
     return int(label[3:])
 
 
-def _check_id(source: str, row: _Row, places: Mapping[str, str]) -> None:
+def _check_id(source: str, row: Row, places: Mapping[str, str]) -> None:
     """Refuse an id that is missing, unprintable or there already."""
     if not row.id:
         raise InputError(f"{source}: {row.place}: the protein has no id; give every protein one")
@@ -282,7 +253,7 @@ def _check_id(source: str, row: _Row, places: Mapping[str, str]) -> None:
         )
 
 
-def _checked_sequence(source: str, row: _Row) -> str:
+def _checked_sequence(source: str, row: Row) -> str:
     """The sequence in upper case without its stop."""
     # Letters are checked before upper(), which turns some foreign letters into amino acids ("ß" into "SS").
     sequence = row.sequence.removesuffix("*")
@@ -297,7 +268,7 @@ def _checked_sequence(source: str, row: _Row) -> str:
     return sequence.upper()
 
 
-def _label_or_reason(source: str, row: _Row, column: str, level: int | None) -> tuple[str | None, str | None]:
+def _label_or_reason(source: str, row: Row, column: str, level: int | None) -> tuple[str | None, str | None]:
     """The label, or else the reason why there is none."""
     text = row.columns.get(column, "").strip()
     if not text:
@@ -311,175 +282,3 @@ def _label_or_reason(source: str, row: _Row, column: str, level: int | None) -> 
     if len(classes) == 1:
         return classes[0], None
     return None, f"several classes at EC level {level}" if classes else f"EC number too partial for level {level}"
-
-
-@contextlib.contextmanager
-def _located(source: str) -> Iterator[Path]:
-    """The file behind a path or an embedded name, known to be there and not empty."""
-    if source.startswith("plmscope:"):
-        if source not in EMBEDDED:
-            raise InputError(f"{source}: no such embedded data; there is {', '.join(EMBEDDED)}")
-        with resources.as_file(resources.files("plmscope.embedded") / EMBEDDED[source]) as path:
-            yield path
-        return
-    path = Path(source)
-    try:
-        size = path.stat().st_size
-        if path.is_file():
-            path.open("rb").close()
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{source!r}: cannot be read ({reason}); check the path") from None
-    if not path.is_file():
-        kind = "a folder" if path.is_dir() else "not a regular file"
-        raise InputError(f"{source}: is {kind}; name one FASTA or table file")
-    if size == 0:
-        raise InputError(f"{source}: is empty; give a FASTA or table file")
-    yield path
-
-
-def _rows(path: Path, source: str) -> Iterator[_Row]:
-    """The records of a file, its format told by its content."""
-    with path.open("rb") as handle:
-        magic = handle.read(4)
-    if magic == b"PAR1":
-        return _parquet_rows(path, source)
-    lines = _lines(path, source, zipped=magic.startswith(b"\x1f\x8b"))
-    head = []
-    for line in lines:
-        head.append(line)
-        if line.strip():
-            break
-    else:
-        raise InputError(f"{source}: is empty; give a FASTA or table file")
-    lines = itertools.chain(head, lines)
-    if head[-1].startswith(">"):
-        return _fasta_rows(lines, source)
-    if _CONTROL.search(head[-1]):
-        raise InputError(f"{source}: is binary, but neither gzip nor Parquet; save it as FASTA, TSV, CSV or Parquet")
-    return _table_rows(lines, source, "\t" if "\t" in head[-1] else ",")
-
-
-def _lines(path: Path, source: str, *, zipped: bool) -> Iterator[str]:
-    """The lines of a text file, one at a time, each known to be UTF-8 and of sane length."""
-    size = 0
-    try:
-        with (
-            gzip.open(path) if zipped else path.open("rb") as raw,
-            io.TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape") as text,
-        ):
-            for number, line in enumerate(iter(lambda: text.readline(MAX_LINE), ""), 1):
-                size += len(line)
-                if zipped and size > MAX_SIZE:
-                    raise InputError(f"{source}: is larger than {MAX_SIZE:,} bytes when decompressed; split it")
-                if len(line) == MAX_LINE:
-                    raise InputError(f"{source}: line {number} is longer than {MAX_LINE:,} characters; wrap it")
-                if not line.isascii() and (found := _UNDECODABLE.search(line)):
-                    byte = ord(found[0]) - 0xDC00
-                    raise InputError(f"{source}: line {number} is not UTF-8 text (byte 0x{byte:02x}); save it as UTF-8")
-                yield line
-    except EOFError:
-        raise InputError(f"{source}: the gzip file is cut short; copy or download it again") from None
-    except (OSError, zlib.error) as error:
-        raise InputError(f"{source}: cannot be read ({_one_line(error)}); copy or download it again") from None
-
-
-def _one_line(error: Exception) -> str:
-    """The first line of an error's text."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
-
-
-def _fasta_rows(lines: Iterable[str], source: str) -> Iterator[_Row]:
-    """The records of a FASTA file."""
-    starts: deque[int] = deque()
-
-    def noted() -> Iterator[str]:
-        for number, line in enumerate(lines, 1):
-            if line.startswith(">"):
-                starts.append(number)
-            yield line
-
-    for title, sequence in SimpleFastaParser(noted()):  # type: ignore[no-untyped-call,unused-ignore]
-        place = f"line {starts.popleft()}"
-        # Only blanks and tabs end an id: str.split() would also cut at control characters.
-        name, _, rest = title.strip(" \t").replace("\t", " ").partition(" ")
-        columns: dict[str, str] = {}
-        for key, value in _HEADER_FIELD.findall(rest):
-            quoted = value.startswith('"')
-            if quoted and (len(value) < 2 or not value.endswith('"')):
-                raise InputError(f"{source}: {place}: {key}={value} in the header has no closing quote; add it")
-            if key in columns:
-                raise InputError(f"{source}: {place}: the header gives {key!r} twice; keep one")
-            columns[key] = value[1:-1] if quoted else value
-        yield _Row(place, name, sequence, columns)
-
-
-def _checked_header(source: str, names: list[str]) -> None:
-    """Refuse a table without ``id`` and ``sequence``, or with a name twice."""
-    missing = [name for name in ("id", "sequence") if name not in names]
-    if missing:
-        found = ", ".join(repr(name[:30]) for name in names[:12])
-        raise InputError(
-            f"{source}: is not FASTA (no '>' at its start), and as a table it lacks the column "
-            f"{' and '.join(map(repr, missing))}; its header is {found}"
-        )
-    twice = [name for name, number in Counter(names).items() if number > 1]
-    if twice:
-        raise InputError(f"{source}: the column {twice[0]!r} is there twice; rename one")
-
-
-def _table_rows(lines: Iterable[str], source: str, delimiter: str) -> Iterator[_Row]:
-    """The rows of a TSV (quotes are text, as in UniProt's) or CSV file (quotes quote)."""
-    # csv rather than pandas: pandas fills short rows and may shift long ones without a word.
-    if delimiter == "\t":
-        reader = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-    else:
-        reader = csv.reader(lines, strict=True)
-    names: list[str] = []
-    start = 1
-    try:
-        for fields in reader:
-            place, start = f"line {start}", reader.line_num + 1
-            if len(fields) < 2 and not "".join(fields).strip():
-                continue
-            if not names:
-                names = [name.strip() for name in fields]
-                _checked_header(source, names)
-                continue
-            if len(fields) != len(names):
-                raise InputError(f"{source}: {place} has {len(fields)} fields, the header {len(names)}; correct it")
-            columns = dict(zip(names, fields, strict=True))
-            yield _Row(place, columns.pop("id").strip(), columns.pop("sequence").strip(), columns)
-    except csv.Error as error:
-        raise InputError(f"{source}: line {start} is not a table row ({_one_line(error)}); correct it") from None
-
-
-def _parquet_rows(path: Path, source: str) -> Iterator[_Row]:
-    """The rows of a Parquet file, a thousand at a time."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            groups = range(file.metadata.num_row_groups)
-            if sum(file.metadata.row_group(group).total_byte_size for group in groups) > MAX_SIZE:
-                raise InputError(f"{source}: is larger than {MAX_SIZE:,} bytes when decompressed; split it")
-            names = list(file.schema_arrow.names)
-            _checked_header(source, names)
-            numbers = itertools.count(1)
-            for batch in file.iter_batches(batch_size=1000):
-                texts = [_texts(column) for column in batch.columns]
-                for number, fields in zip(numbers, zip(*texts, strict=True), strict=False):
-                    columns = dict(zip(names, fields, strict=True))
-                    yield _Row(f"row {number}", columns.pop("id").strip(), columns.pop("sequence").strip(), columns)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise InputError(f"{source}: is not a sound Parquet file ({_one_line(error)}); write it again") from None
-
-
-def _texts(column: pa.Array) -> list[str]:
-    """A Parquet column as text; what is missing becomes empty."""
-    import pyarrow as pa
-
-    # Nested values have no cast to text.
-    values = column.to_pylist() if pa.types.is_nested(column.type) else column.cast(pa.string()).to_pylist()
-    return ["" if value is None else str(value) for value in values]

@@ -1,0 +1,198 @@
+"""How UniProt writes things: FASTA headers, flat-file entries, feature cells, names of features.
+
+One table, :data:`FEATURES`, says what a kind of residue feature is called in a flat file (``ACT_SITE``), as a field of
+the REST service (``ft_act_site``) and as a column of its TSV or a type of its GFF3 (``Active site``). Positions count
+from 1 and include both ends, as in every file.
+
+>>> [feature[:3] for feature in parse_feature_cell('ACT_SITE 52; /note="Proton acceptor"; DISULFID 3..9')]
+[('ACT_SITE', 52, 52), ('DISULFID', 3, 3), ('DISULFID', 9, 9)]
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from Bio import SwissProt
+
+from plmscope.errors import InputError, shown
+
+
+class Feature(NamedTuple):
+    """A stretch of residues with a meaning; ``reason`` says why its place cannot be used, if so."""
+
+    type: str
+    start: int
+    end: int
+    description: str = ""
+    reason: str = ""
+
+
+class Entry(NamedTuple):
+    """What a flat file says about one protein."""
+
+    accession: str
+    sequence: str
+    columns: dict[str, str]
+    features: tuple[Feature, ...]
+
+
+#: Key in flat files, field of the REST service, column of TSV and type of GFF3.
+FEATURES: tuple[tuple[str, str, str], ...] = (
+    ("ACT_SITE", "ft_act_site", "Active site"),
+    ("BINDING", "ft_binding", "Binding site"),
+    ("SITE", "ft_site", "Site"),
+    ("MOD_RES", "ft_mod_res", "Modified residue"),
+    ("DISULFID", "ft_disulfid", "Disulfide bond"),
+    ("CROSSLNK", "ft_crosslnk", "Cross-link"),
+    ("CARBOHYD", "ft_carbohyd", "Glycosylation"),
+    ("LIPID", "ft_lipid", "Lipidation"),
+    ("SIGNAL", "ft_signal", "Signal peptide"),
+    ("TRANSIT", "ft_transit", "Transit peptide"),
+    ("PROPEP", "ft_propep", "Propeptide"),
+    ("CHAIN", "ft_chain", "Chain"),
+    ("PEPTIDE", "ft_peptide", "Peptide"),
+    ("INIT_MET", "ft_init_met", "Initiator methionine"),
+    ("TRANSMEM", "ft_transmem", "Transmembrane"),
+    ("INTRAMEM", "ft_intramem", "Intramembrane"),
+    ("TOPO_DOM", "ft_topo_dom", "Topological domain"),
+    ("DOMAIN", "ft_domain", "Domain [FT]"),
+    ("REGION", "ft_region", "Region"),
+    ("MOTIF", "ft_motif", "Motif"),
+    ("REPEAT", "ft_repeat", "Repeat"),
+    ("COILED", "ft_coiled", "Coiled coil"),
+    ("COMPBIAS", "ft_compbias", "Compositional bias"),
+    ("DNA_BIND", "ft_dna_bind", "DNA binding"),
+    ("ZN_FING", "ft_zn_fing", "Zinc finger"),
+    ("HELIX", "ft_helix", "Helix"),
+    ("STRAND", "ft_strand", "Beta strand"),
+    ("TURN", "ft_turn", "Turn"),
+    ("NON_STD", "ft_non_std", "Non-standard residue"),
+    ("MUTAGEN", "ft_mutagen", "Mutagenesis"),
+    ("VARIANT", "ft_variant", "Natural variant"),
+    ("CONFLICT", "ft_conflict", "Sequence conflict"),
+    ("VAR_SEQ", "ft_var_seq", "Alternative sequence"),
+    ("UNSURE", "ft_unsure", "Sequence uncertainty"),
+    ("NON_CONS", "ft_non_cons", "Non-adjacent residues"),
+    ("NON_TER", "ft_non_ter", "Non-terminal residue"),
+)
+#: Key of a column of TSV or a type of GFF3.
+KEY_OF: Mapping[str, str] = {name: key for key, _, name in FEATURES} | {"Domain": "DOMAIN"}
+#: Bonds: a pair of residues, not what lies between them.
+BONDS = ("DISULFID", "CROSSLNK")
+INEXACT = "its position is not known exactly"
+ISOFORM = "its position counts on another isoform"
+
+_HEADER = re.compile(r"(?:sp|tr)\|([^| \t]+)\|([^| \t]*)[ \t]*(.*)", re.DOTALL)
+_HEADER_FIELD = re.compile(r"(?:^|(?<=[ \t]))(OS|OX|GN|PE|SV)=")
+_EC = re.compile(r"\bEC=([0-9][0-9.n-]*)")
+_TOKEN = re.compile(r'\s*(?:([A-Z][A-Z_]+) ([^;"]+?)|/(\w+)(?:="((?:[^"]|"")*)")?)\s*(?:;|$)')
+_PLACE = re.compile(r"[<>]?(\d{1,9})(?:\.\.[<>]?(\d{1,9}))?")
+
+
+def parse_header(title: str) -> tuple[str, dict[str, str], str] | None:
+    """Accession, columns and description of a UniProtKB FASTA header; None if it is another kind.
+
+    >>> parse_header("sp|P12345|AATM_RABIT Aspartate aminotransferase OS=Oryctolagus cuniculus OX=9986 GN=GOT2")
+    ... # doctest: +NORMALIZE_WHITESPACE
+    ('P12345', {'entry_name': 'AATM_RABIT', 'OS': 'Oryctolagus cuniculus', 'OX': '9986', 'GN': 'GOT2'},
+     'Aspartate aminotransferase')
+    """
+    found = _HEADER.fullmatch(title)
+    if found is None:
+        return None
+    accession, name, rest = found.groups()
+    description, *fields = _HEADER_FIELD.split(rest)
+    columns = {"entry_name": name}
+    for key, value in zip(fields[::2], fields[1::2], strict=True):
+        columns.setdefault(key, value.strip())
+    return accession, columns, description.strip()
+
+
+def parse_place(text: str) -> tuple[int, int, str]:
+    """First and last residue of a location, and the reason why it cannot be used, or ``""``.
+
+    >>> parse_place("7"), parse_place("<1..20"), parse_place("?..20")[2]
+    ((7, 7, ''), (1, 20, ''), 'its position is not known exactly')
+    """
+    if ":" in text:
+        return 0, 0, ISOFORM
+    found = _PLACE.fullmatch(text)
+    if found is None:
+        return 0, 0, INEXACT
+    return int(found[1]), int(found[2] or found[1]), ""
+
+
+def split_bond(feature: Feature) -> Iterator[Feature]:
+    """The two ends of a bond; any other feature as it is."""
+    if feature.type in BONDS and feature.start != feature.end:
+        yield feature._replace(end=feature.start)
+        yield feature._replace(start=feature.end)
+    else:
+        yield feature
+
+
+def parse_feature_cell(text: str) -> list[Feature]:
+    """The features of one cell of a UniProt TSV.
+
+    Raises:
+        InputError: the text is not what UniProt writes.
+    """
+    raw: list[tuple[str, str, list[str]]] = []
+    position = 0
+    text = text.strip()
+    while position < len(text):
+        found = _TOKEN.match(text, position)
+        if found is None or (found[1] is None and not raw):
+            raise InputError(f"{shown(text[position:])} is not a UniProt feature such as 'ACT_SITE 52'; download again")
+        if found[1] is not None:
+            raw.append((found[1], found[2], []))
+        elif found[3] in ("note", "ligand", "evidence") and found[4]:
+            raw[-1][2].append(found[4].replace('""', '"'))
+        position = found.end()
+    features: list[Feature] = []
+    for key, place, notes in raw:
+        start, end, reason = parse_place(place)
+        features += split_bond(Feature(key, start, end, "; ".join(notes), reason))
+    return features
+
+
+def parse_entry(lines: Iterable[str]) -> Entry:
+    """One entry of a flat file, from its ID line to ``//``.
+
+    Raises:
+        ValueError: it is not such an entry; the text is one line.
+    """
+    try:
+        record = SwissProt.read(io.StringIO("".join(lines)))  # type: ignore[no-untyped-call]
+    except Exception as error:  # Biopython raises ValueError, AssertionError, IndexError and others
+        raise ValueError(next(iter(str(error).splitlines()), type(error).__name__)) from None
+    if not record.accessions:
+        raise ValueError("it has no AC line")
+    length = record.seqinfo[0] if record.seqinfo else len(record.sequence)
+    if length != len(record.sequence):
+        raise ValueError(f"{len(record.sequence)} residues where its SQ line says {length}")
+    features: list[Feature] = []
+    for found in record.features:
+        notes = [found.qualifiers[name] for name in ("note", "ligand", "evidence") if name in found.qualifiers]
+        start, end, reason = 0, 0, ""
+        if found.location is None or any(
+            type(p).__name__ in ("UnknownPosition", "UncertainPosition")
+            for p in (found.location.start, found.location.end)
+        ):
+            reason = INEXACT
+        elif found.location.ref:
+            reason = ISOFORM
+        else:
+            start, end = int(found.location.start) + 1, int(found.location.end)
+        features += split_bond(Feature(found.type, start, end, "; ".join(notes), reason))
+    columns = {
+        "entry_name": record.entry_name,
+        "ec": ";".join(dict.fromkeys(number.rstrip(".") for number in _EC.findall(record.description))),
+        "organism": record.organism.rstrip("."),
+        "taxonomy_id": record.taxonomy_id[0] if record.taxonomy_id else "",
+        "reviewed": "1" if record.data_class == "Reviewed" else "0",
+    }
+    return Entry(record.accessions[0], record.sequence, columns, tuple(features))

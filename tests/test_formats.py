@@ -1,0 +1,171 @@
+"""File formats: every compression, header and table gives the same proteins; what is damaged is one line."""
+
+import bz2
+import gzip
+import io
+import lzma
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from plmscope import formats
+from plmscope.errors import InputError
+from plmscope.formats import open_content, protein_rows
+from plmscope.sequences import read_proteins
+
+A = "MKVLAAGIVGLCHWYTRSDENQPFKLMACDEF"  # 32 residues
+B = "MSTNPKPQRKTKRNTNRRPQDVKFPGGGQIVGG"
+FASTA = f">P1\n{A}\n>P2\n{B}\n".encode()
+
+
+def zstd(data: bytes) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "zstd") as stream:
+        stream.write(data)
+    return sink.getvalue().to_pybytes()
+
+
+COMPRESS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zst": zstd}
+
+
+def rows(folder: Path, text: str | bytes, **columns: str) -> list[formats.Row]:
+    path = folder / "f"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return list(protein_rows(open_content(path, "f"), **columns))
+
+
+def flat(accession: str = "P1", sequence: str = A, features: str = "", ec: str = "EC=1.1.1.1") -> str:
+    """A small entry as Swiss-Prot writes it."""
+    lines = [sequence[i : i + 10] for i in range(0, len(sequence), 10)]
+    return (
+        f"ID   NAME_ECOLI              Reviewed;         {len(sequence)} AA.\n"
+        f"AC   {accession}; Q0;\n"
+        "DT   01-JAN-1990, integrated into UniProtKB/Swiss-Prot.\n"
+        "DE   RecName: Full=Alcohol dehydrogenase;\n"
+        f"DE            {ec} {{ECO:0000269|PubMed:1}};\n"
+        "DE   Contains:\n"
+        "DE     RecName: Full=Other;\n"
+        "DE              EC=2.7.1.-;\n"
+        "OS   Escherichia coli.\n"
+        "OX   NCBI_TaxID=562;\n"
+        + features
+        + f"SQ   SEQUENCE   {len(sequence)} AA;  3000 MW;  0123456789ABCDEF CRC64;\n"
+        f"     {' '.join(lines)}\n"
+        "//\n"
+    )
+
+
+@pytest.mark.parametrize("kind", sorted(COMPRESS))
+def test_compressed_files_are_read_and_cut_ones_refused(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "any.name"
+    path.write_bytes(COMPRESS[kind](FASTA))
+    assert [(p.id, p.sequence) for p in read_proteins(path)] == [("P1", A), ("P2", B)]
+    path.write_bytes(COMPRESS[kind](FASTA)[:-9])
+    with pytest.raises(InputError, match=r"cut short; copy or download it again|cannot be read"):
+        read_proteins(path)
+
+
+def test_several_members_are_one_file(tmp_path: Path) -> None:
+    for compress in COMPRESS.values():
+        path = tmp_path / "two"
+        path.write_bytes(compress(FASTA[:20]) + compress(FASTA[20:]))
+        assert [p.id for p in read_proteins(path)] == ["P1", "P2"]
+
+
+@pytest.mark.parametrize("kind", sorted(COMPRESS))
+def test_a_file_that_grows_without_bound_is_refused(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "EXPANSION_FROM", 10**6)
+    path = tmp_path / "bomb"
+    path.write_bytes(COMPRESS[kind](b">P1\n" + (b"A" * 79 + b"\n") * 30_000))
+    assert path.stat().st_size < 10**4
+    with pytest.raises(InputError, match=r"larger than [\d,]+ bytes when decompressed; split it"):
+        read_proteins(path, max_length=10**7)
+
+
+def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    def give(data: bytes) -> None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+    give(gzip.compress(FASTA))
+    found = read_proteins("-")
+    assert [p.id for p in found] == ["P1", "P2"] and found.source == "standard input"
+    give(b">P1\nMK1\n")
+    with pytest.raises(InputError, match=r"^standard input: line 1: protein 'P1' has '1'"):
+        read_proteins("-")
+    give(b"")
+    with pytest.raises(InputError, match=r"^standard input: is empty"):
+        read_proteins("-")
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    with pytest.raises(InputError, match=r"^standard input: is a terminal; pipe a file"):
+        read_proteins("-")
+
+
+@pytest.mark.parametrize(
+    ("header", "name", "columns"),
+    [
+        (
+            "sp|P12345|AATM_RABIT Aspartate aminotransferase, mitochondrial ec=2.6.1.1 "
+            "OS=Oryctolagus cuniculus OX=9986 GN=GOT2 PE=1 SV=2",
+            "P12345",
+            {"entry_name": "AATM_RABIT", "OS": "Oryctolagus cuniculus", "OX": "9986", "GN": "GOT2", "PE": "1",
+             "SV": "2", "ec": "2.6.1.1"},
+        ),
+        ("tr|A0A0-2|X Isoform 2 of y OS=Z (strain a=b)", "A0A0-2", {"entry_name": "X", "OS": "Z (strain a=b)"}),
+        ("gi|15674171|ref|NP_268346.1| 30S protein S18 [Lactococcus lactis]", "NP_268346.1",
+         {"gi": "15674171", "organism": "Lactococcus lactis"}),
+        ("NP_1.1 a [Homo sapiens]\x01XP_2.1 b [Pan]", "NP_1.1", {"organism": "Homo sapiens", "also": "XP_2.1"}),
+        ("gb|AAA1.1|LOCUS words", "AAA1.1", {}),
+        ("pdb|1ABC|A Chain A", "1ABC_A", {}),
+        ("sp|broken no second bar", "sp|broken", {}),
+        ('P1 name="two words" organism=x [Homo]', "P1", {"name": "two words", "organism": "x"}),
+    ],
+)  # fmt: skip
+def test_headers(tmp_path: Path, header: str, name: str, columns: dict[str, str]) -> None:
+    (row,) = rows(tmp_path, f">{header}\n{A}\n")
+    assert (row.id, row.columns, row.header) == (name, columns, header)
+
+
+def test_named_columns_and_those_of_uniprot(tmp_path: Path) -> None:
+    (row,) = rows(tmp_path, f"Entry\tEC number\tLength\tSequence\nP1\t1.1.1.1\t32\t{A}\n")
+    assert row == ("line 2", "P1", A, {"EC number": "1.1.1.1", "Length": "32"}, "")
+    (row,) = rows(tmp_path, f"gene,protein,id\nx,{A},y\n", id_column="gene", sequence_column="protein")
+    assert row[1:4] == ("x", A, {"id": "y"})
+    with pytest.raises(InputError, match="lacks the column 'gene' and 'sequence'; its header is 'id', 'peptide'"):
+        rows(tmp_path, f"id,peptide\nx,{A}\n", id_column="gene")
+    with pytest.raises(InputError, match="line 2: protein 'P1' has 31 residues where 'Length' says '32'"):
+        rows(tmp_path, f"Entry\tLength\tSequence\nP1\t32\t{A[1:]}\n")
+
+
+def test_flat_files(tmp_path: Path) -> None:
+    first, second = rows(tmp_path, flat() + flat("P2", B, ec="EC=3.1.-.-"))
+    assert (first.place, first.id, first.sequence) == ("line 1", "P1", A)
+    assert first.columns == {
+        "entry_name": "NAME_ECOLI", "ec": "1.1.1.1;2.7.1.-", "organism": "Escherichia coli", "taxonomy_id": "562",
+        "reviewed": "1",
+    }  # fmt: skip
+    assert (second.place, second.id, second.columns["ec"]) == ("line 14", "P2", "3.1.-.-;2.7.1.-")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (flat() + flat()[:200], "line 14: the last entry is cut short"),
+        (flat().replace("32 AA;", "33 AA;"), "line 1: is not a sound Swiss-Prot entry (32 residues where its SQ"),
+        (flat().replace("AC   P1; Q0;\n", ""), "it has no AC line"),
+        (flat().replace("OX   ", "O?   "), "not a sound Swiss-Prot entry"),
+        ("##gff-version 3\nP1\tx\n", "is GFF3 without sequences"),
+        (">P1\n" + "A" * 3_000_000 + "\n", "line 1: the entry is longer than 2,097,152 characters; is this a genome"),
+        (b"\x00\x01\x02", "is binary"),
+    ],
+)
+def test_damage_is_one_line(tmp_path: Path, text: str | bytes, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        rows(tmp_path, text)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_gff_may_carry_sequences(tmp_path: Path) -> None:
+    (row,) = rows(tmp_path, f"##gff-version 3\nP1\tx\tActive site\t1\t1\t.\t.\t.\t\n##FASTA\n>P1\n{A}\n")
+    assert row[:3] == ("line 4", "P1", A)
