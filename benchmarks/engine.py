@@ -114,21 +114,22 @@ def captum_integrated_gradients(model: Classifier, protein: Protein, steps: int)
     return np.concatenate(found)
 
 
-def hooked_predictions(model: Classifier, proteins: list[Protein], masks: list[np.ndarray]) -> np.ndarray:
-    """Keep selections by hooks on the Hugging Face model, length-sorted padded batches of 8."""
+def hooked_predictions(model: Classifier, proteins: list[Protein], keep: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """Keep a selection by hooks, the others at ``held (N,)``, in length-sorted padded batches of 8."""
     order = sorted(range(len(proteins)), key=lambda row: -len(proteins[row]))
-    out = np.zeros((len(masks), len(proteins)))
+    out = np.zeros(len(proteins))
     true = model.targets(proteins)
-    for number, mask in enumerate(masks):
-        parts = model.index.split(mask)
-        kept = {site: torch.from_numpy(part).float() for site, part in parts.items()}
-        changes = {site: (lambda a, keep=keep: a * keep) for site, keep in kept.items()}
-        with replace(model, changes), torch.inference_mode():
-            for start in range(0, len(order), 8):
-                rows = order[start : start + 8]
-                batch = model.batch([proteins[row] for row in rows], rows)
-                logits = model.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-                out[number, rows] = logits.log_softmax(1)[torch.arange(len(rows)), torch.tensor(true[rows])]
+    parts = {site: torch.from_numpy(part).float() for site, part in model.index.split(keep).items()}
+    constants = {site: torch.from_numpy(part).float() for site, part in model.index.split(held * ~keep).items()}
+    changes = {site: (lambda a, site=site: a * parts[site] + constants[site]) for site in parts}
+    if not held.any():
+        changes = {site: (lambda a, site=site: a * parts[site]) for site in parts}
+    with replace(model, changes), torch.inference_mode():
+        for start in range(0, len(order), 8):
+            rows = order[start : start + 8]
+            batch = model.batch([proteins[row] for row in rows], rows)
+            logits = model.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+            out[rows] = logits.log_softmax(1)[torch.arange(len(rows)), torch.tensor(true[rows])]
     return out
 
 
@@ -179,13 +180,15 @@ def main() -> None:
     )
     many = [found[int(place * len(found))] for place in np.linspace(0.02, 0.98, 4 * args.proteins)]
     rng = np.random.default_rng(0)
-    masks = [rng.random(len(model.index)) < 0.1 for _ in range(2)]
-    zeros = np.zeros((3, len(model.index)))
-    compare(
-        f"hooks on Hugging Face, sorted batches of 8: keep 10 %, {len(many)} proteins",
-        [lambda m=m: np.stack([p.log_prob_true for p in predict(model, many, [(m, zeros)])]) for m in masks],
-        [lambda m=m: hooked_predictions(model, many, [m]) for m in masks],
-    )
+    means = rng.normal(0, 0.1, len(model.index))
+    for share in (0.1, 0.5):
+        for name, held in (("zero", np.zeros(len(means))), ("mean", means)):
+            keep = rng.random(len(means)) < share
+            compare(
+                f"hooks, length-sorted batches of 8: keep {share:.0%}, {name}, {len(many)} proteins",
+                [lambda k=keep, h=held: next(predict(model, many, [(k, np.tile(h, (3, 1)))])).log_prob_true],
+                [lambda k=keep, h=held: hooked_predictions(model, many, k, h)],
+            )
 
 
 if __name__ == "__main__":

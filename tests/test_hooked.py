@@ -22,9 +22,9 @@ from tests.conftest import make_proteins
 from tests.families import HOOKED
 from tests.test_ablation import by_hooks
 from tests.test_conductance import captum_scores as captum_conductance
+from tests.test_folded import held_logits
 from tests.test_gradients import captum_scores
 from tests.test_linear import by_hooks as gradients_by_hooks
-from tests.test_network import held_logits
 
 
 @pytest.fixture(scope="module", params=HOOKED)

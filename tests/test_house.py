@@ -17,15 +17,15 @@ PACKAGE = ROOT / "src" / "plmscope"
 #: A module imports only from modules before it; the file names are the data flow.
 ORDER = (
     "errors", "progress", "stats", "uniprot", "formats", "sequences", "annotations", "splits", "sites", "workers",
-    "model", "finetune", "hooks", "network", "hooked", "scores", "activation", "gradients", "conductance", "linear",
-    "ablation", "scoring", "selection", "evaluation", "interventions", "concepts", "characterize", "results", "report",
-    "settings", "runs", "study", "cli", "__main__",
+    "model", "finetune", "hooks", "network", "hooked", "folded", "scores", "activation", "gradients", "conductance",
+    "linear", "ablation", "scoring", "selection", "evaluation", "interventions", "concepts", "characterize", "results",
+    "report", "settings", "runs", "study", "cli", "__main__",
 )  # fmt: skip
 
 #: Only these import torch or transformers.
 TORCH = {
-    "workers", "model", "finetune", "hooks", "network", "hooked", "activation", "gradients", "conductance", "linear",
-    "ablation", "scoring", "evaluation", "interventions", "characterize",
+    "workers", "model", "finetune", "hooks", "network", "hooked", "folded", "activation", "gradients", "conductance",
+    "linear", "ablation", "scoring", "evaluation", "interventions", "characterize",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "accelerate", "captum"}
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
-from plmscope.hooks import Change, record, replace
-from plmscope.model import Batch, Classifier, load_model
+from plmscope.hooks import record, replace
+from plmscope.model import Classifier, load_model
 from plmscope.network import Network
 from plmscope.sequences import Protein
 from plmscope.sites import MODULES, Site
@@ -63,49 +62,6 @@ def test_resuming_with_the_same_activation_changes_nothing(tiny: Classifier, pro
             again = network.resume(layer, state, module, state.activations[module], context)
             torch.testing.assert_close(again, whole, atol=1e-5, rtol=1e-5)
         hidden = state.middle + state.activations["output"]
-
-
-def held_logits(model: Classifier, batch: Batch, keep: np.ndarray, constants: np.ndarray) -> torch.Tensor:
-    """Logits of the Hugging Face model with hooks that hold every neuron outside ``keep`` at its three constants."""
-
-    def held(site: Site) -> Change:
-        off = torch.from_numpy(~keep[model.index.slice(site)])
-        first, last, middle = (torch.from_numpy(c).float() for c in constants[:, model.index.slice(site)])
-
-        def change(a: torch.Tensor) -> torch.Tensor:
-            a = a.clone()
-            position = torch.arange(a.shape[1]).expand(a.shape[:2])
-            place = torch.where((position == 0).unsqueeze(-1), first, middle)
-            place = torch.where((position == (batch.lengths - 1).unsqueeze(1)).unsqueeze(-1), last, place)
-            a[..., off] = place[..., off]
-            return a
-
-        return change
-
-    with replace(model, {site: held(site) for site in model.index.sites}):
-        logits: torch.Tensor = model.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-        return logits
-
-
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.6, 1.0])
-@pytest.mark.parametrize("budget", [1, 10_000])
-def test_ablation_is_what_hooks_would_do(shape: Classifier, proteins: list[Protein], share: float, budget: int) -> None:
-    """Three constants per neuron (first token, last token, residues), any selection, padded or not."""
-    rng = np.random.default_rng(3)
-    keep = rng.random(len(shape.index)) < share
-    constants = rng.normal(size=(3, len(shape.index)))
-    slices = {site: shape.index.slice(site) for site in shape.index.sites}
-    network = Network(shape).ablated(keep, constants, slices)
-    for batch in shape.batches(proteins, budget):
-        theirs = held_logits(shape, batch, keep, constants)
-        torch.testing.assert_close(network.logits(batch), theirs, atol=5e-5, rtol=1e-4)
-
-
-def test_ablating_nothing_is_bit_identical(tiny: Classifier, proteins: list[Protein]) -> None:
-    slices = {site: tiny.index.slice(site) for site in tiny.index.sites}
-    same = Network(tiny).ablated(np.ones(len(tiny.index), bool), np.ones((3, len(tiny.index))), slices)
-    batch = tiny.batch(proteins)
-    assert torch.equal(same.logits(batch), Network(tiny).logits(batch))
 
 
 def test_hooks_are_gone_after_success_and_after_an_exception(tiny_folder: Path, proteins: list[Protein]) -> None:

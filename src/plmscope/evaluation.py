@@ -9,7 +9,7 @@ Primary outcome, fixed in advance: balanced accuracy, keep, mean ablation, poole
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -19,12 +19,14 @@ import pandas as pd
 import torch
 
 from plmscope.errors import SelectionError
-from plmscope.hooked import network_of
-from plmscope.model import Classifier
+from plmscope.folded import Folding
+from plmscope.hooked import AnyNetwork, network_of
+from plmscope.model import Batch, Classifier
+from plmscope.network import Network
 from plmscope.scores import NeuronScores
 from plmscope.selection import CONTROLS, SCOPES, Selection, draw, select_top, size_of, strata
 from plmscope.sequences import Protein
-from plmscope.sites import NeuronIndex
+from plmscope.sites import NeuronIndex, Site
 from plmscope.stats import (
     METRICS,
     benjamini_hochberg,
@@ -166,24 +168,37 @@ def predict(
         token_budget: Padded tokens a batch.
 
     Yields:
-        One :class:`Predictions` a pair. Exact: ablation is folded into weights and biases.
+        One :class:`Predictions` a pair. Exact: held neurons leave the network (:mod:`plmscope.folded`).
     """
     network = network_of(classifier)
     slices = {site: classifier.index.slice(site) for site in classifier.index.sites}
     true = classifier.targets(proteins)
-    batches = list(classifier.batches(proteins, token_budget))
+    logits_of = _held_logits(network, list(classifier.batches(proteins, token_budget)), slices)
 
     @torch.inference_mode()
     def one(pair: tuple[np.ndarray, np.ndarray]) -> Predictions:
-        held = network.ablated(pair[0], pair[1], slices)
         predicted, log_prob = np.zeros(len(proteins), dtype=np.int16), np.zeros(len(proteins), dtype=np.float32)
-        for batch in batches:
-            log_p = held.logits(batch).float().log_softmax(1).cpu().numpy()  # (B, C)
-            predicted[batch.rows] = log_p.argmax(1)
-            log_prob[batch.rows] = log_p[np.arange(len(batch.rows)), true[batch.rows]]
+        for rows, logits in logits_of(*pair):
+            log_p = logits.float().log_softmax(1).cpu().numpy()  # (B, C)
+            predicted[rows] = log_p.argmax(1)
+            log_prob[rows] = log_p[np.arange(len(rows)), true[rows]]
         return Predictions(predicted, log_prob)
 
     return in_order(one, keep, classifier.device)
+
+
+def _held_logits(
+    network: AnyNetwork, batches: Sequence[Batch], slices: dict[Site, slice]
+) -> Callable[[np.ndarray, np.ndarray], Iterable[tuple[list[int], torch.Tensor]]]:
+    """A function of the kept neurons ``(N,)`` and the constants ``(3, N)``: protein numbers and logits, by batches."""
+    if isinstance(network, Network):
+        return Folding(network, batches, slices).logits
+
+    def hooked(keep: np.ndarray, constants: np.ndarray) -> Iterator[tuple[list[int], torch.Tensor]]:
+        held = network.ablated(keep, constants, slices)
+        return ((batch.rows, held.logits(batch)) for batch in batches)
+
+    return hooked
 
 
 def evaluate_points(

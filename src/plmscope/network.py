@@ -1,7 +1,7 @@
 """The forward pass of an ESM classifier, piece by piece, from the Hugging Face model's own weights.
 
-Attribution and ablation need parts of a forward pass: from one module upward, or with most of a layer's units gone.
-Hooks on the Hugging Face model can do neither without computing the rest as well. This module spells one layer out::
+Attribution needs parts of a forward pass, from one module upward; hooks on the Hugging Face model cannot do that
+without computing the rest as well. This module spells one layer out::
 
     x = LayerNorm(h);  q, k, v = x Wq, x Wk, x Wv
     c = softmax(rotary(q / sqrt(d_head)) rotary(k)^T) v
@@ -17,51 +17,23 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
 from plmscope.errors import ModelError
 from plmscope.model import Batch, Classifier
-from plmscope.sites import Site
-
-
-@dataclass(frozen=True)
-class Affine:
-    """``x W^T + b``, with another ``b`` at the first and at the last token where units are held at constants.
-
-    Attributes:
-        weight: ``(N, M)``.
-        bias: ``(N,)``, the one of residues.
-        first: ``(N,)`` added at the first token; ``None`` where nothing is.
-        last: ``(N,)`` added at the last token.
-    """
-
-    weight: torch.Tensor
-    bias: torch.Tensor
-    first: torch.Tensor | None = None
-    last: torch.Tensor | None = None
-
-    def __call__(self, x: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
-        """Map ``(B, T, M)`` to ``(B, T, N)``; ``ends (B,)`` is the place of each last token (ignored if ``T`` is 1)."""
-        y = F.linear(x, self.weight, self.bias)  # (B, T, N)
-        if self.first is not None and self.last is not None:
-            y[:, 0] += self.first
-            if y.shape[1] > 1:
-                y[torch.arange(len(y), device=y.device), ends] += self.last
-        return y
 
 
 @dataclass(frozen=True)
 class Layer:
     """Weights of one encoder layer."""
 
-    query: Affine
-    key: Affine
-    value: Affine
-    attention_output: Affine
-    intermediate: Affine
-    output: Affine
+    query: torch.nn.Linear
+    key: torch.nn.Linear
+    value: torch.nn.Linear
+    attention_output: torch.nn.Linear
+    intermediate: torch.nn.Linear
+    output: torch.nn.Linear
     norms: tuple[torch.nn.LayerNorm, torch.nn.LayerNorm]
 
 
@@ -124,17 +96,13 @@ class Network:
 
     @staticmethod
     def _layer(module: Any) -> Layer:
-        def affine(path: str) -> Affine:
-            linear = module.get_submodule(path)
-            return Affine(linear.weight, linear.bias)
-
         return Layer(
-            query=affine("attention.self.query"),
-            key=affine("attention.self.key"),
-            value=affine("attention.self.value"),
-            attention_output=affine("attention.output.dense"),
-            intermediate=affine("intermediate.dense"),
-            output=affine("output.dense"),
+            query=module.get_submodule("attention.self.query"),
+            key=module.get_submodule("attention.self.key"),
+            value=module.get_submodule("attention.self.value"),
+            attention_output=module.get_submodule("attention.output.dense"),
+            intermediate=module.get_submodule("intermediate.dense"),
+            output=module.get_submodule("output.dense"),
             norms=(module.get_submodule("attention.LayerNorm"), module.get_submodule("LayerNorm")),
         )
 
@@ -168,14 +136,14 @@ class Network:
         layer, a = self.layers[number], {}
         rows = slice(0, 1) if number == len(self.layers) - 1 else slice(None)
         x = layer.norms[0](hidden)
-        a["query"] = layer.query(x[:, rows], context.ends)
-        a["key"] = layer.key(x, context.ends)
-        a["value"] = layer.value(x, context.ends)
+        a["query"] = layer.query(x[:, rows])
+        a["key"] = layer.key(x)
+        a["value"] = layer.value(x)
         mixed = self.attend(a["query"], a["key"], a["value"], context)
-        a["attention_output"] = layer.attention_output(mixed, context.ends)
+        a["attention_output"] = layer.attention_output(mixed)
         middle = hidden[:, rows] + a["attention_output"]
-        a["intermediate"] = F.gelu(layer.intermediate(layer.norms[1](middle), context.ends))
-        a["output"] = layer.output(a["intermediate"], context.ends)
+        a["intermediate"] = F.gelu(layer.intermediate(layer.norms[1](middle)))
+        a["output"] = layer.output(a["intermediate"])
         return State(hidden, middle, a)
 
     def resume(
@@ -189,7 +157,7 @@ class Network:
         if module == "attention_output":
             rows = slice(0, activation.shape[1])
             return self.after_residual(number, state.hidden[:, rows] + activation, context)
-        added = layer.output(activation, context.ends) if module == "intermediate" else activation
+        added = layer.output(activation) if module == "intermediate" else activation
         return self.above(number + 1, state.middle + added, context)
 
     def after(self, state: State) -> torch.Tensor:
@@ -198,81 +166,30 @@ class Network:
 
     def after_attention(self, number: int, hidden: torch.Tensor, mixed: torch.Tensor, context: Context) -> torch.Tensor:
         """Logits from the mixed values of layer ``number`` upward."""
-        added = self.layers[number].attention_output(mixed, context.ends)
+        added = self.layers[number].attention_output(mixed)
         return self.after_residual(number, hidden[:, : added.shape[1]] + added, context)
 
     def after_residual(self, number: int, middle: torch.Tensor, context: Context) -> torch.Tensor:
         """Logits from the residual stream after the attention of layer ``number`` upward."""
         layer = self.layers[number]
-        inner = F.gelu(layer.intermediate(layer.norms[1](middle), context.ends))
-        return self.above(number + 1, middle + layer.output(inner, context.ends), context)
+        inner = F.gelu(layer.intermediate(layer.norms[1](middle)))
+        return self.above(number + 1, middle + layer.output(inner), context)
 
     def above(self, number: int, hidden: torch.Tensor, context: Context) -> torch.Tensor:
         """Logits ``(B, C)`` from the input of layer ``number`` upward; at the number of layers, the head alone."""
         for n in range(number, len(self.layers)):
             hidden = self.after(self.state(n, hidden, context))
-        hidden = self.model.esm.encoder.emb_layer_norm_after(hidden[:, :1])
-        logits: torch.Tensor = self.model.classifier(hidden)
+        return self.head(hidden[:, :1])
+
+    def head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits ``(B, C)`` from the first token's output of the last layer, ``(B, 1, d)``."""
+        logits: torch.Tensor = self.model.classifier(self.model.esm.encoder.emb_layer_norm_after(hidden))
         return logits
 
     def logits(self, batch: Batch) -> torch.Tensor:
         """Logits ``(B, C)``: the whole forward pass."""
         hidden, context = self.embed(batch)
         return self.above(0, hidden, context)
-
-    def ablated(self, keep: np.ndarray, constants: np.ndarray, slices: dict[Site, slice]) -> Network:
-        """The network in which every neuron outside ``keep`` has a constant value, folded into weights and biases.
-
-        A neuron held at ``c`` is a zero row of its weight and a bias of ``c``; after the non-linearity, its column
-        leaves the next matrix and ``c`` times that column joins the next bias. Exact. Intermediate neurons that are
-        held leave both matrices, so that a network with few kept neurons is also a faster one.
-
-        Args:
-            keep: ``(N,)`` true where a neuron works as usual.
-            constants: ``(3, N)`` values of the others at the first token, the last token and residues.
-            slices: Where each site is in the flat arrays.
-        """
-        clone = object.__new__(Network)
-        clone.model, clone.heads = self.model, self.heads
-        clone.layers = []
-
-        def where(number: int, module: str) -> tuple[torch.Tensor, torch.Tensor]:
-            like, part = self.layers[number].query.weight, slices[Site(number, module)]
-            return torch.from_numpy(keep[part]).to(like.device), torch.from_numpy(constants[:, part]).to(like)
-
-        for number, layer in enumerate(self.layers):
-            inner, values = where(number, "intermediate")
-            held = layer.output.weight[:, ~inner]  # (d, number held)
-            columns = held @ values[:, ~inner].T  # (d, 3): what the held intermediate neurons add, per place
-            output = Affine(
-                layer.output.weight[:, inner],
-                layer.output.bias + columns[:, 2],
-                columns[:, 0] - columns[:, 2],
-                columns[:, 1] - columns[:, 2],
-            )
-            folded: dict[str, Any] = {
-                name: _fold(getattr(layer, name), *where(number, name))
-                for name in ("query", "key", "value", "attention_output")
-            }
-            folded["intermediate"] = Affine(layer.intermediate.weight[inner], layer.intermediate.bias[inner])
-            folded["output"] = _fold(output, *where(number, "output"))
-            clone.layers.append(replace(layer, **folded))
-        return clone
-
-
-def _fold(affine: Affine, kept: torch.Tensor, constants: torch.Tensor) -> Affine:
-    """Hold the units outside ``kept (N,)`` at ``constants (3, N)``: first token, last token, residues."""
-    if bool(kept.all()):
-        return affine
-    none = torch.zeros_like(affine.bias)
-    first = none if affine.first is None else affine.first
-    last = none if affine.last is None else affine.last
-    return Affine(
-        affine.weight * kept.unsqueeze(1),
-        torch.where(kept, affine.bias, constants[2]),
-        torch.where(kept, first, constants[0] - constants[2]),
-        torch.where(kept, last, constants[1] - constants[2]),
-    )
 
 
 def at_tokens(constants: torch.Tensor, value: torch.Tensor, context: Context) -> torch.Tensor:
