@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plmscope.annotations import read_features
+from plmscope.annotations import FeatureSet
 from plmscope.concepts import ENDS, KINDS, build_concepts, parse_pattern, scale
 from plmscope.errors import InputError
 from plmscope.sequences import AMINO_ACIDS, Protein, read_proteins
@@ -138,10 +138,14 @@ def test_a_short_protein_has_no_longer_end():
     assert found.number["first 50 residues"] not in stretches
 
 
-FEATURES = pd.DataFrame(
-    [("a", "ACT_SITE", 3, 3), ("a", "BINDING", 5, 7), ("a", "BINDING", 7, 8), ("b", "BINDING", 1, 1), ("z", "X", 1, 1)],
-    columns=["key", "feature_type", "start", "end"],
-)
+ROWS = [
+    ("a", "ACT_SITE", 2, 3),
+    ("a", "BINDING", 4, 7),
+    ("a", "BINDING", 6, 8),
+    ("b", "BINDING", 0, 1),
+    ("z", "X", 0, 1),
+]
+FEATURES = FeatureSet(pd.DataFrame(ROWS, columns=["id", "feature_type", "start", "end"]), {}, "sites.tsv", "")
 
 
 def test_a_missing_feature_is_unknown_not_absent():
@@ -211,23 +215,3 @@ def test_embedded_enzymes_are_annotated_letter_by_letter():
         singles = [number for number, letters in found.letters_of.items() if len(letters) == 1]
         covered = sorted(r for number in singles for r in annotation.positions.get(number, []))
         assert covered == list(range(len(protein)))
-
-
-# --- features from a file
-
-
-def test_features_from_a_file(tmp_path):
-    path = tmp_path / "sites.tsv"
-    path.write_text('accession\tkey\tfeature_type\tstart\tend\tdescription\nP1\ta\tACT_SITE\t3\t3\tsays "x\n')
-    frame = read_features(path)
-    assert frame.to_dict("records") == [
-        {"key": "a", "feature_type": "ACT_SITE", "start": 3, "end": 3, "description": 'says "x'}
-    ]
-    path.write_text("key\tfeature_type\tstart\nP1\ta\t3\n")
-    with pytest.raises(InputError, match="lacks the column 'end'"):
-        read_features(path)
-    path.write_text("key\tfeature_type\tstart\tend\na\tX\t1\t2\na\tSITE\t3\t1.5\n")
-    with pytest.raises(InputError, match=r"line 3: 'SITE' of 'a' goes from '3' to '1\.5'"):
-        read_features(path)
-    with pytest.raises(InputError, match="cannot be read"):
-        read_features(tmp_path / "none.tsv")

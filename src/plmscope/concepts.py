@@ -25,7 +25,7 @@ from importlib import resources
 import numpy as np
 import pandas as pd
 
-from plmscope.annotations import EC_NAMES, ec_classes
+from plmscope.annotations import EC_NAMES, FeatureSet, ec_classes
 from plmscope.errors import InputError
 from plmscope.sequences import AMINO_ACIDS, Protein
 
@@ -226,13 +226,13 @@ class ConceptSet:
         known = self._known.copy()
         own: dict[int, list[tuple[int, int]]] = {}
         for kind, start, end in self._features.get(protein.id, ()):
-            if not 1 <= start <= end <= length:
+            if not 0 <= start < end <= length:
                 raise InputError(
-                    f"feature {kind} {start}-{end} of protein {protein.id!r} lies outside its {length} residues; "
+                    f"feature {kind} {start + 1}-{end} of protein {protein.id!r} lies outside its {length} residues; "
                     "the table belongs to another version of the sequence, correct or remove the row"
                 )
             if kind in self.number:
-                own.setdefault(self.number[kind], []).append((start - 1, end))
+                own.setdefault(self.number[kind], []).append((start, end))
         for number, spans in own.items():
             stretches[number], known[number] = np.array(sorted(set(spans))), True
         for number, spans_ in stretches.items():
@@ -292,8 +292,7 @@ def build_concepts(
     proteins: Sequence[Protein],
     *,
     kinds: Sequence[str] = KINDS,
-    features: pd.DataFrame | None = None,
-    feature_source: str = "features",
+    features: FeatureSet | None = None,
     ec: Mapping[str, str] | None = None,
     patterns: Mapping[str, str] | None = None,
     min_proteins: int = 10,
@@ -303,8 +302,7 @@ def build_concepts(
     Args:
         proteins: Decide which features and classes are frequent enough, and what counts as long.
         kinds: Which of :data:`KINDS`.
-        features: ``key, feature_type, start, end`` (1-based, both ends included), joined to proteins by ``key``.
-        feature_source: Says where they come from.
+        features: Residue features, joined to the proteins by their ids.
         ec: Protein id to its EC numbers; without, labels are the only classes.
         patterns: More patterns, name to PROSITE syntax, beside the textbook ones.
         min_proteins: Features and classes that fewer of the proteins have are left out; so is a class that all have.
@@ -335,13 +333,13 @@ def build_concepts(
     ids = {protein.id for protein in proteins}
     rows: dict[str, list[tuple[str, int, int]]] = {}
     if features is not None and "feature" in kinds:
-        own = features[features["key"].isin(ids)]
-        for key, kind, start, end in own[["key", "feature_type", "start", "end"]].itertuples(index=False):
+        own = features.table[features.table["id"].isin(ids)]
+        for key, kind, start, end in own[["id", "feature_type", "start", "end"]].itertuples(index=False):
             rows.setdefault(str(key), []).append((str(kind), int(start), int(end)))
-        for kind, n in own.groupby("feature_type")["key"].nunique().items():
+        for kind, n in own.groupby("feature_type")["id"].nunique().items():
             if n >= min_proteins:
                 phrase = f"residues annotated as {kind}"
-                found.append(Concept(str(kind), "feature", "residue", feature_source, phrase, f"feature {kind}"))
+                found.append(Concept(str(kind), "feature", "residue", features.source, phrase, f"feature {kind}"))
     found += _class_concepts(proteins, ec or {}, min_proteins)
     low, high = np.quantile([len(p) for p in proteins], (0.25, 0.75)) if proteins else (0.0, np.inf)
     for name, bound in (("short", f"at most {low:.0f}"), ("long", f"at least {high:.0f}")):
