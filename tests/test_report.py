@@ -17,7 +17,14 @@ import pytest
 
 from plmscope import report
 from plmscope.errors import RunError
-from plmscope.report import FigureGroup, Results, Section, Table, Text, density_answer, kept_answer, quality_answer
+from plmscope.report_answers import density_answer, kept_answer, kept_sentence, neuron_word, quality_answer
+from plmscope.report_blocks import CONTROLS, FigureGroup, Section, Table, Text, json_ready
+from plmscope.report_curves import comparison_section, curves_section, primary_figure
+from plmscope.report_data import data_section, quality_section
+from plmscope.report_density import density_section
+from plmscope.report_input import Results
+from plmscope.report_methods import REFERENCES, completeness_section, facts, methods_paragraph
+from plmscope.report_neurons import classes_section, neurons_section
 from plmscope.results import SCHEMA, Run
 from tests.fake_run import METHODS, make_fake_run
 
@@ -160,8 +167,8 @@ def primary(method: str, p: float, low: float, high: float = 0.2) -> dict[str, A
 )
 def test_the_word_knowledge_neurons_needs_both_p_and_interval(p: float, low: float, word: str, reason: str) -> None:
     frame = pd.DataFrame([primary("m", p, low)])
-    assert report.neuron_word(frame, "m") == word
-    sentence = report.kept_sentence(frame.iloc[0].to_dict())
+    assert neuron_word(frame, "m") == word
+    sentence = kept_sentence(frame.iloc[0].to_dict())
     assert word in sentence
     assert ("knowledge" in sentence) == (word == "knowledge neurons")
     assert reason in sentence
@@ -170,10 +177,10 @@ def test_the_word_knowledge_neurons_needs_both_p_and_interval(p: float, low: flo
 
 def test_only_primary_rows_count_for_the_word() -> None:
     secondary = primary("m", 0.001, 0.1) | {"primary": False}
-    assert report.neuron_word(pd.DataFrame([secondary, primary("m", 0.5, -0.1)]), "m") == "selected neurons"
-    assert report.neuron_word(pd.DataFrame([secondary]), "m") == "selected neurons"
-    assert report.neuron_word(pd.DataFrame([primary("m", 0.001, 0.1)]), "other") == "selected neurons"
-    assert report.neuron_word(None, "m") == "selected neurons"
+    assert neuron_word(pd.DataFrame([secondary, primary("m", 0.5, -0.1)]), "m") == "selected neurons"
+    assert neuron_word(pd.DataFrame([secondary]), "m") == "selected neurons"
+    assert neuron_word(pd.DataFrame([primary("m", 0.001, 0.1)]), "other") == "selected neurons"
+    assert neuron_word(None, "m") == "selected neurons"
 
 
 def test_kept_answer_counts_the_winners() -> None:
@@ -251,7 +258,7 @@ def test_fake_run_has_every_table_of_the_schema(run: Run) -> None:
 
 
 def test_counts_of_the_data_section(results: Results) -> None:
-    section = report.data_section(results)
+    section = data_section(results)
     classes = tables(section)["classes"]
     labels = [row.cells[0].text for row in classes.rows]
     assert labels[0] == "1 (oxidoreductases)" and labels[-1] == "all classes"
@@ -270,20 +277,20 @@ def test_counts_of_the_data_section(results: Results) -> None:
 
 
 def test_confusion_is_shown_only_if_it_reproduces_the_accuracy(results: Results) -> None:
-    matrix = groups(report.quality_section(results))["confusion-figure"].panels[0].traces[0]["text"]
+    matrix = groups(quality_section(results))["confusion-figure"].panels[0].traces[0]["text"]
     assert np.trace(matrix) / np.sum(matrix) == pytest.approx(results.metrics["test"]["model"]["accuracy"])
     predictions = results.tables["predictions"]
     wrong = (predictions["predicted"] + 1) % 6
     results.tables["predictions"] = predictions.assign(predicted=wrong)
-    section = report.quality_section(results)
+    section = quality_section(results)
     assert "confusion-figure" not in groups(section) and "no confusion matrix" in texts(section)
 
 
 def test_bands_are_the_quantiles_of_the_draws(results: Results) -> None:
-    panel = next(p for p in groups(report.curves_section(results))["curves-figure"].panels if p.id == "plot-keep-zero")
+    panel = next(p for p in groups(curves_section(results))["curves-figure"].panels if p.id == "plot-keep-zero")
     shown = [t for t in panel.traces if t["when"]["metric"] == ["accuracy"] and "activation" in t["when"]["show"]]
     medians = {t["name"]: t for t in shown if "customdata" in t}
-    assert set(medians) == {f"{name} (5–95 %)" for name in report.CONTROLS.values()}
+    assert set(medians) == {f"{name} (5–95 %)" for name in CONTROLS.values()}
     curves = results.tables["curves"]
     own = curves[(curves["method"] == "random_matched") & (curves["matched_to"] == "activation")]
     own = own[(own["mode"] == "keep") & (own["ablation"] == "zero") & (own["fraction"] == 0.2)]["accuracy"]
@@ -309,18 +316,18 @@ def test_every_choice_above_a_figure_shows_something(results: Results) -> None:
 
 def test_curves_without_draws_have_no_bands(results: Results) -> None:
     results.tables["curves"] = results.tables["curves"].query("draw < 0")
-    names = {t["name"] for p in groups(report.curves_section(results))["curves-figure"].panels for t in p.traces}
+    names = {t["name"] for p in groups(curves_section(results))["curves-figure"].panels for t in p.traces}
     assert names == {method.replace("_", " ") for method in METHODS}
 
 
 def test_comparison_table_opens_with_the_primary_rows(results: Results) -> None:
-    rows = tables(report.comparison_section(results))["comparisons"].rows
+    rows = tables(comparison_section(results))["comparisons"].rows
     assert len(rows) == len(results.tables["comparison"])
     assert [row.strong for row in rows[:5]] == [True, True, True, True, False]
 
 
 def test_top_neurons_are_ranked_by_every_method(results: Results) -> None:
-    table = tables(report.neurons_section(results))["top-neurons"]
+    table = tables(neurons_section(results))["top-neurons"]
     neurons = results.tables["neurons"]
     columns = [name for name, _ in table.columns]
     for method in METHODS:
@@ -341,7 +348,7 @@ def test_top_neurons_are_ranked_by_every_method(results: Results) -> None:
 
 
 def test_class_tables_hold_the_best_of_each_class(results: Results) -> None:
-    section = report.classes_section(results)
+    section = classes_section(results)
     assert len(tables(section)) == 6
     scores = results.tables["class_scores"]
     own = (
@@ -356,13 +363,13 @@ def test_class_tables_hold_the_best_of_each_class(results: Results) -> None:
 def test_completeness_names_the_largest_gap(results: Results) -> None:
     gaps = results.tables["completeness"]
     worst = gaps.loc[gaps.loc[gaps["module"] == "key", "gap"].abs().idxmax()]
-    row = next(r for r in tables(report.completeness_section(results))["gaps"].rows if r.cells[1].text == "key")
+    row = next(r for r in tables(completeness_section(results))["gaps"].rows if r.cells[1].text == "key")
     assert row.cells[-1].text == f"{worst['id']}, layer {worst['layer']}"
     assert row.cells[6].sort == pytest.approx(abs(worst["gap"]))
 
 
 def test_methods_paragraph_holds_what_a_paper_needs(results: Results) -> None:
-    text = report.methods_paragraph(results)
+    text = methods_paragraph(results)
     parts = (
         "ab" * 32, "cd" * 32, "torch 2.9.0", "seed 0", "random draws (20)", "1,728 units", "72 training proteins",
         "identity 30 %", "449 were read and 9 excluded", "arXiv:2312.10770", "mean and zero ablation",
@@ -375,8 +382,8 @@ def test_draws_that_differ_between_cells_are_told_apart(results: Results) -> Non
     comparison = results.tables["comparison"]
     more = comparison["n_draws"].mask(comparison["primary"].astype(bool), 199)
     results.tables["comparison"] = comparison.assign(n_draws=more)
-    assert "random draws (199, elsewhere 20)" in report.methods_paragraph(results)
-    assert ("draws per control", "199, elsewhere 20") in report.facts(results)
+    assert "random draws (199, elsewhere 20)" in methods_paragraph(results)
+    assert ("draws per control", "199, elsewhere 20") in facts(results)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -404,7 +411,7 @@ def test_the_first_lines_say_that_the_model_fails(copy: Run) -> None:
 
 
 def test_nothing_is_loaded_from_anywhere(page: Page) -> None:
-    addresses = {address for _, address in report.REFERENCES}
+    addresses = {address for _, address in REFERENCES}
     for tag, attributes in page.elements:
         for name in ("src", "srcset", "action", "data", "poster", "style"):
             assert "//" not in (attributes.get(name) or ""), (tag, attributes)
@@ -455,9 +462,9 @@ def test_figures_are_strict_json_and_match_their_places(page: Page) -> None:
 
 def test_numbers_that_are_missing_draw_nothing_and_are_shown_as_a_dash(results: Results) -> None:
     results.tables["density"] = results.tables["density"].assign(ci_low=math.nan, ci_high=math.inf)
-    section = report.density_section(results)
+    section = density_section(results)
     bars = groups(section)["density-figures"].panels[1].traces[0]
-    ready = report._json_ready(bars)
+    ready = json_ready(bars)
     assert json.loads(json.dumps(ready, allow_nan=False))["error_y"]["array"] == [None] * 6
     assert {row.cells[6].text for row in tables(section)["densities"].rows} == {"– to –"}
 
@@ -487,7 +494,7 @@ def test_one_missing_table_does_not_stop_the_report(results: Results, name: str)
     tables["density"] = tables["density"].query("fraction == 0.02")
     tables["class_scores"] = tables["class_scores"].query("label == '1'")
     del tables[name]
-    for part in (report.answers, report.facts, report.primary_figure):
+    for part in (report.answers, facts, primary_figure):
         part(results)
     said = " ".join(texts(make(results)) for make in report.SECTIONS)
     assert f"{name}.parquet is not in this run folder" in said
@@ -495,7 +502,7 @@ def test_one_missing_table_does_not_stop_the_report(results: Results, name: str)
 
 def test_empty_tables_are_said_to_be_empty(results: Results) -> None:
     results.tables = {name: table.iloc[:0] for name, table in results.tables.items()}
-    for part in (report.answers, report.facts, report.primary_figure):
+    for part in (report.answers, facts, primary_figure):
         part(results)
     said = " ".join(texts(make(results)) for make in report.SECTIONS)
     assert "No protein was left out." in said

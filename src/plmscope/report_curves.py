@@ -1,0 +1,247 @@
+"""Sections on keeping and ablating: the primary outcome, the curves with their chance bands, every comparison."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from plmscope.report_answers import primary_rows
+from plmscope.report_blocks import (
+    FigureGroup,
+    Panel,
+    Row,
+    Section,
+    Select,
+    Table,
+    Text,
+    cell,
+    control_words,
+    count,
+    fixed,
+    interval,
+    is_number,
+    plot_text,
+    short,
+    signed,
+    words,
+)
+from plmscope.report_input import Results
+
+METRICS = {
+    "balanced_accuracy": "balanced accuracy",
+    "accuracy": "accuracy",
+    "log_loss": "log-loss (nats)",
+    "true_class_probability": "true-class probability",
+}
+BAND = (0.05, 0.5, 0.95)
+
+
+def primary_figure(results: Results) -> FigureGroup | None:
+    """The primary outcome as a forest plot."""
+    rows = primary_rows(results.get("comparison"))
+    if not len(rows):
+        return None
+    records = rows.to_dict("records")
+    traces = []
+    for record in records:
+        style = results.style(record["method"])
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "x": [record["difference"]],
+                "y": [plot_text(words(record["method"]))],
+                "error_x": {
+                    "type": "data",
+                    "symmetric": False,
+                    "array": [record["ci_high"] - record["difference"]],
+                    "arrayminus": [record["difference"] - record["ci_low"]],
+                    "color": style["marker"]["color"],
+                    "thickness": 2,
+                },
+                "marker": style["marker"] | {"size": 11},
+                "hovertemplate": f"%{{x:.3f}}, {interval(record['ci_low'], record['ci_high'])}<extra>%{{y}}</extra>",
+                "showlegend": False,
+            }
+        )
+    layout = {
+        "height": 110 + 42 * len(records),
+        "xaxis": {"title": {"text": "difference in area from matched chance"}, "zeroline": True},
+        "yaxis": {"autorange": "reversed", "automargin": True},
+    }
+    caption = (
+        "Primary outcome: area under the keep curve (mean ablation, pooled ranking) minus that of random neurons "
+        "matched by site, with 95 % bootstrap intervals over test clusters and draws. Right of the line is better "
+        "than chance."
+    )
+    return FigureGroup(
+        "primary", caption, (Panel("plot-primary", "Difference from matched chance", tuple(traces), layout),)
+    )
+
+
+def curves_section(results: Results) -> Section:
+    """Keep and ablate curves with the band of their chance draws."""
+    curves = results.get("curves")
+    if curves is None:
+        return Section("curves", "Keep and ablate", (results.missing("curves", "nothing was kept or ablated yet."),))
+    intro = Text(
+        "Keep: all neurons but the chosen ones are replaced by a constant. Ablate: the chosen ones are. Replacing by "
+        "the mean stays close to what the network has seen; replacing by zero does not, which is why both are shown. "
+        "Bands span the 5th to 95th percentile of the random draws; thin lines inside them are medians. Choose one "
+        "method to see the controls that are matched to it."
+    )
+    intact = curves[curves["ablation"] == "none"]
+    changed = curves[curves["ablation"] != "none"]
+    methods = [m for m in results.methods if m in set(changed.loc[changed["draw"] < 0, "method"])]
+    methods += [str(m) for m in changed.loc[changed["draw"] < 0, "method"].unique() if m not in methods]
+    panels = []
+    for mode in ("keep", "ablate"):
+        for ablation in sorted(changed["ablation"].astype(str).unique()):
+            part = changed[(changed["mode"] == mode) & (changed["ablation"] == ablation)]
+            if len(part):
+                panels.append(_curve_panel(results, part, intact, methods, mode, ablation))
+    scopes = sorted(changed["scope"].astype(str).unique())
+    selects = (
+        Select("metric", "Metric", tuple(METRICS.items())),
+        Select("show", "Show", (("all", "all methods"), *((m, f"{words(m)} and its controls") for m in methods))),
+        Select("axis", "Fraction axis", (("linear", "linear, as in the areas"), ("log", "logarithmic"))),
+        Select("scope", "Ranking", tuple((scope, words(scope)) for scope in scopes)),
+    )
+    caption = (
+        "Quality on test proteins against the fraction of neurons. The horizontal dotted line is the intact model."
+    )
+    return Section("curves", "Keep and ablate", (intro, FigureGroup("curves-figure", caption, tuple(panels), selects)))
+
+
+def _curve_panel(
+    results: Results, part: pd.DataFrame, intact: pd.DataFrame, methods: list[str], mode: str, ablation: str
+) -> Panel:
+    traces: list[dict[str, Any]] = []
+    end = 1.0 if mode == "keep" else 0.0
+    for scope in sorted(part["scope"].astype(str).unique()):
+        own = part[part["scope"] == scope]
+        draws = own[own["draw"] >= 0].fillna({"matched_to": ""})
+        bands = draws.groupby(["method", "matched_to", "fraction"])[list(METRICS)].quantile(np.array(BAND))
+        for metric in METRICS:
+            whole = float(intact[metric].iloc[0]) if len(intact) else math.nan
+            base = {"metric": [metric], "scope": [scope]}
+            for control, matched_to in bands.index.droplevel(["fraction", None]).unique():
+                when = base | {"show": [matched_to] if matched_to else ["all", *methods]}
+                quantiles = bands.loc[(control, matched_to), metric].unstack()
+                traces += _band(quantiles, control, whole, end, when)
+            for method in methods:
+                rows = own[(own["draw"] < 0) & (own["method"] == method)].sort_values("fraction")
+                if len(rows):
+                    x, y = _with_intact(rows["fraction"], rows[metric], end, whole)
+                    name = plot_text(words(method))
+                    traces.append(
+                        {"type": "scatter", "mode": "lines+markers", "x": x, "y": y, "name": name,
+                         "when": base | {"show": ["all", method]}, **results.style(method)}
+                    )  # fmt: skip
+    verb = "kept" if mode == "keep" else "ablated"
+    layout = {
+        "height": 400,
+        "xaxis": {"title": {"text": f"fraction {verb}"}, "tickformat": "~%", "rangemode": "tozero"},
+        "yaxis": {"title": {"text": next(iter(METRICS.values()))}},
+    }
+    patches: dict[str, dict[str, Any]] = {
+        "metric": {
+            name: {
+                "yaxis": {"title": {"text": title}},
+                "shapes": [_level(float(intact[name].iloc[0]))] if len(intact) else [],
+            }
+            for name, title in METRICS.items()
+        },
+        "axis": {
+            "linear": {"xaxis": {"type": "linear"}},
+            "log": {"xaxis": {"type": "log", "rangemode": "normal", "dtick": 1}},
+        },
+    }
+    title = f"{mode.capitalize()}, {ablation} ablation"
+    return Panel(f"plot-{mode}-{ablation}", title, tuple(traces), layout, patches)
+
+
+def _level(y: float) -> dict[str, Any]:
+    """A dotted horizontal line."""
+    return {"type": "line", "x0": 0, "x1": 1, "xref": "paper", "y0": y, "y1": y,
+            "line": {"color": "@text", "dash": "dot", "width": 1.5}}  # fmt: skip
+
+
+def _with_intact(
+    fraction: Iterable[float], value: Iterable[float], end: float, whole: float
+) -> tuple[list[float], list[float]]:
+    """A curve with the intact model as its last (keep) or first (ablate) point."""
+    x, y = [float(item) for item in fraction], [float(item) for item in value]
+    if not is_number(whole) or end in x:
+        return x, y
+    return ([*x, end], [*y, whole]) if end == 1.0 else ([end, *x], [whole, *y])
+
+
+def _band(
+    quantiles: pd.DataFrame, control: str, whole: float, end: float, when: dict[str, list[str]]
+) -> list[dict[str, Any]]:
+    """The 5th to 95th percentile of the draws as an area, and their median as a thin line; one row a fraction."""
+    x, low = _with_intact(quantiles.index, quantiles[BAND[0]], end, whole)
+    _, middle = _with_intact(quantiles.index, quantiles[BAND[1]], end, whole)
+    _, high = _with_intact(quantiles.index, quantiles[BAND[2]], end, whole)
+    colour, dash = {
+        "random": ("@muted", "dot"),
+        "random_matched": ("@c4", "dash"),
+        "random_active": ("@c6", "dashdot"),
+    }.get(control, ("@c5", "longdash"))
+    name = plot_text(f"{control_words(control)} (5–95 %)", 60)
+    area = {
+        "type": "scatter", "mode": "lines", "x": [*x, *reversed(x)], "y": [*high, *reversed(low)], "fill": "toself",
+        "fillcolor": f"{colour}/0.22", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False, "when": when,
+    }  # fmt: skip
+    median = {
+        "type": "scatter", "mode": "lines", "x": x, "y": middle, "name": name, "when": when,
+        "line": {"color": colour, "width": 1.5, "dash": dash}, "customdata": list(zip(low, high, strict=True)),
+        "hovertemplate": "median %{y:.3f}, 5–95 %: %{customdata[0]:.3f} to %{customdata[1]:.3f}"
+        "<extra>%{fullData.name}</extra>",
+    }  # fmt: skip
+    return [area, median]
+
+
+def comparison_section(results: Results) -> Section:
+    """Every comparison with chance."""
+    comparison = results.get("comparison")
+    if comparison is None:
+        note = results.missing("comparison", "no method was compared with chance.")
+        return Section("comparison", "Comparison with chance", (note,))
+    intro = Text(
+        "Areas under the curves above (trapezoid rule, linear axis). “Good sign” says which sign of the difference "
+        "favours the method. Primary rows are the outcome fixed in advance and carry an uncorrected one-sided p value; "
+        "all others are secondary and are to be read by their q value (Benjamini-Hochberg)."
+    )
+    ordered = comparison.sort_values("primary", ascending=False, kind="stable")
+    rows = []
+    for row in ordered.to_dict("records"):
+        cells = [
+            cell(words(row["method"])),
+            cell(control_words(str(row["against"]))),
+            *(cell(words(row[name])) for name in ("mode", "ablation", "metric")),
+            cell(signed(row["difference"]), row["difference"]),
+            cell(f"{fixed(row['ci_low'])} to {fixed(row['ci_high'])}", row["ci_low"]),
+            cell("+" if row["better"] > 0 else "−", row["better"]),
+            cell(short(row["p_value"]), row["p_value"]),
+            cell(short(row["q_value"]), row["q_value"]),
+            cell(f"{count(row['draws_beaten'])} of {count(row['n_draws'])}", row["draws_beaten"]),
+            *(cell(fixed(row[name]), row[name]) for name in ("auc", "auc_against")),
+            cell(words(row["p_kind"])),
+            cell(words(row["scope"])),
+            cell("primary" if row["primary"] else "secondary"),
+        ]
+        rows.append(Row(tuple(cells), strong=bool(row["primary"])))
+    columns = (
+        ("method", False), ("against", False), ("mode", False), ("ablation", False), ("metric", False),
+        ("difference", True), ("95 % interval", True), ("good sign", True), ("p", True), ("q", True),
+        ("draws beaten", True), ("area", True), ("area by chance", True), ("kind of p", False), ("ranking", False),
+        ("outcome", False),
+    )  # fmt: skip
+    table = Table("comparisons", "All comparisons with chance", columns, tuple(rows), search=True)
+    return Section("comparison", "Comparison with chance", (intro, table))

@@ -1,0 +1,250 @@
+"""Sections on the proteins, their split, and the quality of the model that was trained on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from plmscope.report_answers import CLASSIFIERS
+from plmscope.report_blocks import (
+    Block,
+    FigureGroup,
+    Panel,
+    Row,
+    Section,
+    Select,
+    Table,
+    Text,
+    cell,
+    count,
+    fixed,
+    is_number,
+    percent,
+    plot_text,
+    words,
+)
+from plmscope.report_input import DASHES, MARKERS, Results
+
+SPLITS = ("train", "validation", "test")
+
+
+def data_section(results: Results) -> Section:
+    """Counts per class and split, exclusions by reason, nearest training identity."""
+    blocks: list[Block] = [Text(_data_sentence(results))]
+    proteins, excluded, leakage = (results.get(name) for name in ("proteins", "excluded", "leakage"))
+    if proteins is None:
+        blocks.append(results.missing("proteins", "the counts per class cannot be shown."))
+    else:
+        blocks.append(_count_table(results, proteins))
+    if excluded is not None:
+        counts = excluded["reason"].astype(str).value_counts().sort_index().sort_values(ascending=False, kind="stable")
+        rows = tuple(Row((cell(str(reason)), cell(count(n), n))) for reason, n in counts.items())
+        blocks.append(Table("excluded", "Proteins left out, by reason", (("reason", False), ("proteins", True)), rows))
+    elif "excluded" in results.tables:
+        blocks.append(Text("No protein was left out."))
+    else:
+        blocks.append(results.missing("excluded", "what was left out, and why, is not known."))
+    if leakage is None:
+        blocks.append(results.missing("leakage", "how close test proteins are to training proteins is not known."))
+    else:
+        blocks += _leakage_blocks(results, leakage)
+    return Section("data", "Data and split", tuple(blocks))
+
+
+def _data_sentence(results: Results) -> str:
+    n_read, n_excluded = results.look("data", "n_read"), results.look("data", "n_excluded")
+    method = results.look("split", "method")
+    sentence = f"{count(n_read)} proteins were read from {results.look('data', 'source') or 'an unnamed source'} and "
+    sentence += f"{count(n_excluded)} left out. "
+    if method == "cluster":
+        identity, coverage = (percent(results.look("split", key)) for key in ("identity", "coverage"))
+        sentence += (
+            f"Whole clusters (sequence identity {identity}, coverage {coverage}) go to one split, so that relatives of "
+            "a test protein are not trained on."
+        )
+    elif method:
+        sentence += f"The split was made by {words(method)}: relatives of a test protein may be in training."
+    return sentence
+
+
+def _count_table(results: Results, proteins: pd.DataFrame) -> Table:
+    counts = pd.crosstab(proteins["label"].astype(str), proteins["split"].astype(str))
+    splits = [split for split in SPLITS if split in counts] + [c for c in counts.columns if c not in SPLITS]
+    clusters = proteins.groupby(proteins["label"].astype(str))["cluster"].nunique()
+    rows = [
+        Row(
+            (
+                cell(results.class_name(label)),
+                *(cell(count(counts.loc[label, split]), counts.loc[label, split]) for split in splits),
+                cell(count(counts.loc[label].sum()), counts.loc[label].sum()),
+                cell(count(clusters[label]), clusters[label]),
+            )
+        )
+        for label in counts.index
+    ]
+    total = [int(counts[split].sum()) for split in splits]
+    everything = [*total, sum(total), proteins["cluster"].nunique()]
+    rows.append(Row((cell("all classes"), *(cell(count(n), n) for n in everything)), strong=True))
+    columns = (("class", False), *((split, True) for split in splits), ("all", True), ("clusters", True))
+    return Table("classes", "Proteins per class and split", columns, tuple(rows))
+
+
+def _leakage_blocks(results: Results, leakage: pd.DataFrame) -> list[Block]:
+    threshold = results.look("split", "identity")
+    found = leakage[leakage["identity"].notna() & (leakage["nearest_train"].fillna("").astype(str) != "")]
+    sentences, traces = [], []
+    edges = np.linspace(0, 1, 41)
+    for place, split in enumerate(sorted(leakage["split"].astype(str).unique())):
+        own = found.loc[found["split"] == split, "identity"].to_numpy(dtype=float)
+        n_all = int((leakage["split"] == split).sum())
+        sentence = f"Of {count(n_all)} {split} proteins, {count(n_all - len(own))} align with no training protein"
+        if len(own):
+            sentence += f"; the others' nearest training relative has a median identity of {percent(np.median(own))}"
+            sentence += f" and a largest of {percent(own.max())}"
+            if is_number(threshold):
+                sentence += f", {count((own > threshold).sum())} of them above the split's {percent(threshold)}"
+        sentences.append(sentence + ".")
+        counts, _ = np.histogram(own, edges)
+        traces.append(
+            {
+                "type": "bar",
+                "name": plot_text(split),
+                "x": (edges[:-1] + edges[1:]) / 2,
+                "y": counts,
+                "width": 0.025,
+                "marker": {"color": f"@c{place}", "pattern": {"shape": ("", "/")[place % 2]}},
+                "hovertemplate": "identity %{x:.3f} ± 0.0125: %{y} proteins<extra>%{fullData.name}</extra>",
+            }
+        )
+    line = {"type": "line", "x0": threshold, "x1": threshold, "y0": 0, "y1": 1, "yref": "paper",
+            "line": {"color": "@text", "dash": "dot", "width": 1.5}}  # fmt: skip
+    layout = {
+        "height": 280,
+        "barmode": "stack",
+        "xaxis": {"title": {"text": "identity to the nearest training protein"}, "range": [0, 1], "tickformat": ".0%"},
+        "yaxis": {"title": {"text": "proteins"}},
+        "shapes": [line] if is_number(threshold) else [],
+    }
+    caption = "Leakage: identity of each held-out protein to its nearest training protein (best local alignment found)."
+    caption += " The dotted line is the identity of the clustering." if is_number(threshold) else ""
+    panel = Panel("plot-leakage", "Identity to the nearest training protein", tuple(traces), layout)
+    return [Text(" ".join(sentences)), FigureGroup("leakage-figure", caption, (panel,))]
+
+
+def quality_section(results: Results) -> Section:
+    """Metrics beside the baselines, per class, confusion and training curve."""
+    blocks: list[Block] = []
+    if not results.metrics:
+        blocks.append(Text("metrics.json is not in this run folder: the model's quality is not known.", "note"))
+    else:
+        blocks += [_metric_table(results), _class_table(results)]
+    blocks.append(_confusion(results))
+    training = results.get("training")
+    blocks.append(
+        results.missing("training", "the training curve cannot be shown.") if training is None else _training(training)
+    )
+    return Section("quality", "Model quality", tuple(blocks))
+
+
+def _metric_table(results: Results) -> Table:
+    names = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1", "mcc": "MCC",
+             "log_loss": "log-loss"}  # fmt: skip
+    rows = []
+    for split in ("test", *(name for name in results.metrics if name != "test")):
+        for key, title in CLASSIFIERS.items():
+            values = results.metrics.get(split, {}).get(key)
+            if values:
+                cells = (cell(fixed(values.get(name)), values.get(name)) for name in names)
+                head = (cell(title), cell(split), cell(count(values.get("n")), values.get("n")))
+                rows.append(Row((*head, *cells), strong=key == "model" and split == "test"))
+    columns = (("classifier", False), ("split", False), ("n", True), *((title, True) for title in names.values()))
+    return Table(
+        "metrics",
+        "Quality of the model and of its baselines (composition: amino-acid frequencies and length)",
+        columns,
+        tuple(rows),
+    )
+
+
+def _class_table(results: Results) -> Table:
+    rows = []
+    for split, classifiers in sorted(results.metrics.items()):
+        for label, values in sorted(classifiers.get("model", {}).get("per_class", {}).items()):
+            cells = [cell(fixed(values.get(name)), values.get(name)) for name in ("precision", "recall", "f1")]
+            head = (cell(results.class_name(label)), cell(split), cell(count(values.get("n")), values.get("n")))
+            rows.append(Row((*head, *cells)))
+    columns = (("class", False), ("split", False), ("n", True), ("precision", True), ("recall", True), ("F1", True))
+    return Table("per-class", "Quality of the model per class", columns, tuple(rows))
+
+
+def _confusion(results: Results) -> Block:
+    """Confusion of the intact model, if the predictions name it and reproduce its accuracy."""
+    predictions, curves, proteins = (results.get(name) for name in ("predictions", "curves", "proteins"))
+    if predictions is None:
+        return results.missing("predictions", "the confusion matrix cannot be shown.")
+    if curves is None or proteins is None:
+        return results.missing("curves" if curves is None else "proteins", "the confusion matrix cannot be shown.")
+    intact = np.flatnonzero(curves["ablation"] == "none")
+    own = predictions[predictions["curve_point"].isin(intact[:1])]
+    truth = proteins.drop_duplicates("id").set_index("id")["label"].reindex(own["id"]).astype(str).to_numpy()
+    numbers = own["predicted"].to_numpy(dtype=int)
+    predicted = np.array([results.labels[i] if 0 <= i < len(results.labels) else "" for i in numbers], dtype=str)
+    if not len(own) or abs(float(np.mean(truth == predicted)) - float(curves["accuracy"].iloc[intact[0]])) > 1e-3:
+        return Text("The stored predictions do not give the accuracy of the intact model: no confusion matrix.", "note")
+    labels = sorted({*truth, *predicted})
+    counts = pd.crosstab(truth, predicted).reindex(index=labels, columns=labels, fill_value=0).to_numpy()
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    ticks = {"tickvals": list(range(len(labels))), "ticktext": [plot_text(results.class_name(x)) for x in labels]}
+    trace = {
+        "type": "heatmap", "z": share, "text": counts, "texttemplate": "%{text}", "zmin": 0, "zmax": 1,
+        "colorscale": [[0, "@surface"], [1, "@high"]], "xgap": 1, "ygap": 1,
+        "showscale": False,
+        "hovertemplate": "true class %{y}<br>predicted %{x}<br>%{text} proteins, %{z:.1%} of the class<extra></extra>",
+    }  # fmt: skip
+    layout = {
+        "height": 100 + 36 * len(labels),
+        "xaxis": {
+            "title": {"text": "predicted"},
+            **ticks,
+            "ticktext": [plot_text(x, 12) for x in labels],
+            "showgrid": False,
+        },
+        "yaxis": {"title": {"text": "true"}, **ticks, "autorange": "reversed", "showgrid": False},
+    }
+    caption = (
+        f"Confusion of the intact model on {count(len(own))} test proteins: counts, shaded by share of the true class."
+    )
+    return FigureGroup("confusion-figure", caption, (Panel("plot-confusion", "Confusion matrix", (trace,), layout),))
+
+
+def _training(training: pd.DataFrame) -> FigureGroup:
+    models = [str(model) for model in training["model"].unique()]
+    loss, quality = [], []
+    for model in models:
+        rows, when = training[training["model"] == model], {"model": [model]}
+        for place, (column, name) in enumerate((("train_loss", "training"), ("validation_loss", "validation"))):
+            loss.append(_line(rows["epoch"], rows[column], name, place, when))
+        quality.append(_line(rows["epoch"], rows["validation_balanced_accuracy"], "validation", 1, when))
+    axis = {"title": {"text": "epoch"}, "dtick": max(1, int(training["epoch"].max()) // 6)}
+    panels = (
+        Panel("plot-loss", "Loss", tuple(loss), {"height": 280, "xaxis": axis, "yaxis": {"title": {"text": "loss"}}}),
+        Panel(
+            "plot-epochs",
+            "Balanced accuracy",
+            tuple(quality),
+            {"height": 280, "xaxis": axis, "yaxis": {"title": {"text": "balanced accuracy"}}, "showlegend": False},
+        ),
+    )
+    options = tuple((model, words(model)) for model in models)
+    return FigureGroup("training-figure", "Fine-tuning, epoch by epoch.", panels, (Select("model", "Model", options),))
+
+
+def _line(x: Iterable[Any], y: Iterable[Any], name: str, place: int, when: dict[str, list[str]]) -> dict[str, Any]:
+    return {
+        "type": "scatter", "mode": "lines+markers", "x": list(x), "y": list(y), "name": name, "when": when,
+        "line": {"color": f"@c{place}", "dash": DASHES[place], "width": 2},
+        "marker": {"symbol": MARKERS[place], "size": 6},
+    }  # fmt: skip

@@ -1,0 +1,102 @@
+"""What the report reads: tables, settings and manifest of a run folder, once; never a model."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from plmscope.annotations import EC_NAMES
+from plmscope.errors import RunError
+from plmscope.report_blocks import Text
+from plmscope.results import SCHEMA, Run
+
+KNOWLEDGE_FRACTION = 0.02
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid")
+MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "triangle-down", "cross")
+
+
+class Results:
+    """The contents of a run folder, read once; what is missing is None."""
+
+    def __init__(self, run: Run) -> None:
+        self.manifest = run.manifest()
+        metrics = run.metrics() if (run.path / "metrics.json").is_file() else {}
+        self.metrics: dict[str, Any] = metrics.get("splits", {})
+        self.labels = [str(label) for label in metrics.get("labels", ())]
+        self.study_text, self.study = _read_study(run.path / "study.toml")
+        self.tables = {name: run.table(name) for name in SCHEMA if name != "selections" and run.has(name)}
+
+    def get(self, name: str) -> pd.DataFrame | None:
+        """A table with at least one row, or None."""
+        table = self.tables.get(name)
+        return table if table is not None and len(table) else None
+
+    def missing(self, name: str, consequence: str) -> Text:
+        """The note that stands where a table is missing or empty."""
+        state = "has no rows" if name in self.tables else "is not in this run folder"
+        return Text(f"{name}.parquet {state}: {consequence}", "note")
+
+    def look(self, *keys: str) -> Any:
+        """A manifest entry, or None."""
+        value: Any = self.manifest
+        for key in keys:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return value
+
+    def setting(self, section: str, key: str) -> Any:
+        """A setting of ``study.toml``, or None."""
+        values = self.study.get(section)
+        return values.get(key) if isinstance(values, dict) else None
+
+    @cached_property
+    def methods(self) -> tuple[str, ...]:
+        """The scoring methods, in the order of the neuron table."""
+        found: list[str] = []
+        neurons = self.get("neurons")
+        if neurons is not None:
+            found += [str(column) for column in neurons.columns if column not in SCHEMA["neurons"]]
+        for name in ("comparison", "density"):
+            table = self.get(name)
+            if table is not None:
+                found += [str(method) for method in table["method"].unique()]
+        return tuple(dict.fromkeys(found))
+
+    @cached_property
+    def knowledge_fraction(self) -> float:
+        """The share of neurons that may be called knowledge neurons."""
+        for values in self.study.values():
+            if isinstance(values, dict) and "knowledge_fraction" in values:
+                return float(values["knowledge_fraction"])
+        return KNOWLEDGE_FRACTION
+
+    def class_name(self, label: object) -> str:
+        """A class label; top-level EC classes with their name."""
+        text = str(label)
+        is_ec = self.setting("data", "label") == "ec:1" and text in EC_NAMES
+        return f"{text} ({EC_NAMES[text]})" if is_ec else text
+
+    def style(self, method: str) -> dict[str, Any]:
+        """Colour, dash and marker of a method, the same in every plot."""
+        place = self.methods.index(method) if method in self.methods else 0
+        return {
+            "line": {"color": f"@c{place % 7}", "dash": DASHES[place % 7], "width": 2},
+            "marker": {"color": f"@c{place % 7}", "symbol": MARKERS[place % 7], "size": 8},
+        }
+
+
+def _read_study(path: Path) -> tuple[str, dict[str, Any]]:
+    """The text and values of ``study.toml``; both empty where there is none."""
+    if not path.is_file():
+        return "", {}
+    try:
+        text = path.read_text(encoding="utf-8")
+        return text, tomllib.loads(text)
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{path}: cannot be read ({error}); mend it or copy it from the study that made the run"
+        ) from None

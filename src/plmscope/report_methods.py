@@ -1,0 +1,190 @@
+"""Sections on how the numbers came about: numerical error, a paragraph fit for a paper, the record of the run."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from plmscope.report_blocks import (
+    Block,
+    References,
+    Row,
+    Section,
+    Table,
+    Text,
+    cell,
+    control_words,
+    count,
+    fixed,
+    listed,
+    percent,
+    short,
+    words,
+)
+from plmscope.report_input import Results
+
+REFERENCES = (
+    (
+        "Nori D, Singireddy S, Ten Have M (2023). Identification of Knowledge Neurons in Protein Language Models. "
+        "arXiv:2312.10770",
+        "https://arxiv.org/abs/2312.10770",
+    ),
+    (
+        "Dai D, Dong L, Hao Y, Sui Z, Chang B, Wei F (2022). Knowledge Neurons in Pretrained Transformers. "
+        "Proceedings of ACL 2022. arXiv:2104.08696",
+        "https://arxiv.org/abs/2104.08696",
+    ),
+)
+
+
+def facts(results: Results) -> list[tuple[str, str]]:
+    """The strip of numbers under the answer: (name, value)."""
+    proteins, neurons, comparison = (results.get(name) for name in ("proteins", "neurons", "comparison"))
+    rows: list[tuple[str, str]] = []
+    if proteins is not None:
+        rows.append(("proteins", count(len(proteins))))
+        rows.append(("classes", count(proteins["label"].nunique())))
+    if neurons is not None:
+        rows.append(("neurons", count(len(neurons))))
+    if results.look("model", "id"):
+        rows.append(("model", str(results.look("model", "id"))))
+    if comparison is not None:
+        rows.append(("draws per control", draws_words(comparison)))
+    return rows
+
+
+def completeness_section(results: Results) -> Section:
+    """How far path integrals miss the change that they should add up to."""
+    gaps = results.get("completeness")
+    if gaps is None:
+        note = results.missing("completeness", "the numerical error of the path integrals is not known.")
+        return Section("completeness", "Completeness of the attributions", (note,))
+    frame = gaps.assign(
+        size=gaps["gap"].abs(), relative=gaps["gap"].abs() / gaps["expected"].abs().replace(0.0, math.nan)
+    )
+    rows = []
+    for (method, module), own in frame.groupby(["method", "module"], sort=True):
+        worst = own.iloc[int(np.argmax(own["size"]))]
+        values = (own["expected"].abs().median(), own["size"].median(), own["size"].quantile(0.95), worst["size"])
+        cells = [cell(words(method)), cell(words(module)), cell(count(len(own)), len(own))]
+        cells += [cell(short(value), value) for value in values]
+        cells.append(cell(percent(own["relative"].median()), own["relative"].median()))
+        cells.append(cell(f"{worst['id']}, layer {worst['layer']}"))
+        rows.append(Row(tuple(cells)))
+    columns = (
+        ("method", False), ("module", False), ("n", True), ("median |expected|", True), ("median |gap|", True),
+        ("95th percentile", True), ("largest", True), ("median relative", True), ("largest at", False),
+    )  # fmt: skip
+    intro = Text(
+        "The attributions of a site must add up to the change in the target when the site goes from its baseline to "
+        "its value. The gap between the sum and that change is the numerical error of the path integral; it is stored "
+        f"for every protein and site. Over all {count(len(frame))} its median size is "
+        f"{short(frame['size'].median())} against a median change of {short(frame['expected'].abs().median())}."
+    )
+    table = Table("gaps", "Completeness gaps per method and module", columns, tuple(rows))
+    return Section("completeness", "Completeness of the attributions", (intro, table))
+
+
+def methods_section(results: Results) -> Section:
+    """A paragraph fit for a paper, the record of the run, its settings, the literature."""
+    blocks: list[Block] = [
+        Text(methods_paragraph(results), "copy", "Methods paragraph", "methods-text"),
+        _record_table(results),
+        _stage_table(results),
+        Text(results.study_text, "code", "Settings as resolved (study.toml)")
+        if results.study_text
+        else Text("study.toml is not in this run folder: its settings cannot be shown.", "note"),
+        References(REFERENCES),
+    ]
+    return Section("methods", "Methods and record", tuple(blocks))
+
+
+def methods_paragraph(results: Results) -> str:
+    """What was done, from the manifest, the settings and the tables, in sentences for a paper."""
+    look = results.look
+    comparison, curves, neurons = (results.get(name) for name in ("comparison", "curves", "neurons"))
+    versions = look("versions") or {}
+    tools = listed([f"{name} {version}" for name, version in sorted(versions.items())])
+    sentences = [
+        f"{look('model', 'id') or 'The model'} (revision {look('model', 'revision') or 'not recorded'}, sha256 "
+        f"{look('model', 'sha256') or 'not recorded'}; {count(look('model', 'parameters'))} parameters, "
+        f"{count(look('model', 'layers'))} layers, hidden size {count(look('model', 'hidden'))}) was fine-tuned to "
+        f"classify proteins by {results.setting('data', 'label') or 'their label'}.",
+        f"Sequences came from {look('data', 'source') or 'an unnamed source'} (sha256 "
+        f"{look('data', 'sha256') or 'not recorded'}); {count(look('data', 'n_read'))} were read and "
+        f"{count(look('data', 'n_excluded'))} excluded.",
+        f"They were split by {words(look('split', 'method') or 'a method not recorded')} (identity "
+        f"{percent(look('split', 'identity'))}, coverage {percent(look('split', 'coverage'))}).",
+    ]
+    if neurons is not None:
+        total, target = count(len(neurons)), results.setting("score", "target")
+        baseline, points = results.setting("score", "baseline"), results.setting("score", "points")
+        target = f"; attributions explain the {words(target)} of the true class" if target else ""
+        target += f" along a path from the {baseline} baseline" if baseline else ""
+        target += f" with {points} quadrature points" if points else ""
+        names = listed([words(m) for m in results.methods])
+        sentences.append(
+            f"All {total} units of the query, key, value, attention-output, intermediate and output modules were "
+            f"scored on {count(look('scoring_proteins'))} training proteins by {names}, after Nori et al. (2023, "
+            f"arXiv:2312.10770) and Dai et al. (2022, arXiv:2104.08696){target}."
+        )
+    if curves is not None:
+        changed = curves[curves["ablation"] != "none"]
+        fractions = listed([percent(f) for f in sorted(changed["fraction"].unique())])
+        ablations = listed([str(a) for a in sorted(changed["ablation"].unique())])
+        evaluated = count(look("evaluated_proteins")) if look("evaluated_proteins") else "the"
+        sentences.append(
+            f"The best {fractions} of the neurons were kept (all others ablated) or ablated, with {ablations} "
+            f"ablation, and the classifier was evaluated on {evaluated} test proteins, none of which took part in "
+            "training or scoring."
+        )
+    if comparison is not None:
+        controls = listed([control_words(str(c)) for c in comparison["against"].unique()])
+        kinds = listed([words(k) for k in sorted(comparison["p_kind"].astype(str).unique())])
+        sentences.append(
+            f"Each selection was compared with random draws ({draws_words(comparison)}) of each control ({controls}) "
+            f"by the area under its curve (trapezoid rule); p values are one-sided ({kinds}), intervals are 95 % "
+            "bootstrap intervals over test clusters (stratified by class) and draws, and secondary comparisons are "
+            "corrected by Benjamini-Hochberg. The primary outcome, fixed in advance, was the balanced accuracy kept "
+            "under mean ablation with pooled ranking against random neurons matched by site; only methods with "
+            "p < 0.05 and an interval above 0 yield what we call knowledge neurons."
+        )
+    sentences.append(
+        f"Software: {tools}; device {look('device') or 'not recorded'}, {look('dtype') or 'dtype not recorded'}, "
+        f"{count(look('threads'))} threads, seed {look('seed')}."
+    )
+    return " ".join(sentences)
+
+
+def _record_table(results: Results) -> Table:
+    entries: list[tuple[str, Any]] = []
+    for key in ("name", "command", "seed", "device", "dtype", "threads", "schema_version", "scoring_proteins"):
+        entries.append((words(key), results.look(key)))
+    for group in ("model", "data", "split", "versions"):
+        entries += [(f"{group}: {words(key)}", value) for key, value in (results.look(group) or {}).items()]
+    rows = tuple(Row((cell(name), cell("not recorded" if value is None else str(value)))) for name, value in entries)
+    return Table("record", "Record of the run (manifest.json)", (("entry", False), ("value", False)), rows)
+
+
+def draws_words(comparison: pd.DataFrame) -> str:
+    """The number of draws, of the primary outcome and of the others where these differ."""
+    primary = comparison["primary"].astype(bool)
+    names = ["scope", "mode", "ablation"]
+    same = comparison[names].eq(comparison.loc[primary, names].iloc[0]).all(axis=1) if primary.any() else primary
+    first, rest = (sorted({int(n) for n in comparison.loc[rows, "n_draws"]}) for rows in (primary, ~primary & ~same))
+    if not first or not rest or first == rest:
+        return listed([count(n) for n in first or rest])
+    return f"{listed([count(n) for n in first])}, elsewhere {listed([count(n) for n in rest])}"
+
+
+def _stage_table(results: Results) -> Table:
+    rows = []
+    for name, stage in (results.look("stages") or {}).items():
+        seconds, memory = stage.get("seconds"), stage.get("peak_memory_mb")
+        cells = (cell(name), cell(str(stage.get("status", "–"))), cell(fixed(seconds, 1), seconds))
+        rows.append(Row((*cells, cell(count(memory), memory))))
+    columns = (("stage", False), ("status", False), ("seconds", True), ("peak memory (MB)", True))
+    return Table("stages", "Stages", columns, tuple(rows))

@@ -1,0 +1,151 @@
+"""Sections on single neurons: the best by each method and for each class, and how far the methods agree."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from plmscope.report_answers import JUDGES, neuron_word
+from plmscope.report_blocks import (
+    FigureGroup,
+    Panel,
+    Row,
+    Section,
+    Select,
+    Table,
+    Text,
+    cell,
+    count,
+    fixed,
+    percent,
+    plot_text,
+    short,
+    words,
+)
+from plmscope.report_input import Results
+
+TOP = 50
+TOP_PER_CLASS = 10
+
+
+def neurons_section(results: Results) -> Section:
+    """The best neurons by each method, with what every other method says about them."""
+    neurons, comparison = results.get("neurons"), results.get("comparison")
+    if neurons is None or not results.methods:
+        return Section("neurons", "Top neurons", (results.missing("neurons", "no neuron was scored."),))
+    methods = [m for m in results.methods if m in neurons.columns]
+    scores = neurons[methods]
+    ranks = scores.rank(ascending=False, method="first", na_option="bottom").astype(int)
+    shown = neurons[(ranks <= TOP).any(axis=1)]
+    limit = max(1, math.floor(results.knowledge_fraction * len(neurons) + 0.5))
+    options = []
+    for method in sorted(methods, key=lambda m: JUDGES.index(m) if m in JUDGES else len(JUDGES)):
+        word = neuron_word(comparison, method)
+        extent = f", ranks 1 to {min(limit, TOP)}" if word == "knowledge neurons" else ""
+        options.append((method, f"{words(method)} ({word}{extent})"))
+    rows = []
+    for place in shown.index:
+        cells = [
+            cell(f"{words(shown.loc[place, 'module'])} {shown.loc[place, 'neuron']}"),
+            cell(count(shown.loc[place, "layer"]), shown.loc[place, "layer"]),
+        ]
+        for method in methods:
+            rank = int(ranks.loc[place, method])
+            cells.append(cell(short(scores.loc[place, method]), -rank, f"rank {rank:,}"))
+        rows.append(Row(tuple(cells), tags=tuple(m for m in methods if ranks.loc[place, m] <= TOP)))
+    reasons = [f"{words(m)}: {neuron_word(comparison, m)}" for m in methods]
+    intro = Text(
+        f"The {TOP} best neurons by each method, out of {count(len(neurons))}; layers and neurons count from 0. Only "
+        f"the best {percent(results.knowledge_fraction)} ({count(limit)} neurons) of a method that beat matched "
+        f"chance are called knowledge neurons ({'; '.join(reasons)})."
+    )
+    columns = (("neuron", False), ("layer", True), *((words(m), True) for m in methods))
+    select = Select("top", f"Top {TOP} by", tuple(options))
+    caption = f"Top {TOP} neurons by each method: score, and rank among all neurons, by every method"
+    table = Table("top-neurons", caption, columns, tuple(rows), search=True, select=select)
+    return Section("neurons", "Top neurons", (intro, table))
+
+
+def classes_section(results: Results) -> Section:
+    """The best neurons of each class."""
+    scores = results.get("class_scores")
+    if scores is None:
+        note = results.missing("class_scores", "no neuron was scored class by class.")
+        return Section("classes-top", "Neurons per class", (note,))
+    methods = [m for m in results.methods if m in set(scores["method"])]
+    methods += [str(m) for m in scores["method"].unique() if m not in methods]
+    tables = []
+    for place, label in enumerate(sorted(scores["label"].astype(str).unique())):
+        own = scores[scores["label"].astype(str) == label]
+        best = {m: own[own["method"] == m].nlargest(TOP_PER_CLASS, "score").to_dict("records") for m in methods}
+        rows = []
+        for rank in range(max(len(records) for records in best.values())):
+            cells = [cell(str(rank + 1), rank + 1)]
+            for method in methods:
+                record = best[method][rank] if rank < len(best[method]) else None
+                name = f"layer {record['layer']} {words(record['module'])} {record['neuron']}" if record else "–"
+                cells.append(cell(name, small=short(record["score"]) if record else ""))
+            rows.append(Row(tuple(cells)))
+        name = results.class_name(label)
+        columns = (("rank", True), *((words(m), False) for m in methods))
+        caption = f"Best neurons for class {name}, with their scores"
+        tables.append(Table(f"class-{place}", caption, columns, tuple(rows), folded=f"Class {name}"))
+    intro = Text(
+        "The best neurons for the proteins of each class. The word rule of the previous section holds here too."
+    )
+    return Section("classes-top", "Neurons per class", (intro, *tables))
+
+
+def agreement_section(results: Results) -> Section:
+    """How far the methods choose the same neurons."""
+    agreement = results.get("agreement")
+    if agreement is None:
+        note = results.missing("agreement", "the methods were not compared with each other.")
+        return Section("agreement", "Agreement between methods", (note,))
+    named = {*agreement["method"], *agreement["other"]}
+    methods = [m for m in results.methods if m in named] + sorted(named - set(results.methods))
+    fractions = sorted(agreement["fraction"].unique())
+    measures = [
+        ("spearman", "rank correlation of all scores", agreement.drop_duplicates(["method", "other"]), "spearman")
+    ]
+    for f in fractions:
+        rows = agreement[agreement["fraction"] == f]
+        measures.append((f"overlap-{f:g}", f"overlap of the best {percent(f)}", rows, "overlap"))
+    traces = []
+    for key, _, rows, column in measures:
+        grid = pd.DataFrame(np.eye(len(methods)), index=methods, columns=methods)
+        for row in rows.to_dict("records"):
+            grid.loc[row["method"], row["other"]] = grid.loc[row["other"], row["method"]] = row[column]
+        names = [plot_text(words(m)) for m in methods]
+        traces.append(
+            {
+                "type": "heatmap", "x": names, "y": names, "z": grid.to_numpy(), "zmin": -1, "zmax": 1, "xgap": 1,
+                "ygap": 1, "colorscale": [[0, "@low"], [0.5, "@mid"], [1, "@high"]], "texttemplate": "%{z:.2f}",
+                "showscale": False, "when": {"measure": [key]},
+                "hovertemplate": "%{y}<br>%{x}<br>%{z:.3f}<extra></extra>",
+            }
+        )  # fmt: skip
+    layout = {
+        "height": 200 + 44 * len(methods),
+        "xaxis": {"automargin": True, "showgrid": False},
+        "yaxis": {"automargin": True, "autorange": "reversed", "showgrid": False},
+    }
+    select = Select("measure", "Measure", tuple((key, title) for key, title, _, _ in measures))
+    panel = Panel("plot-agreement", "Agreement", tuple(traces), layout)
+    rows = []
+    for row in agreement.to_dict("records"):
+        cells = [
+            cell(words(row["method"])),
+            cell(words(row["other"])),
+            cell(percent(row["fraction"]), row["fraction"]),
+        ]
+        cells += [cell(fixed(row[name]), row[name]) for name in ("spearman", "overlap", "overlap_expected")]
+        rows.append(Row(tuple(cells)))
+    columns = (("method", False), ("other method", False), ("best", True), ("Spearman", True), ("overlap", True),
+               ("overlap by chance", True))  # fmt: skip
+    table = Table("agreements", "Agreement of each pair of methods", columns, tuple(rows))
+    intro = Text("Do different scores point to the same neurons? Read the overlap beside what chance alone would give.")
+    group = FigureGroup("agreement-figure", "Agreement between scoring methods.", (panel,), (select,))
+    return Section("agreement", "Agreement between methods", (intro, group, table))
