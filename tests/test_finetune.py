@@ -281,17 +281,18 @@ def test_baselines_know_frequencies_and_composition() -> None:
     positions = {label: i for i, label in enumerate(LABELS)}
     train = TRAIN[:30] + [p for p in TRAIN if p.label == "2"]
     classes, true = (np.array([positions[str(p.label)] for p in part]) for part in (train, TEST))
-    found = baselines(train, TEST, classes, 3, 0)
+    found = baselines(train, TEST, np.eye(3, dtype=bool)[classes], "single", 0)
     np.testing.assert_allclose(np.exp(found["majority"]), np.tile(np.bincount(classes) / len(classes), (30, 1)))
     assert quality(true, found["majority"], LABELS)["balanced_accuracy"] == pytest.approx(1 / 3)
     assert quality(true, found["composition"], LABELS)["balanced_accuracy"] > 0.9
     np.testing.assert_allclose(np.exp(found["composition"]).sum(1), 1)
     shuffled = [replace(p, sequence="".join(sorted(p.sequence))) for p in TEST]
-    np.testing.assert_allclose(baselines(train, shuffled, classes, 3, 0)["composition"], found["composition"])
+    again = baselines(train, shuffled, np.eye(3, dtype=bool)[classes], "single", 0)
+    np.testing.assert_allclose(again["composition"], found["composition"])
 
 
 def test_baselines_give_a_class_that_was_never_seen_next_to_nothing() -> None:
     train = [p for p in TRAIN if p.label != "2"]
     classes = np.array([0 if p.label == "1" else 2 for p in train])
-    for log_p in baselines(train, TEST, classes, 3, 0).values():
+    for log_p in baselines(train, TEST, np.eye(3, dtype=bool)[classes], "single", 0).values():
         np.testing.assert_allclose(log_p[:, 1], np.log(1e-12))

@@ -37,7 +37,7 @@ def captum_scores(
         n = len(activation)
         many = {name: ids.repeat(n, 1) for name, ids in inputs.items()}
         with replace(model, {site: lambda a: activation}):
-            return TARGETS[target](model.model(**many).logits, classes.repeat(n))
+            return TARGETS["single"][target](model.model(**many).logits, classes.repeat(n))
 
     got = IntegratedGradients(forward).attribute(value, start, n_steps=points, method="gausslegendre")
     return got.sum(1)[0].detach().numpy()

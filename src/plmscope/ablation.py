@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from plmscope.errors import SelectionError
-from plmscope.gradients import TARGETS, check_request
+from plmscope.gradients import request
 from plmscope.hooked import network_of
 from plmscope.model import Batch, Classifier
 from plmscope.network import State, at_tokens
@@ -59,10 +59,10 @@ def single_ablation(
         InputError: no proteins, or a label the model does not know.
         SelectionError: a setting is impossible.
     """
-    check_request(proteins, target)
+    asked = request(classifier, proteins, target, groups)
     if sample < 0:
         raise SelectionError(f"sample = {sample!r}: need 0 (all) or more neurons")
-    classes, index, network = classifier.targets(proteins), classifier.index, network_of(classifier)
+    classes, index, network = asked.classes, classifier.index, network_of(classifier)
     rng = np.random.default_rng(seed)
     share = -(-sample // len(index.sites))
     chosen = {
@@ -70,14 +70,14 @@ def single_ablation(
         for site, width in zip(index.sites, index.widths, strict=True)
     }
     base = None if baseline is None else torch.tensor(baseline, dtype=torch.float32, device=classifier.device)
-    batches = list(classifier.batches(proteins, 1))  # one protein at a time; the batch is filled with neurons
+    batches = list(classifier.batches(asked.proteins, 1))  # one protein at a time; the batch is filled with neurons
 
     @torch.no_grad()
     def work(batch: Batch) -> tuple[Batch, np.ndarray]:
         wanted = torch.tensor(classes[batch.rows], device=classifier.device)
         out = np.full(len(index), np.nan, dtype=np.float32)
         hidden, context = network.embed(batch)
-        full = TARGETS[target](network.above(0, hidden, context), wanted)
+        full = asked.target(network.above(0, hidden, context), wanted)
         size = max(1, token_budget // hidden.shape[1])
         for layer in range(len(network.layers)):
             state = network.state(layer, hidden, context)
@@ -93,13 +93,12 @@ def single_ablation(
                     many = value.repeat(n, 1, 1)  # (n, T, N)
                     many[torch.arange(n), :, neurons] = held[0, :, neurons].T
                     logits = network.resume(layer, _copies(state, n), module, many, context.repeat(n))
-                    change = full - TARGETS[target](logits, wanted.repeat(n))
+                    change = full - asked.target(logits, wanted.repeat(n))
                     out[index.offsets[site] + neurons.cpu().numpy()] = change.cpu().numpy()
             hidden = network.after(state)
         return batch, out
 
-    ids = [protein.id for protein in proteins]
-    sums = GroupSums.empty(index, classifier.labels, ids, classes, groups, *METHODS)
+    sums = GroupSums.empty(index, classifier.labels, asked.ids, classes, asked.groups, *METHODS)
     for batch, values in track(in_order(work, batches, classifier.device), "single-neuron ablation", len(batches)):
         sums.add(batch.rows, single_ablation=values[None])
     settings = {"target": target, "baseline": "zero" if baseline is None else "mean", "sample": sample, "seed": seed}

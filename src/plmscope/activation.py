@@ -25,6 +25,7 @@ import torch
 
 from plmscope.errors import InputError
 from plmscope.hooks import record
+from plmscope.labels import cases
 from plmscope.model import Batch, Classifier
 from plmscope.progress import Track, silent
 from plmscope.scores import GroupSums, NeuronScores
@@ -32,6 +33,8 @@ from plmscope.sequences import Protein
 from plmscope.sites import NeuronIndex
 
 METHODS = ("activation", "activation_std", "activation_contrast")
+#: Stands for all proteins where classes overlap, as a class beside the others.
+EVERYONE = ""
 #: What every protein adds: the first four are enough for the scores, ``mean`` and the last two for mean ablation.
 _STATISTICS = ("absolute", "mean", "variance", "mean_square", "first", "last")
 
@@ -57,11 +60,17 @@ class ActivationSummary:
     @property
     def labels(self) -> tuple[str, ...]:
         """Classes, one row each."""
-        return self.grouped.labels
+        return tuple(label for label in self.grouped.labels if label != EVERYONE)
+
+    @property
+    def _everyone(self) -> list[int]:
+        """Rows in which every protein is once: all classes, or the one of all proteins where classes overlap."""
+        own = self.grouped.labels
+        return [own.index(EVERYONE)] if EVERYONE in own else list(range(len(own)))
 
     @cached_property
     def counts(self) -> np.ndarray:
-        """``(C,)`` proteins per class."""
+        """``(C,)`` proteins per class; one row more where classes overlap."""
         return self.grouped.by_class("mean", self.weights)[0]
 
     @cached_property
@@ -71,10 +80,10 @@ class ActivationSummary:
 
     def scores(self) -> tuple[NeuronScores, ...]:
         """The three activation scores; per class too (the class's own mean, deviation and contrast)."""
-        per_class = [self._of({c}) for c in range(len(self.labels)) if self.counts[c]]
+        per_class = [self._of([c]) for c in range(len(self.labels)) if self.counts[c]]
         names = [label for c, label in enumerate(self.labels) if self.counts[c]]
         contrast = np.stack([self._contrast(c) for c in range(len(self.labels)) if self.counts[c]])
-        absolute, deviation = self._of(set(range(len(self.labels))))
+        absolute, deviation = self._of(self._everyone)
         rows = {
             "activation": (absolute, [one[0] for one in per_class]),
             "activation_std": (deviation, [one[1] for one in per_class]),
@@ -99,24 +108,24 @@ class ActivationSummary:
             for number, (method, (values, classes)) in enumerate(rows.items())
         )
 
-    def _of(self, classes: set[int]) -> tuple[np.ndarray, np.ndarray]:
-        """``(mean |a|, standard deviation)`` over the proteins of some classes, each ``(N,)``."""
-        rows = sorted(classes)
+    def _of(self, rows: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """``(mean |a|, standard deviation)`` over the proteins of some rows, each ``(N,)``."""
         n = self.counts[rows].sum()
         absolute, mean, variance, square = (self.sums[name][rows].sum(0) / n for name in _STATISTICS[:4])
         return absolute, np.sqrt(variance + np.maximum(square - mean**2, 0))
 
     def _contrast(self, label: int) -> np.ndarray:
         """Standardised difference between one class and the rest, ``(N,)``."""
-        n, total = self.counts[label], self.counts.sum()
+        everyone = self._everyone
+        n, total = self.counts[label], self.counts[everyone].sum()
         if total - n < 1 or total < 3:
             return np.zeros(len(self.index))
         inside, inside_square = self.sums["mean"][label], self.sums["mean_square"][label]
-        outside = self.sums["mean"].sum(0) - inside
-        outside_square = self.sums["mean_square"].sum(0) - inside_square
+        outside = self.sums["mean"][everyone].sum(0) - inside
+        outside_square = self.sums["mean_square"][everyone].sum(0) - inside_square
         spread = inside_square - inside**2 / n + outside_square - outside**2 / (total - n)
         # A constant neuron leaves rounding noise in the sum of squares: relative to its size, that is not a spread.
-        noise = 1e-10 * np.maximum(self.sums["mean_square"].sum(0), 1e-30)
+        noise = 1e-10 * np.maximum(self.sums["mean_square"][everyone].sum(0), 1e-30)
         deviation = np.sqrt(np.where(spread > noise, spread, np.inf) / (total - 2))
         difference: np.ndarray = np.abs(inside / n - outside / (total - n)) / deviation
         return difference
@@ -128,7 +137,7 @@ class ActivationSummary:
         """
         if ablation == "zero":
             return np.zeros((3, len(self.index)))
-        present = self.counts > 0
+        present = [c for c in range(len(self.labels)) if self.counts[c] > 0]
         return np.stack(
             [(self.sums[name][present] / self.counts[present, None]).mean(0) for name in ("first", "last", "mean")]
         )
@@ -169,15 +178,22 @@ def _summarise(
     """Sums of the wanted statistics."""
     if not proteins:
         raise InputError("no proteins to score; the split left none, or the list is empty")
-    index, ids = classifier.index, [protein.id for protein in proteins]
-    sums = GroupSums.empty(index, classifier.labels, ids, classifier.targets(proteins), groups, *statistics)
+    index, members, labels = classifier.index, classifier.membership(proteins), classifier.labels
+    if classifier.task == "multi":
+        members, labels = np.column_stack([members, np.ones(len(members), dtype=bool)]), (*labels, EVERYONE)
+    owners, classes = cases(members)
+    ids, names = [proteins[row].id for row in owners], None if groups is None else [groups[row] for row in owners]
+    sums = GroupSums.empty(index, labels, ids, classes, names, *statistics)
+    rows = np.split(np.arange(len(owners)), np.searchsorted(owners, np.arange(1, len(proteins))))  # of every protein
     batches = list(classifier.batches(proteins, token_budget))
     with record(classifier, index.sites) as seen:
         for batch in track(batches, "activations", len(batches)):
             classifier.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
             parts = [_residue_means(seen[site], batch) for site in index.sites]
             values = {name: np.concatenate([part[name] for part in parts], axis=1) for name in statistics}
-            sums.add(batch.rows, **values)
+            times = [len(rows[row]) for row in batch.rows]
+            where = np.concatenate([rows[row] for row in batch.rows]).tolist()
+            sums.add(where, **{name: np.repeat(many, times, axis=0) for name, many in values.items()})
     return ActivationSummary(sums)
 
 

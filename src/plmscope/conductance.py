@@ -24,7 +24,7 @@ import pandas as pd
 import torch
 
 from plmscope.errors import SelectionError
-from plmscope.gradients import EMBEDDING, TARGETS, activations_and_gradients, check_request
+from plmscope.gradients import EMBEDDING, Target, activations_and_gradients, request
 from plmscope.hooked import AnyNetwork, network_of
 from plmscope.model import Batch, Classifier
 from plmscope.progress import Track, silent
@@ -71,34 +71,34 @@ def conductance(
         InputError: no proteins, or a label the model does not know.
         SelectionError: a setting is impossible.
     """
-    check_request(proteins, target)
+    asked = request(classifier, proteins, target, groups)
     if points < 2 or points % 2:
         raise SelectionError(f"points = {points!r}: must be even and at least 2")
     for name, value, known in (("rule", rule, RULES), ("baseline", baseline, BASELINES)):
         if value not in known:
             raise SelectionError(f"{name} {value!r} is not known; choose one of {', '.join(known)}")
-    classes, index, network = classifier.targets(proteins), classifier.index, network_of(classifier)
+    classes, index, network = asked.classes, classifier.index, network_of(classifier)
     if rule == "captum":
         nodes = (np.polynomial.legendre.leggauss(points + 1)[0] + 1) / 2
     else:
         nodes = np.linspace(0, 1, points + 1)
     alphas = torch.tensor(nodes, dtype=torch.float32, device=classifier.device)
     letters = [classifier.encode(letter)[1] for letter in AMINO_ACIDS]
-    batches = list(classifier.batches(proteins, max(1, token_budget // (points + 1))))
+    batches = list(classifier.batches(asked.proteins, max(1, token_budget // (points + 1))))
 
     def work(batch: Batch) -> tuple[Batch, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         wanted = torch.tensor(classes[batch.rows], device=classifier.device)
         start = _start(network, batch, letters, baseline)
-        fine, coarse, input_sum = _along(network, batch, start, alphas, wanted, target, rule, token_budget)
+        fine, coarse, input_sum = _along(network, batch, start, alphas, wanted, asked.target, rule, token_budget)
         with torch.no_grad():
             end, context = network.embed(batch)
-            ends = [TARGETS[target](network.above(0, h, context), wanted) for h in (end, start)]
+            ends = [asked.target(network.above(0, h, context), wanted) for h in (end, start)]
         whole = np.concatenate([fine[site] for site in index.sites], axis=1)
         half = np.concatenate([coarse[site] for site in index.sites], axis=1)
         return batch, whole, half, (ends[0] - ends[1]).double().cpu().numpy(), input_sum
 
-    ids = [protein.id for protein in proteins]
-    sums = GroupSums.empty(index, classifier.labels, ids, classes, groups, *METHODS, "half")
+    ids = asked.ids
+    sums = GroupSums.empty(index, classifier.labels, ids, classes, asked.groups, *METHODS, "half")
     gaps = Completeness([(EMBEDDING.layer, EMBEDDING.module)])
     done = in_order(work, batches, classifier.device)
     for batch, whole, half, expected, got in track(done, "conductance", len(batches)):
@@ -139,7 +139,7 @@ def _along(
     start: torch.Tensor,
     alphas: torch.Tensor,
     classes: torch.Tensor,
-    target: str,
+    target: Target,
     rule: str,
     token_budget: int,
 ) -> tuple[dict[Site, np.ndarray], dict[Site, np.ndarray], np.ndarray]:
@@ -155,7 +155,7 @@ def _along(
         steps = alphas[begin:stop].view(-1, 1, 1, 1)
         hidden = (start + steps * (end - start)).flatten(0, 1)  # (n B, T, d)
         n = len(steps)
-        states = activations_and_gradients(network, hidden, context.repeat(n), classes.repeat(n), TARGETS[target])
+        states = activations_and_gradients(network, hidden, context.repeat(n), classes.repeat(n), target)
         for site, pair in states.items():
             a, g = (x.reshape(n, -1, *x.shape[1:]) for x in pair)  # (n, B, T, N)
             if site in carried:

@@ -21,6 +21,7 @@ import torch
 from plmscope.errors import SelectionError
 from plmscope.folded import Folding
 from plmscope.hooked import AnyNetwork, network_of
+from plmscope.labels import rarest
 from plmscope.model import Batch, Classifier
 from plmscope.network import Network
 from plmscope.scores import NeuronScores
@@ -73,8 +74,8 @@ class Predictions:
     """What the model says about ``P`` proteins.
 
     Attributes:
-        predicted: ``(P,)`` class numbers.
-        log_prob_true: ``(P,)`` natural log of the true class's probability.
+        predicted: ``(P,)`` class numbers; in a multi-label task ``(P, W)`` packed sets of classes.
+        log_prob_true: ``(P,)`` natural log of the true class's probability, see :meth:`Classifier.answers`.
     """
 
     predicted: np.ndarray
@@ -177,11 +178,10 @@ def predict(
 
     @torch.inference_mode()
     def one(pair: tuple[np.ndarray, np.ndarray]) -> Predictions:
-        predicted, log_prob = np.zeros(len(proteins), dtype=np.int16), np.zeros(len(proteins), dtype=np.float32)
+        predicted = np.zeros(len(proteins), dtype=classifier.answer_dtype)
+        log_prob = np.zeros(len(proteins), dtype=np.float32)
         for rows, logits in logits_of(*pair):
-            log_p = logits.float().log_softmax(1).cpu().numpy()  # (B, C)
-            predicted[rows] = log_p.argmax(1)
-            log_prob[rows] = log_p[np.arange(len(rows)), true[rows]]
+            predicted[rows], log_prob[rows] = classifier.answers(logits, true[rows])
         return Predictions(predicted, log_prob)
 
     return in_order(one, keep, classifier.device)
@@ -252,14 +252,15 @@ def compare(
     Args:
         points: With :data:`INTACT` among them, which ends every curve.
         predictions: One per point, ``P`` proteins each.
-        true: ``(P,)`` class numbers.
+        true: ``(P,)`` class numbers, or ``(P, C)`` booleans in a multi-label task.
         clusters: ``P`` cluster names; the bootstrap resamples these.
         n_classes: Number of classes of the model.
         seed: Seeds the bootstrap.
     """
     found = dict(zip(points, predictions, strict=True))
     intact = found[INTACT]
-    weights = bootstrap_weights(np.asarray(clusters), true, BOOTSTRAPS, np.random.default_rng([seed, 1]))
+    stratum = rarest(true) if true.ndim == 2 else true
+    weights = bootstrap_weights(np.asarray(clusters), stratum, BOOTSTRAPS, np.random.default_rng([seed, 1]))
     fractions = sorted({point.fraction for point in points if point != INTACT})
     cells = list(dict.fromkeys((p.scope, p.mode, p.ablation) for p in points if p != INTACT))
     methods = list(dict.fromkeys(p.method for p in points if p.draw < 0 and p != INTACT))

@@ -1,12 +1,13 @@
 """Fine-tune a protein language model to classify sequences, and say how good the result is.
 
-Hugging Face's ``Trainer`` does the work: cross-entropy with class weights ``n / (C n_c)``, AdamW, linear decay after a
-warm-up, a checkpoint an epoch, early stopping on the validation set's balanced accuracy, and mixed precision where the
-hardware has it. Batches hold proteins of near length under a token budget.
+Hugging Face's ``Trainer`` does the work: cross-entropy with class weights ``n / (C n_c)`` (multi-label: binary
+cross-entropy, the ``n_c`` proteins of a class weighted ``(n - n_c) / n_c``), AdamW, linear decay after a warm-up, a
+checkpoint an epoch, early stopping on the validation set's balanced accuracy, and mixed precision where the hardware
+has it. Batches hold proteins of near length under a token budget.
 
 Beside the model stand two classifiers that know nothing of sequence order: the majority class, and a multinomial
-logistic regression on the 20 amino-acid frequencies and the logarithm of the length. A model that does not beat them
-has learned nothing worth explaining.
+logistic regression on the 20 amino-acid frequencies and the logarithm of the length; in a multi-label task both class
+by class. A model that does not beat them has learned nothing worth explaining.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from safetensors import SafetensorError, safe_open
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import (
     accuracy_score,
-    balanced_accuracy_score,
+    average_precision_score,
     f1_score,
     log_loss,
     matthews_corrcoef,
@@ -38,9 +39,11 @@ from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, Traini
 from transformers.trainer_utils import EvalPrediction
 
 from plmscope.errors import ModelError
+from plmscope.labels import BoolArray, Task, pack
 from plmscope.model import Classifier
 from plmscope.progress import Track, silent
 from plmscope.sequences import AMINO_ACIDS, Protein
+from plmscope.stats import metric
 
 
 @dataclass(frozen=True)
@@ -64,18 +67,18 @@ class Training:
     seed: int = 0
 
 
-class _Encoded(torch.utils.data.Dataset[tuple[np.ndarray, int]]):
-    """Token ids and class of every protein."""
+class _Encoded(torch.utils.data.Dataset[tuple[np.ndarray, Any]]):
+    """Token ids and target of every protein: its class number, or ``(C,)`` booleans in a multi-label task."""
 
     def __init__(self, classifier: Classifier, proteins: Sequence[Protein]) -> None:
         self.ids = [classifier.encode(protein.sequence) for protein in proteins]
-        self.classes = classifier.targets(proteins)
+        self.targets = classifier.targets(proteins)
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, row: int) -> tuple[np.ndarray, int]:
-        return self.ids[row], int(self.classes[row])
+    def __getitem__(self, row: int) -> tuple[np.ndarray, Any]:
+        return self.ids[row], self.targets[row]
 
 
 class _TokenBatches(torch.utils.data.Sampler[list[int]]):
@@ -105,9 +108,11 @@ class _TokenBatches(torch.utils.data.Sampler[list[int]]):
 class _Trainer(Trainer):
     """The stock trainer with token-budget batches and class weights."""
 
-    def __init__(self, *args: Any, sampler: _TokenBatches, weights: torch.Tensor | None, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, sampler: _TokenBatches, weights: torch.Tensor | None, task: Task, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self.sampler, self.weights = sampler, weights
+        self.sampler, self.weights, self.task = sampler, weights, task
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader[Any]:
         return torch.utils.data.DataLoader(
@@ -120,7 +125,12 @@ class _Trainer(Trainer):
         labels = inputs.pop("labels")
         outputs = model(**inputs)
         weights = None if self.weights is None else self.weights.to(outputs.logits.device)
-        loss = torch.nn.functional.cross_entropy(outputs.logits.float(), labels, weight=weights)
+        if self.task == "multi":
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(
+                outputs.logits.float(), labels.float(), pos_weight=weights
+            )
+        else:
+            loss = torch.nn.functional.cross_entropy(outputs.logits.float(), labels, weight=weights)
         return (loss, outputs) if return_outputs else loss
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
@@ -187,8 +197,7 @@ def finetune(
         ModelError: the loss became NaN (lower the learning rate).
     """
     data = {"train": _Encoded(classifier, train), "validation": _Encoded(classifier, validation)}
-    counts = np.bincount(data["train"].classes, minlength=len(classifier.labels))
-    weights = torch.tensor(counts.sum() / (len(counts) * np.maximum(counts, 1)), dtype=torch.float32)
+    weights = torch.tensor(class_weights(classifier.membership(train), classifier.task), dtype=torch.float32)
     sampler = _TokenBatches([len(ids) for ids in data["train"].ids], training.token_budget, training.seed)
     longest = max(len(ids) for ids in data["validation"].ids)
     cuda = classifier.device.type == "cuda"
@@ -220,13 +229,14 @@ def finetune(
         dataloader_pin_memory=False,
     )
 
-    def collate(rows: list[tuple[np.ndarray, int]]) -> dict[str, torch.Tensor]:
+    def collate(rows: list[tuple[np.ndarray, Any]]) -> dict[str, torch.Tensor]:
         width = max(len(ids) for ids, _ in rows)
         ids = torch.full((len(rows), width), classifier.tokenizer.pad_token_id, dtype=torch.long)
         for row, (one, _) in enumerate(rows):
             ids[row, : len(one)] = torch.from_numpy(one)
         mask = (torch.arange(width) < torch.tensor([len(one) for one, _ in rows]).unsqueeze(1)).long()
-        return {"input_ids": ids, "attention_mask": mask, "labels": torch.tensor([label for _, label in rows])}
+        targets = torch.from_numpy(np.array([target for _, target in rows]))
+        return {"input_ids": ids, "attention_mask": mask, "labels": targets}
 
     classifier.model.requires_grad_(True).train()
     trainer = _Trainer(
@@ -239,6 +249,7 @@ def finetune(
         callbacks=[EarlyStoppingCallback(training.patience), _Watch(sampler, track)],
         sampler=sampler,
         weights=weights if training.class_weights else None,
+        task=classifier.task,
     )
     for callback in list(trainer.callback_handler.callbacks):
         if type(callback).__name__ in ("PrinterCallback", "ProgressCallback"):
@@ -254,13 +265,22 @@ def finetune(
     return log
 
 
+def class_weights(members: BoolArray, task: Task) -> np.ndarray:
+    """Weights ``(C,)`` that give every class the same say, from the training proteins' membership.
+
+    Single-label: ``n / (C n_c)`` for the proteins of class c. Multi-label: ``(n - n_c) / n_c`` for those that have
+    it, beside 1 for those that do not. A class without proteins counts as one with a single protein.
+    """
+    n, counts = len(members), np.maximum(members.sum(0), 1)
+    weights: np.ndarray = n / (members.shape[1] * counts) if task == "single" else np.maximum(n - counts, 1) / counts
+    return weights
+
+
 def _validation_metrics(prediction: EvalPrediction) -> dict[str, float]:
     """Balanced accuracy, for early stopping."""
-    return {
-        "balanced_accuracy": float(
-            balanced_accuracy_score(prediction.label_ids, np.asarray(prediction.predictions).argmax(-1))
-        )
-    }
+    logits, true = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
+    answers = pack(logits > 0) if true.ndim == 2 else logits.argmax(-1)
+    return {"balanced_accuracy": metric("balanced_accuracy", true, answers, np.zeros(len(true)), logits.shape[1])}
 
 
 def _last_whole_checkpoint(folder: Path) -> str | None:
@@ -316,18 +336,25 @@ def quality(true: np.ndarray, log_p: np.ndarray, labels: Sequence[str]) -> dict[
     """Classification metrics of one set of proteins.
 
     Args:
-        true: ``(P,)`` class numbers.
+        true: ``(P,)`` class numbers, or ``(P, C)`` booleans in a multi-label task.
         log_p: ``(P, C)`` log probabilities; ``-inf`` counts as 1e-12.
         labels: ``C`` class names.
 
     Returns:
         ``n, accuracy, balanced_accuracy, macro_f1, mcc, log_loss`` (nats) and ``per_class`` with
         ``n, precision, recall, f1``; a class without proteins has n = 0 and does not enter the balanced accuracy.
+
+        A multi-label task is one yes-or-no task per class, a class being predicted where its probability is above one
+        half: balanced accuracy, F1, Matthews coefficient and log-loss are means over the classes (the first three over
+        those that have proteins), ``accuracy`` is the share of proteins with exactly the right set. It also has
+        ``micro_f1`` (all classes counted together) and ``mean_average_precision``, per class ``average_precision``.
     """
+    probabilities = np.clip(np.exp(log_p), 1e-12, 1)
+    if true.ndim == 2:
+        return _multi_label_quality(true, probabilities, labels)
     predicted = log_p.argmax(1)
     numbers = np.arange(len(labels))
     precision, recall, f1, n = precision_recall_fscore_support(true, predicted, labels=numbers, zero_division=0.0)
-    probabilities = np.clip(np.exp(log_p), 1e-12, 1)
     return {
         "n": len(true),
         "accuracy": float(accuracy_score(true, predicted)),
@@ -342,6 +369,30 @@ def quality(true: np.ndarray, log_p: np.ndarray, labels: Sequence[str]) -> dict[
     }
 
 
+def _multi_label_quality(true: BoolArray, probabilities: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
+    """:func:`quality` of a multi-label task."""
+    predicted = probabilities > 0.5
+    inside = np.clip(probabilities, 1e-12, 1 - 1e-12)
+    precision, recall, f1, n = precision_recall_fscore_support(true, predicted, zero_division=0.0)
+    present = np.flatnonzero(n)
+    ranked = {c: float(average_precision_score(true[:, c], probabilities[:, c])) for c in present.tolist()}
+    return {
+        "n": len(true),
+        "accuracy": float(accuracy_score(true, predicted)),
+        "balanced_accuracy": metric("balanced_accuracy", true, pack(predicted), np.zeros(len(true)), len(labels)),
+        "macro_f1": float(f1[present].mean()),
+        "mcc": float(np.mean([matthews_corrcoef(true[:, c], predicted[:, c]) for c in present.tolist()])),
+        "log_loss": float(-np.where(true, np.log(inside), np.log1p(-inside)).mean()),
+        "micro_f1": float(f1_score(true, predicted, average="micro", zero_division=0.0)),
+        "mean_average_precision": float(np.mean(list(ranked.values()))),
+        "per_class": {
+            label: {"n": int(n[c]), "precision": float(precision[c]), "recall": float(recall[c]), "f1": float(f1[c])}
+            | ({"average_precision": ranked[c]} if c in ranked else {})
+            for c, label in enumerate(labels)
+        },
+    }
+
+
 def composition(proteins: Sequence[Protein]) -> np.ndarray:
     """The 20 amino-acid frequencies and the natural log of the length, ``(P, 21)``."""
     return np.array(
@@ -350,19 +401,36 @@ def composition(proteins: Sequence[Protein]) -> np.ndarray:
 
 
 def baselines(
-    train: Sequence[Protein], other: Sequence[Protein], train_classes: np.ndarray, n_classes: int, seed: int
+    train: Sequence[Protein], other: Sequence[Protein], members: BoolArray, task: Task, seed: int
 ) -> dict[str, np.ndarray]:
     """Log probabilities ``(P, C)`` of two classifiers that know nothing of sequence order.
+
+    Args:
+        train: What they learn from.
+        other: What they are asked about.
+        members: ``(len(train), C)`` classes of the training proteins.
+        task: ``single``, or ``multi``: one yes-or-no question per class.
+        seed: Of the logistic regression.
 
     Returns:
         ``majority`` (the training frequencies) and ``composition`` (balanced logistic regression, its
         regularisation chosen by nothing: scikit-learn's default).
     """
-    counts = np.bincount(train_classes, minlength=n_classes)
-    majority = np.log(np.maximum(counts / counts.sum(), 1e-12))
-    model = make_pipeline(
-        StandardScaler(), LogisticRegression(max_iter=2000, class_weight="balanced", random_state=seed)
-    ).fit(composition(train), train_classes)
-    log_p = np.full((len(other), n_classes), np.log(1e-12))
-    log_p[:, model.classes_] = model.predict_log_proba(composition(other))
+    majority = np.log(np.maximum(members.sum(0) / len(members), 1e-12))
+    log_p = np.full((len(other), members.shape[1]), np.log(1e-12))
+    known, asked = composition(train), composition(other)
+
+    def regression(answers: np.ndarray) -> Any:
+        model = LogisticRegression(max_iter=2000, class_weight="balanced", random_state=seed)
+        return make_pipeline(StandardScaler(), model).fit(known, answers)
+
+    if task == "single":
+        model = regression(members.argmax(1))
+        log_p[:, model.classes_] = model.predict_log_proba(asked)
+    else:
+        for c, own in enumerate(members.T):
+            if own.all():
+                log_p[:, c] = 0.0
+            elif own.any():
+                log_p[:, c] = regression(own).predict_log_proba(asked)[:, 1]
     return {"majority": np.tile(majority, (len(other), 1)), "composition": log_p}

@@ -5,7 +5,8 @@ For a site with activation ``a`` (all tokens of it) and baseline ``a'``, everyth
     attribution = sum over tokens of (a - a') * integral_0^1 dF/da (a' + alpha (a - a')) dalpha
     score       = mean over classes of the mean over their proteins
 
-``F`` is the log-odds of the true class, ``a'`` is zero or the ablation mean, the integral a Gauss-Legendre sum.
+``F`` is the log-odds of the true class (in a multi-label task of every class that the protein has, one after the
+other), ``a'`` is zero or the ablation mean, the integral a Gauss-Legendre sum.
 Positive: taking the neuron to its baseline lowers the true class. Per site the attributions sum to
 ``F(a) - F(a')``; how far they are from it is stored as the completeness gap.
 
@@ -25,6 +26,7 @@ import torch
 
 from plmscope.errors import InputError, SelectionError
 from plmscope.hooked import AnyNetwork, network_of
+from plmscope.labels import Task, cases
 from plmscope.model import Batch, Classifier
 from plmscope.network import Context, Network, State, at_tokens
 from plmscope.progress import Track, silent
@@ -53,24 +55,59 @@ def _log_probability(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tenso
     return _logit(logits.log_softmax(1), classes)
 
 
-TARGETS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
-    "log_odds": log_odds,
-    "logit": _logit,
-    "log_probability": _log_probability,
+def _log_sigmoid(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+    """``log p_y`` where every class has a probability of its own."""
+    return torch.nn.functional.logsigmoid(_logit(logits, classes))
+
+
+Target = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+#: With one sigmoid per class the log-odds ``log(p_y / (1 - p_y))`` are the logit itself.
+TARGETS: dict[Task, dict[str, Target]] = {
+    "single": {"log_odds": log_odds, "logit": _logit, "log_probability": _log_probability},
+    "multi": {"log_odds": _logit, "logit": _logit, "log_probability": _log_sigmoid},
 }
 
 
-def check_request(proteins: Sequence[Protein], target: str) -> None:
-    """Refuse an empty list of proteins or an unknown target, as every scorer that differentiates a target does.
+@dataclass(frozen=True)
+class Request:
+    """What a scorer that differentiates a target works on: one row per protein and class that it has.
+
+    Attributes:
+        proteins: ``Q``, each as often as it has classes.
+        classes: ``(Q,)`` the class that is explained.
+        target: ``(B, C)`` logits and ``(B,)`` classes to ``(B,)`` values.
+        groups: ``Q`` groups for bootstraps, or ``None``.
+    """
+
+    proteins: list[Protein]
+    classes: np.ndarray
+    target: Target
+    groups: list[str] | None
+
+    @property
+    def ids(self) -> list[str]:
+        """``Q`` protein ids."""
+        return [protein.id for protein in self.proteins]
+
+
+def request(
+    classifier: Classifier, proteins: Sequence[Protein], target: str, groups: Sequence[str] | None = None
+) -> Request:
+    """The cases of some proteins: in a multi-label task every class that a protein has is explained by itself.
 
     Raises:
-        InputError: there are no proteins.
+        InputError: there are no proteins, or a label is unknown.
         SelectionError: the target is not one of :data:`TARGETS`.
     """
     if not proteins:
         raise InputError("no proteins to score; the split left none, or the list is empty")
-    if target not in TARGETS:
-        raise SelectionError(f"target {target!r} is not known; choose one of {', '.join(TARGETS)}")
+    known = TARGETS[classifier.task]
+    if target not in known:
+        raise SelectionError(f"target {target!r} is not known; choose one of {', '.join(known)}")
+    owners, classes = cases(classifier.membership(proteins))
+    names = None if groups is None else [groups[row] for row in owners]
+    return Request([proteins[row] for row in owners], classes, known[target], names)
 
 
 #: Stands for the input of the first layer where a path runs through the whole network.
@@ -82,7 +119,7 @@ def activations_and_gradients(
     hidden: torch.Tensor,
     context: Context,
     classes: torch.Tensor,
-    target: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    target: Target,
 ) -> dict[Site, tuple[torch.Tensor, torch.Tensor]]:
     """Activation and gradient of the target, ``(B, T, N)`` each, of every site, from one forward and one backward pass.
 
@@ -105,7 +142,7 @@ class _Path:
 
     nodes: torch.Tensor
     weights: torch.Tensor
-    target: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    target: Target
     token_budget: int
 
 
@@ -140,29 +177,29 @@ def integrated_gradients(
         InputError: no proteins, or a label the model does not know.
         SelectionError: ``points`` or ``target`` is impossible.
     """
-    check_request(proteins, target)
+    asked = request(classifier, proteins, target, groups)
     if points < 1:
         raise SelectionError(f"points = {points!r}: at least 1 is needed")
-    classes = classifier.targets(proteins)
+    classes = asked.classes
     nodes, weights = np.polynomial.legendre.leggauss(points)
     device = classifier.device
     path = _Path(
         torch.tensor((nodes + 1) / 2, dtype=torch.float32, device=device),
         torch.tensor(weights / 2, dtype=torch.float32, device=device),
-        TARGETS[target],
+        asked.target,
         token_budget,
     )
     network, index = network_of(classifier), classifier.index
     base = None if baseline is None else torch.tensor(baseline, dtype=torch.float32, device=device)
     slices = {site: index.slice(site) for site in index.sites}
-    batches = list(classifier.batches(proteins, max(1, token_budget // points)))
+    batches = list(classifier.batches(asked.proteins, max(1, token_budget // points)))
 
     def work(batch: Batch) -> tuple[Batch, np.ndarray, np.ndarray, np.ndarray]:
         wanted = torch.tensor(classes[batch.rows], device=device)
         return batch, *_attribute(network, batch, wanted, path, base, slices, len(index))
 
-    ids = [protein.id for protein in proteins]
-    sums = GroupSums.empty(index, classifier.labels, ids, classes, groups, *METHODS)
+    ids = asked.ids
+    sums = GroupSums.empty(index, classifier.labels, ids, classes, asked.groups, *METHODS)
     gaps = Completeness([(site.layer, site.module) for site in index.sites])
     done = in_order(work, batches, device)
     for batch, attributions, expected, got in track(done, "integrated gradients", len(batches)):

@@ -29,7 +29,7 @@ import torch
 from Bio.Align import substitution_matrices
 
 from plmscope.errors import SelectionError
-from plmscope.gradients import EMBEDDING, TARGETS, activations_and_gradients, check_request
+from plmscope.gradients import EMBEDDING, Request, activations_and_gradients, request
 from plmscope.hooked import AnyNetwork, network_of
 from plmscope.model import Batch, Classifier
 from plmscope.progress import Track, silent
@@ -66,8 +66,8 @@ def gradient_activation(
         InputError: no proteins, or a label the model does not know.
         SelectionError: the target is not known.
     """
-    check_request(proteins, target)
-    return _scores("gradient_activation", classifier, proteins, groups, token_budget, track, [], {"target": target})
+    asked = request(classifier, proteins, target, groups)
+    return _scores("gradient_activation", classifier, asked, token_budget, track, [], {"target": target})
 
 
 def attribution_patching(
@@ -103,13 +103,16 @@ def attribution_patching(
         raise SelectionError(
             f"corruption {corruption!r}, copies {copies!r}: need {' or '.join(CORRUPTIONS)}, at least 1 copy"
         )
+    asked = request(classifier, proteins, target, groups)
     others = [
-        [replace(p, sequence=corrupted(p.sequence, corruption, (seed, copy, crc32(p.id.encode())))) for p in proteins]
+        [
+            replace(p, sequence=corrupted(p.sequence, corruption, (seed, copy, crc32(p.id.encode()))))
+            for p in asked.proteins
+        ]
         for copy in range(copies)
     ]
-    check_request(proteins, target)
     settings = {"target": target, "corruption": corruption, "copies": copies, "seed": seed}
-    return _scores("attribution_patching", classifier, proteins, groups, token_budget, track, others, settings)
+    return _scores("attribution_patching", classifier, asked, token_budget, track, others, settings)
 
 
 def corrupted(sequence: str, corruption: str, seed: Sequence[int]) -> str:
@@ -133,22 +136,20 @@ def _substitutes(letter: str) -> str:
 def _scores(
     method: str,
     classifier: Classifier,
-    proteins: Sequence[Protein],
-    groups: Sequence[str] | None,
+    asked: Request,
     token_budget: int,
     track: Track,
     others: Sequence[Sequence[Protein]],
     settings: dict[str, Any],
 ) -> tuple[NeuronScores]:
     """Scores from token sums of ``g * (a - mean of a over the copies)``; without copies of ``g * a``."""
-    target = TARGETS[settings["target"]]
-    classes, network = classifier.targets(proteins), network_of(classifier)
-    batches = list(classifier.batches(proteins, token_budget))
+    classes, network = asked.classes, network_of(classifier)
+    batches = list(classifier.batches(asked.proteins, token_budget))
 
     def work(batch: Batch) -> tuple[Batch, np.ndarray]:
         wanted = torch.tensor(classes[batch.rows], device=classifier.device)
         hidden, context = network.embed(batch)
-        found = activations_and_gradients(network, hidden, context, wanted, target)
+        found = activations_and_gradients(network, hidden, context, wanted, asked.target)
         away: dict[Site, torch.Tensor] = {}
         for copy in others:
             twin = classifier.batch([copy[row] for row in batch.rows], batch.rows)
@@ -158,8 +159,7 @@ def _scores(
         parts = [((a - away[site] if others else a) * g).sum(1) for site, (a, g) in found.items()]  # (B, N) each
         return batch, torch.cat(parts, 1).double().cpu().numpy()
 
-    ids = [protein.id for protein in proteins]
-    sums = GroupSums.empty(classifier.index, classifier.labels, ids, classes, groups, method)
+    sums = GroupSums.empty(classifier.index, classifier.labels, asked.ids, classes, asked.groups, method)
     for batch, values in track(in_order(work, batches, classifier.device), "one gradient", len(batches)):
         sums.add(batch.rows, **{method: values})
     return (sums.finish(method, settings),)

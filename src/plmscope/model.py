@@ -25,10 +25,13 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from transformers.utils import logging as hf_logging
 
 from plmscope.errors import InputError, ModelError
+from plmscope.labels import BoolArray, Task, classes_of, membership, pack
 from plmscope.sequences import AMINO_ACIDS, LETTERS, Protein
 from plmscope.sites import Architecture, NeuronIndex, architecture_of
 
 EMBEDDED = "plmscope:embedded"
+#: What Hugging Face calls the tasks.
+PROBLEM_TYPES: dict[Task, str] = {"single": "single_label_classification", "multi": "multi_label_classification"}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 #: What the classification head reads; the key in ``config.json`` that says so where it is not the first token.
 POOLINGS = ("first", "mean")
@@ -126,6 +129,11 @@ class Classifier:
         model.eval().requires_grad_(False)
 
     @property
+    def task(self) -> Task:
+        """``multi`` if the configuration says ``multi_label_classification``: a sigmoid per class; else ``single``."""
+        return "multi" if self.model.config.problem_type == PROBLEM_TYPES["multi"] else "single"
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.model.parameters()).device
@@ -193,27 +201,61 @@ class Classifier:
         mask = (torch.arange(padded.shape[1]) < lengths.unsqueeze(1)).long()
         return Batch(padded, mask, lengths, rows if rows is not None else list(range(len(ids)))).to(self.device)
 
-    def targets(self, proteins: Sequence[Protein]) -> np.ndarray:
-        """Index of each protein's label among the model's classes, ``(P,)``.
+    def membership(self, proteins: Sequence[Protein]) -> BoolArray:
+        """Which classes each protein has, ``(P, C)``.
 
         Raises:
-            InputError: a protein has no label, or one that the model does not know.
+            InputError: a protein has no label, or one with a class that the model does not know.
         """
-        positions = {label: i for i, label in enumerate(self.labels)}
         for protein in proteins:
-            if protein.label not in positions:
+            own = set() if protein.label is None else set(classes_of(protein.label, self.task))
+            if not own or own - set(self.labels):
                 raise InputError(
                     f"protein {protein.id!r} has the label {protein.label!r}; the model knows {', '.join(self.labels)}"
                 )
-        return np.array([positions[str(protein.label)] for protein in proteins], dtype=np.int64)
+        return membership([str(protein.label) for protein in proteins], self.labels, self.task)
+
+    def targets(self, proteins: Sequence[Protein]) -> np.ndarray:
+        """What the answers are compared with: class numbers ``(P,)``, or in a multi-label task ``(P, C)`` booleans.
+
+        Raises:
+            InputError: a protein has no label, or one with a class that the model does not know.
+        """
+        members = self.membership(proteins)
+        return members if self.task == "multi" else members.argmax(1)
+
+    @property
+    def answer_dtype(self) -> np.dtype[Any]:
+        """How one answer is stored: a class number, or in a multi-label task the set of classes as ``(W,)`` bytes."""
+        return np.dtype((np.uint8, (-(-len(self.labels) // 8),)) if self.task == "multi" else np.int16)
+
+    def answers(self, logits: torch.Tensor, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What ``logits (B, C)`` answer, and the log-probability ``(B,)`` of the true answer.
+
+        Single-label: the class with the largest logit; the log-softmax of the true class. Multi-label: all classes
+        with a probability (sigmoid) above one half, packed; the mean over all classes of the log-probability that
+        the class is there, or that it is not, whichever is true.
+
+        Args:
+            logits: Of ``B`` proteins.
+            targets: Their :meth:`targets`.
+        """
+        log_p = log_probabilities(logits.float(), self.task).cpu().numpy()
+        if self.task == "single":
+            return log_p.argmax(1), log_p[np.arange(len(log_p)), targets]
+        log_not = log_probabilities(-logits.float(), self.task).cpu().numpy()
+        return pack((logits > 0).cpu().numpy()), np.where(targets, log_p, log_not).mean(1)
 
     @torch.inference_mode()
     def log_probabilities(self, proteins: Sequence[Protein], token_budget: int = 4096) -> np.ndarray:
-        """Natural-log class probabilities ``(P, C)`` of the untouched Hugging Face model."""
+        """Natural-log class probabilities ``(P, C)`` of the untouched Hugging Face model.
+
+        Rows sum to 1 in a single-label task; in a multi-label one every class has a probability of its own.
+        """
         out = np.zeros((len(proteins), len(self.labels)))
         for batch in self.batches(proteins, token_budget):
             logits = self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-            out[batch.rows] = logits.double().log_softmax(-1).cpu().numpy()  # (B, C)
+            out[batch.rows] = log_probabilities(logits.double(), self.task).cpu().numpy()  # (B, C)
         return out
 
     def save(self, folder: Path) -> None:
@@ -255,6 +297,11 @@ class _MeanPooling:
         return args if args[0].shape[1] == 1 else (residue_mean(args[0], self.lengths), *args[1:])
 
 
+def log_probabilities(logits: torch.Tensor, task: Task) -> torch.Tensor:
+    """``(B, C)`` natural logs: softmax over the classes, or in a multi-label task a sigmoid for each."""
+    return logits.log_softmax(-1) if task == "single" else torch.nn.functional.logsigmoid(logits)
+
+
 def embedded_folder() -> Path:
     """The folder of the model that travels with the package."""
     return Path(str(resources.files("plmscope") / "embedded" / "model"))
@@ -264,6 +311,7 @@ def load_model(
     checkpoint: str | Path,
     *,
     labels: Sequence[str] | None = None,
+    task: Task = "single",
     device: str = "cpu",
     dtype: str = "float32",
     revision: str | None = None,
@@ -275,7 +323,8 @@ def load_model(
 
     Args:
         checkpoint: ``plmscope:embedded``, a folder, or a hub id.
-        labels: Class names for a fresh head; ``None`` takes the checkpoint's own head and names.
+        labels: Class names for a fresh head; ``None`` takes the checkpoint's own head, names and task.
+        task: Of a fresh head: ``single``, or ``multi`` for proteins with several classes.
         device: ``cpu``, ``cuda`` or ``cuda:1``.
         dtype: ``float32``, ``bfloat16`` or ``float16``.
         revision: Hub revision.
@@ -320,7 +369,7 @@ def load_model(
         config.num_labels = len(labels)
         config.id2label = dict(enumerate(labels))
         config.label2id = {label: i for i, label in enumerate(labels)}
-        config.problem_type = "single_label_classification"
+        config.problem_type = PROBLEM_TYPES[task]
     if architecture.model_type == "esm":
         config.classifier_dropout = None
         config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0

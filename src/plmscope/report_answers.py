@@ -54,7 +54,7 @@ def quality_answer(splits: Mapping[str, Any]) -> Answer:
     known = {name: float(score) for name, score in scores.items() if is_number(score)}
     n = count(test["model"].get("n"))
     base = {
-        "majority": "always answering the largest class gives {}",
+        "majority": "class frequencies alone give {}",
         "composition": "amino-acid composition and length alone give {}",
     }
     against = listed([base[name].format(fixed(score)) for name, score in known.items()])

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from plmscope.labels import class_names, classes_of, membership
 from plmscope.report_answers import CLASSIFIERS
 from plmscope.report_blocks import (
     Block,
@@ -29,6 +30,13 @@ from plmscope.report_blocks import (
 from plmscope.report_input import DASHES, MARKERS, Results
 
 SPLITS = ("train", "validation", "test")
+#: How to read the metrics of a multi-label task.
+MULTI_LABEL = (
+    "A multi-label task: a protein may have several classes, and the model answers yes (probability above one half) or "
+    "no for each. Balanced accuracy, F1, MCC and log-loss are means over the classes; a class's balanced accuracy is "
+    "(sensitivity + specificity) / 2, so that chance is 0.5. Exact sets is the share of proteins whose classes are all "
+    "right. The majority baseline answers with each class's frequency."
+)
 
 
 def data_section(results: Results) -> Section:
@@ -71,9 +79,12 @@ def _data_sentence(results: Results) -> str:
 
 
 def _count_table(results: Results, proteins: pd.DataFrame) -> Table:
-    counts = pd.crosstab(proteins["label"].astype(str), proteins["split"].astype(str))
+    # One row per protein and class that it has; a protein with several counts in each of them.
+    classes = proteins["label"].map(lambda label: list(classes_of(str(label), results.task)))
+    own = proteins.assign(label=classes).explode("label")
+    counts = pd.crosstab(own["label"], own["split"].astype(str))
     splits = [split for split in SPLITS if split in counts] + [c for c in counts.columns if c not in SPLITS]
-    clusters = proteins.groupby(proteins["label"].astype(str))["cluster"].nunique()
+    clusters = own.groupby("label")["cluster"].nunique()
     rows = [
         Row(
             (
@@ -85,8 +96,13 @@ def _count_table(results: Results, proteins: pd.DataFrame) -> Table:
         )
         for label in counts.index
     ]
-    total = [int(counts[split].sum()) for split in splits]
-    everything = [*total, sum(total), proteins["cluster"].nunique()]
+    total = [int((proteins["split"].astype(str) == split).sum()) for split in splits]
+    everything = [*total, len(proteins), proteins["cluster"].nunique()]
+    if results.task == "multi":
+        several = proteins[classes.map(len) > 1]
+        shared = [int((several["split"].astype(str) == split).sum()) for split in splits]
+        shared += [len(several), several["cluster"].nunique()]
+        rows.append(Row((cell("proteins with several classes"), *(cell(count(n), n) for n in shared))))
     rows.append(Row((cell("all classes"), *(cell(count(n), n) for n in everything)), strong=True))
     columns = (("class", False), *((split, True) for split in splits), ("all", True), ("clusters", True))
     return Table("classes", "Proteins per class and split", columns, tuple(rows))
@@ -140,6 +156,8 @@ def quality_section(results: Results) -> Section:
     if not results.metrics:
         blocks.append(Text("metrics.json is not in this run folder: the model's quality is not known.", "note"))
     else:
+        if results.task == "multi":
+            blocks.append(Text(MULTI_LABEL))
         blocks += [_metric_table(results), _class_table(results)]
     blocks.append(_confusion(results))
     training = results.get("training")
@@ -152,6 +170,8 @@ def quality_section(results: Results) -> Section:
 def _metric_table(results: Results) -> Table:
     names = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1", "mcc": "MCC",
              "log_loss": "log-loss"}  # fmt: skip
+    if results.task == "multi":
+        names |= {"accuracy": "exact sets", "micro_f1": "micro F1", "mean_average_precision": "mean average precision"}
     rows = []
     for split in ("test", *(name for name in results.metrics if name != "test")):
         for key, title in CLASSIFIERS.items():
@@ -190,13 +210,17 @@ def _confusion(results: Results) -> Block:
     intact = np.flatnonzero(curves["ablation"] == "none")
     own = predictions[predictions["curve_point"].isin(intact[:1])]
     truth = proteins.drop_duplicates("id").set_index("id")["label"].reindex(own["id"]).astype(str).to_numpy()
-    numbers = own["predicted"].to_numpy(dtype=int)
-    predicted = np.array([results.labels[i] if 0 <= i < len(results.labels) else "" for i in numbers], dtype=str)
+    if results.task == "multi":
+        predicted = own["predicted"].astype(str).to_numpy()
+    else:
+        numbers = own["predicted"].to_numpy(dtype=int)
+        predicted = np.array([results.labels[i] if 0 <= i < len(results.labels) else "" for i in numbers], dtype=str)
     if not len(own) or abs(float(np.mean(truth == predicted)) - float(curves["accuracy"].iloc[intact[0]])) > 1e-3:
         return Text("The stored predictions do not give the accuracy of the intact model: no confusion matrix.", "note")
-    labels = sorted({*truth, *predicted})
-    counts = pd.crosstab(truth, predicted).reindex(index=labels, columns=labels, fill_value=0).to_numpy()
-    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    labels = class_names([*truth, *predicted], results.task)
+    is_true, is_said = (membership(list(texts), labels, results.task).astype(int) for texts in (truth, predicted))
+    counts = is_true.T @ is_said  # (C, C): proteins that have one class and are said to have the other
+    share = counts / np.maximum(is_true.sum(axis=0)[:, None], 1)
     ticks = {"tickvals": list(range(len(labels))), "ticktext": [plot_text(results.class_name(x)) for x in labels]}
     trace = {
         "type": "heatmap", "z": share, "text": counts, "texttemplate": "%{text}", "zmin": 0, "zmax": 1,
@@ -217,6 +241,9 @@ def _confusion(results: Results) -> Block:
     caption = (
         f"Confusion of the intact model on {count(len(own))} test proteins: counts, shaded by share of the true class."
     )
+    if results.task == "multi":
+        none = int((is_said.sum(axis=1) == 0).sum())
+        caption += f" A protein counts once for every pair of its classes and its answers; {count(none)} got no answer."
     return FigureGroup("confusion-figure", caption, (Panel("plot-confusion", "Confusion matrix", (trace,), layout),))
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from plmscope.annotations import EC_NAMES
 from plmscope.errors import RunError
+from plmscope.labels import Task
 from plmscope.report_blocks import Text
 from plmscope.results import SCHEMA, Run
 
@@ -28,6 +29,7 @@ class Results:
         metrics = run.metrics() if (run.path / "metrics.json").is_file() else {}
         self.metrics: dict[str, Any] = metrics.get("splits", {})
         self.labels = [str(label) for label in metrics.get("labels", ())]
+        self.task: Task = "multi" if metrics.get("task") == "multi" else "single"
         self.study_text, self.study = _read_study(run.path / "study.toml")
         self.tables = {name: run.table(name) for name in SCHEMA if name != "selections" and run.has(name)}
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from plmscope.labels import class_names
 from plmscope.report_blocks import (
     Block,
     References,
@@ -46,7 +47,7 @@ def facts(results: Results) -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     if proteins is not None:
         rows.append(("proteins", count(len(proteins))))
-        rows.append(("classes", count(proteins["label"].nunique())))
+        rows.append(("classes", count(len(class_names(proteins["label"].astype(str), results.task)))))
     if neurons is not None:
         rows.append(("neurons", count(len(neurons))))
     if results.look("model", "id"):
@@ -112,7 +113,8 @@ def methods_paragraph(results: Results) -> str:
         f"{look('model', 'id') or 'The model'} (revision {look('model', 'revision') or 'not recorded'}, sha256 "
         f"{look('model', 'sha256') or 'not recorded'}; {count(look('model', 'parameters'))} parameters, "
         f"{count(look('model', 'layers'))} layers, hidden size {count(look('model', 'hidden'))}) was fine-tuned to "
-        f"classify proteins by {results.setting('data', 'label') or 'their label'}.",
+        f"classify proteins by {results.setting('data', 'label') or 'their label'}"
+        f"{' (multi-label, one sigmoid per class)' if results.task == 'multi' else ''}.",
         f"Sequences came from {look('data', 'source') or 'an unnamed source'} (sha256 "
         f"{look('data', 'sha256') or 'not recorded'}); {count(look('data', 'n_read'))} were read and "
         f"{count(look('data', 'n_excluded'))} excluded.",
@@ -122,7 +124,8 @@ def methods_paragraph(results: Results) -> str:
     if neurons is not None:
         total, target = count(len(neurons)), results.setting("score", "target")
         baseline, points = results.setting("score", "baseline"), results.setting("score", "points")
-        target = f"; attributions explain the {words(target)} of the true class" if target else ""
+        true_class = "the true class" if results.task == "single" else "every class that a protein has"
+        target = f"; attributions explain the {words(target)} of {true_class}" if target else ""
         target += f" along a path from the {baseline} baseline" if baseline else ""
         target += f" with {points} quadrature points" if points else ""
         names = listed([words(m) for m in results.methods])

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from plmscope.errors import InputError, RunError
+from plmscope.labels import Task, classes_of
 from plmscope.results import Run
 from plmscope.scores import NeuronScores, from_table
 from plmscope.sequences import Protein
@@ -21,9 +22,17 @@ from plmscope.sites import NeuronIndex
 
 
 def one_per_cluster(
-    proteins: Sequence[Protein], clusters: dict[str, str], per_class: int, seed: int, distinct: bool = True
+    proteins: Sequence[Protein],
+    clusters: dict[str, str],
+    per_class: int,
+    seed: int,
+    distinct: bool = True,
+    task: Task = "single",
 ) -> list[Protein]:
-    """Up to ``per_class`` proteins of every class, each from another cluster if ``distinct``; the same for a seed."""
+    """Up to ``per_class`` proteins of every class, each from another cluster if ``distinct``; the same for a seed.
+
+    In a multi-label task a protein is taken as long as any of its classes has fewer, so that one may get more.
+    """
     order = np.random.default_rng([seed, 5]).permutation(len(proteins))
     taken: Counter[str] = Counter()
     seen: set[str] = set()
@@ -31,8 +40,9 @@ def one_per_cluster(
     for row in order:
         protein = proteins[row]
         cluster = clusters[protein.id]
-        if taken[str(protein.label)] < per_class and not (distinct and cluster in seen):
-            taken[str(protein.label)] += 1
+        own = classes_of(str(protein.label), task)
+        if any(taken[name] < per_class for name in own) and not (distinct and cluster in seen):
+            taken.update(own)
             seen.add(cluster)
             chosen.append(int(row))
     return [proteins[row] for row in sorted(chosen)]
@@ -65,7 +75,7 @@ class OpenRun:
         found = [Protein(str(r.id), str(r.sequence), str(r.label)) for r in frame.itertuples()]
         if part == "scoring":
             wanted = self.study.score.proteins_per_class if per_class is None else per_class
-            return one_per_cluster(found, self.clusters, wanted, self.study.seed)
+            return one_per_cluster(found, self.clusters, wanted, self.study.seed, task=self.study.data.task)
         return found
 
     @cached_property

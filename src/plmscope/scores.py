@@ -119,7 +119,7 @@ class GroupSums:
         Args:
             index: Which column is which neuron.
             labels: Class names.
-            proteins: ``P`` ids.
+            proteins: ``P`` ids; in a multi-label task a protein is there once for each of its classes.
             classes: ``(P,)`` class numbers.
             groups: ``P`` group names, from :func:`resampling_groups`; ``None``: one group a class.
             *statistics: Names of the values that every protein will have.
@@ -135,7 +135,7 @@ class GroupSums:
         found = {key: place for place, key in enumerate(keys)}
         sums = {name: np.zeros((len(keys), len(index))) for name in statistics}
         places = np.array([found[key] for key in of], dtype=np.int64)
-        return cls(index, tuple(labels), tuple(proteins), keys, np.zeros(len(keys)), sums, places)
+        return cls(index, tuple(labels), tuple(dict.fromkeys(proteins)), keys, np.zeros(len(keys)), sums, places)
 
     def add(self, rows: Sequence[int], **values: np.ndarray) -> None:
         """Add proteins, given by their positions, with ``(B, N)`` values of every statistic."""
@@ -267,11 +267,11 @@ class Completeness:
         self._parts.append((expected.reshape(len(ids), -1), got.reshape(len(ids), -1)))
 
     def frame(self) -> pd.DataFrame:
-        """``id, layer, module, expected, got, gap``, one row a protein and site."""
+        """``id, layer, module, expected, got, gap``, one row a protein and site: the mean over its classes."""
         expected, got = (np.concatenate(parts).ravel() for parts in zip(*self._parts, strict=True))
         layers, modules = zip(*self.sites, strict=True)
         n = len(self._ids)
-        return pd.DataFrame(
+        frame = pd.DataFrame(
             {
                 "id": np.repeat(np.array(self._ids, dtype=object), len(self.sites)),
                 "layer": np.tile(layers, n),
@@ -281,6 +281,9 @@ class Completeness:
                 "gap": got - expected,
             }
         )
+        if len(set(self._ids)) < n:
+            frame = frame.groupby(["id", "layer", "module"], sort=False, as_index=False).mean()
+        return frame
 
 
 def score_table(scores: Sequence[NeuronScores]) -> pd.DataFrame:

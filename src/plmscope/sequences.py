@@ -17,6 +17,7 @@ ever cut.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,6 +27,7 @@ from typing import Literal
 
 from plmscope.errors import InputError, StudyError
 from plmscope.formats import Row, called, located, open_content, protein_rows
+from plmscope.labels import SEPARATOR, TASKS, Task, class_names, classes_of, join_classes
 
 LETTERS = "ACDEFGHIKLMNPQRSTVWYXUBZO"
 #: The twenty of the genetic code.
@@ -42,7 +44,7 @@ class Protein:
     Attributes:
         id: Unique in its file, printable.
         sequence: Upper-case one-letter codes: the 20 amino acids and X, U, B, Z, O.
-        label: The class, or None where none was asked for.
+        label: The class, or None where none was asked for; in a multi-label task the classes, joined by ``;``.
         columns: Everything else the file says about it.
     """
 
@@ -75,12 +77,14 @@ class ProteinSet:
         excluded: Those left out, in file order.
         source: The path as it was given.
         sha256: Of the bytes of the file.
+        task: ``single`` or ``multi``: whether a label is one class or several.
     """
 
     proteins: tuple[Protein, ...]
     excluded: tuple[Excluded, ...]
     source: str
     sha256: str
+    task: Task = "single"
 
     def __len__(self) -> int:
         return len(self.proteins)
@@ -91,7 +95,7 @@ class ProteinSet:
     @property
     def labels(self) -> tuple[str, ...]:
         """The classes that occur, sorted as text."""
-        return tuple(sorted({protein.label for protein in self.proteins if protein.label is not None}))
+        return class_names((protein.label for protein in self.proteins), self.task)
 
     @property
     def reasons(self) -> dict[str, int]:
@@ -99,8 +103,11 @@ class ProteinSet:
         return dict(Counter(excluded.reason for excluded in self.excluded))
 
     def __repr__(self) -> str:
-        counts = Counter(protein.label for protein in self.proteins)
+        own = [classes_of(protein.label, self.task) for protein in self.proteins if protein.label is not None]
+        counts = Counter(itertools.chain.from_iterable(own))
         classes = ", ".join(f"{label} ({counts[label]:,})" for label in self.labels) or "none"
+        several = sum(len(one) > 1 for one in own)
+        classes += f"; {several:,} proteins with several" if several else ""
         left_out = "; ".join(f"{number:,} x {reason}" for reason, number in self.reasons.items())
         excluded = f"{len(self.excluded):,} excluded" + (f": {left_out}" if left_out else "")
         return f"ProteinSet({len(self):,} proteins from {self.source!r}; classes: {classes}; {excluded})"
@@ -144,6 +151,7 @@ def read_proteins(
     path: str | Path,
     *,
     label: str | None = None,
+    task: Task = "single",
     min_length: int = 30,
     max_length: int = 1022,
     too_long: Literal["error", "skip"] = "error",
@@ -156,7 +164,9 @@ def read_proteins(
     Args:
         path: FASTA, TSV or CSV, each also gzipped; Parquet; or ``"plmscope:enzymes"``, the embedded table.
         label: ``"ec:1"`` to ``"ec:4"`` derives the class from the column ``ec``; any other text names a column.
-            A protein without a class, or with several at that EC level, is excluded.
+            A protein without a class is excluded, and so is one with several at that EC level in a single-label task.
+        task: ``"single"``: a protein has one class. ``"multi"``: it may have several, those of its EC numbers or those
+            that the column joins by ``;``; its label has them sorted and joined by ``;``.
         min_length: Shorter proteins are excluded.
         max_length: Longest protein in residues (ESM-2 takes 1,022).
         too_long: ``"error"`` stops at longer proteins, ``"skip"`` excludes them. They are never cut.
@@ -174,6 +184,8 @@ def read_proteins(
         raise StudyError(f"min_length {min_length!r} and max_length {max_length!r}: need 1 <= min_length <= max_length")
     if too_long not in ("error", "skip"):
         raise StudyError(f"too_long {too_long!r} is unknown; use 'error' or 'skip'")
+    if task not in TASKS:
+        raise StudyError(f"task {task!r} is unknown; use {' or '.join(map(repr, TASKS))}")
     source = str(path)
     level = _ec_level(source, label)
     label_column = label if level is None else "ec"
@@ -194,7 +206,7 @@ def read_proteins(
             sequence = _checked_sequence(source, row)
             value, reason = None, None
             if label_column is not None:
-                value, reason = _label_or_reason(source, row, label_column, level)
+                value, reason = _label_or_reason(source, row, label_column, level, task)
             if reason is None and len(sequence) < min_length:
                 reason = f"shorter than {min_length} residues"
             if reason is None and len(sequence) > max_length:
@@ -215,7 +227,7 @@ def read_proteins(
             f"{source}: {place}: protein {name!r} has {length:,} residues, more than max_length = {max_length} "
             f'({len(longer):,} in all do); leave them out with too_long = "skip", or raise max_length'
         )
-    result = ProteinSet(tuple(proteins), tuple(excluded), source, sha256)
+    result = ProteinSet(tuple(proteins), tuple(excluded), source, sha256, task)
     if not proteins:
         left_out = "; ".join(f"{number:,} x {reason}" for reason, number in result.reasons.items())
         raise InputError(
@@ -268,9 +280,13 @@ def _checked_sequence(source: str, row: Row) -> str:
     return sequence.upper()
 
 
-def _label_or_reason(source: str, row: Row, column: str, level: int | None) -> tuple[str | None, str | None]:
+def _label_or_reason(
+    source: str, row: Row, column: str, level: int | None, task: Task
+) -> tuple[str | None, str | None]:
     """The label, or else the reason why there is none."""
     text = row.columns.get(column, "").strip()
+    if level is None and task == "multi":
+        text = join_classes(text.split(SEPARATOR))
     if not text:
         return None, f"no value in column {column!r}"
     if level is None:
@@ -279,6 +295,6 @@ def _label_or_reason(source: str, row: Row, column: str, level: int | None) -> t
         classes = ec_classes(text, level)
     except InputError as error:
         raise InputError(f"{source}: {row.place}: protein {row.id!r}: {error}") from None
-    if len(classes) == 1:
-        return classes[0], None
+    if len(classes) == 1 or (classes and task == "multi"):
+        return join_classes(classes), None
     return None, f"several classes at EC level {level}" if classes else f"EC number too partial for level {level}"

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from plmscope.errors import SelectionError, StudyError
+from plmscope.labels import Task
 from plmscope.selection import check_fraction
 
 
@@ -34,6 +35,7 @@ class DataSection(Section):
         "plmscope:enzymes", min_length=1, description="FASTA, CSV, TSV or Parquet (.gz too), or plmscope:enzymes"
     )
     label: str = Field("ec:1", min_length=1, description="ec:1 to ec:4, or the name of a column")
+    task: Task = Field("single", description="single: one class a protein; multi: one or more, joined by ; in a column")
     min_length: int = Field(30, ge=1, description="shorter proteins are left out and counted")
     max_length: int = Field(1022, ge=1, description="the longest protein in residues")
     too_long: Literal["error", "skip"] = Field("error", description="error, or skip: left out and counted")

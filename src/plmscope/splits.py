@@ -23,6 +23,7 @@ from typing import Literal
 import pandas as pd
 
 from plmscope.errors import InputError, StudyError
+from plmscope.labels import Task, class_names, membership, rarest
 from plmscope.sequences import Protein
 
 Part = Literal["train", "validation", "test"]
@@ -77,6 +78,7 @@ def split_proteins(
     seed: int = 0,
     held_out: str = "",
     column: str = "split",
+    task: Task = "single",
 ) -> Split:
     """Divide labelled proteins into train, validation and test.
 
@@ -84,6 +86,8 @@ def split_proteins(
     are shuffled; test takes them in that order as long as they fit into its share of the proteins, then validation,
     and train has the rest. A cluster that does not fit is passed over; only where none fits is the smallest taken, so
     every class is in every set. The result depends on the proteins and the seed, not on their order.
+
+    In a multi-label task a protein stands for its rarest class, and every class has to end up in every set.
 
     Args:
         proteins: With labels and distinct ids.
@@ -99,6 +103,7 @@ def split_proteins(
             enter validation and test: for models that have seen relatives of the others. Where they are fewer than
             the shares ask for, both shares shrink alike.
         column: What ``"column"`` reads; its values are ``train``, ``validation`` and ``test``.
+        task: ``"single"``: a label is one class. ``"multi"``: it is one or several, joined by ``;``.
 
     Returns:
         The set and the cluster of every protein.
@@ -121,13 +126,16 @@ def split_proteins(
     if held_out and method == "column":
         raise StudyError(f"held_out {held_out!r} has no effect when a column gives the split; leave one of them out")
     proteins = list(proteins)
-    labels = _labels(proteins)
+    labels = _labels(proteins, task)
     alone = {protein.id: protein.id for protein in proteins}
     if method == "column":
-        return Split(_column_split(proteins, column), alone, method, identity, coverage)
+        assignment = _column_split(proteins, column)
+        _check_classes(proteins, assignment, task, ("train",), f"column {column!r}", "move some there")
+        return Split(assignment, alone, method, identity, coverage)
     clusters = _clusters(proteins, identity, coverage) if method == "cluster" else alone
     open_to_test = {p.id for p in proteins if _is_held_out(p, held_out)} if held_out else set(alone)
     assignment = _assign(labels, clusters, open_to_test, validation, test, seed, method)
+    _check_classes(proteins, assignment, task, PARTS, "the split", "merge the class with another or leave it out")
     return Split(assignment, clusters, method, identity, coverage)
 
 
@@ -171,8 +179,8 @@ def leakage(train: Sequence[Protein], others: Sequence[Protein], identity_floor:
     return pd.DataFrame(rows, columns=["id", "nearest_train", "identity"]).astype({"identity": float})
 
 
-def _labels(proteins: Sequence[Protein]) -> dict[str, str]:
-    """Label by id, known to be complete, unambiguous and of two classes at least."""
+def _labels(proteins: Sequence[Protein], task: Task) -> dict[str, str]:
+    """The class that each protein is split by, by id; labels are complete, unambiguous and of two classes at least."""
     labels: dict[str, str] = {}
     for protein in proteins:
         if protein.id in labels:
@@ -180,11 +188,29 @@ def _labels(proteins: Sequence[Protein]) -> dict[str, str]:
         if protein.label is None:
             raise InputError(f"protein {protein.id!r} has no label; read the proteins with a label")
         labels[protein.id] = protein.label
-    classes = sorted(set(labels.values()))
+    classes = class_names(labels.values(), task)
     if len(classes) < 2:
         only = f"all {len(labels):,} proteins are of class {classes[0]!r}" if classes else "there is no protein"
         raise InputError(f"{only}; at least two classes are needed")
-    return labels
+    own = rarest(membership(list(labels.values()), classes, task))
+    return {name: classes[c] for name, c in zip(labels, own, strict=True)}
+
+
+def _check_classes(
+    proteins: Sequence[Protein],
+    assignment: Mapping[str, Part],
+    task: Task,
+    parts: Sequence[Part],
+    source: str,
+    way_out: str,
+) -> None:
+    """Refuse a split that leaves a class out of one of the sets."""
+    everything = class_names((protein.label for protein in proteins), task)
+    for part in parts:
+        there = class_names((protein.label for protein in proteins if assignment[protein.id] == part), task)
+        for label in everything:
+            if label not in there:
+                raise InputError(f"{source} puts no protein of class {label!r} into {part}; {way_out}")
 
 
 def _value(protein: Protein, column: str) -> str:
@@ -204,7 +230,7 @@ def _is_held_out(protein: Protein, column: str) -> bool:
 
 
 def _column_split(proteins: Sequence[Protein], column: str) -> dict[str, Part]:
-    """The sets that a column names; train has to hold every class."""
+    """The sets that a column names."""
     known: Mapping[str, Part] = {part: part for part in PARTS}
     assignment: dict[str, Part] = {}
     for protein in proteins:
@@ -215,12 +241,6 @@ def _column_split(proteins: Sequence[Protein], column: str) -> dict[str, Part]:
     for part in PARTS:
         if part not in assignment.values():
             raise InputError(f"column {column!r} puts no protein into {part}; name some")
-    learnt = {protein.label for protein in proteins if assignment[protein.id] == "train"}
-    for protein in proteins:
-        if protein.label not in learnt:
-            raise InputError(
-                f"column {column!r} puts no protein of class {protein.label!r} into train; move some there"
-            )
     return assignment
 
 

@@ -29,6 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from plmscope.errors import SelectionError
+from plmscope.labels import pack, packed_has
 
 FloatArray = NDArray[np.float64]
 
@@ -102,8 +103,10 @@ def weighted_metric(
 
     With whole-numbered weights the result is what scikit-learn computes when each protein is repeated that often:
 
-    * ``accuracy``: weighted share of right predictions;
-    * ``balanced_accuracy``: mean recall over the classes that are present (weight above 0);
+    * ``accuracy``: weighted share of right predictions; in a multi-label task the whole set of classes has to be right;
+    * ``balanced_accuracy``: mean recall over the classes that are present (weight above 0). A multi-label task is one
+      binary task per class: mean over the present classes of (sensitivity + specificity) / 2, or of the sensitivity
+      alone where every protein has the class;
     * ``macro_f1``: mean of 2 TP / (true + predicted) over the classes that are present or predicted;
     * ``log_loss``: weighted mean of ``-log_prob_true``, in nats, not capped (:func:`metric_area` caps it);
     * ``true_class_probability``: weighted mean of ``exp(log_prob_true)``.
@@ -111,9 +114,10 @@ def weighted_metric(
     Args:
         name: One of :data:`METRICS`.
         weights: ``(B, P)``, not negative.
-        true: ``(P,)`` class numbers, ``0 <= class < n_classes``.
-        predicted: ``(K, P)`` class numbers.
-        log_prob_true: ``(K, P)`` natural logarithm of the probability given to the true class, finite.
+        true: ``(P,)`` class numbers, ``0 <= class < n_classes``; or ``(P, C)`` booleans, a multi-label task.
+        predicted: ``(K, P)`` class numbers; or ``(K, P, ceil(C / 8))`` sets of classes, :func:`plmscope.labels.pack`.
+        log_prob_true: ``(K, P)`` natural logarithm of the probability given to the true class, finite; in a multi-label
+            task the mean over all classes of that of the truth about each.
         n_classes: Number of classes ``C`` of the model.
 
     Returns:
@@ -139,22 +143,31 @@ def weighted_metric(
         exact = weights.dtype.kind in "biu" and weights.sum(axis=1, dtype=np.int64).max(initial=0) < 2**24
         w = weights.astype(np.float32 if exact else np.float64)
         total = w.sum(axis=1, dtype=np.float64)[:, None]  # (B, 1)
+        multi = true.ndim == 2
+        if name == "accuracy":
+            right = (predicted == pack(true)).all(axis=2) if multi else predicted == true  # (K, P)
+            share: FloatArray = (w @ right.T.astype(w.dtype)).astype(np.float64) / total
+            return share
         summed = np.zeros((len(weights), len(predicted)))  # (B, K)
         classes = np.zeros((len(weights), len(predicted) if name == "macro_f1" else 1))
         for label in range(n_classes):
-            own = true == label  # (P,)
-            hits = (w[:, own] @ (predicted[:, own] == label).T.astype(w.dtype)).astype(np.float64)  # (B, K)
+            own = true[:, label] if multi else true == label  # (P,)
+            said = packed_has(predicted, label) if multi else predicted == label  # (K, P)
+            hits = (w[:, own] @ said[:, own].T.astype(w.dtype)).astype(np.float64)  # (B, K)
             support = w[:, own].sum(axis=1, dtype=np.float64)[:, None]  # (B, 1)
-            if name == "accuracy":
-                summed += hits
-            elif name == "balanced_accuracy":
-                summed += np.where(support > 0, hits / support, 0.0)
+            if name == "balanced_accuracy":
+                recall = hits / support
+                if multi and not own.all():
+                    others = total - support
+                    rejected = 1 - (w[:, ~own] @ said[:, ~own].T.astype(w.dtype)).astype(np.float64) / others
+                    recall = np.where(others > 0, (recall + rejected) / 2, recall)
+                summed += np.where(support > 0, recall, 0.0)
                 classes += support > 0
             else:
-                both = support + (w @ (predicted == label).T.astype(w.dtype)).astype(np.float64)  # (B, K)
+                both = support + (w @ said.T.astype(w.dtype)).astype(np.float64)  # (B, K)
                 summed += np.where(both > 0, 2 * hits / both, 0.0)
                 classes += both > 0
-        result: FloatArray = summed / (total if name == "accuracy" else classes)
+        result: FloatArray = summed / classes
         return result
 
 
@@ -163,8 +176,8 @@ def metric(name: str, true: ArrayLike, predicted: ArrayLike, log_prob_true: Arra
 
     Args:
         name: One of :data:`METRICS`.
-        true: ``(P,)`` class numbers.
-        predicted: ``(P,)`` class numbers.
+        true: ``(P,)`` class numbers, or ``(P, C)`` booleans.
+        predicted: ``(P,)`` class numbers, or ``(P, W)`` packed sets.
         log_prob_true: ``(P,)`` log-probability of the true class.
         n_classes: Number of classes of the model.
 
@@ -174,7 +187,7 @@ def metric(name: str, true: ArrayLike, predicted: ArrayLike, log_prob_true: Arra
     >>> metric("balanced_accuracy", [0, 0, 0, 1], [0, 0, 0, 0], [-0.1, -0.1, -0.1, -2.3], 2)
     0.5
     """
-    ones = np.ones((1, np.size(true)), dtype=np.int64)
+    ones = np.ones((1, len(np.asarray(true))), dtype=np.int64)
     rows = np.asarray(predicted)[None], np.asarray(log_prob_true)[None]
     return float(weighted_metric(name, ones, true, *rows, n_classes)[0, 0])
 
@@ -190,15 +203,25 @@ def _check_predictions(
     """Refuse what would otherwise give a plausible wrong number."""
     if name not in METRICS:
         raise SelectionError(f"unknown metric {name!r}; one of {', '.join(METRICS)}")
-    proteins = true.shape[0] if true.ndim == 1 else 0
-    if not proteins or any(a.ndim != 2 or a.shape[1] != proteins for a in (weights, predicted, log_prob_true)):
+    multi = true.ndim == 2
+    proteins = true.shape[0] if true.ndim in (1, 2) else 0
+    flat = predicted[..., 0] if multi and predicted.ndim == 3 and predicted.shape[2] else predicted
+    if not proteins or any(a.ndim != 2 or a.shape[1] != proteins for a in (weights, flat, log_prob_true)):
         raise SelectionError(
             f"shapes do not fit: weights {weights.shape}, true {true.shape}, predicted {predicted.shape}, "
             f"log_prob_true {log_prob_true.shape}; expected (B, P), (P,), (K, P), (K, P) with at least one protein"
+            + (" (multi-label: true (P, C), predicted (K, P, bytes))" if multi else "")
         )
-    if predicted.shape != log_prob_true.shape:
+    if flat.shape != log_prob_true.shape:
         raise SelectionError(f"predicted {predicted.shape} and log_prob_true {log_prob_true.shape} differ in shape")
-    for what, classes in (("true", true), ("predicted", predicted)):
+    if multi:
+        wanted = (n_classes, -(-n_classes // 8))
+        if true.dtype.kind != "b" or predicted.dtype != np.uint8 or (true.shape[1], predicted.shape[2]) != wanted:
+            raise SelectionError(
+                f"multi-label: true must be {wanted[0]} booleans a protein and predicted {wanted[1]} bytes, "
+                f"not {true.dtype} {true.shape} and {predicted.dtype} {predicted.shape}"
+            )
+    for what, classes in () if multi else (("true", true), ("predicted", predicted)):
         if classes.dtype.kind not in "iu" or (classes.size and (classes.min() < 0 or classes.max() >= n_classes)):
             raise SelectionError(f"{what} classes must be whole numbers from 0 to {n_classes - 1}")
     if weights.size and not weights.min() >= 0:
@@ -368,8 +391,8 @@ def bootstrap_difference(
         name: One of :data:`METRICS`.
         fractions: ``(F,)``, strictly increasing.
         weights: ``(B, P)`` from :func:`bootstrap_weights`.
-        true: ``(P,)`` class numbers.
-        predicted: ``(1 + R, F, P)`` class numbers: the method first, then the draws.
+        true: ``(P,)`` class numbers, or ``(P, C)`` as in :func:`weighted_metric`.
+        predicted: ``(1 + R, F, P)`` class numbers (or ``(1 + R, F, P, W)``): the method first, then the draws.
         log_prob_true: ``(1 + R, F, P)``, same order.
         n_classes: Number of classes of the model.
         rng: Source of randomness for the draws.
@@ -405,8 +428,8 @@ def compare_curves(
         better: +1 or -1, from :func:`better_sign`.
         fractions: ``(F,)``, strictly increasing.
         weights: ``(B, P)`` from :func:`bootstrap_weights`, shared by all comparisons on the same proteins.
-        true: ``(P,)`` class numbers.
-        predicted: ``(1 + R, F, P)`` class numbers: the method first, then the draws.
+        true: ``(P,)`` class numbers, or ``(P, C)`` as in :func:`weighted_metric`.
+        predicted: ``(1 + R, F, P)`` class numbers (or ``(1 + R, F, P, W)``): the method first, then the draws.
         log_prob_true: ``(1 + R, F, P)``, same order.
         n_classes: Number of classes of the model.
         rng: Source of randomness for resampling the draws.
@@ -415,7 +438,9 @@ def compare_curves(
         SelectionError: there is no draw, or an input does not fit.
     """
     curves = np.asarray(predicted), np.asarray(log_prob_true)
-    area = _areas(name, fractions, np.ones((1, np.size(true)), dtype=np.int64), true, *curves, n_classes)[0]  # (1 + R,)
+    area = _areas(name, fractions, np.ones((1, len(np.asarray(true))), dtype=np.int64), true, *curves, n_classes)[
+        0
+    ]  # (1 + R,)
     test = compare_with_draws(float(area[0]), area[1:], better)
     samples = bootstrap_difference(name, fractions, weights, true, *curves, n_classes, rng)
     interval = percentile_interval(samples)
@@ -443,7 +468,7 @@ def _areas(
     n_classes: int,
 ) -> FloatArray:
     """``(B, 1 + R)``: the area of every curve under every weighting."""
-    if predicted.ndim != 3 or predicted.shape != log_prob_true.shape or len(predicted) < 2:
+    if log_prob_true.ndim != 3 or predicted.shape[:3] != log_prob_true.shape or len(predicted) < 2:
         raise SelectionError(
             f"predicted {predicted.shape} and log_prob_true {log_prob_true.shape} must both be (1 + R, F, P), R >= 1"
         )
@@ -451,7 +476,8 @@ def _areas(
         weighted_metric(name, weights, true, predicted[:, f], log_prob_true[:, f], n_classes)
         for f in range(predicted.shape[1])
     ]
-    return metric_area(name, fractions, np.stack(values, axis=-1), n_classes)  # (B, 1 + R, F) -> (B, 1 + R)
+    chances = 2 if np.ndim(true) == 2 else n_classes  # a multi-label task asks yes or no about every class
+    return metric_area(name, fractions, np.stack(values, axis=-1), chances)  # (B, 1 + R, F) -> (B, 1 + R)
 
 
 def percentile_interval(samples: ArrayLike, level: float = 0.95) -> Interval:

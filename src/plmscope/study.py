@@ -27,6 +27,7 @@ import numpy as np
 import pandas as pd
 
 from plmscope.errors import InputError, PlmscopeError, RunError, SelectionError, StudyError
+from plmscope.labels import packed_labels, rarest
 from plmscope.progress import Track, silent
 from plmscope.results import SCHEMA, SCHEMA_VERSION, STAGES, Run, write_atomic
 from plmscope.runs import OpenRun, one_per_cluster, read_parquet
@@ -179,7 +180,7 @@ class Stages:
     def _data(self) -> ProteinSet:
         d = self.study.data
         return read_proteins(
-            d.path, label=d.label, min_length=d.min_length, max_length=d.max_length, too_long=d.too_long
+            d.path, label=d.label, task=d.task, min_length=d.min_length, max_length=d.max_length, too_long=d.too_long
         )
 
     @cached_property
@@ -211,14 +212,14 @@ class Stages:
         try:
             split = split_proteins(
                 found.proteins, method=s.method, identity=s.identity, coverage=s.coverage, validation=s.validation,
-                test=s.test, seed=study.seed, held_out=s.held_out, column=s.column,
+                test=s.test, seed=study.seed, held_out=s.held_out, column=s.column, task=found.task,
             )  # fmt: skip
         except InputError as error:
             raise InputError(f"{found.source}: {error}") from None
         self.say(repr(split))
         base = load_model(
-            study.model.checkpoint, labels=found.labels, device=study.device, revision=study.model.revision or None,
-            seed=study.seed,
+            study.model.checkpoint, labels=found.labels, task=found.task, device=study.device,
+            revision=study.model.revision or None, seed=study.seed,
         )  # fmt: skip
         for protein in found.proteins:
             try:
@@ -255,13 +256,13 @@ class Stages:
         model, log = self._trained(base, of["train"], of["validation"], run.path / "model", "fine-tuned")
         run.write_table("training", log)
         splits = {}
-        train_classes = model.targets(of["train"])
+        members = model.membership(of["train"])
         for part in ("validation", "test"):
             true = model.targets(of[part])
             rows = {"model": model.log_probabilities(of[part])}
-            rows |= baselines(of["train"], of[part], train_classes, len(labels), study.seed)
+            rows |= baselines(of["train"], of[part], members, found.task, study.seed)
             splits[part] = {name: quality(true, log_p, labels) for name, log_p in rows.items()}
-        run.write_json("metrics.json", {"splits": splits, "labels": list(labels)})
+        run.write_json("metrics.json", {"splits": splits, "labels": list(labels), "task": found.task})
         test = {name: splits["test"][name]["balanced_accuracy"] for name in ("model", "composition", "majority")}
         self.say("test balanced accuracy: " + ", ".join(f"{name} {value:.3f}" for name, value in test.items()))
         config = model.model.config
@@ -322,13 +323,16 @@ class Stages:
         opened = OpenRun(self.run)
         model, train = opened.model, opened.proteins("train")
         chosen = opened.proteins("scoring", per_class=self.study.score.proteins_per_class)
-        means = one_per_cluster(train, opened.clusters, MEAN_PROTEINS_PER_CLASS, self.study.seed, distinct=False)
+        means = one_per_cluster(
+            train, opened.clusters, MEAN_PROTEINS_PER_CLASS, self.study.seed, distinct=False, task=model.task
+        )
         constants = summarise_activations(model, means, track=self.track).constants("mean")
         first, last, residue = constants
         _write_parquet(self.run, "ablation_means", model.index.table().assign(first=first, last=last, residue=residue))
         groups = None
         if self.study.density.bootstraps:
-            groups = resampling_groups([opened.clusters[p.id] for p in chosen], [p.label for p in chosen])
+            own = [model.labels[c] for c in rarest(model.membership(chosen))]
+            groups = resampling_groups([opened.clusters[p.id] for p in chosen], own)
         scores = score_all(self.study, model, chosen, constants, self.track, groups)
         self.run.write_table("neurons", score_table(scores))
         self.run.write_table("class_scores", class_table(scores))
@@ -364,10 +368,14 @@ class Stages:
         for one in scores:
             if one.resample is None or one.sums is None:
                 continue
-            clusters = [name for _, name in one.sums.keys]
-            labels = [one.sums.labels[c] for c, _ in one.sums.keys]
+            # A group that has several classes is drawn by one of them, and counts as often in all.
+            own = {(name, one.sums.labels[c]): name for c, name in one.sums.keys if one.sums.labels[c]}
             rng = np.random.default_rng([self.study.seed, 3])  # the same resamples for every method
-            weights = bootstrap_weights(clusters, labels, self.study.density.bootstraps, rng)
+            drawn = bootstrap_weights(
+                list(own.values()), [label for _, label in own], self.study.density.bootstraps, rng
+            )
+            place = {name: column for column, name in enumerate(own.values())}
+            weights = drawn[:, [place[name] for _, name in one.sums.keys]]
             for number, weight in enumerate(self.track(weights, f"resampling {one.method}", len(weights))):
                 again = replace(one, values=one.resample(weight.astype(np.float64)))
                 for fraction in self.study.density.fractions:
@@ -386,14 +394,14 @@ class Stages:
         model, test = opened.model, opened.proteins("test")
         if e.max_proteins:
             per_class = -(-e.max_proteins // len(model.labels))
-            test = one_per_cluster(test, opened.clusters, per_class, self.study.seed)
+            test = one_per_cluster(test, opened.clusters, per_class, self.study.seed, task=model.task)
         scores = {method: opened.scores(method) for method in e.methods or self.study.score.methods}
         scored = "activation_std" in self.study.score.methods
         activity = opened.scores("activation_std").values if scored else None
         grid = Grid(scores, tuple(e.fractions), self.study.seed, activity)
         points = grid.points(e.modes, e.ablations, e.scopes, e.controls, e.draws, e.draws_elsewhere)
         constants = {"zero": np.zeros((3, len(model.index))), "mean": np.asarray(model.ablation_means)}
-        predicted = np.zeros((len(points), len(test)), dtype=np.int16)
+        predicted = np.zeros((len(points), len(test)), dtype=model.answer_dtype)  # multi-label: one axis more
         log_prob = np.zeros((len(points), len(test)), dtype=np.float32)
         parts, start = self.run.path / "evaluate.parts", 0
         stamp = self._fingerprint("evaluate")[:16]
@@ -432,11 +440,12 @@ class Stages:
         self.run.write_table("curves", curves)
         ids = pd.Categorical(np.tile([p.id for p in test], len(points)))
         numbers = np.repeat(np.arange(len(points)), len(test))
+        answers = predicted.reshape(-1, *predicted.shape[2:])
+        if model.task == "multi":
+            answers = packed_labels(answers, model.labels)
         self.run.write_table(
             "predictions",
-            pd.DataFrame(
-                {"curve_point": numbers, "id": ids, "predicted": predicted.ravel(), "log_prob_true": log_prob.ravel()}
-            ),
+            pd.DataFrame({"curve_point": numbers, "id": ids, "predicted": answers, "log_prob_true": log_prob.ravel()}),
         )
         self.run.write_table("comparison", table)
         self.run.update_manifest(evaluated_proteins=len(test))
@@ -489,8 +498,8 @@ class Stages:
                 [replace(p, label=shuffled[p.id]) for p in group] for group in (train, validation, chosen)
             )
         base = load_model(
-            study.model.checkpoint, labels=opened.model.labels, device=study.device, seed=study.seed,
-            revision=study.model.revision or None, random_weights=null == "random_weights",
+            study.model.checkpoint, labels=opened.model.labels, task=study.data.task, device=study.device,
+            seed=study.seed, revision=study.model.revision or None, random_weights=null == "random_weights",
         )  # fmt: skip
         model, log = self._trained(base, train, validation, folder / "model", null)
         training = self.run.table("training")
@@ -499,7 +508,9 @@ class Stages:
         stamp = folder / "fingerprint"
         wanted = self._fingerprint("score")
         if not (table.is_file() and stamp.is_file() and stamp.read_text() == wanted):
-            means = one_per_cluster(train, opened.clusters, MEAN_PROTEINS_PER_CLASS, study.seed, distinct=False)
+            means = one_per_cluster(
+                train, opened.clusters, MEAN_PROTEINS_PER_CLASS, study.seed, distinct=False, task=model.task
+            )
             constants = (
                 summarise_activations(model, means, track=self.track).constants("mean")
                 if study.score.baseline == "mean"
@@ -566,7 +577,7 @@ def _read_part(path: Path, n_proteins: int) -> tuple[np.ndarray, np.ndarray] | N
             predicted, log_prob = saved["predicted"], saved["log_prob"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
-    sound = predicted.shape == log_prob.shape == (len(predicted), n_proteins)
+    sound = predicted.shape[:2] == log_prob.shape == (len(predicted), n_proteins)
     return (predicted, log_prob) if sound else None
 
 
