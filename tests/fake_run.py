@@ -232,8 +232,9 @@ def _completeness(rng: np.random.Generator, proteins: pd.DataFrame) -> pd.DataFr
         for site in INDEX.sites:
             expected = float(rng.normal(1.2, 0.4))
             gap = float(width[site.module] * rng.standard_t(4))
-            rows.append(("integrated_gradients", id_, site.layer, site.module, expected, expected + gap, gap))
-    return pd.DataFrame(rows, columns=["method", "id", "layer", "module", "expected", "got", "gap"])
+            rows.append(("integrated_gradients", id_, site.layer, site.module, expected, expected + gap, gap, 16, True))
+    columns = ["method", "id", "layer", "module", "expected", "got", "gap", "points", "settled"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _count(fraction: float, total: int = len(INDEX)) -> int:

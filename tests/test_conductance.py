@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from captum.attr import LayerConductance
 
+from plmscope import conductance as conductance_module
 from plmscope.conductance import _start, conductance
 from plmscope.errors import SelectionError
 from plmscope.gradients import log_odds
 from plmscope.hooked import network_of
 from plmscope.hooks import module_of
-from plmscope.model import Classifier
+from plmscope.model import Classifier, load_model
 from plmscope.sequences import Protein
+from tests.conftest import save_tiny_model
 
 
 def captum_scores(model: Classifier, protein: Protein, steps: int) -> dict[str, np.ndarray]:
@@ -90,8 +94,44 @@ def test_chunks_and_batches_do_not_matter(tiny: Classifier, proteins: list[Prote
         assert other.settings["error"] == pytest.approx(reference.settings["error"], rel=1e-2)
 
 
+def test_points_are_found_and_states_used_again(
+    tiny: Classifier, proteins: list[Protein], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Doubling costs only the new states while the old ones fit; the result is that of the same fixed number."""
+    computed = []
+    real = conductance_module.activations_and_gradients
+
+    def counted(network, hidden, context, classes, target):  # type: ignore[no-untyped-def]
+        computed.append(len(hidden))
+        return real(network, hidden, context, classes, target)
+
+    monkeypatch.setattr(conductance_module, "activations_and_gradients", counted)
+    (found,) = conductance(tiny, proteins[:1], tolerance=0.002, token_budget=100_000)
+    assert found.completeness is not None
+    (points,) = found.completeness["points"]
+    assert points > 16 and found.completeness["settled"].all()
+    assert sum(computed) == points + 1
+    computed.clear()
+    (fixed,) = conductance(tiny, proteins[:1], points=int(points))
+    np.testing.assert_allclose(found.values, fixed.values, atol=1e-5 * np.abs(fixed.values).max())
+    computed.clear()
+    (tight,) = conductance(tiny, proteins[:1], tolerance=0.002, token_budget=9 * (len(proteins[0]) + 2))
+    assert sum(computed) > points + 1  # the finer grids do not fit, so that all of their states are new
+    np.testing.assert_allclose(tight.values, fixed.values, atol=1e-4 * np.abs(fixed.values).max())
+
+
+def test_sharp_attention_takes_more_points(tiny: Classifier, proteins: list[Protein], tmp_path: Path) -> None:
+    sharp = load_model(save_tiny_model(tmp_path, scale=25))
+    (smooth,), (rough,) = (conductance(model, proteins[:3]) for model in (tiny, sharp))
+    assert rough.settings["mean_points"] >= 2 * smooth.settings["mean_points"]
+    (reference,) = conductance(sharp, proteins[:3], points=512)
+    assert np.linalg.norm(rough.values - reference.values) < 0.1 * np.linalg.norm(reference.values)
+
+
 def test_impossible_requests_are_refused(tiny: Classifier, proteins: list[Protein]) -> None:
     with pytest.raises(SelectionError, match="points = 3: must be even"):
         conductance(tiny, proteins, points=3)
+    with pytest.raises(SelectionError, match="Captum's rule has no estimate"):
+        conductance(tiny, proteins, rule="captum")
     with pytest.raises(SelectionError, match="rule 'simpson' is not known"):
         conductance(tiny, proteins, rule="simpson")

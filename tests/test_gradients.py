@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from captum.attr import IntegratedGradients
 
+from plmscope import gradients
 from plmscope.activation import summarise_activations
 from plmscope.errors import InputError, SelectionError
-from plmscope.gradients import TARGETS, integrated_gradients, log_odds
+from plmscope.gradients import TARGETS, integrated_gradients, log_odds, settled
 from plmscope.hooks import record, replace
 from plmscope.model import EMBEDDED, Classifier, load_model
+from plmscope.scoring import score
+from plmscope.selection import precision_agreement
 from plmscope.sequences import Protein, read_proteins
 from plmscope.sites import Site
-from tests.conftest import LABELS, make_proteins
+from tests.conftest import LABELS, make_proteins, save_tiny_model
 
 
 def captum_scores(
@@ -97,8 +102,12 @@ def test_log_odds_by_hand() -> None:
 
 
 def test_impossible_requests_are_refused(tiny: Classifier, proteins: list[Protein]) -> None:
-    with pytest.raises(SelectionError, match="points = 0"):
-        integrated_gradients(tiny, proteins, points=0)
+    with pytest.raises(SelectionError, match="points = -1"):
+        integrated_gradients(tiny, proteins, points=-1)
+    with pytest.raises(SelectionError, match="tolerance = 0"):
+        integrated_gradients(tiny, proteins, tolerance=0)
+    with pytest.raises(SelectionError, match="shared = 2"):
+        integrated_gradients(tiny, proteins, shared=2)
     with pytest.raises(SelectionError, match="'logits' is not known; choose one of log_odds"):
         integrated_gradients(tiny, proteins, target="logits")
     with pytest.raises(InputError, match="no proteins"):
@@ -117,3 +126,69 @@ def test_equal_to_captum_on_the_embedded_model() -> None:
         ours = scores.values[model.index.slice(site)]
         theirs = captum_scores(model, short, site, 6, None, "log_odds")
         assert np.linalg.norm(ours - theirs) < 1e-4 * np.linalg.norm(theirs), site
+
+
+def test_points_are_found_and_sharp_attention_takes_more(tiny: Classifier, tmp_path: Path) -> None:
+    """Smooth and sharp nets, the same tolerance: what comes out is as good as asked, against 128 points each."""
+    sharp = load_model(save_tiny_model(tmp_path, scale=25))
+    many = make_proteins(2, seed=2, low=12, high=20)
+    used = {}
+    for name, model in (("smooth", tiny), ("sharp", sharp)):
+        scores, _ = integrated_gradients(model, many, tolerance=0.02)
+        reference, _ = integrated_gradients(model, many, points=128)
+        frame = scores.completeness
+        assert frame is not None
+        used[name] = scores.settings["mean_points"]
+        assert frame["points"].mean() == used[name] and scores.settings["unsettled"] == (~frame["settled"]).mean()
+        total = np.linalg.norm(reference.values)
+        assert np.linalg.norm(scores.values - reference.values) < 0.05 * total, name
+        # as many points as a smooth net needs are not enough for a sharp one, and fixed points would not have told
+        if name == "sharp":
+            few, _ = integrated_gradients(model, many, points=round(used["smooth"]))
+            assert np.linalg.norm(few.values - reference.values) > 0.5 * total
+    assert used["smooth"] == 8 and used["sharp"] > 16
+
+
+def test_settled_sees_a_gap_and_a_changed_ranking() -> None:
+    now = np.array([[9.0, 1, *[0.0] * 18]])  # the best 5 % of 20 are one neuron
+    assert settled(now, now, np.array([0.0]), 0.05).all()
+    assert settled(now, now, np.array([0.4]), 0.05).all()
+    assert not settled(now, now, np.array([0.6]), 0.05).any()  # 6 % of the total of 10
+    assert not settled(now, now[:, ::-1], np.array([0.0]), 0.05).any()
+    assert settled(now * 1e-6, now[:, ::-1] * 1e-6, np.array([1e-6]), 0.05).all()  # nothing is at stake
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), MemoryError()])
+def test_a_batch_that_does_not_fit_is_split(
+    tiny: Classifier, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Fewer proteins first, then fewer points at once; the scores are the same."""
+    many = make_proteins(5, seed=5, low=20, high=22)
+    reference, _ = integrated_gradients(tiny, many, points=4, token_budget=1000)
+    real, sizes = gradients._attribute, []
+
+    def small(network, batch, classes, path, n_neurons):  # type: ignore[no-untyped-def]
+        sizes.append((len(batch.rows), path.token_budget))
+        if len(batch.rows) > 1 or path.token_budget > 300:
+            raise error
+        return real(network, batch, classes, path, n_neurons)
+
+    monkeypatch.setattr(gradients, "_attribute", small)
+    scores, _ = integrated_gradients(tiny, many, points=4, token_budget=1000)
+    np.testing.assert_allclose(scores.values, reference.values, atol=2e-5 * np.abs(reference.values).max())
+    assert scores.completeness is not None and len(scores.completeness) == 5 * len(tiny.index.sites)
+    assert (5, 1000) in sizes and (1, 1000) in sizes and sizes.count((1, 250)) == 5
+
+
+def test_low_precision_ranks_neurons_nearly_as_float32_does(tiny: Classifier, tiny_folder: Path) -> None:
+    """Every scorer runs in bfloat16, and says how far it agrees."""
+    low = load_model(tiny_folder, dtype="bfloat16")
+    many = make_proteins(6, seed=2)
+    quick = {"conductance": {"points": 16}, "integrated_gradients": {"points": 4}, "single_ablation": {}}
+    methods = [*quick, "gradient_activation", "attribution_patching", "activation_std"]
+    ours, theirs = ([score(m, many, method, **quick.get(method, {})) for method in methods] for m in (low, tiny))
+    found = precision_agreement(ours, theirs)
+    assert list(found) == methods and found["integrated_gradients"]["spearman"] < 1
+    for method, row in found.items():
+        assert 0.9 < row["spearman"] <= 1, method
+        assert 0.8 < row["overlap"] <= 1, method

@@ -7,13 +7,15 @@ from zlib import crc32
 import numpy as np
 import pytest
 import torch
+from captum.attr import LayerGradientXActivation
 
 from plmscope.conductance import conductance
 from plmscope.errors import SelectionError
 from plmscope.gradients import log_odds
-from plmscope.hooks import record
+from plmscope.hooks import module_of, record
 from plmscope.linear import attribution_patching, corrupted, gradient_activation
 from plmscope.model import Classifier
+from plmscope.network import Network
 from plmscope.sequences import Protein
 
 
@@ -39,6 +41,27 @@ def test_gradient_activation_is_the_product(tiny: Classifier, proteins: list[Pro
     for site in tiny.index.sites:
         want = (activations[str(site)] * gradients[str(site)]).sum(0)
         np.testing.assert_allclose(scores.values[tiny.index.slice(site)], want, atol=2e-4 * np.abs(want).max())
+
+
+def test_equal_to_captum_at_every_site(tiny: Classifier, proteins: list[Protein]) -> None:
+    """LayerGradientXActivation, given the list of all sites; the embedding output is put in by a hook."""
+    batch, classes = tiny.batch(proteins[4:5]), torch.tensor(tiny.targets(proteins[4:5]))
+    with torch.no_grad():
+        end, _ = Network(tiny).embed(batch)
+
+    def forward(hidden: torch.Tensor) -> torch.Tensor:
+        handle = tiny.model.esm.embeddings.register_forward_hook(lambda *_: hidden)
+        try:
+            return log_odds(tiny.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits, classes)
+        finally:
+            handle.remove()
+
+    layers = [module_of(tiny, site)[0] for site in tiny.index.sites]
+    theirs = LayerGradientXActivation(forward, layers).attribute(end.requires_grad_())
+    (scores,) = gradient_activation(tiny, proteins[4:5])
+    for site, one in zip(tiny.index.sites, theirs, strict=True):
+        ours, want = scores.values[tiny.index.slice(site)], one.sum(1)[0].detach().numpy()
+        assert np.linalg.norm(ours - want) < 1e-4 * np.linalg.norm(want), site
 
 
 def test_patching_is_the_gradient_times_the_change(tiny: Classifier, proteins: list[Protein]) -> None:

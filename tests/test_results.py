@@ -40,7 +40,7 @@ def test_atomic_write_replaces_or_leaves_alone(tmp_path: Path, monkeypatch: pyte
 
 def test_create_then_open(run: Run) -> None:
     assert repr(run) == f"Run({str(run.path)!r}, finished: nothing yet)"
-    assert Run.open(run.path).manifest() == {"schema_version": "1.0", "stages": {}}
+    assert Run.open(run.path).manifest() == {"schema_version": "1.1", "stages": {}}
     before = (run.path / "manifest.json").read_bytes()
     Run.create(run.path)  # continuing changes nothing
     assert (run.path / "manifest.json").read_bytes() == before
@@ -99,8 +99,8 @@ def test_manifest_merges_stage_by_stage(run: Run) -> None:
         ("{", "manifest.json: cannot be read"),
         ("3", "manifest.json: is not a JSON object"),
         ('{"schema_version": "1.0", "stages": {"score": 3}}', "its 'stages' are damaged"),
-        ('{"stages": {}}', "schema_version '' is not '1.0'"),
-        ('{"schema_version": "2.1"}', "schema_version '2.1' is not '1.0'; use the plmscope that wrote it"),
+        ('{"stages": {}}', "schema_version '' is not '1.1'"),
+        ('{"schema_version": "2.1"}', "schema_version '2.1' is not '1.1'; use the plmscope that wrote it"),
     ],
 )
 def test_damaged_manifest(run: Run, text: str, message: str) -> None:

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from plmscope.activation import activation_scores, summarise_activations
+from plmscope.errors import SelectionError
 from plmscope.evaluation import Evaluation, evaluate
 from plmscope.gradients import integrated_gradients
 from plmscope.model import Classifier, load_model
 from plmscope.scores import NeuronScores
-from plmscope.selection import Selection, select_top
+from plmscope.selection import Selection, select_shared, select_top
 from plmscope.sequences import Protein
 from plmscope.sites import MODULES, Neuron
 from tests.planted import (
@@ -186,3 +187,39 @@ def test_a_right_scorer_passes_and_wrong_ones_fail(loud: Planted) -> None:
         wrong = NeuronScores(name, right.index, values)
         assert not sufficient(loud, wrong), name
         assert missed(wrong, neurons_of(loud.roles)), name
+
+
+# --- points that are found, and the source's own rule
+
+
+def test_sharp_heads_are_caught_and_get_more_points(planted: Planted) -> None:
+    """Query and key of the two heads that look at one token need far more points than anything else."""
+    scores, _ = integrated_gradients(planted.model, planted.train[:4])
+    frame = scores.completeness
+    assert frame is not None and frame["settled"].all()
+    most = frame.groupby("module")["points"].max()
+    assert min(most["query"], most["key"]) >= 32
+    assert most.drop(["query", "key"]).max() <= 16
+    assert frame["gap"].abs().max() < 0.05 * frame["expected"].abs().max()
+
+
+def test_the_rule_of_dai_et_al_finds_what_every_positive_protein_shares(planted: Planted) -> None:
+    """The motif neurons are strong in every protein that has the motif, and in no other."""
+    some = [p for p in planted.train if p.label == "1"][:4] + [p for p in planted.train if p.label == "0"][:4]
+    twice = [*some, *(Protein(f"{p.id}b", p.sequence, p.label) for p in some[:1])]  # one cluster has two members
+    groups = [p.id.removesuffix("b") for p in twice]
+    scores, _ = integrated_gradients(planted.model, twice, points=64, shared=0.2, groups=groups)
+    assert scores.sums is not None
+    found = select_shared(scores, 0.75)
+    wanted = planted.positions(*PLANTED_ROLES, *POSITION_ROLES)
+    chosen = set(np.flatnonzero(found["1"].mask).tolist())
+    assert chosen and chosen <= wanted
+    # by hand: strong in at least half of the members of at least three of the four clusters
+    alone = [integrated_gradients(planted.model, [p], points=64)[0].values for p in some[:4]]
+    counts = sum((values >= 0.2 * values.max()).astype(int) for values in alone)
+    assert chosen == set(np.flatnonzero(counts >= 3).tolist())
+    assert set(np.flatnonzero(select_shared(scores, 1.0)["1"].mask).tolist()) == set(
+        np.flatnonzero(counts == 4).tolist()
+    )
+    with pytest.raises(SelectionError, match="made without shared; score again"):
+        select_shared(planted.gradients)

@@ -83,7 +83,7 @@ def test_columns_in_order(tables: dict[str, pd.DataFrame], name: str) -> None:
 
 def test_manifest(golden: Golden) -> None:
     manifest = json.loads((golden.run / "manifest.json").read_text())
-    assert manifest["schema_version"] == "1.0"
+    assert manifest["schema_version"] == "1.1"
     assert {"plmscope", "torch", "transformers", "python"} <= set(manifest["versions"])
     assert (manifest["seed"], manifest["device"], manifest["dtype"], manifest["name"]) == (
         1,
@@ -388,6 +388,20 @@ def test_second_time_nothing_is_run_again(golden: Golden, tmp_path: Path, capfd:
         manifest = json.loads(content["manifest.json"])
         content["manifest.json"] = json.dumps(manifest | {"command": ""}).encode()
     assert after == before
+
+
+def test_low_precision_says_how_far_it_agrees_with_float32(golden: Golden, tmp_path: Path) -> None:
+    folder = golden.copy(tmp_path / "run")
+    study = read_study(folder / "study.toml").model_copy(update={"dtype": "bfloat16"})
+    lines: list[str] = []
+    plmscope.study.Stages(study, Run.open(folder), say=lines.append).execute(["score"])
+    found = Run.open(folder).manifest()["precision"]
+    assert (found["dtype"], found["proteins"]) == ("bfloat16", 6)
+    assert list(found["methods"]) == ["activation_std", "integrated_gradients"]
+    for row in found["methods"].values():
+        assert 0.8 < row["spearman"] <= 1 and 0.7 < row["overlap"] <= 1
+    told = [line for line in lines if line.startswith("bfloat16 against float32, ")]
+    assert len(told) == 2 and "(6 proteins)" in told[0]
 
 
 def test_changed_setting_redoes_its_stage_and_later_ones(

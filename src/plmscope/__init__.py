@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from plmscope.runs import open_run
     from plmscope.scores import NeuronScores
     from plmscope.scoring import score
-    from plmscope.selection import Selection, density, select_top
+    from plmscope.selection import Selection, density, select_shared, select_top
     from plmscope.sequences import Protein, read_proteins
     from plmscope.settings import Study, read_study
     from plmscope.sites import Neuron, NeuronIndex, Site
@@ -57,6 +57,7 @@ _HOME = {
     "read_proteins": "sequences",
     "read_study": "settings",
     "score": "scoring",
+    "select_shared": "selection",
     "select_top": "selection",
     "split_proteins": "splits",
     "summarise_activations": "activation",
@@ -86,6 +87,7 @@ __all__ = [
     "read_proteins",
     "read_study",
     "score",
+    "select_shared",
     "select_top",
     "split_proteins",
     "summarise_activations",

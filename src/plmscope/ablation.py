@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from plmscope.errors import SelectionError
-from plmscope.gradients import request
+from plmscope.gradients import bytes_per_token, request
 from plmscope.hooked import network_of
 from plmscope.model import Batch, Classifier
 from plmscope.network import State, at_tokens
@@ -25,7 +25,7 @@ from plmscope.progress import Track, silent
 from plmscope.scores import GroupSums, NeuronScores
 from plmscope.sequences import Protein
 from plmscope.sites import MODULES, Site
-from plmscope.workers import in_order
+from plmscope.workers import fitting_budget, in_order, splitting
 
 METHODS = ("single_ablation",)
 
@@ -51,7 +51,7 @@ def single_ablation(
         sample: Number of neurons, the same from every site as far as it goes; 0: all of them. The others are NaN.
         seed: Seeds the sample.
         target: ``log_odds``, ``logit`` or ``log_probability`` of the true class.
-        token_budget: Tokens times neurons at once.
+        token_budget: Tokens times neurons at once; 0: by free memory.
         groups: Group of each protein for bootstraps, from :func:`~plmscope.scores.resampling_groups`.
         track: Progress.
 
@@ -73,33 +73,38 @@ def single_ablation(
     batches = list(classifier.batches(asked.proteins, 1))  # one protein at a time; the batch is filled with neurons
 
     @torch.no_grad()
-    def work(batch: Batch) -> tuple[Batch, np.ndarray]:
+    def work(batch: Batch, budget: int) -> tuple[Batch, np.ndarray]:
         wanted = torch.tensor(classes[batch.rows], device=classifier.device)
         out = np.full(len(index), np.nan, dtype=np.float32)
         hidden, context = network.embed(batch)
         full = asked.target(network.above(0, hidden, context), wanted)
-        size = max(1, token_budget // hidden.shape[1])
+        size = max(1, budget // hidden.shape[1])
         for layer in range(len(network.layers)):
             state = network.state(layer, hidden, context)
             for module in MODULES:
                 site = Site(layer, module)
                 value = state.activations[module]
                 held = (
-                    torch.zeros_like(value) if base is None else at_tokens(base[:, index.slice(site)], value, context)
+                    torch.zeros_like(value)
+                    if base is None
+                    else at_tokens(base[:, index.slice(site)].to(value.dtype), value, context)
                 )
                 for start in range(0, len(chosen[site]), size):
                     neurons = torch.from_numpy(chosen[site][start : start + size]).to(value.device)
                     n = len(neurons)
                     many = value.repeat(n, 1, 1)  # (n, T, N)
-                    many[torch.arange(n), :, neurons] = held[0, :, neurons].T
+                    many[torch.arange(n, device=value.device), :, neurons] = held[0, :, neurons].T
                     logits = network.resume(layer, _copies(state, n), module, many, context.repeat(n))
                     change = full - asked.target(logits, wanted.repeat(n))
-                    out[index.offsets[site] + neurons.cpu().numpy()] = change.cpu().numpy()
+                    out[index.offsets[site] + neurons.cpu().numpy()] = change.float().cpu().numpy()
             hidden = network.after(state)
         return batch, out
 
-    sums = GroupSums.empty(index, classifier.labels, asked.ids, classes, asked.groups, *METHODS)
-    for batch, values in track(in_order(work, batches, classifier.device), "single-neuron ablation", len(batches)):
+    ids = asked.ids
+    sums = GroupSums.empty(index, classifier.labels, ids, classes, asked.groups, *METHODS)
+    budget = fitting_budget(token_budget, classifier.device, bytes_per_token(classifier))
+    done = in_order(splitting(work, budget), batches, classifier.device)
+    for batch, values in (one for parts in track(done, "single-neuron ablation", len(batches)) for one in parts):
         sums.add(batch.rows, single_ablation=values[None])
     settings = {"target": target, "baseline": "zero" if baseline is None else "mean", "sample": sample, "seed": seed}
     return (sums.finish("single_ablation", settings),)

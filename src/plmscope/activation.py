@@ -31,6 +31,7 @@ from plmscope.progress import Track, silent
 from plmscope.scores import GroupSums, NeuronScores
 from plmscope.sequences import Protein
 from plmscope.sites import NeuronIndex
+from plmscope.workers import fitting_budget, splitting
 
 METHODS = ("activation", "activation_std", "activation_contrast")
 #: Stands for all proteins where classes overlap, as a class beside the others.
@@ -156,7 +157,7 @@ def summarise_activations(
     Args:
         classifier: The model.
         proteins: With labels.
-        token_budget: Padded tokens a batch.
+        token_budget: Padded tokens a batch; 0: by free memory.
         groups: Group of each protein for bootstraps, from :func:`~plmscope.scores.resampling_groups`.
         track: Progress.
 
@@ -185,12 +186,20 @@ def _summarise(
     ids, names = [proteins[row].id for row in owners], None if groups is None else [groups[row] for row in owners]
     sums = GroupSums.empty(index, labels, ids, classes, names, *statistics)
     rows = np.split(np.arange(len(owners)), np.searchsorted(owners, np.arange(1, len(proteins))))  # of every protein
-    batches = list(classifier.batches(proteins, token_budget))
+    bytes_per_token = 3 * len(index) * int(classifier.model.dtype.itemsize)  # activations, and one statistic of them
+    budget = fitting_budget(token_budget, classifier.device, bytes_per_token)
+    batches = list(classifier.batches(proteins, budget))
+
+    def work(batch: Batch, _: int) -> tuple[Batch, dict[str, np.ndarray]]:
+        seen.clear()
+        classifier.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+        parts = [_residue_means(seen[site], batch) for site in index.sites]
+        return batch, {name: np.concatenate([part[name] for part in parts], axis=1) for name in statistics}
+
     with record(classifier, index.sites) as seen:
-        for batch in track(batches, "activations", len(batches)):
-            classifier.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
-            parts = [_residue_means(seen[site], batch) for site in index.sites]
-            values = {name: np.concatenate([part[name] for part in parts], axis=1) for name in statistics}
+        for batch, values in (
+            one for b in track(batches, "activations", len(batches)) for one in splitting(work, budget)(b)
+        ):
             times = [len(rows[row]) for row in batch.rows]
             where = np.concatenate([rows[row] for row in batch.rows]).tolist()
             sums.add(where, **{name: np.repeat(many, times, axis=0) for name, many in values.items()})
@@ -231,7 +240,7 @@ def activation_scores(
     Args:
         classifier: The model.
         proteins: With labels.
-        token_budget: Padded tokens a batch.
+        token_budget: Padded tokens a batch; 0: by free memory.
         groups: Group of each protein for bootstraps, from :func:`~plmscope.scores.resampling_groups`.
         track: Progress.
 

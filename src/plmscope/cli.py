@@ -48,6 +48,10 @@ Out = Annotated[
 ]
 Seed = Annotated[int | None, typer.Option("--seed", help="Overrides the study's seed.", min=0, show_default=False)]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda or cuda:1.", show_default=False)]
+Dtype = Annotated[
+    str | None,
+    typer.Option("--dtype", help="Of scoring and evaluation: float32, bfloat16 or float16.", show_default=False),
+]
 Model = Annotated[
     str | None, typer.Option("--model", help="Folder or Hugging Face hub id of the language model.", show_default=False)
 ]
@@ -64,11 +68,18 @@ def _root(
 
 
 @app.command()
-def demo(out: Out = None, seed: Seed = None, device: Device = None, model: Model = None, quiet: Quiet = False) -> None:
+def demo(
+    out: Out = None,
+    seed: Seed = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    model: Model = None,
+    quiet: Quiet = False,
+) -> None:
     """Run the whole experiment on the embedded model and enzymes."""
     from plmscope.settings import demo_study
 
-    _run(demo_study(), out, seed, device, model, quiet)
+    _run(demo_study(), out, seed, device, dtype, model, quiet)
 
 
 @app.command()
@@ -92,13 +103,14 @@ def run(
     out: Out = None,
     seed: Seed = None,
     device: Device = None,
+    dtype: Dtype = None,
     model: Model = None,
     quiet: Quiet = False,
 ) -> None:
     """Run a study from sequences to report; continues a run that was stopped."""
     from plmscope.settings import read_study
 
-    _run(read_study(study), out, seed, device, model, quiet)
+    _run(read_study(study), out, seed, device, dtype, model, quiet)
 
 
 @app.command()
@@ -107,13 +119,14 @@ def finetune(
     out: Out = None,
     seed: Seed = None,
     device: Device = None,
+    dtype: Dtype = None,
     model: Model = None,
     quiet: Quiet = False,
 ) -> None:
     """First stage: read, split and fine-tune; creates the run folder."""
     from plmscope.settings import read_study
 
-    _run(read_study(study), out, seed, device, model, quiet, ["finetune"])
+    _run(read_study(study), out, seed, device, dtype, model, quiet, ["finetune"])
 
 
 @app.command()
@@ -159,6 +172,7 @@ def _run(
     out: Path | None,
     seed: int | None,
     device: str | None,
+    dtype: str | None,
     model: str | None,
     quiet: bool,
     stages: list[str] | None = None,
@@ -169,7 +183,8 @@ def _run(
     from plmscope.study import Stages
 
     settings = study.model_dump()
-    settings |= {name: value for name, value in (("seed", seed), ("device", device)) if value is not None}
+    overrides = {"seed": seed, "device": device, "dtype": dtype}
+    settings |= {name: value for name, value in overrides.items() if value is not None}
     if model is not None:
         settings["model"]["checkpoint"] = model
     study = parse_study(settings, "command line")

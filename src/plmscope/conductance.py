@@ -15,8 +15,8 @@ module ``embedding``. There is no mask-token baseline: with ESM's token dropout 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,25 +24,65 @@ import pandas as pd
 import torch
 
 from plmscope.errors import SelectionError
-from plmscope.gradients import EMBEDDING, Target, activations_and_gradients, request
+from plmscope.gradients import (
+    EMBEDDING,
+    MOST_POINTS,
+    NEGLIGIBLE,
+    Target,
+    activations_and_gradients,
+    bytes_per_token,
+    check_points,
+    found_points,
+    request,
+    settled,
+)
 from plmscope.hooked import AnyNetwork, network_of
 from plmscope.model import Batch, Classifier
+from plmscope.network import Context
 from plmscope.progress import Track, silent
 from plmscope.scores import Completeness, GroupSums, NeuronScores
 from plmscope.sequences import AMINO_ACIDS, Protein
 from plmscope.sites import Site
-from plmscope.workers import in_order
+from plmscope.workers import fitting_budget, in_order, splitting
 
 METHODS = ("conductance",)
+_Pairs = dict[Site, tuple[torch.Tensor, torch.Tensor]]
+
+#: Intervals of a path whose number is to be found: the first try.
+FEWEST_POINTS = 8
 RULES = ("trapezoid", "captum")
 BASELINES = ("mean_embedding", "zero_embedding")
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Results of one batch, per protein.
+
+    Attributes:
+        rows: Positions of the proteins.
+        whole: ``(B, N)`` token sums with all states of the path.
+        half: ``(B, N)`` with every other one.
+        entering: ``(B, d)`` those of the embedding output.
+        expected: ``(B,)`` change of the target along the path.
+        points: ``(B,)`` intervals.
+        settled: ``(B,)`` whether they are as good as the tolerance asks.
+    """
+
+    rows: list[int]
+    whole: np.ndarray
+    half: np.ndarray
+    entering: np.ndarray
+    expected: np.ndarray
+    points: np.ndarray
+    settled: np.ndarray
 
 
 def conductance(
     classifier: Classifier,
     proteins: Sequence[Protein],
     *,
-    points: int = 32,
+    points: int = 0,
+    tolerance: float = 0.05,
     rule: str = "trapezoid",
     baseline: str = "mean_embedding",
     target: str = "log_odds",
@@ -55,11 +95,16 @@ def conductance(
     Args:
         classifier: The model.
         proteins: With labels; each protein weighs 1 within its class, each class 1 in the total.
-        points: Intervals of the path, even and at least 2; the trapezoid rule computes one state more.
+        points: Intervals of the path, even; the trapezoid rule computes one state more. 0: per batch 8, 16, 32 ... up
+            to 256, until the gap at the input is at most ``tolerance`` of the absolute sum there, the estimated error
+            ``|T_n - T_n/2| / 3`` at most ``tolerance`` of ``|T_n|``, and the ranking settled
+            (:func:`~plmscope.gradients.settled`); states of the coarser grid are used again as far as they fit into
+            the token budget.
+        tolerance: What is asked of a number of points that is found.
         rule: ``trapezoid``, or ``captum`` to reproduce ``LayerConductance`` with as many steps.
         baseline: ``mean_embedding``, or ``zero_embedding`` (unstable: layer normalisation hardly notices the scale).
         target: ``log_odds``, ``logit`` or ``log_probability`` of the true class.
-        token_budget: Tokens times states at once; bounds the memory.
+        token_budget: Tokens times states at once; bounds the memory. 0: by free memory.
         groups: Group of each protein for bootstraps, from :func:`~plmscope.scores.resampling_groups`.
         track: Progress.
 
@@ -72,50 +117,49 @@ def conductance(
         SelectionError: a setting is impossible.
     """
     asked = request(classifier, proteins, target, groups)
-    if points < 2 or points % 2:
+    check_points(points, tolerance)
+    if points % 2:
         raise SelectionError(f"points = {points!r}: must be even and at least 2")
     for name, value, known in (("rule", rule, RULES), ("baseline", baseline, BASELINES)):
         if value not in known:
             raise SelectionError(f"{name} {value!r} is not known; choose one of {', '.join(known)}")
+    if rule == "captum" and not points:
+        raise SelectionError("points = 0: Captum's rule has no estimate of its own error; give a number of points")
     classes, index, network = asked.classes, classifier.index, network_of(classifier)
-    if rule == "captum":
-        nodes = (np.polynomial.legendre.leggauss(points + 1)[0] + 1) / 2
-    else:
-        nodes = np.linspace(0, 1, points + 1)
-    alphas = torch.tensor(nodes, dtype=torch.float32, device=classifier.device)
     letters = [classifier.encode(letter)[1] for letter in AMINO_ACIDS]
-    batches = list(classifier.batches(asked.proteins, max(1, token_budget // (points + 1))))
+    budget = fitting_budget(token_budget, classifier.device, bytes_per_token(classifier))
+    batches = list(classifier.batches(asked.proteins, max(1, budget // ((points or FEWEST_POINTS) + 1))))
 
-    def work(batch: Batch) -> tuple[Batch, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def work(batch: Batch, budget: int) -> _Found:
         wanted = torch.tensor(classes[batch.rows], device=classifier.device)
-        start = _start(network, batch, letters, baseline)
-        fine, coarse, input_sum = _along(network, batch, start, alphas, wanted, asked.target, rule, token_budget)
-        with torch.no_grad():
-            end, context = network.embed(batch)
-            ends = [asked.target(network.above(0, h, context), wanted) for h in (end, start)]
-        whole = np.concatenate([fine[site] for site in index.sites], axis=1)
-        half = np.concatenate([coarse[site] for site in index.sites], axis=1)
-        return batch, whole, half, (ends[0] - ends[1]).double().cpu().numpy(), input_sum
+        path = _Path(network, batch, _start(network, batch, letters, baseline), wanted, asked.target, rule, budget)
+        n = points or FEWEST_POINTS
+        while True:
+            found = path.walk(n, index.sites, tolerance, keep=not points)
+            if points or n >= MOST_POINTS or found.settled.all():
+                return found
+            n *= 2
 
     ids = asked.ids
     sums = GroupSums.empty(index, classifier.labels, ids, classes, asked.groups, *METHODS, "half")
     gaps = Completeness([(EMBEDDING.layer, EMBEDDING.module)])
-    done = in_order(work, batches, classifier.device)
-    for batch, whole, half, expected, got in track(done, "conductance", len(batches)):
-        sums.add(batch.rows, conductance=whole, half=half)
-        gaps.add([ids[row] for row in batch.rows], expected, got)
+    done = in_order(splitting(work, budget), batches, classifier.device)
+    for found in (one for parts in track(done, "conductance", len(batches)) for one in parts):
+        sums.add(found.rows, conductance=found.whole, half=found.half)
+        settled = np.ones_like(found.settled) if points else found.settled
+        gaps.add([ids[row] for row in found.rows], found.expected, found.entering.sum(1), found.points, settled)
     settings = {"points": points, "rule": rule, "baseline": baseline, "target": target}
-    return (finish(sums, settings, gaps.frame()),)
+    return (finish(sums, settings if points else settings | {"tolerance": tolerance}, gaps.frame()),)
 
 
 def finish(sums: GroupSums, settings: Mapping[str, Any], completeness: pd.DataFrame | None = None) -> NeuronScores:
     """Scores from sums of ``conductance`` and of ``half`` (every other state); their difference tells the error."""
-    scores = sums.finish("conductance", settings, completeness)
+    scores = sums.finish("conductance", {**settings, **found_points(settings, completeness)}, completeness)
     if settings["rule"] != "trapezoid":
         return scores
     coarse, size = sums.finish("half").values, float(np.linalg.norm(scores.values))
     error = float(np.linalg.norm(scores.values - coarse)) / 3 / max(size, 1e-30)
-    return replace(scores, settings={**settings, "error": error})
+    return replace(scores, settings={**scores.settings, "error": error})
 
 
 def _start(network: AnyNetwork, batch: Batch, letters: Sequence[int], baseline: str) -> torch.Tensor:
@@ -133,43 +177,77 @@ def _start(network: AnyNetwork, batch: Batch, letters: Sequence[int], baseline: 
         return torch.where(batch.residue_mask.unsqueeze(-1), mean, real)
 
 
-def _along(
-    network: AnyNetwork,
-    batch: Batch,
-    start: torch.Tensor,
-    alphas: torch.Tensor,
-    classes: torch.Tensor,
-    target: Target,
-    rule: str,
-    token_budget: int,
-) -> tuple[dict[Site, np.ndarray], dict[Site, np.ndarray], np.ndarray]:
-    """Token sums ``(B, N)`` of every site with all nodes and with every other one; and those of the input ``(B,)``."""
-    end, context = network.embed(batch)
-    size = max(2, token_budget // (start.shape[0] * start.shape[1]) // 2 * 2)
-    fine: dict[Site, torch.Tensor] = {}
-    coarse: dict[Site, torch.Tensor] = {}
-    carried: dict[Site, tuple[torch.Tensor, torch.Tensor]] = {}
-    begin = 0
-    while begin < len(alphas):
-        stop = min(len(alphas), begin + size + (begin == 0))  # an even number of steps, so that pairs never straddle
-        steps = alphas[begin:stop].view(-1, 1, 1, 1)
-        hidden = (start + steps * (end - start)).flatten(0, 1)  # (n B, T, d)
-        n = len(steps)
-        states = activations_and_gradients(network, hidden, context.repeat(n), classes.repeat(n), target)
-        for site, pair in states.items():
-            a, g = (x.reshape(n, -1, *x.shape[1:]) for x in pair)  # (n, B, T, N)
-            if site in carried:
-                a, g = (torch.cat((old, new)) for old, new in zip(carried[site], (a, g), strict=True))
-            for total, stride in ((fine, 1), (coarse, 2)):
-                x, y = a[::stride], g[::stride]
-                slope = y[:-1] if rule == "captum" else (y[:-1] + y[1:]) / 2
-                part = (slope * (x[1:] - x[:-1])).double().sum((0, 2))  # (B, N)
-                total[site] = total[site] + part if site in total else part
-            carried[site] = a[-1:].clone(), g[-1:].clone()
-        begin = stop
-    input_sum = fine.pop(EMBEDDING).sum(1).cpu().numpy()
-    return (
-        {site: value.cpu().numpy() for site, value in fine.items()},
-        {site: value.cpu().numpy() for site, value in coarse.items()},
-        input_sum,
-    )
+@dataclass
+class _Path:
+    """The path of one batch: its two ends, and the states between them that are still in memory."""
+
+    network: AnyNetwork
+    batch: Batch
+    start: torch.Tensor
+    classes: torch.Tensor
+    target: Target
+    rule: str
+    token_budget: int
+    states: dict[float, _Pairs] = field(default_factory=dict)
+
+    def walk(self, n: int, sites: Sequence[Site], tolerance: float, *, keep: bool) -> _Found:
+        """Sums with ``n`` intervals; ``keep`` keeps the states for a walk with twice as many."""
+        with torch.no_grad():
+            end, context = self.network.embed(self.batch)
+            ends = [self.target(self.network.above(0, h, context), self.classes) for h in (end, self.start)]
+        nodes = np.linspace(0, 1, n + 1)
+        if self.rule == "captum":
+            nodes = (np.polynomial.legendre.leggauss(n + 1)[0] + 1) / 2
+        fine: dict[Site, torch.Tensor] = {}
+        coarse: dict[Site, torch.Tensor] = {}
+        last: list[_Pairs] = []  # the states before this one, two at most
+        for number, state in enumerate(self._states(nodes.tolist(), end, context, keep=keep)):
+            if number:
+                self._add(fine, last[-1], state)
+            if number and number % 2 == 0:
+                self._add(coarse, last[0], state)
+            last = [*last, state][-2:]
+        entering = fine.pop(EMBEDDING).cpu().numpy()
+        whole, half = (torch.cat([total[site] for site in sites], 1).cpu().numpy() for total in (fine, coarse))
+        expected = (ends[0] - ends[1]).double().cpu().numpy()
+        gap = np.abs(entering.sum(1) - expected)
+        good = settled(whole, half, np.zeros(len(whole)), tolerance)
+        good &= gap <= tolerance * np.abs(entering).sum(1) + NEGLIGIBLE
+        error = np.linalg.norm(whole - half, axis=1) / 3
+        good &= error <= tolerance * np.linalg.norm(whole, axis=1) + NEGLIGIBLE
+        return _Found(self.batch.rows, whole, half, entering, expected, np.full(len(whole), n), good)
+
+    def _states(self, nodes: list[float], end: torch.Tensor, context: Context, *, keep: bool) -> Iterator[_Pairs]:
+        """Activation and gradient of every site at every node, in order; those in memory are not computed again."""
+        b, t, _ = end.shape
+        at_once = max(1, self.token_budget // (b * t))
+        room = keep and len(nodes) <= at_once
+        known, self.states = self.states, {}
+        missing = [node for node in nodes if node not in known]
+        groups = iter(np.array_split(missing, -(-len(missing) // at_once)))
+        for node in nodes:
+            if node not in known:
+                group = next(groups).tolist()
+                alphas = torch.tensor(group, dtype=torch.float32, device=end.device).view(-1, 1, 1, 1)
+                low, high = self.start.float(), end.float()
+                hidden = (low + alphas * (high - low)).flatten(0, 1).to(end.dtype)  # (k B, T, d)
+                k = len(group)
+                found = activations_and_gradients(
+                    self.network, hidden, context.repeat(k), self.classes.repeat(k), self.target
+                )
+                parts = {site: [x.view(k, b, *x.shape[1:]) for x in pair] for site, pair in found.items()}
+                for place, one in enumerate(group):
+                    known[one] = {site: (a[place], g[place]) for site, (a, g) in parts.items()}
+            state = known[node] if room else known.pop(node)
+            yield state
+        if room:
+            self.states = known
+
+    def _add(self, total: dict[Site, torch.Tensor], one: _Pairs, other: _Pairs) -> None:
+        """Add one interval, summed over tokens, ``(B, N)``."""
+        for site, (a, g) in one.items():
+            b, h = (x.float() for x in other[site])
+            a, g = a.float(), g.float()
+            part = g * (b - a) if self.rule == "captum" else (g + h) * (b - a) / 2
+            summed = part.sum(1).double()
+            total[site] = total[site] + summed if site in total else summed

@@ -8,7 +8,7 @@ For a site with activation ``a`` (all tokens of it) and baseline ``a'``, everyth
 ``F`` is the log-odds of the true class (in a multi-label task of every class that the protein has, one after the
 other), ``a'`` is zero or the ablation mean, the integral a Gauss-Legendre sum.
 Positive: taking the neuron to its baseline lowers the true class. Per site the attributions sum to
-``F(a) - F(a')``; how far they are from it is stored as the completeness gap.
+``F(a) - F(a')``; how far they are from it is stored as the completeness gap. How many points that takes is found.
 
 Departs from Dai et al.: all module kinds instead of the feed-forward alone, all tokens instead of the masked one,
 log-odds instead of the probability (it does not saturate), Gauss-Legendre instead of a left Riemann sum.
@@ -16,12 +16,13 @@ log-odds instead of the probability (it does not saturate), Gauss-Legendre inste
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as changed
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from plmscope.errors import InputError, SelectionError
@@ -33,9 +34,12 @@ from plmscope.progress import Track, silent
 from plmscope.scores import Completeness, GroupSums, NeuronScores
 from plmscope.sequences import Protein
 from plmscope.sites import MODULES, Site
-from plmscope.workers import in_order
+from plmscope.workers import fitting_budget, in_order, splitting
 
 METHODS = ("integrated_gradients", "integrated_gradients_abs")
+
+#: The sums of how often a neuron is among the strongest of a protein.
+SHARED = "shared"
 
 
 def log_odds(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
@@ -136,25 +140,93 @@ def activations_and_gradients(
     return {site: (a.detach(), g) for (site, a), g in zip(seen.items(), gradients, strict=True)}
 
 
+#: Points of a path whose number is to be found: the first try, doubled up to the last.
+FEWEST_POINTS, MOST_POINTS = 4, 256
+
+#: Target units (nats) in which nothing is worth another pass.
+NEGLIGIBLE = 1e-4
+
+
+def settled(now: np.ndarray, before: np.ndarray, gap: np.ndarray, tolerance: float) -> np.ndarray:
+    """Whether the attributions of a protein are as good as ``tolerance`` asks, ``(B,)``.
+
+    Three conditions: the completeness gap is at most ``tolerance`` of the total absolute attribution; the best 5 % of
+    the neurons by half the points hold as much attribution as the best 5 % by all, up to ``tolerance`` of it, so that
+    another doubling would hardly change who is selected; and the attributions by half the points differ (relative L2)
+    by at most the root of ``tolerance``, since doubling the nodes of a Gauss rule about squares its error. The last two
+    see what cancels in the first.
+
+    Args:
+        now: ``(B, N)`` attributions.
+        before: ``(B, N)``, with half the points.
+        gap: ``(B,)`` what the attributions sum to beyond what they should.
+        tolerance: A share, above 0.
+    """
+    size = max(1, round(0.05 * now.shape[1]))
+
+    def held(by: np.ndarray) -> np.ndarray:
+        best = np.argpartition(-by, size - 1, axis=1)[:, :size]
+        found: np.ndarray = np.take_along_axis(now, best, 1)  # (B, size)
+        return found
+
+    ideal = held(now)
+    lost = ideal.sum(1) - held(before).sum(1)
+    small: np.ndarray = np.abs(gap) <= tolerance * np.abs(now).sum(1) + NEGLIGIBLE
+    stable: np.ndarray = lost <= tolerance * np.abs(ideal).sum(1) + NEGLIGIBLE
+    moved: np.ndarray = np.linalg.norm(now - before, axis=1)
+    near: np.ndarray = moved <= tolerance**0.5 * np.linalg.norm(now, axis=1) + NEGLIGIBLE
+    good: np.ndarray = small & stable & near
+    return good
+
+
 @dataclass(frozen=True)
 class _Path:
-    """How the integral is taken: nodes and weights on ``[0, 1]``, target, tokens at once."""
+    """How the integrals are taken.
 
-    nodes: torch.Tensor
-    weights: torch.Tensor
+    Attributes:
+        points: Gauss-Legendre nodes; 0: found.
+        tolerance: What is asked of a number of points that is found.
+        target: Of logits and classes.
+        base: ``(3, N)`` where paths start; ``None``: zero.
+        slices: Where each site is in a flat array.
+        token_budget: Tokens times nodes at once.
+    """
+
+    points: int
+    tolerance: float
     target: Target
+    base: torch.Tensor | None
+    slices: dict[Site, slice]
     token_budget: int
+
+    def tries(self) -> list[int]:
+        """Numbers of points in the order in which they are tried."""
+        doubled = [FEWEST_POINTS * 2**k for k in range(1 + round(np.log2(MOST_POINTS / FEWEST_POINTS)))]
+        return [self.points] if self.points else doubled
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Results of one batch: token sums ``(B, N)``; per site, ``(B, S)``: the sums they should have, points, settled."""
+
+    rows: list[int]
+    attributions: np.ndarray
+    expected: np.ndarray
+    points: np.ndarray
+    settled: np.ndarray
 
 
 def integrated_gradients(
     classifier: Classifier,
     proteins: Sequence[Protein],
     *,
-    points: int = 16,
+    points: int = 0,
+    tolerance: float = 0.05,
     baseline: np.ndarray | None = None,
     target: str = "log_odds",
     token_budget: int = 4096,
     groups: Sequence[str] | None = None,
+    shared: float | None = None,
     track: Track = silent,
 ) -> tuple[NeuronScores, ...]:
     """Integrated gradients of every neuron, signed and absolute.
@@ -162,95 +234,147 @@ def integrated_gradients(
     Args:
         classifier: The model.
         proteins: With labels; each protein weighs 1 within its class, each class 1 in the total.
-        points: Gauss-Legendre nodes per path, at least 1.
+        points: Gauss-Legendre nodes per path; 0: per batch and site 4, 8, 16 ... up to 256, until :func:`settled`.
+        tolerance: What is asked of a number of points that is found.
         baseline: ``None`` for zero activation, or ``(3, N)`` values at the first token, the last token and residues.
         target: ``log_odds``, ``logit`` or ``log_probability`` of the true class.
-        token_budget: Tokens times nodes at once; bounds the memory.
+        token_budget: Tokens times nodes at once; bounds the memory. 0: by free memory.
         groups: Group of each protein for bootstraps, from :func:`~plmscope.scores.resampling_groups`.
+        shared: Also count in how many proteins each neuron has at least this share of the protein's largest
+            attribution, for :func:`~plmscope.selection.select_shared`.
         track: Progress.
 
     Returns:
         ``integrated_gradients`` (signed token sums) and ``integrated_gradients_abs`` (their absolute value per
-        protein), both with the completeness gap of every protein and site, in units of the target (nats).
+        protein), both with the points and the completeness gap, in units of the target (nats), of every protein and
+        site. Where the number of points was found, ``settings`` has their mean as ``mean_points`` and the share of
+        proteins and sites that were still not :func:`settled` at 256 points as ``unsettled``.
 
     Raises:
         InputError: no proteins, or a label the model does not know.
-        SelectionError: ``points`` or ``target`` is impossible.
+        SelectionError: a setting is impossible.
     """
     asked = request(classifier, proteins, target, groups)
-    if points < 1:
-        raise SelectionError(f"points = {points!r}: at least 1 is needed")
+    check_points(points, tolerance)
+    if shared is not None and not 0 < shared <= 1:
+        raise SelectionError(f"shared = {shared!r}: must be above 0 and at most 1")
     classes = asked.classes
-    nodes, weights = np.polynomial.legendre.leggauss(points)
     device = classifier.device
-    path = _Path(
-        torch.tensor((nodes + 1) / 2, dtype=torch.float32, device=device),
-        torch.tensor(weights / 2, dtype=torch.float32, device=device),
-        asked.target,
-        token_budget,
-    )
     network, index = network_of(classifier), classifier.index
-    base = None if baseline is None else torch.tensor(baseline, dtype=torch.float32, device=device)
-    slices = {site: index.slice(site) for site in index.sites}
-    batches = list(classifier.batches(asked.proteins, max(1, token_budget // points)))
+    budget = fitting_budget(token_budget, device, bytes_per_token(classifier))
+    path = _Path(
+        points,
+        tolerance,
+        asked.target,
+        None if baseline is None else torch.tensor(baseline, dtype=torch.float32, device=device),
+        {site: index.slice(site) for site in index.sites},
+        budget,
+    )
+    batches = list(classifier.batches(asked.proteins, max(1, budget // (points or 2 * FEWEST_POINTS))))
 
-    def work(batch: Batch) -> tuple[Batch, np.ndarray, np.ndarray, np.ndarray]:
+    def work(batch: Batch, budget: int) -> _Found:
         wanted = torch.tensor(classes[batch.rows], device=device)
-        return batch, *_attribute(network, batch, wanted, path, base, slices, len(index))
+        return _attribute(network, batch, wanted, changed(path, token_budget=budget), len(index))
 
     ids = asked.ids
-    sums = GroupSums.empty(index, classifier.labels, ids, classes, asked.groups, *METHODS)
+    sums = GroupSums.empty(
+        index, classifier.labels, ids, classes, asked.groups, *METHODS, *([SHARED] if shared else [])
+    )
     gaps = Completeness([(site.layer, site.module) for site in index.sites])
-    done = in_order(work, batches, device)
-    for batch, attributions, expected, got in track(done, "integrated gradients", len(batches)):
-        sums.add(batch.rows, integrated_gradients=attributions, integrated_gradients_abs=np.abs(attributions))
-        gaps.add([ids[row] for row in batch.rows], expected, got)
-    settings = {"points": points, "baseline": "zero" if baseline is None else "mean", "target": target}
+    done = in_order(splitting(work, budget), batches, device)
+    for found in (one for parts in track(done, "integrated gradients", len(batches)) for one in parts):
+        size = np.abs(found.attributions)
+        values = dict(zip(METHODS, (found.attributions, size), strict=True))
+        if shared:
+            values[SHARED] = (found.attributions >= shared * found.attributions.max(1, keepdims=True)) & (size > 0)
+        sums.add(found.rows, **values)
+        got = np.add.reduceat(found.attributions, [part.start for part in path.slices.values()], axis=1)
+        gaps.add([ids[row] for row in found.rows], found.expected, got, found.points, found.settled)
+    settings: dict[str, Any] = {"points": points, "baseline": "zero" if baseline is None else "mean", "target": target}
+    if not points:
+        settings["tolerance"] = tolerance
+    if shared:
+        settings["shared"] = shared
     frame = gaps.frame()
-    return tuple(sums.finish(method, settings, frame) for method in METHODS)
+    return tuple(sums.finish(method, settings | found_points(settings, frame), frame) for method in METHODS)
 
 
-def _attribute(
-    network: AnyNetwork,
-    batch: Batch,
-    classes: torch.Tensor,
-    path: _Path,
-    base: torch.Tensor | None,
-    slices: dict[Site, slice],
-    n_neurons: int,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Token sums ``(B, N)``, and per site what they should sum to and do sum to, ``(B, S)``."""
-    out = np.zeros((len(batch.rows), n_neurons))
-    expected, got = np.zeros((len(batch.rows), len(slices))), np.zeros((len(batch.rows), len(slices)))
+def found_points(settings: Mapping[str, Any], completeness: pd.DataFrame | None) -> dict[str, float]:
+    """``mean_points`` and ``unsettled`` (a share) over proteins and sites, where the number of points was found."""
+    if settings["points"] or completeness is None:
+        return {}
+    return {
+        "mean_points": float(completeness["points"].mean()),
+        "unsettled": float(1 - completeness["settled"].mean()),
+    }
+
+
+def check_points(points: int, tolerance: float) -> None:
+    """Raise :class:`SelectionError` for a negative number of points, or a tolerance outside 0 to 1."""
+    if points < 0:
+        raise SelectionError(f"points = {points!r}: at least 1 is needed, or 0 for as many as the tolerance asks for")
+    if not 0 < tolerance < 1:
+        raise SelectionError(f"tolerance = {tolerance!r}: must be above 0 and below 1")
+
+
+def bytes_per_token(classifier: Classifier) -> int:
+    """About what one token of one forward and backward pass takes: activations, gradients, what autograd keeps."""
+    return 6 * len(classifier.index) * int(classifier.model.dtype.itemsize)
+
+
+def _attribute(network: AnyNetwork, batch: Batch, classes: torch.Tensor, path: _Path, n_neurons: int) -> _Found:
+    """All sites of one batch."""
+    sites = list(path.slices)
+    shape = (len(batch.rows), len(sites))
+    out, expected = np.zeros((len(batch.rows), n_neurons)), np.zeros(shape)
+    points, good = np.zeros(shape, dtype=np.int32), np.ones(shape, dtype=bool)
     with torch.no_grad():
         hidden, context = network.embed(batch)
         full = path.target(network.above(0, hidden, context), classes)
+    # From zero, query and key share their path; others than Network may normalise them.
+    together = path.base is None and isinstance(network, Network)
+    groups = [("query", "key"), *((m,) for m in MODULES[2:])] if together else [(m,) for m in MODULES]
     for layer in range(len(network.layers)):
         with torch.no_grad():
             state = network.state(layer, hidden, context)
-        shared = {}
-        if base is None and isinstance(network, Network):  # others may normalise query and key
-            shared = _query_and_key(network, layer, state, context, classes, path)
-        for module in MODULES:
-            site = Site(layer, module)
-            value = state.activations[module]
-            start = torch.zeros_like(value) if base is None else at_tokens(base[:, slices[site]], value, context)
-            if base is None and module in shared:
-                gradient = shared[module]
-            else:
-                gradient = _path_gradient(network, layer, state, module, start, context, classes, path)
-            attribution = (gradient * (value - start)).sum(1)  # (B, N)
-            with torch.no_grad():
-                empty = path.target(network.resume(layer, state, module, start, context), classes)
-            s = list(slices).index(site)
-            out[:, slices[site]] = attribution.double().cpu().numpy()
-            expected[:, s] = (full - empty).double().cpu().numpy()
-            got[:, s] = out[:, slices[site]].sum(1)
+        for modules in groups:
+            starts = {m: _start(state.activations[m], path, Site(layer, m), context) for m in modules}
+            for m in modules:
+                s = sites.index(Site(layer, m))
+                with torch.no_grad():
+                    empty = path.target(network.resume(layer, state, m, starts[m], context), classes)
+                expected[:, s] = (full - empty).double().cpu().numpy()
+            before: dict[str, np.ndarray] = {}
+            for n in path.tries():
+                if isinstance(network, Network) and len(modules) > 1:
+                    gradients = _query_and_key(network, layer, state, context, classes, path, n)
+                else:
+                    (m,) = modules
+                    gradients = {m: _gradient(network, layer, state, m, starts[m], context, classes, path, n)}
+                fine = True
+                for m, gradient in gradients.items():
+                    s, part = sites.index(Site(layer, m)), path.slices[Site(layer, m)]
+                    a = state.activations[m]
+                    value = (gradient * (a.float() - starts[m].float())).sum(1).double().cpu().numpy()  # (B, N)
+                    points[:, s], out[:, part] = n, value
+                    if m in before:
+                        good[:, s] = settled(value, before[m], value.sum(1) - expected[:, s], path.tolerance)
+                    fine = fine and m in before and bool(good[:, s].all())
+                    before[m] = value
+                if fine:
+                    break
         hidden = network.after(state)
-    return out, expected, got
+    return _Found(batch.rows, out, expected, points, good)
 
 
-def _path_gradient(
+def _start(value: torch.Tensor, path: _Path, site: Site, context: Context) -> torch.Tensor:
+    """Where the path of a site begins, ``(B, T, N)``."""
+    if path.base is None:
+        return torch.zeros_like(value)
+    return at_tokens(path.base[:, path.slices[site]].to(value.dtype), value, context)
+
+
+def _gradient(
     network: AnyNetwork,
     layer: int,
     state: State,
@@ -259,55 +383,93 @@ def _path_gradient(
     context: Context,
     classes: torch.Tensor,
     path: _Path,
+    n: int,
 ) -> torch.Tensor:
-    """``integral dF/da`` along the straight path from ``start`` to the activation, ``(B, T, N)``."""
-    step = state.activations[module] - start
-    total = torch.zeros_like(step)
-    for nodes, weights, many, wide, wanted in _chunks(state, context, classes, path):
-        leaf = (start + nodes.view(-1, 1, 1, 1) * step).flatten(0, 1).requires_grad_()  # (n B, T, N)
-        value = path.target(network.resume(layer, many, module, leaf, wide), wanted).sum()
+    """``integral dF/da`` along the straight path from ``start`` to the activation, ``(B, T, N)`` float32.
+
+    Where the activation reaches the residual stream by an affine map, the path is walked there, behind the attention
+    or the feed-forward of its own layer, and the integral comes back through the map once.
+    """
+    end = state.activations[module]
+    if not isinstance(network, Network) or module in ("query", "key"):
+        return _integral(
+            lambda leaf, many, wide: network.resume(layer, many, module, leaf, wide),
+            start, end, state, context, classes, path, n,
+        )  # fmt: skip
+    with torch.no_grad():
+        bottom = network.added(layer, state, module, start, context)  # (B, T, d)
+    leaf = end.detach().requires_grad_()
+    top = network.added(layer, state, module, leaf, context)
+    of_added = _integral(
+        lambda added, many, wide: network.resume_added(layer, many, module, added, wide),
+        bottom, top.detach(), state, context, classes, path, n,
+    )  # fmt: skip
+    if top is leaf:
+        return of_added
+    (gradient,) = torch.autograd.grad(top, leaf, of_added.to(top.dtype))
+    return gradient.float()
+
+
+def _integral(
+    logits: Callable[[torch.Tensor, State, Context], torch.Tensor],
+    start: torch.Tensor,
+    end: torch.Tensor,
+    state: State,
+    context: Context,
+    classes: torch.Tensor,
+    path: _Path,
+    n: int,
+) -> torch.Tensor:
+    """Gauss-Legendre sum of the gradients of the target at ``n`` places between ``start`` and ``end (B, T, M)``."""
+    total = torch.zeros(end.shape, device=end.device)
+    for nodes, weights in _nodes(state, path, n):
+        k = len(nodes)
+        leaf = _between(start, end, nodes).requires_grad_()
+        value = path.target(logits(leaf, _copies(state, k), context.repeat(k)), classes.repeat(k)).sum()
         (gradient,) = torch.autograd.grad(value, leaf)
-        total += torch.einsum("k,kbtn->btn", weights, gradient.view(len(nodes), *step.shape))
+        total += torch.einsum("k,kbtn->btn", weights, gradient.view(k, *end.shape).float())
     return total
 
 
 def _query_and_key(
-    network: Network, layer: int, state: State, context: Context, classes: torch.Tensor, path: _Path
+    network: Network, layer: int, state: State, context: Context, classes: torch.Tensor, path: _Path, n: int
 ) -> dict[str, torch.Tensor]:
     """Both integrals from zero at the price of one: ``alpha q . k`` and ``q . alpha k`` are the same scores.
 
     The gradient of the key is taken at ``alpha q``, where it is ``alpha`` times that of its own path.
     """
     query, key = state.activations["query"], state.activations["key"]
-    totals = torch.zeros_like(query), torch.zeros_like(key)
-    for nodes, weights, many, wide, wanted in _chunks(state, context, classes, path):
-        n = len(nodes)
-        q = (nodes.view(-1, 1, 1, 1) * query).flatten(0, 1).requires_grad_()  # (n B, Tq, d)
-        k = many.activations["key"].clone().requires_grad_()  # (n B, T, d)
+    totals = torch.zeros(query.shape, device=query.device), torch.zeros(key.shape, device=key.device)
+    for nodes, weights in _nodes(state, path, n):
+        many, wide = _copies(state, len(nodes)), context.repeat(len(nodes))
+        q = _between(torch.zeros_like(query), query, nodes).requires_grad_()  # (k B, Tq, d)
+        k = many.activations["key"].requires_grad_()  # (k B, T, d)
         mixed = network.attend(q, k, many.activations["value"], wide)
-        value = path.target(network.after_attention(layer, many.hidden, mixed, wide), wanted).sum()
-        of_query, of_key = torch.autograd.grad(value, (q, k))
-        totals[0].add_(torch.einsum("k,kbtn->btn", weights, of_query.view(n, *query.shape)))
-        totals[1].add_(torch.einsum("k,kbtn->btn", weights / nodes, of_key.view(n, *key.shape)))
+        logits = network.after_attention(layer, many.hidden, mixed, wide)
+        value = path.target(logits, classes.repeat(len(nodes))).sum()
+        of_query, of_key = (g.float() for g in torch.autograd.grad(value, (q, k)))
+        totals[0].add_(torch.einsum("k,kbtn->btn", weights, of_query.view(len(nodes), *query.shape)))
+        totals[1].add_(torch.einsum("k,kbtn->btn", weights / nodes, of_key.view(len(nodes), *key.shape)))
     return dict(zip(("query", "key"), totals, strict=True))
 
 
-def _chunks(
-    state: State, context: Context, classes: torch.Tensor, path: _Path
-) -> list[tuple[torch.Tensor, torch.Tensor, State, Context, torch.Tensor]]:
-    """The nodes in groups that fit the token budget, with as many copies of the batch's state."""
-    size = max(1, path.token_budget // (state.hidden.shape[0] * state.hidden.shape[1]))
-    groups, made = [], {}
-    split: Any = torch.split
-    for nodes, weights in zip(split(path.nodes, size), split(path.weights, size), strict=True):
-        n = len(nodes)
-        if n not in made:
-            copies = {
-                name: a.repeat(n, 1, 1) for name, a in state.activations.items() if name in ("query", "key", "value")
-            }
-            many = changed(
-                state, hidden=state.hidden.repeat(n, 1, 1), middle=state.middle.repeat(n, 1, 1), activations=copies
-            )
-            made[n] = many, context.repeat(n), classes.repeat(n)
-        groups.append((nodes, weights, *made[n]))
-    return groups
+def _nodes(state: State, path: _Path, n: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Nodes on ``[0, 1]`` and weights in even groups that fit the token budget."""
+    at_once = max(1, path.token_budget // (state.hidden.shape[0] * state.hidden.shape[1]))
+    found = ((x.astype(np.float32), w.astype(np.float32)) for x, w in [np.polynomial.legendre.leggauss(n)])
+    nodes, weights = (torch.from_numpy(x).to(state.hidden.device) for x in next(found))
+    parts = -(-n // at_once)
+    many: Any = torch.tensor_split
+    return list(zip(many((nodes + 1) / 2, parts), many(weights / 2, parts), strict=True))
+
+
+def _between(start: torch.Tensor, end: torch.Tensor, nodes: torch.Tensor) -> torch.Tensor:
+    """Places on the straight line, ``(k B, T, M)``; computed in float32, given in the model's precision."""
+    low, high = start.float(), end.float()
+    return (low + nodes.view(-1, 1, 1, 1) * (high - low)).flatten(0, 1).to(end.dtype)
+
+
+def _copies(state: State, k: int) -> State:
+    """What parts of a forward pass read of a state, for ``k`` copies of the batch one after the other."""
+    copies = {name: a.repeat(k, 1, 1) for name, a in state.activations.items() if name in ("query", "key", "value")}
+    return State(state.hidden.repeat(k, 1, 1), state.middle.repeat(k, 1, 1), copies)

@@ -29,14 +29,14 @@ import torch
 from Bio.Align import substitution_matrices
 
 from plmscope.errors import SelectionError
-from plmscope.gradients import EMBEDDING, Request, activations_and_gradients, request
+from plmscope.gradients import EMBEDDING, Request, activations_and_gradients, bytes_per_token, request
 from plmscope.hooked import AnyNetwork, network_of
 from plmscope.model import Batch, Classifier
 from plmscope.progress import Track, silent
 from plmscope.scores import GroupSums, NeuronScores
 from plmscope.sequences import AMINO_ACIDS, Protein
 from plmscope.sites import MODULES, Site
-from plmscope.workers import in_order
+from plmscope.workers import fitting_budget, in_order, splitting
 
 METHODS = ("gradient_activation",)
 PATCHING_METHODS = ("attribution_patching",)
@@ -58,7 +58,7 @@ def gradient_activation(
         classifier: The model.
         proteins: With labels; each weighs 1 within its class, each class 1 in the total.
         target: ``log_odds``, ``logit`` or ``log_probability`` of the true class.
-        token_budget: Padded tokens a batch.
+        token_budget: Padded tokens a batch; 0: by free memory.
         groups: Group of each protein for bootstraps, from :func:`~plmscope.scores.resampling_groups`.
         track: Progress.
 
@@ -91,7 +91,7 @@ def attribution_patching(
         copies: Corrupted copies a protein; their effects are averaged.
         seed: Seeds the corruptions, with the protein's id: they do not depend on the other proteins.
         target: ``log_odds``, ``logit`` or ``log_probability`` of the true class.
-        token_budget: Padded tokens a batch.
+        token_budget: Padded tokens a batch; 0: by free memory.
         groups: Group of each protein for bootstraps, from :func:`~plmscope.scores.resampling_groups`.
         track: Progress.
 
@@ -144,9 +144,10 @@ def _scores(
 ) -> tuple[NeuronScores]:
     """Scores from token sums of ``g * (a - mean of a over the copies)``; without copies of ``g * a``."""
     classes, network = asked.classes, network_of(classifier)
-    batches = list(classifier.batches(asked.proteins, token_budget))
+    budget = fitting_budget(token_budget, classifier.device, bytes_per_token(classifier))
+    batches = list(classifier.batches(asked.proteins, budget))
 
-    def work(batch: Batch) -> tuple[Batch, np.ndarray]:
+    def work(batch: Batch, _: int) -> tuple[Batch, np.ndarray]:
         wanted = torch.tensor(classes[batch.rows], device=classifier.device)
         hidden, context = network.embed(batch)
         found = activations_and_gradients(network, hidden, context, wanted, asked.target)
@@ -156,11 +157,12 @@ def _scores(
             for site, a in _activations(network, twin).items():
                 away[site] = away.get(site, torch.zeros_like(a)) + a / len(others)
         found.pop(EMBEDDING)
-        parts = [((a - away[site] if others else a) * g).sum(1) for site, (a, g) in found.items()]  # (B, N) each
-        return batch, torch.cat(parts, 1).double().cpu().numpy()
+        parts = [((a - away[site] if others else a).float() * g.float()).sum(1) for site, (a, g) in found.items()]
+        return batch, torch.cat(parts, 1).double().cpu().numpy()  # (B, N)
 
     sums = GroupSums.empty(classifier.index, classifier.labels, asked.ids, classes, asked.groups, method)
-    for batch, values in track(in_order(work, batches, classifier.device), "one gradient", len(batches)):
+    done = in_order(splitting(work, budget), batches, classifier.device)
+    for batch, values in (one for parts in track(done, "one gradient", len(batches)) for one in parts):
         sums.add(batch.rows, **{method: values})
     return (sums.finish(method, settings),)
 

@@ -58,6 +58,16 @@ class Batch:
         """The same batch on another device."""
         return Batch(self.input_ids.to(device), self.attention_mask.to(device), self.lengths.to(device), self.rows)
 
+    def halves(self) -> tuple[Batch, Batch]:
+        """The first and the other proteins, each cut to its longest; for a batch that did not fit into memory."""
+        middle = len(self.rows) // 2
+        parts = []
+        for part in (slice(0, middle), slice(middle, None)):
+            longest = int(self.lengths[part].max())
+            ids, mask = self.input_ids[part, :longest], self.attention_mask[part, :longest]
+            parts.append(Batch(ids, mask, self.lengths[part], self.rows[part]))
+        return parts[0], parts[1]
+
     @property
     def residue_mask(self) -> torch.Tensor:
         """``(B, T)``, true at residues: neither the first nor the last real token nor padding."""

@@ -150,14 +150,31 @@ class Network:
         self, number: int, state: State, module: str, activation: torch.Tensor, context: Context
     ) -> torch.Tensor:
         """Logits ``(B, C)`` when one module of layer ``number`` has the given activation and all below is ``state``."""
+        a = state.activations
+        if module in ("query", "key"):
+            q, k = (activation if name == module else a[name] for name in ("query", "key"))
+            return self.after_attention(number, state.hidden, self.attend(q, k, a["value"], context), context)
+        return self.resume_added(number, state, module, self.added(number, state, module, activation, context), context)
+
+    def added(self, number: int, state: State, module: str, activation: torch.Tensor, context: Context) -> torch.Tensor:
+        """What one module's activation puts on the residual stream of layer ``number``: ``(B, T, N)`` to ``(B, T, d)``.
+
+        For ``value``, ``attention_output``, ``intermediate`` and ``output``: an affine map, since the attention
+        probabilities are those of ``state``. A straight path of the activation is thus a straight path of this.
+        """
         layer, a = self.layers[number], state.activations
-        if module in ("query", "key", "value"):
-            q, k, v = (activation if name == module else a[name] for name in ("query", "key", "value"))
-            return self.after_attention(number, state.hidden, self.attend(q, k, v, context), context)
-        if module == "attention_output":
-            rows = slice(0, activation.shape[1])
-            return self.after_residual(number, state.hidden[:, rows] + activation, context)
-        added = layer.output(activation) if module == "intermediate" else activation
+        if module == "value":
+            mixed = self.attend(a["query"], a["key"], activation, context)
+            added: torch.Tensor = layer.attention_output(mixed)
+            return added
+        return layer.output(activation) if module == "intermediate" else activation
+
+    def resume_added(
+        self, number: int, state: State, module: str, added: torch.Tensor, context: Context
+    ) -> torch.Tensor:
+        """Logits ``(B, C)`` when a module of layer ``number`` puts ``added (B, T, d)`` on the residual stream."""
+        if module in ("value", "attention_output"):
+            return self.after_residual(number, state.hidden[:, : added.shape[1]] + added, context)
         return self.above(number + 1, state.middle + added, context)
 
     def after(self, state: State) -> torch.Tensor:

@@ -84,9 +84,21 @@ def completeness_section(results: Results) -> Section:
         "its value. The gap between the sum and that change is the numerical error of the path integral; it is stored "
         f"for every protein and site. Over all {count(len(frame))} its median size is "
         f"{short(frame['size'].median())} against a median change of {short(frame['expected'].abs().median())}."
+        + _points_words(frame)
     )
     table = Table("gaps", "Completeness gaps per method and module", columns, tuple(rows))
     return Section("completeness", "Completeness of the attributions", (intro, table))
+
+
+def _points_words(frame: pd.DataFrame) -> str:
+    """How many points the paths took, and how many were not good enough with the most; "" for runs without them."""
+    if "points" not in frame:
+        return ""
+    low, mean, high = (
+        f"{value:.3g}" for value in (frame["points"].min(), frame["points"].mean(), frame["points"].max())
+    )
+    loose = count(int((~frame["settled"].astype(bool)).sum()))
+    return f" The paths took {low} to {high} points, {mean} on average; {loose} of them stayed above the tolerance."
 
 
 def methods_section(results: Results) -> Section:
@@ -127,7 +139,9 @@ def methods_paragraph(results: Results) -> str:
         true_class = "the true class" if results.task == "single" else "every class that a protein has"
         target = f"; attributions explain the {words(target)} of {true_class}" if target else ""
         target += f" along a path from the {baseline} baseline" if baseline else ""
-        target += f" with {points} quadrature points" if points else ""
+        if points is not None:
+            target += f" with {points or 'as many'} quadrature points"
+            target += "" if points else f" as a tolerance of {results.setting('score', 'tolerance')} asks for"
         names = listed([words(m) for m in results.methods])
         sentences.append(
             f"All {total} units of the query, key, value, attention-output, intermediate and output modules were "

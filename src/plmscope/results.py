@@ -23,7 +23,7 @@ import pandas as pd
 
 from plmscope.errors import RunError
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 
 #: Columns of every table of a run folder, in order.
 SCHEMA: dict[str, tuple[str, ...]] = {
@@ -33,7 +33,7 @@ SCHEMA: dict[str, tuple[str, ...]] = {
     "training": ("model", "epoch", "train_loss", "validation_loss", "validation_balanced_accuracy", "seconds"),
     "neurons": ("layer", "module", "neuron"),  # then one column per scoring method
     "class_scores": ("method", "label", "layer", "module", "neuron", "score"),
-    "completeness": ("method", "id", "layer", "module", "expected", "got", "gap"),
+    "completeness": ("method", "id", "layer", "module", "expected", "got", "gap", "points", "settled"),
     "selections": ("method", "scope", "fraction", "draw", "layer", "module", "neuron"),
     "curves": (
         "method", "matched_to", "scope", "draw", "mode", "ablation", "fraction", "n_neurons",

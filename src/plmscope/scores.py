@@ -37,7 +37,7 @@ class NeuronScores:
         per_class: Class name to ``(N,)``, where the method has such scores.
         proteins: Ids of the proteins that were scored; the evaluation refuses to see them again.
         settings: What the numbers depend on besides model and proteins.
-        completeness: ``id, layer, module, expected, got, gap`` for path methods.
+        completeness: ``id, layer, module, expected, got, gap, points, settled`` for path methods.
         resample: Weights ``(G,)`` of the groups of ``sums`` to the scores ``(N,)`` that they give, for bootstraps.
         sums: What the scores were made of; merges with that of other proteins.
     """
@@ -254,21 +254,26 @@ def resampling_groups(
 
 
 class Completeness:
-    """Collects what the attributions of every protein should sum to and do sum to; two numbers a protein and site."""
+    """Collects what the attributions of every protein should sum to and do sum to: a few numbers a protein and site."""
 
     def __init__(self, sites: Sequence[tuple[int, str]]) -> None:
         self.sites = list(sites)
         self._ids: list[str] = []
-        self._parts: list[tuple[np.ndarray, np.ndarray]] = []
+        self._parts: list[tuple[np.ndarray, ...]] = []
 
-    def add(self, ids: Sequence[str], expected: np.ndarray, got: np.ndarray) -> None:
-        """Proteins with ``(B, S)`` differences of the target and sums of attributions."""
+    def add(
+        self, ids: Sequence[str], expected: np.ndarray, got: np.ndarray, points: np.ndarray, settled: np.ndarray
+    ) -> None:
+        """Proteins with ``(B, S)`` differences of the target, sums of attributions, points, and whether they do."""
         self._ids += ids
-        self._parts.append((expected.reshape(len(ids), -1), got.reshape(len(ids), -1)))
+        self._parts.append(tuple(part.reshape(len(ids), len(self.sites)) for part in (expected, got, points, settled)))
 
     def frame(self) -> pd.DataFrame:
-        """``id, layer, module, expected, got, gap``, one row a protein and site: the mean over its classes."""
-        expected, got = (np.concatenate(parts).ravel() for parts in zip(*self._parts, strict=True))
+        """``id, layer, module, expected, got, gap, points, settled``, one row a protein and site.
+
+        Where a protein is there once for each of its classes: their mean, the most points, and whether all settled.
+        """
+        expected, got, points, settled = (np.concatenate(parts).ravel() for parts in zip(*self._parts, strict=True))
         layers, modules = zip(*self.sites, strict=True)
         n = len(self._ids)
         frame = pd.DataFrame(
@@ -279,10 +284,13 @@ class Completeness:
                 "expected": expected,
                 "got": got,
                 "gap": got - expected,
+                "points": points.astype(np.int32),
+                "settled": settled.astype(bool),
             }
         )
         if len(set(self._ids)) < n:
-            frame = frame.groupby(["id", "layer", "module"], sort=False, as_index=False).mean()
+            how = dict.fromkeys(("expected", "got", "gap"), "mean") | {"points": "max", "settled": "all"}
+            frame = frame.groupby(["id", "layer", "module"], sort=False, as_index=False).agg(how)
         return frame
 
 

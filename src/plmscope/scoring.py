@@ -76,4 +76,6 @@ def finish(
         return next(one for one in activation.ActivationSummary(sums).scores() if one.method == method)
     if method in conductance.METHODS:
         return conductance.finish(sums, settings, completeness)
+    if method in gradients.METHODS:
+        settings = {**settings, **gradients.found_points(settings, completeness)}
     return sums.finish(method, settings, completeness)

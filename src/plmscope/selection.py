@@ -11,7 +11,7 @@ curve of its own. Three kinds, each a stricter control than the one before:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -269,3 +269,59 @@ def agreement(scores: Sequence[NeuronScores], fractions: Sequence[float]) -> pd.
                     }
                 )
     return pd.DataFrame(rows, columns=["method", "other", "fraction", "spearman", "overlap", "overlap_expected"])
+
+
+def precision_agreement(
+    scores: Sequence[NeuronScores], reference: Sequence[NeuronScores], fraction: float = 0.05
+) -> dict[str, dict[str, float]]:
+    """How far scores of a model in low precision rank neurons as those of the same model in float32 do.
+
+    Args:
+        scores: By some methods.
+        reference: By the same methods in the same order, in float32, on the same proteins.
+        fraction: Share of the neurons whose choice is compared.
+
+    Returns:
+        Per method ``spearman`` (rank correlation over all neurons) and ``overlap`` (shared part of the best ones).
+    """
+    found = {}
+    for one, other in zip(scores, reference, strict=True):
+        (row,) = agreement([one, replace(other, method=f"{other.method} in float32")], [fraction]).to_dict("records")
+        found[one.method] = {name: round(float(row[name]), 4) for name in ("spearman", "overlap")}
+    return found
+
+
+def select_shared(scores: NeuronScores, share: float = 0.7) -> dict[str, Selection]:
+    """Select as Dai et al. refine their neurons: those that are strong in most clusters of a class.
+
+    A neuron is strong in a protein if its attribution is at least a threshold (0.2 in the source) of the protein's
+    largest; it is in a cluster's set if it is strong in at least half of its proteins.
+
+    Args:
+        scores: ``integrated_gradients`` made with ``shared=0.2``; with ``groups`` if clusters hold several proteins.
+        share: Smallest share of the class's clusters, ``0 < share <= 1``.
+
+    Returns:
+        Class name to its selection, in the order of the classes; it can be empty.
+
+    Raises:
+        SelectionError: ``share`` is outside its range, or the scores were made without ``shared``.
+
+    References:
+        arXiv:2104.08696, section 3.3. Departs from it: clusters of proteins instead of prompts of one fact, and all
+        module kinds. Without ``groups``, and where a class has more clusters than groups, proteins are counted.
+    """
+    check_fraction(share, "share")
+    sums = scores.sums
+    if sums is None or "shared" not in sums.sums:
+        raise SelectionError(f"{scores.method}: made without shared; score again with shared=0.2")
+    strong = sums.sums["shared"] / np.maximum(sums.counts, 1)[:, None]  # (G, N) share of the group's proteins
+    found = {}
+    for number, label in enumerate(sums.labels):
+        own = [place for place, (c, _) in enumerate(sums.keys) if c == number]
+        if own:
+            # One group is no set of clusters: the share of its proteins stands for that of the clusters.
+            common = strong[own[0]] if len(own) == 1 else (strong[own] >= 0.5).mean(axis=0)
+            name = f"shared by {share:.0%} of class {label}"
+            found[label] = Selection(scores.index, common >= share - 1e-9, name, scores.proteins)
+    return found

@@ -89,10 +89,15 @@ class ScoreSection(Section):
     )
     target: Literal["log_odds", "logit", "log_probability"] = Field("log_odds", description="of the true class")
     baseline: Literal["zero", "mean"] = Field("zero", description="where the integration path starts")
-    points: int = Field(16, ge=1, description="quadrature points of an integrated-gradients path")
-    conductance_points: int = Field(32, ge=2, multiple_of=2, description="intervals of the conductance path")
+    points: int = Field(0, ge=0, description="quadrature points of an integrated-gradients path; 0: as tolerance asks")
+    conductance_points: int = Field(
+        0, ge=0, multiple_of=2, description="intervals of the conductance path; 0: as tolerance asks"
+    )
+    tolerance: float = Field(
+        0.05, gt=0, lt=1, description="of the completeness gap, the estimated error and the best 5 %, where points = 0"
+    )
     proteins_per_class: int = Field(32, ge=1, description="training proteins, each from another cluster")
-    token_budget: int = Field(4096, ge=1, description="tokens times points at once")
+    token_budget: int = Field(4096, ge=0, description="tokens times points at once; 0: by free memory")
 
 
 class EvaluateSection(Section):

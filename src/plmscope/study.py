@@ -32,12 +32,14 @@ from plmscope.progress import Track, silent
 from plmscope.results import SCHEMA, SCHEMA_VERSION, STAGES, Run, write_atomic
 from plmscope.runs import OpenRun, one_per_cluster, read_parquet
 from plmscope.scores import NeuronScores, class_table, from_table, resampling_groups, score_table
-from plmscope.selection import SCOPES, agreement, density, select_top
+from plmscope.selection import SCOPES, agreement, density, precision_agreement, select_top
 from plmscope.sequences import Protein, ProteinSet, read_proteins
 from plmscope.settings import Section, Study, write_study
 from plmscope.splits import Split, leakage, split_proteins
 
 MEAN_PROTEINS_PER_CLASS = 200
+#: Proteins that are scored in float32 too when a study asks for less.
+PRECISION_PROTEINS_PER_CLASS = 2
 #: How often the evaluation saves what it has, in seconds.
 SAVE_SECONDS = 20.0
 #: Without these files a stage has to run again, whatever the manifest says.
@@ -344,9 +346,26 @@ class Stages:
         self._write_selections(scores)
         self.run.write_table("agreement", agreement(scores, self.study.density.fractions))
         self._score_bootstraps(scores)
+        if self.study.dtype != "float32":
+            self._compare_precision(opened, chosen, constants)
         self.run.update_manifest(
             scoring_proteins=len(chosen), scoring_ids=[p.id for p in chosen], mean_proteins=len(means)
         )
+
+    def _compare_precision(self, opened: OpenRun, chosen: Sequence[Protein], constants: np.ndarray) -> None:
+        """Score a few proteins in float32 too; how far the rankings agree goes into the manifest."""
+        from plmscope.model import load_model
+
+        few = one_per_cluster(chosen, opened.clusters, PRECISION_PROTEINS_PER_CLASS, self.study.seed)
+        reference = load_model(self.run.path / "model", device=self.study.device)
+        ours, theirs = (score_all(self.study, m, few, constants, self.track) for m in (opened.model, reference))
+        found = precision_agreement(ours, theirs)
+        self.run.update_manifest(precision={"dtype": self.study.dtype, "proteins": len(few), "methods": found})
+        for method, row in found.items():
+            self.say(
+                f"{self.study.dtype} against float32, {method}: rank correlation {row['spearman']:.3f}, "
+                f"{row['overlap']:.0%} of the best 5 % shared ({len(few)} proteins)"
+            )
 
     def _write_selections(self, scores: Sequence[NeuronScores]) -> None:
         """Every selection of the study, also those that only the report names."""
@@ -554,9 +573,9 @@ def score_all(
             if scorer in (gradients.integrated_gradients, ablation.single_ablation):
                 settings |= {"baseline": constants if s.baseline == "mean" else None}
             if scorer is gradients.integrated_gradients:
-                settings |= {"points": s.points}
+                settings |= {"points": s.points, "tolerance": s.tolerance}
             elif scorer is conductance.conductance:
-                settings |= {"points": s.conductance_points}
+                settings |= {"points": s.conductance_points, "tolerance": s.tolerance}
             if scorer is not activation.activation_scores:
                 settings |= {"target": s.target}
             found |= {one.method: one for one in scorer(model, proteins, **settings)}
