@@ -18,8 +18,8 @@ PACKAGE = ROOT / "src" / "plmscope"
 ORDER = (
     "errors", "progress", "labels", "stats", "uniprot", "formats", "sequences", "annotations", "splits", "sites",
     "workers", "model", "finetune", "hooks", "network", "hooked", "folded", "scores", "activation", "gradients",
-    "conductance", "linear", "ablation", "scoring", "selection", "evaluation", "interventions", "concepts",
-    "characterize", "results", "report_blocks", "report_input", "report_answers", "report_data",
+    "conductance", "linear", "ablation", "scoring", "selection", "evaluation", "interventions", "concepts", "motifs",
+    "cards", "characterize", "results", "report_blocks", "report_input", "report_answers", "report_data",
     "report_curves", "report_density", "report_neurons", "report_methods", "report", "settings", "runs",
     "study", "cli", "__main__",
 )  # fmt: skip

@@ -251,8 +251,7 @@ class ConceptSet:
             known[list(numbers.values())] = bool(classes)
             found |= {numbers[name] for name in classes if name in numbers}
         known[list(self._of_label.values())] = protein.label is not None
-        if protein.label in self._of_label:
-            found.add(self._of_label[str(protein.label)])
+        found |= {self._of_label[name] for name in labels_of(protein) if name in self._of_label}
         for name, holds in (("short", len(protein) <= self._lengths[0]), ("long", len(protein) >= self._lengths[1])):
             number = self.number.get(f"{name} protein")
             if number is not None and holds:
@@ -363,10 +362,15 @@ def _class_concepts(proteins: Sequence[Protein], ec: Mapping[str, str], min_prot
                 found.append(Concept(f"EC {name}", "class", "protein", "EC number", phrase, f"EC level {level}"))
         return found
     for protein in proteins:
-        if protein.label is not None:
-            counts[protein.label] = counts.get(protein.label, 0) + 1
+        for name in labels_of(protein):
+            counts[name] = counts.get(name, 0) + 1
     names = sorted(name for name, n in counts.items() if min_proteins <= n < len(proteins))
     return [Concept(f"class {name}", "class", "protein", "label", f"class {name}", "label") for name in names]
+
+
+def labels_of(protein: Protein) -> list[str]:
+    """The classes of a protein; several are joined by ``;``."""
+    return [] if protein.label is None else protein.label.split(";")
 
 
 def _first(size: int) -> str:

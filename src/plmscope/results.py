@@ -57,8 +57,8 @@ SCHEMA: dict[str, tuple[str, ...]] = {
         "null_auroc", "confirmed",
     ),
     "motifs": (
-        "layer", "module", "neuron", "sign", "consensus", "width", "n_windows", "information_bits", "auroc_held_out",
-        "enrichment", "group", "matrix", "classes", "annotations",
+        "layer", "module", "neuron", "sign", "consensus", "width", "anchor", "n_windows", "information_bits",
+        "auroc_held_out", "enrichment", "group", "matrix", "classes", "annotations",
     ),
     "neuron_cards": (
         "layer", "module", "neuron", "method", "rank", "sign", "sentence", "explained", "concept", "auroc", "f1",

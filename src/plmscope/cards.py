@@ -1,0 +1,216 @@
+"""A sentence a neuron, made from the evidence and never beyond it.
+
+A neuron is *explained* by a concept that was confirmed on held-out clusters and either says where the neuron fires
+(F1 gain of at least ``min_gain``) or orders its activations (AUROC of at least ``min_auroc``); or by its motif, if that
+predicts on held-out clusters where it fires (AUROC of at least ``min_auroc``). Otherwise the sentence is "No concept
+explains this neuron": a number to look at, not a failure to hide.
+
+    Fires on the pattern GxSxG (G-x-S-x-G: nucleophile elbow ...): F1 0.71, AUROC 0.93 on 212 held-out clusters
+    (q = 2e-09); motif G-x-S-x-G, at its S, AUROC 0.96; 71 % of the motif's hits in EC 3; key, layer 3, neuron 17.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from plmscope.concepts import Concept, ConceptSet
+from plmscope.motifs import STRIP, Motifs
+from plmscope.sequences import Protein
+from plmscope.sites import Neuron, NeuronIndex
+
+UNEXPLAINED = "No concept explains this neuron"
+#: Peaks listed on a card.
+TOP_PROTEINS = 5
+#: Firing residues below which a motif is not judged.
+MIN_FIRED = 10
+#: Residues from an end that count as near it, and the share of peaks that makes it worth saying.
+NEAR, MOSTLY = 40, 0.6
+
+
+@dataclass(frozen=True)
+class Bars:
+    """What an explanation has to reach.
+
+    Attributes:
+        min_gain: F1 gain on held-out clusters.
+        min_auroc: AUROC on held-out clusters.
+    """
+
+    min_gain: float = 0.5
+    min_auroc: float = 0.8
+
+
+def explained(associations: pd.DataFrame, bars: Bars) -> np.ndarray:
+    """Which rows of an association table explain their neuron, ``(K,)``."""
+    good = (associations["f1_gain"] >= bars.min_gain) | (associations["auroc"] >= bars.min_auroc)
+    found: np.ndarray = (associations["confirmed"] & good).to_numpy(dtype=bool)
+    return found
+
+
+def neuron_cards(
+    selections: pd.DataFrame,
+    index: NeuronIndex,
+    associations: pd.DataFrame,
+    motifs: Motifs,
+    concepts: ConceptSet,
+    proteins: Sequence[Protein],
+    bars: Bars | None = None,
+    class_name: str = "class",
+) -> pd.DataFrame:
+    """``neuron_cards.parquet``: one row a selected neuron and method.
+
+    Args:
+        selections: ``method, rank, position``.
+        index: The model's neurons.
+        associations: Of at least the selected neurons.
+        motifs: Of the selected neurons, both signs.
+        concepts: What they were compared with.
+        proteins: Those of discovery, which the motifs' windows count in.
+        bars: What an explanation has to reach.
+        class_name: What a class is called in a sentence.
+    """
+    bars = bars or Bars()
+    of_concept = {concept.name: concept for concept in concepts.concepts}
+    good = associations[explained(associations, bars)].assign(
+        quality=lambda frame: frame[["f1_gain", "auroc"]].max(axis=1)
+    )
+    good = good.sort_values(["position", "f1_gain"], ascending=[True, False], kind="stable")
+    by_neuron = dict(iter(good.groupby("position", sort=False)))
+    rows_of: dict[int, list[int]] = {}
+    for row, position in enumerate(motifs.neurons.tolist()):
+        rows_of.setdefault(position, []).append(row)
+    cards = {
+        position: _card(
+            index.neuron(position), by_neuron.get(position), rows_of[position], motifs, of_concept, proteins, bars,
+            class_name,
+        )
+        for position in selections["position"].unique().tolist()
+    }  # fmt: skip
+    frame = pd.DataFrame([cards[position] for position in selections["position"]])
+    return selections[["method", "rank"]].reset_index(drop=True).join(frame)
+
+
+def _card(
+    neuron: Neuron,
+    associations: pd.DataFrame | None,
+    rows: Sequence[int],
+    motifs: Motifs,
+    concepts: Mapping[str, Concept],
+    proteins: Sequence[Protein],
+    bars: Bars,
+    class_name: str,
+) -> dict[str, object]:
+    """Everything on one card; the sign is that of the better evidence."""
+    table = motifs.table.iloc[list(rows)]
+    judged = (table["consensus"] != "") & (table["n_fired"] >= MIN_FIRED) & (table["auroc_held_out"] >= bars.min_auroc)
+    best = None if associations is None else associations.iloc[0]
+    if best is not None:
+        sign = int(best["sign"])
+    elif judged.any():
+        sign = int(table["sign"].iloc[int(table["auroc_held_out"].where(judged, -1.0).to_numpy().argmax())])
+    else:
+        sign = int(table["sign"].iloc[int(table["information_bits"].to_numpy().argmax())])
+    place = table["sign"].tolist().index(sign)
+    row, motif, has_motif = rows[place], table.iloc[place], bool(judged.iloc[place])
+    said: list[str] = []
+    if best is not None:
+        said.append(_concept_text(best, concepts[str(best["concept"])], sign, bars))
+    if has_motif:
+        text = f"motif {motif['consensus']}{_anchor(motif)}, AUROC {motif['auroc_held_out']:.2f}"
+        if best is None:
+            text = f"{'Fires' if sign > 0 else 'Goes low'} on the {text} on held-out clusters"
+        said += [text, *_where(motifs, row, proteins), *_classes(motif, class_name)]
+    elif best is not None:
+        said += _where(motifs, row, proteins)
+    sentence = "; ".join([*(said or [UNEXPLAINED]), f"{neuron.site.module}, layer {neuron.site.layer}"])
+    return {
+        "layer": neuron.site.layer, "module": neuron.site.module, "neuron": neuron.index, "sign": sign,
+        "sentence": f"{sentence}, neuron {neuron.index}.", "explained": bool(said),
+        "concept": "" if best is None else str(best["concept"]),
+        "auroc": np.nan if best is None else float(best["auroc"]),
+        "f1": np.nan if best is None else float(best["f1"]),
+        "motif": motif["consensus"] if has_motif else "",
+        "top_proteins": json.dumps(_top_proteins(motifs, row, sign, proteins)),
+    }  # fmt: skip
+
+
+def _concept_text(row: pd.Series, concept: Concept, sign: int, bars: Bars) -> str:
+    """What the best concept says, with its numbers."""
+    if concept.level == "protein":
+        verb = "Is high in" if sign > 0 else "Is low in"
+    elif row["f1_gain"] >= bars.min_gain:
+        verb = "Fires on" if sign > 0 else "Goes low on"
+    else:
+        verb = "Tends to be high on" if sign > 0 else "Tends to be low on"
+    # Of a stretch, a neuron that fires on one residue has found it; the AUROC asks for all of them.
+    area = "" if verb in ("Fires on", "Goes low on") and concept.has_stretches else f", AUROC {row['auroc']:.2f}"
+    return (
+        f"{verb} {concept.phrase}: F1 {row['f1']:.2f}{area} on {row['n_clusters']:,} held-out "
+        f"clusters (q = {row['q_value']:.1g})"
+    )
+
+
+def _anchor(motif: pd.Series) -> str:
+    """Which residue of the motif carries the peak."""
+    letters, anchor = str(motif["consensus"]).split("-"), int(motif["anchor"])
+    if len(letters) == 1 and anchor == 0:
+        return ""
+    if 0 <= anchor < len(letters):
+        return f", at its {letters[anchor]}" if letters[anchor] != "x" else f", at its residue {anchor + 1}"
+    return f", {anchor - len(letters) + 1} behind it" if anchor > 0 else f", {-anchor} before it"
+
+
+def _where(motifs: Motifs, row: int, proteins: Sequence[Protein]) -> list[str]:
+    """Near an end of the protein, if most peaks are."""
+    there = motifs.windows.protein[row] >= 0
+    position = motifs.windows.position[row, there]
+    length = np.array([len(proteins[p]) for p in motifs.windows.protein[row, there]])
+    long = length > 4 * NEAR  # in a short protein everything is near an end
+    if long.sum() < MIN_FIRED:
+        return []
+    for share, end in (
+        ((position[long] < NEAR).mean(), "N"),
+        ((length[long] - position[long] <= NEAR).mean(), "C"),
+    ):
+        if share >= MOSTLY:
+            return [f"{share:.0%} of its peaks within {NEAR} residues of the {end}-terminus"]
+    return []
+
+
+def _classes(motif: pd.Series, class_name: str) -> list[str]:
+    """The class that has most of the motif's held-out hits, if it has more than its share."""
+    classes = json.loads(motif["classes"])
+    if not classes:
+        return []
+    label, numbers = max(classes.items(), key=lambda item: item[1]["share"])
+    if numbers["share"] < 0.5 or numbers["enrichment"] < 1.5:
+        return []
+    return [
+        f"{numbers['share']:.0%} of the motif's hits in {class_name} {label} "
+        f"({numbers['share'] / numbers['enrichment']:.0%} of the residues)"
+    ]
+
+
+def _top_proteins(motifs: Motifs, row: int, sign: int, proteins: Sequence[Protein]) -> list[dict[str, object]]:
+    """The highest peaks with the activation around them; sign -1: the lowest."""
+    found = []
+    for k in range(min(TOP_PROTEINS, motifs.windows.value.shape[1])):
+        number = int(motifs.windows.protein[row, k])
+        if number < 0:
+            break
+        protein, position = proteins[number], int(motifs.windows.position[row, k])
+        start, stop = max(0, position - STRIP), min(len(protein), position + STRIP + 1)
+        strip = motifs.windows.strip[row, k, start - position + STRIP : stop - position + STRIP]
+        found.append(
+            {
+                "id": protein.id, "position": position + 1, "start": start + 1,
+                "sequence": protein.sequence[start:stop],
+                "activation": [round(sign * float(value), 3) for value in strip],
+            }
+        )  # fmt: skip
+    return found
