@@ -428,7 +428,8 @@ def _knowledge(rng: np.random.Generator, neurons: pd.DataFrame, proteins: pd.Dat
     )
     chosen = top[keys].drop_duplicates(ignore_index=True)
     motifs = chosen.assign(
-        sign=1, consensus="G-x-S-x-G", width=5, anchor=2, n_windows=60, information_bits=rng.uniform(2, 14, len(chosen)),
+        sign=1, consensus="G-x-S-x-G", width=5, anchor=2, n_windows=60,
+        information_bits=rng.uniform(2, 14, len(chosen)),
         auroc_held_out=rng.beta(6, 3, len(chosen)), enrichment=rng.uniform(1, 30, len(chosen)),
         group=np.arange(len(chosen)) % 7,
         matrix=[rng.dirichlet(np.full(20, 0.2), 5).ravel().tolist() for _ in range(len(chosen))],

@@ -108,13 +108,18 @@ def _card(
     """Everything on one card; the sign is that of the better evidence."""
     table = motifs.table.iloc[list(rows)]
     judged = (table["consensus"] != "") & (table["n_fired"] >= MIN_FIRED) & (table["auroc_held_out"] >= bars.min_auroc)
-    best = None if associations is None else associations.iloc[0]
-    if best is not None:
-        sign = int(best["sign"])
-    elif judged.any():
-        sign = int(table["sign"].iloc[int(table["auroc_held_out"].where(judged, -1.0).to_numpy().argmax())])
+    quality = dict.fromkeys((1, -1), 0.0)
+    for found, area, ok in zip(table["sign"], table["auroc_held_out"], judged, strict=True):
+        quality[int(found)] = 2 * area - 1 if ok else 0.0
+    if associations is not None:
+        for found, gain, area in associations[["sign", "f1_gain", "auroc"]].itertuples(index=False):
+            quality[int(found)] = max(quality[int(found)], gain, 2 * area - 1)
+    if any(quality.values()):
+        sign = 1 if quality[1] >= quality[-1] else -1
     else:
         sign = int(table["sign"].iloc[int(table["information_bits"].to_numpy().argmax())])
+    same = None if associations is None else associations[associations["sign"] == sign]
+    best = None if same is None or same.empty else same.iloc[0]
     place = table["sign"].tolist().index(sign)
     row, motif, has_motif = rows[place], table.iloc[place], bool(judged.iloc[place])
     said: list[str] = []

@@ -111,6 +111,7 @@ def firing_codes(fractions: Sequence[float]) -> np.ndarray:
 
 #: Bits of the buckets in increasing order of value, and their lower edges.
 _ORDER = np.concatenate([np.arange(BUCKETS - 1, BUCKETS // 2 - 1, -1), np.arange(BUCKETS // 2)])
+_MINUS_ZERO = BUCKETS // 2
 _MAGNITUDES = (np.arange(BUCKETS // 2 + 1, dtype=np.uint16) << 4).view(np.float16).astype(np.float64)
 _EDGES = np.concatenate([-_MAGNITUDES[:0:-1], _MAGNITUDES])  # (4097,)
 
@@ -146,14 +147,17 @@ class Codes:
             part = sample[:, start : start + BLOCK].cpu().numpy()
             low, middle, high = np.quantile(part, (0.25, 0.5, 0.75), axis=0)
             spread = np.where(high > low, (high - low) / 1.35, part.std(0))
-            # Rounding noise of a large constant is no signal.
-            spread = np.maximum(spread, 1e-5 * np.abs(middle) + 1e-12)
+            # Rounding noise of a large constant is no signal: divided by this much, it is zero.
+            spread = np.where(spread > 1e-5 * np.abs(middle) + 1e-12, spread, 1e30)
             center[start : start + BLOCK], scale[start : start + BLOCK] = middle, spread
             buckets = _buckets(torch.from_numpy((part - middle.astype(np.float32)) / spread.astype(np.float32)))
             for column in range(part.shape[1]):
-                counts = np.bincount(buckets[:, column].numpy(), minlength=BUCKETS)[_ORDER]
+                counts = np.bincount(buckets[:, column].numpy(), minlength=BUCKETS)
+                counts[0], counts[_MINUS_ZERO] = counts[0] + counts[_MINUS_ZERO], 0
+                counts = counts[_ORDER]
                 rank = (np.cumsum(counts) - counts / 2) / len(part)
                 codes = np.searchsorted(levels, rank + 1e-12, side="right")
+                codes[BUCKETS // 2 - 1] = codes[BUCKETS // 2]  # -0 is 0
                 table[start + column, _ORDER] = codes
                 lowest[start + column], highest[start + column] = codes[counts > 0][[0, -1]]
         where = sample.device
@@ -316,7 +320,9 @@ class _Counts:
                 hits = sum(self.hits[j][:, part] for j in self.summed[i]) if i in self.summed else self.hits[i][:, part]
                 hits = np.asarray(hits, dtype=np.float32)  # (L, n)
                 positives, total = self.positives[i], self.rows[self._group(i)]
-                touched = self.touched[i][:, part] / self.stretches[i] if i in self.touched else hits / positives
+                touched = hits / positives
+                if self.stretches.get(i):
+                    touched = self.touched[i][:, part] / self.stretches[i]
                 f1 = f1_score(hits / np.maximum(fired, 1), touched)
                 gain = f1_gain(f1, positives / total).reshape(2, F, -1)
                 share = gain.argmax(1)  # (2, n)

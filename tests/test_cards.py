@@ -1,0 +1,118 @@
+"""Sentences say what the evidence says, and no more."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from plmscope.cards import UNEXPLAINED, Bars, explained, neuron_cards
+from plmscope.concepts import build_concepts
+from plmscope.motifs import STRIP, TopWindows
+from plmscope.sequences import Protein
+from plmscope.sites import NeuronIndex
+
+INDEX = NeuronIndex.of(1, 2, 8)  # neuron 2 is key 0
+PROTEINS = [Protein(f"p{i}", "M" + "A" * 199) for i in range(12)]
+CONCEPTS = build_concepts(PROTEINS)
+
+
+def motifs(**changes: object) -> SimpleNamespace:
+    """Two signs of neuron 2; the positive one has a motif unless changed."""
+    plus = {
+        "consensus": "W-x-C", "width": 3, "anchor": 2, "information_bits": 8.0, "n_fired": 50, "sign": 1, "position": 2,
+        "auroc_held_out": 0.93, "enrichment": 30.0, "classes": json.dumps({"1": {"share": 0.71, "enrichment": 2.3}}),
+    } | changes  # fmt: skip
+    minus = plus | {"consensus": "", "sign": -1, "auroc_held_out": np.nan, "information_bits": 0.0, "classes": "{}"}
+    windows = TopWindows(2, 12)
+    values = np.zeros((200 * 12, 2), np.float32)
+    values[9::200, 0], values[150::200, 1] = 1, 1
+    windows.add(values, range(12), [200] * 12)
+    windows.settle()
+    return SimpleNamespace(table=pd.DataFrame([plus, minus]), neurons=np.array([2, 2]), windows=windows)
+
+
+def row(concept: str, **changes: object) -> dict[str, object]:
+    return {
+        "position": 2, "sign": 1, "rank": 1, "concept": concept, "f1": 0.61, "f1_gain": 0.6, "auroc": 0.94,
+        "n_clusters": 1412, "q_value": 2.4e-9, "confirmed": True,
+    } | changes  # fmt: skip
+
+
+def card(rows: list[dict[str, object]], found: SimpleNamespace | None = None) -> pd.Series:
+    frame = pd.DataFrame(rows or [row("GxSxG", confirmed=False)])
+    selections = pd.DataFrame({"method": ["ig"], "rank": [1], "position": [2]})
+    return neuron_cards(selections, INDEX, frame, found or motifs(), CONCEPTS, PROTEINS, class_name="EC").iloc[0]
+
+
+NEAR = "100% of its peaks within 40 residues of the N-terminus"
+MOTIF = f"motif W-x-C, at its C, AUROC 0.93; {NEAR}; 71% of the motif's hits in EC 1 (31% of the residues)"
+NO_MOTIF = {"auroc_held_out": 0.7}
+
+
+@pytest.mark.parametrize(
+    ("rows", "changes", "sentence"),
+    [
+        (
+            [row("glycine (G)")], {},
+            f"Fires on glycine: F1 0.61, AUROC 0.94 on 1,412 held-out clusters (q = 2e-09); {MOTIF}; key, layer 0",
+        ),
+        (
+            [row("glycine (G)", f1_gain=0.3)], NO_MOTIF,
+            "Tends to be high on glycine: F1 0.61, AUROC 0.94 on 1,412 held-out clusters (q = 2e-09); "
+            f"{NEAR}; key, layer 0",
+        ),
+        (
+            [row("GxSxG", sign=-1, auroc=0.6)], NO_MOTIF,
+            "Goes low on the pattern GxSxG (G-x-S-x-G: nucleophile elbow of serine esterases and lipases): F1 0.61 on "
+            "1,412 held-out clusters (q = 2e-09); key, layer 0",
+        ),
+        (
+            [row("long protein", sign=-1)], NO_MOTIF,
+            "Is low in long proteins (at least 200 residues): F1 0.61, AUROC 0.94 on 1,412 held-out clusters "
+            "(q = 2e-09); key, layer 0",
+        ),
+        ([], {}, f"Fires on the {MOTIF.replace('0.93', '0.93 on held-out clusters', 1)}; key, layer 0"),
+        ([], NO_MOTIF, f"{UNEXPLAINED}; key, layer 0"),
+        ([], {"n_fired": 9}, f"{UNEXPLAINED}; key, layer 0"),
+        ([row("glycine (G)", f1_gain=0.3, auroc=0.7)], NO_MOTIF, f"{UNEXPLAINED}; key, layer 0"),
+        ([row("glycine (G)", confirmed=False)], NO_MOTIF, f"{UNEXPLAINED}; key, layer 0"),
+    ],
+)  # fmt: skip
+def test_sentences(rows, changes, sentence):
+    found = card(rows, motifs(**changes))
+    assert found["sentence"] == f"{sentence}, neuron 0."
+    assert found["explained"] == (not sentence.startswith(UNEXPLAINED))
+    assert (found["concept"] == "") == np.isnan(found["auroc"])
+
+
+@pytest.mark.parametrize(
+    ("consensus", "anchor", "said"),
+    [
+        ("G", 0, "motif G,"),
+        ("W-x-C", 1, "at its residue 2,"),
+        ("W-x-C", 4, "2 behind it,"),
+        ("W-x-C", -3, "3 before it,"),
+    ],
+)
+def test_where_the_peak_is_in_the_motif(consensus, anchor, said):
+    assert said in card([], motifs(consensus=consensus, anchor=anchor))["sentence"]
+
+
+def test_the_best_evidence_comes_first():
+    found = card([row("glycine (G)", f1_gain=0.6), row("GxSxG", rank=2, f1_gain=0.95, sign=-1)])
+    assert found["concept"] == "GxSxG" and found["sign"] == -1 and found["motif"] == ""
+
+
+def test_top_proteins_show_the_strip():
+    top = json.loads(card([])["top_proteins"])
+    assert len(top) == 5 and top[0]["id"] == "p0" and (top[0]["position"], top[0]["start"]) == (10, 1)
+    assert len(top[0]["sequence"]) == len(top[0]["activation"]) == 10 + STRIP
+    assert top[0]["activation"][9] == 1.0 and top[0]["sequence"].startswith("MAA")
+
+
+def test_bars():
+    frame = pd.DataFrame([row("a"), row("a", f1_gain=0.1), row("a", f1_gain=0.1, auroc=0.5), row("a", confirmed=False)])
+    assert explained(frame, Bars()).tolist() == [True, True, False, False]
+    assert explained(frame, Bars(min_auroc=0.95)).tolist() == [True, False, False, False]
