@@ -15,7 +15,7 @@ from plmscope.ablation import single_ablation
 from plmscope.activation import summarise_activations
 from plmscope.cli import main
 from plmscope.conductance import conductance
-from plmscope.errors import InputError, StudyError
+from plmscope.errors import InputError, ModelError, StudyError
 from plmscope.evaluation import evaluate
 from plmscope.finetune import baselines, class_weights, quality
 from plmscope.gradients import integrated_gradients
@@ -390,3 +390,55 @@ def test_report_names_the_task_and_counts_every_class(study: Path) -> None:
     html = (study / "report.html").read_text()
     assert "multi-label" in html and "micro F1" in html.replace("Micro", "micro")
     assert "1;2" not in html.split("Proteins per class and split")[1].split("</table>")[0]
+
+
+# --- binary: a single-label task with two classes --------------------------------------------------------------------
+
+
+def test_binary_study(tmp_path: Path) -> None:
+    data, model = write_mixed(tmp_path / "mixed.tsv", 36), save_tiny_model(tmp_path / "model", scale=20)
+    text = data.read_text().replace("\tkind\t", "\thas_w\t")
+    for label in SETS:
+        text = text.replace(f"\t{label}\t", "\tyes\t" if "1" in label else "\tno\t")
+    data.write_text(text)
+    study = tmp_path / "binary.toml"
+    study.write_text(
+        f"""
+        data = {{path = "{data}", label = "has_w"}}
+        split = {{method = "random"}}
+        model = {{checkpoint = "{model}"}}
+        finetune = {{epochs = 2, learning_rate = 0.004}}
+        score = {{methods = ["activation_contrast", "integrated_gradients"], proteins_per_class = 3, points = 2}}
+        density = {{bootstraps = 0, nulls = []}}
+        [evaluate]
+        fractions = [0.2]
+        modes = ["keep"]
+        ablations = ["mean"]
+        scopes = ["pooled"]
+        controls = ["random_matched"]
+        draws = 2
+        """
+    )
+    assert main(["run", str(study), "--out", str(tmp_path / "run"), "--quiet"]) == 0
+    run = open_run(tmp_path / "run")
+    assert run.model.task == "single" and run.model.labels == ("no", "yes")
+    proteins = run.proteins("test")
+    true = np.array([p.label == "yes" for p in proteins])
+    log_p = run.model.log_probabilities(proteins)
+    said = log_p[:, 1] > log_p[:, 0]
+    own = run.run.metrics()["splits"]["test"]["model"]
+    assert own["balanced_accuracy"] == pytest.approx(sklearn.metrics.balanced_accuracy_score(true, said))
+    assert own["per_class"]["yes"]["f1"] == pytest.approx(sklearn.metrics.f1_score(true, said, zero_division=0))
+    assert own["mcc"] == pytest.approx(sklearn.metrics.matthews_corrcoef(true, said))
+    assert set(run.run.table("class_scores")["label"]) == {"no", "yes"}
+    # With two classes the log-odds of one are minus those of the other.
+    found = [
+        integrated_gradients(run.model, [replace(proteins[0], label=c)], points=3)[0].values for c in ("no", "yes")
+    ]
+    np.testing.assert_allclose(found[0], -found[1], rtol=1e-4, atol=1e-5)
+
+
+def test_head_with_one_output_is_refused(tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path / "one", id2label={0: "yes"}, label2id={"yes": 0})
+    with pytest.raises(ModelError, match="has one output; a yes-or-no classifier needs two classes"):
+        load_model(folder)

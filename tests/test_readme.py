@@ -1,4 +1,8 @@
-"""What the README shows works: its Python runs on a finished run, its commands and study files parse."""
+"""What the README and the pages of docs/ show works, on a finished run.
+
+Python runs, one namespace a page; commands parse, and those that are cheap on a finished run are run; study files
+parse; links lead somewhere. A Python block after a line ``<!-- not run: WHY -->`` is compiled only.
+"""
 
 import os
 import re
@@ -13,24 +17,29 @@ import pytest
 import typer
 
 import plmscope
-from plmscope.cli import app
+from plmscope.cli import app, main
 from plmscope.errors import PlmscopeError
 from plmscope.settings import parse_study
 from tests.conftest import Golden
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text() for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))
+}
+#: Commands that do next to nothing in a finished run, and are run.
+CHEAP = ("init", "score", "evaluate", "density", "report", "export")
 
 PYTHON = ("python", "py", "pycon")
 SHELL = ("console", "sh", "bash", "shell")
 
 
 class Block(NamedTuple):
-    """A fenced block of a Markdown text; ``line`` is that of its fence."""
+    """A fenced block; ``line`` is that of its fence, ``before`` the last line above it that is not blank."""
 
     line: int
     language: str
     text: str
+    before: str = ""
 
 
 def blocks(text: str, languages: tuple[str, ...]) -> list[Block]:
@@ -38,15 +47,17 @@ def blocks(text: str, languages: tuple[str, ...]) -> list[Block]:
     found, lines = [], text.splitlines()
     opened: tuple[int, str, str] | None = None
     inside: list[str] = []
+    before = ""
     for number, line in enumerate(lines, 1):
         fence = re.match(r"\s*(`{3,}|~{3,})\s*([\w+-]*)", line)
         if opened is None and fence:
             opened, inside = (number, fence[1], fence[2].lower()), []
         elif opened is not None and fence and fence[1].startswith(opened[1]) and not fence[2]:
-            found.append(Block(opened[0], opened[2], textwrap.dedent("\n".join(inside)) + "\n"))
-            opened = None
+            found.append(Block(opened[0], opened[2], textwrap.dedent("\n".join(inside)) + "\n", before))
+            opened, before = None, ""
         else:
             inside.append(line)
+            before = line.strip() or before if opened is None else before
     if opened is not None:
         raise ValueError(f"line {opened[0]}: the block is never closed")
     return [block for block in found if block.language in languages]
@@ -67,7 +78,7 @@ def commands(text: str, prompted: bool) -> Iterator[list[str]]:
         lines = [line.strip()[2:] for line in lines if re.match(r"\s*[$%] ", line)]
     for line in lines:
         for part in re.split(r"&&|\|\|?|;", line):
-            words = shlex.split(part, comments=True)
+            words = [re.sub(r"\$\{?\w+\}?", "0", word) for word in shlex.split(part, comments=True)]  # a variable
             while words and re.fullmatch(r"\w+=.*", words[0]):  # an environment variable
                 words = words[1:]
             if words:
@@ -121,13 +132,18 @@ def test_the_reader_of_the_readme() -> None:
 
 
 def cases(languages: tuple[str, ...]) -> list[Any]:
-    return [pytest.param(block, id=f"line-{block.line}") for block in blocks(README, languages)]
+    """All blocks of all pages in some languages, with their page."""
+    return [
+        pytest.param(page, block, id=f"{page}-line-{block.line}")
+        for page, text in PAGES.items()
+        for block in blocks(text, languages)
+    ]
 
 
 @pytest.fixture(scope="module")
-def namespace() -> dict[str, Any]:
-    """One for all blocks: a later one goes on where an earlier one ended."""
-    return {"__name__": "readme"}
+def namespaces() -> dict[str, dict[str, Any]]:
+    """One for all blocks of a page: a later one goes on where an earlier one ended."""
+    return {page: {"__name__": "page"} for page in PAGES}
 
 
 @pytest.fixture(scope="module")
@@ -140,9 +156,11 @@ def desk(golden: Golden, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
     os.chdir(before)
 
 
-@pytest.mark.parametrize("block", cases(PYTHON))
-def test_python_runs(block: Block, namespace: dict[str, Any], desk: Path) -> None:
-    exec(compile(source(block.text), f"README.md after line {block.line}", "exec"), namespace)
+@pytest.mark.parametrize(("page", "block"), cases(PYTHON))
+def test_python_runs(page: str, block: Block, namespaces: dict[str, dict[str, Any]], desk: Path) -> None:
+    code = compile(source(block.text), f"{page} after line {block.line}", "exec")
+    if not block.before.startswith("<!-- not run:"):
+        exec(code, namespaces[page])
 
 
 def test_first_lines_of_the_package_run(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -151,31 +169,40 @@ def test_first_lines_of_the_package_run(desk: Path, capsys: pytest.CaptureFixtur
     assert "balanced accuracy" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("block", cases(SHELL))
-def test_commands_parse(block: Block) -> None:
+@pytest.mark.parametrize(("page", "block"), cases(SHELL))
+def test_commands_work(page: str, block: Block, desk: Path) -> None:
     targets = re.findall(r"^(\w[\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     for words in commands(block.text, prompted=block.language == "console"):
         if words[0] == "plmscope":
             check_command(words)
+            # A finished run has nothing left to do; elsewhere there is no run, or the command would start a long one.
+            if len(words) > 1 and words[1] in CHEAP and (words[1] == "init" or words[2] == "runs/demo"):
+                assert main([*words[1:], *(["--force"] if words[1] == "init" else [])]) == 0, words
         elif words[0] == "make":
             wanted = [word for word in words[1:] if "=" not in word and not word.startswith("-")]
-            assert set(wanted) <= set(targets), f"line {block.line}: make {wanted}, there are {targets}"
+            assert set(wanted) <= set(targets), f"{page} line {block.line}: make {wanted}, there are {targets}"
 
 
-@pytest.mark.parametrize("block", cases(("toml",)))
-def test_study_files_parse(block: Block) -> None:
+@pytest.mark.parametrize(("page", "block"), cases(("toml",)))
+def test_study_files_parse(page: str, block: Block) -> None:
     try:
-        parse_study(tomllib.loads(block.text), f"README.md line {block.line}")
+        parse_study(tomllib.loads(block.text), f"{page} line {block.line}")
     except PlmscopeError as error:
         pytest.fail(str(error))
 
 
-def test_named_names_exist() -> None:
-    """``ps.something`` anywhere in the README is public."""
-    for name in set(re.findall(r"\bps\.(\w+)", README)):
+@pytest.mark.parametrize("page", PAGES)
+def test_named_names_exist(page: str) -> None:
+    """``ps.something`` anywhere in a page is public."""
+    for name in set(re.findall(r"\bps\.(\w+)", PAGES[page])):
         assert name in plmscope.__all__, name
 
 
-@pytest.mark.parametrize("name", sorted(set(re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", README))) or [None])
-def test_linked_files_exist(name: str | None) -> None:
-    assert name is None or (ROOT / name).exists()
+@pytest.mark.parametrize("page", PAGES)
+def test_linked_files_exist(page: str) -> None:
+    for name in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", PAGES[page]):
+        assert (ROOT / page).parent.joinpath(name).exists(), name
+
+
+def test_every_page_is_linked_from_the_readme() -> None:
+    assert {page for page in PAGES if page != "README.md"} <= set(re.findall(r"\]\(([^)#\s]+)", PAGES["README.md"]))

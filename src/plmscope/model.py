@@ -427,6 +427,8 @@ def load_model(
         _MeanPooling(model, architecture.head)
     index = NeuronIndex.of(config.num_hidden_layers, config.hidden_size, config.intermediate_size)
     names = tuple(str(config.id2label[i]) for i in range(config.num_labels))
+    if len(names) < 2:
+        raise ModelError(f"{name}: its head has one output; a yes-or-no classifier needs two classes, fine-tune one")
     digest = _weights_sha256(folder) if local and not random_weights else ""
     commit = str(getattr(config, "_commit_hash", "") or "")
     classifier = Classifier(model, tokenizer, architecture, names, index, name, commit, digest, pooling)
