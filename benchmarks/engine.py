@@ -19,12 +19,13 @@ import torch
 from captum.attr import IntegratedGradients, LayerConductance, LayerGradientXActivation
 from transformers import EsmConfig, EsmForSequenceClassification, EsmTokenizer
 
+from plmscope.checkpoints import embedded_folder
 from plmscope.conductance import _start, conductance
 from plmscope.evaluation import predict
 from plmscope.gradients import integrated_gradients, log_odds
 from plmscope.hooks import module_of, record, replace
 from plmscope.linear import gradient_activation
-from plmscope.model import Classifier, embedded_folder, load_model
+from plmscope.model import Classifier, load_model
 from plmscope.network import Network
 from plmscope.sequences import AMINO_ACIDS, Protein, read_proteins
 

@@ -116,14 +116,24 @@ def spoil_weight(folder: Path) -> None:
 
 def reshape(folder: Path) -> None:
     """Make config.json tell of wider layers than there are weights for."""
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": 96}))
+    content = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(content | {"intermediate_size": 96}))
 
 
 def forget(folder: Path, letter: str) -> None:
     """Take a letter out of the vocabulary."""
     path = folder / "vocab.txt"
     path.write_text(path.read_text().replace(f"\n{letter}\n", "\n<null_2>\n"))
+
+
+def config(**settings: object) -> Callable[[Bench], object]:
+    """Change the model's configuration."""
+
+    def spoil(bench: Bench) -> None:
+        path = bench.model / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+
+    return spoil
 
 
 CASES = [
@@ -305,8 +315,8 @@ CASES = [
     Case(
         "the architecture is not supported",
         lambda b: (b.model / "config.json").write_text('{"model_type": "gpt2"}'),
-        "{model}: model type 'gpt2' is not supported; supported: esm... (a new one is one row of "
-        "plmscope.sites.ARCHITECTURES)",
+        "{model}: model type 'gpt2' is not supported; supported: esm... (...); a new one is one row of "
+        "plmscope.sites.ARCHITECTURES",
     ),
     Case(
         "the model folder has no weights",
@@ -316,8 +326,40 @@ CASES = [
     Case(
         "the weights are a pickle",
         lambda b: (b.model / "model.safetensors").rename(b.model / "pytorch_model.bin"),
-        "{model}: has pickled weights only, which plmscope never opens; convert them to safetensors "
-        "(transformers: model.save_pretrained(folder, safe_serialization=True))",
+        "{model}: has pickled weights only, which plmscope never opens; convert them to safetensors where you trust "
+        "them (transformers: AutoModel.from_pretrained(folder).save_pretrained(new_folder)) or name a revision that "
+        "has them",
+    ),
+    Case(
+        "the model comes with code of its own",
+        config(auto_map={"AutoModelForSequenceClassification": "modeling.Model"}),
+        "{model}: config.json asks for code that comes with the model (auto_map), which plmscope never runs; "
+        "if the model is one of transformers' own, remove auto_map in a copy of the folder and name that",
+    ),
+    Case(
+        "a size in config.json is absurd",
+        config(num_hidden_layers=10**9),
+        "{model}: config.json: num_hidden_layers = 1000000000, must be a whole number from 1 to 512; "
+        "download the model again",
+    ),
+    Case(
+        "config.json is that of a smaller model",
+        config(num_hidden_layers=2),
+        "{model}: 16 weights have no place in a model of type 'esm' with the sizes of config.json, first "
+        "'esm.encoder.layer.2.LayerNorm.bias'; the two do not belong together",
+    ),
+    Case(
+        "the vocabulary is that of a larger model",
+        lambda b: (b.model / "vocab.txt").write_text("x\n" * 40 + (b.model / "vocab.txt").read_text()),
+        "{model}: the tokenizer has a token ..., the model embeddings for 0 to 32; the vocabulary is that of another "
+        "model, download both again",
+    ),
+    Case(
+        "the model is on the hub, and there is no network",
+        setting(model='revision = "v1"'),
+        "facebook/esm2_t6_8M_UR50D at revision v1: is not in the cache ..., and HF_HUB_OFFLINE is set; "
+        "run once with the network (hf download facebook/esm2_t6_8M_UR50D), or name a folder",
+        ("run", "{study}", "--out", "{out}", "--model", "facebook/esm2_t6_8M_UR50D"),
     ),
     Case(
         "the weights are cut short",
@@ -340,12 +382,6 @@ CASES = [
         "a letter has no token",
         lambda b: (forget(b.model, "U"), row(f"q\t1.1.1.1\t{LEFT}U")(b)),
         "{data}: protein 'q': residue 'U' at position 34 has no token in {model}; replace it by X",
-    ),
-    Case(
-        "the hub cannot be reached",
-        nothing,
-        "nobody/nothing: ...",
-        ("run", "{study}", "--out", "{out}", "--model", "nobody/nothing"),
     ),
     Case(
         "the vocabulary is missing",

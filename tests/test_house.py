@@ -17,7 +17,8 @@ PACKAGE = ROOT / "src" / "plmscope"
 #: A module imports only from modules before it; the file names are the data flow.
 ORDER = (
     "errors", "progress", "labels", "stats", "uniprot", "formats", "sequences", "annotations", "splits", "sites",
-    "workers", "model", "finetune", "hooks", "network", "hooked", "folded", "scores", "activation", "gradients",
+    "workers", "checkpoints", "lora",
+    "model", "finetune", "hooks", "network", "hooked", "folded", "scores", "activation", "gradients",
     "conductance", "linear", "ablation", "scoring", "selection", "evaluation", "interventions", "concepts", "motifs",
     "cards", "characterize", "results", "report_blocks", "report_input", "report_answers", "report_data",
     "report_curves", "report_density", "report_neurons", "report_methods", "report", "settings", "runs",
@@ -26,13 +27,14 @@ ORDER = (
 
 #: Only these import torch or transformers.
 TORCH = {
-    "workers", "model", "finetune", "hooks", "network", "hooked", "folded", "activation", "gradients", "conductance",
+    "workers", "lora", "model", "finetune", "hooks", "network", "hooked", "folded", "activation", "gradients",
+    "conductance",
     "linear", "ablation", "scoring", "evaluation", "interventions", "characterize",
 }  # fmt: skip
-HEAVY = {"torch", "transformers", "accelerate", "captum"}
+HEAVY = {"torch", "transformers", "accelerate", "captum", "peft"}
 
 #: Where the name to import is not the name to install.
-DISTRIBUTIONS = {"Bio": "biopython", "sklearn": "scikit-learn"}
+DISTRIBUTIONS = {"Bio": "biopython", "huggingface_hub": "huggingface-hub", "sklearn": "scikit-learn"}
 
 MODULES = sorted(path for path in PACKAGE.glob("*.py") if path.stem != "__init__")
 SOURCES = sorted(PACKAGE.rglob("*.py"))
@@ -142,7 +144,8 @@ def test_import_and_help_are_light():
 
 def test_third_party_imports_are_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    declared = {re.split(r"[<>=!~\[ ;]", line)[0].lower() for line in project["dependencies"]}
+    extras = [line for name, lines in project["optional-dependencies"].items() if name != "dev" for line in lines]
+    declared = {re.split(r"[<>=!~\[ ;]", line)[0].lower() for line in [*project["dependencies"], *extras]}
     for path in SOURCES:
         top = (
             {name.split(".")[0] for name in imports(parse(path))}

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 INTERRUPTED = 130
+LORA_RANK = 8
 console = Console(stderr=True, highlight=False, markup=False, emoji=False)
 app = typer.Typer(
     name="plmscope",
@@ -121,12 +122,20 @@ def finetune(
     device: Device = None,
     dtype: Dtype = None,
     model: Model = None,
+    lora: Annotated[
+        bool, typer.Option("--lora", help="Train LoRA adapters, of rank 8 if the study names none.")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """First stage: read, split and fine-tune; creates the run folder."""
     from plmscope.settings import read_study
 
-    _run(read_study(study), out, seed, device, dtype, model, quiet, ["finetune"])
+    settings = read_study(study)
+    if lora and not settings.finetune.lora_rank:
+        settings = settings.model_copy(
+            update={"finetune": settings.finetune.model_copy(update={"lora_rank": LORA_RANK})}
+        )
+    _run(settings, out, seed, device, dtype, model, quiet, ["finetune"])
 
 
 @app.command()

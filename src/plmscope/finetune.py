@@ -40,6 +40,7 @@ from transformers.trainer_utils import EvalPrediction
 
 from plmscope.errors import ModelError
 from plmscope.labels import BoolArray, Task, pack
+from plmscope.lora import require_peft, with_adapters
 from plmscope.model import Classifier
 from plmscope.progress import Track, silent
 from plmscope.sequences import AMINO_ACIDS, Protein
@@ -57,6 +58,7 @@ class Training:
         class_weights: Weigh classes inversely to their frequency.
         patience: Epochs without a better validation balanced accuracy before stopping.
         seed: Seeds the head, the order of batches and everything else.
+        lora_rank: Train LoRA adapters of this rank and the head alone, and merge them; 0: all weights.
     """
 
     epochs: int = 10
@@ -65,6 +67,7 @@ class Training:
     class_weights: bool = True
     patience: int = 3
     seed: int = 0
+    lora_rank: int = 0
 
 
 class _Encoded(torch.utils.data.Dataset[tuple[np.ndarray, Any]]):
@@ -180,7 +183,7 @@ def finetune(
     training: Training,
     track: Track = silent,
 ) -> pd.DataFrame:
-    """Train all weights in place and leave those of the best validation epoch.
+    """Train all weights, or LoRA adapters that are then merged, in place; leave those of the best validation epoch.
 
     Args:
         classifier: Loaded with ``labels``; changed in place.
@@ -194,7 +197,7 @@ def finetune(
         One row an epoch: ``epoch, train_loss, validation_loss, validation_balanced_accuracy``.
 
     Raises:
-        ModelError: the loss became NaN (lower the learning rate).
+        ModelError: the loss became NaN (lower the learning rate), or peft is missing.
     """
     data = {"train": _Encoded(classifier, train), "validation": _Encoded(classifier, validation)}
     weights = torch.tensor(class_weights(classifier.membership(train), classifier.task), dtype=torch.float32)
@@ -239,6 +242,10 @@ def finetune(
         return {"input_ids": ids, "attention_mask": mask, "labels": targets}
 
     classifier.model.requires_grad_(True).train()
+    adapters = None
+    if training.lora_rank:
+        require_peft()
+        adapters = with_adapters(classifier.model, classifier.architecture, training.lora_rank, training.seed)
     trainer = _Trainer(
         model=classifier.model,
         args=arguments,
@@ -258,6 +265,8 @@ def finetune(
     if last is not None and (stopped := _stopped_early(last, training.patience)):
         arguments.num_train_epochs = stopped  # the trainer would go on for another epoch
     trainer.train(resume_from_checkpoint=last)
+    if adapters is not None:
+        classifier.model = adapters.merge_and_unload()
     classifier.freeze()
     log = _log_table(trainer.state.log_history)
     if not np.isfinite(log["train_loss"]).all():

@@ -3,33 +3,31 @@
 The only place that maps residues to tokens. Only safetensors are read, and no code that comes with a checkpoint is
 run. An architecture without a row in :data:`plmscope.sites.ARCHITECTURES` is refused.
 
-A checkpoint is ``plmscope:embedded`` (the model that travels with the package), a local folder, or a Hugging Face
-hub id such as ``facebook/esm2_t6_8M_UR50D``.
+A checkpoint is ``plmscope:embedded`` (the model that travels with the package), a local folder, a Hugging Face hub id
+such as ``facebook/esm2_t6_8M_UR50D``, or a LoRA adapter for one of these, which is merged. What is silently made up
+elsewhere is refused here: weights that a checkpoint lacks, or has and the architecture does not.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
+from plmscope.checkpoints import Checkpoint, built, find, first_line
 from plmscope.errors import InputError, ModelError
 from plmscope.labels import BoolArray, Task, classes_of, membership, pack
+from plmscope.lora import Adapter
 from plmscope.sequences import AMINO_ACIDS, LETTERS, Protein
 from plmscope.sites import Architecture, NeuronIndex, architecture_of
 
-EMBEDDED = "plmscope:embedded"
 #: What Hugging Face calls the tasks.
 PROBLEM_TYPES: dict[Task, str] = {"single": "single_label_classification", "multi": "multi_label_classification"}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -87,7 +85,7 @@ class Classifier:
         index: Its neurons.
         name: What was asked for; ``revision`` and ``sha256`` say what was found.
         pooling: What the head reads: ``first``, the first token, or ``mean``, the mean of the residues.
-        notes: What a user should know about how it was loaded, a line each.
+        files: sha256 of every file that was read, by name.
         ablation_means: ``(3, N)`` mean activations at the first token, the last token and residues, if they are known.
     """
 
@@ -100,7 +98,7 @@ class Classifier:
     revision: str = ""
     sha256: str = ""
     pooling: str = "first"
-    notes: tuple[str, ...] = ()
+    files: dict[str, str] = field(default_factory=dict, repr=False)
     ablation_means: np.ndarray | None = field(default=None, repr=False)
     _letters: dict[str, int] = field(default_factory=dict, repr=False)
     _ends: tuple[int, int] = field(default=(0, 0), repr=False)
@@ -312,11 +310,6 @@ def log_probabilities(logits: torch.Tensor, task: Task) -> torch.Tensor:
     return logits.log_softmax(-1) if task == "single" else torch.nn.functional.logsigmoid(logits)
 
 
-def embedded_folder() -> Path:
-    """The folder of the model that travels with the package."""
-    return Path(str(resources.files("plmscope") / "embedded" / "model"))
-
-
 def load_model(
     checkpoint: str | Path,
     *,
@@ -328,112 +321,163 @@ def load_model(
     seed: int = 0,
     random_weights: bool = False,
     pooling: str | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Classifier:
     """Load a classifier, or an encoder that gets a fresh classification head.
 
     Args:
-        checkpoint: ``plmscope:embedded``, a folder, or a hub id.
+        checkpoint: ``plmscope:embedded``, a folder, or a hub id; a LoRA adapter is merged into its base model.
         labels: Class names for a fresh head; ``None`` takes the checkpoint's own head, names and task.
         task: Of a fresh head: ``single``, or ``multi`` for proteins with several classes.
         device: ``cpu``, ``cuda`` or ``cuda:1``.
         dtype: ``float32``, ``bfloat16`` or ``float16``.
-        revision: Hub revision.
+        revision: Hub revision: a branch, tag or commit.
         seed: Seeds the fresh head (and the weights, if they are random).
         random_weights: Take the architecture and the tokenizer of the checkpoint, but no weights: a control.
         pooling: What the head reads: ``first``, the first token, or ``mean``, the mean of the residues; ``None`` takes
             what the checkpoint says, else ``first``. It is written to ``config.json`` and unknown to transformers.
+        say: Told one line at a time what is downloaded, made anew or left out.
 
     Raises:
-        ModelError: the folder is missing or incomplete, the architecture is not supported, there are no safetensors,
-            a weight is not finite, the device is absent, or a head is asked for that the checkpoint does not have.
+        ModelError: the checkpoint is missing, incomplete or damaged, the architecture is not supported, there are no
+            safetensors, a weight is lacking, foreign or not finite, the device is absent, or a head is asked for that
+            the checkpoint does not have.
     """
     name = str(checkpoint)
     _quiet()
+    place = _device(device)
     if dtype not in DTYPES:
         raise ModelError(f"dtype {dtype!r} is not known; choose one of {', '.join(DTYPES)}")
-    try:
-        place = torch.device(device)
-    except RuntimeError:
-        raise ModelError(f"device {device!r} is not known; use cpu, cuda or cuda:1") from None
-    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
-        raise ModelError(f"device {device!r} is not available here; use --device cpu")
-    source = str(embedded_folder()) if name == EMBEDDED else name
-    folder = Path(source)
-    local = folder.is_dir()
-    if not local and (name.startswith((".", "/", "~")) or folder.exists()):
-        raise ModelError(
-            f"{name}: no such model folder; name a folder with config.json and model.safetensors, or a hub id"
-        )
-    if local:
-        _check_folder(folder, name)
-    settings: dict[str, Any] = {"trust_remote_code": False, "revision": revision}
-    try:
-        config = AutoConfig.from_pretrained(source, **settings)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{name}: {_first_line(error)}") from None
-    try:
-        architecture = architecture_of(str(config.model_type))
-    except ModelError as error:
-        raise ModelError(f"{name}: {error}") from None
+    if pooling is not None and pooling not in POOLINGS:
+        raise ModelError(f"pooling {pooling!r} is not known; choose one of {', '.join(POOLINGS)}")
+    found = find(name, revision, say)
+    adapter = Adapter(found) if found.is_adapter else None
+    base = find(adapter.base, None, say) if adapter else found
+    if base.is_adapter:
+        raise ModelError(f"{name}: its base model {base.name} is an adapter too; name a model")
+    config: Any = built(base.name, lambda: AutoConfig.from_pretrained(base.folder, trust_remote_code=False))
+    architecture = _architecture(config, name)
+    names = labels if labels is not None else adapter.labels(architecture) if adapter else None
+    if names is not None:
+        config.num_labels = len(names)
+        config.id2label = dict(enumerate(names))
+        config.label2id = {label: i for i, label in enumerate(names)}
     if labels is not None:
-        config.num_labels = len(labels)
-        config.id2label = dict(enumerate(labels))
-        config.label2id = {label: i for i, label in enumerate(labels)}
         config.problem_type = PROBLEM_TYPES[task]
     if architecture.model_type == "esm":
         config.classifier_dropout = None
         config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
+    tokenizer = _tokenizer(base)
     torch.manual_seed(seed)
-    info: dict[str, Any] = {"missing_keys": set(), "mismatched_keys": set()}
     from_config: Any = AutoModelForSequenceClassification.from_config
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **settings)
-        if random_weights:
-            model = from_config(config)
-        else:
-            model, info = AutoModelForSequenceClassification.from_pretrained(
-                source, config=config, use_safetensors=True, output_loading_info=True, dtype=torch.float32,
-                ignore_mismatched_sizes=labels is not None, **settings,
-            )  # fmt: skip
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{name}: {_first_line(error)}") from None
-    missing = {key for key in info["missing_keys"] if "contact_head" not in key and "inv_freq" not in key}
-    heads = {key for key in missing if key.startswith(architecture.new)}
-    if missing - heads:
-        raise ModelError(
-            f"{name}: the checkpoint lacks {len(missing - heads)} weights, first {sorted(missing - heads)[0]!r}"
-        )
-    if heads and labels is None:
-        raise ModelError(f"{name}: has no classification head; fine-tune it first ('plmscope finetune STUDY')")
-    wrong = sorted(key for key, *_ in info["mismatched_keys"] if not key.startswith(architecture.new))
-    if wrong:
-        raise ModelError(f"{name}: {len(wrong)} weights have another shape than config.json says, first {wrong[0]!r}")
-    if (
-        labels is not None and not any(key.startswith("classifier.") for key in heads) and not random_weights
-    ):  # the checkpoint's own head knows other classes
-        torch.manual_seed(seed)
-        model.classifier.load_state_dict(from_config(config).classifier.state_dict())
+    if random_weights:
+        model = built(name, lambda: from_config(config))
+    else:
+        model, heads = _with_weights(base, config, architecture, fresh=names is not None, say=say)
+        if heads and labels is None and not (adapter and adapter.has_head(architecture)):
+            raise ModelError(f"{name}: has no classification head; fine-tune it first ('plmscope finetune STUDY')")
+        if adapter:
+            model = adapter.merged(model, architecture, with_head=labels is None)
+            say(f"{name}: LoRA adapter merged into {base.name}")
+        if labels is not None and not any(key.startswith("classifier.") for key in heads):
+            torch.manual_seed(seed)  # the checkpoint's own head knows other classes
+            model.classifier.load_state_dict(from_config(config).classifier.state_dict())
     for key, weight in model.named_parameters():
         if not torch.isfinite(weight).all():
             raise ModelError(f"{name}: the weight {key!r} holds NaN or infinite values; the file is damaged")
     model = _placed(model, place, DTYPES[dtype])
     pooling = pooling or str(getattr(config, POOLING_KEY, "") or POOLINGS[0])
     if pooling not in POOLINGS:
-        raise ModelError(f"{name}: pooling {pooling!r} is not known; choose one of {', '.join(POOLINGS)}")
+        raise ModelError(f"{name}: config.json: {POOLING_KEY} = {pooling!r}; choose one of {', '.join(POOLINGS)}")
     if hasattr(model.config, POOLING_KEY):
         delattr(model.config, POOLING_KEY)
     if pooling == "mean":
         setattr(model.config, POOLING_KEY, pooling)
         _MeanPooling(model, architecture.head)
     index = NeuronIndex.of(config.num_hidden_layers, config.hidden_size, config.intermediate_size)
-    names = tuple(str(config.id2label[i]) for i in range(config.num_labels))
-    if len(names) < 2:
+    classes = tuple(str(config.id2label[i]) for i in range(config.num_labels))
+    if len(classes) < 2:
         raise ModelError(f"{name}: its head has one output; a yes-or-no classifier needs two classes, fine-tune one")
-    digest = _weights_sha256(folder) if local and not random_weights else ""
-    commit = str(getattr(config, "_commit_hash", "") or "")
-    classifier = Classifier(model, tokenizer, architecture, names, index, name, commit, digest, pooling)
+    classifier = Classifier(
+        model, tokenizer, architecture, classes, index, name,
+        revision=found.revision,
+        sha256="" if random_weights else found.sha256,
+        pooling=pooling,
+        files=found.files | ({f"{base.name}/{file}": digest for file, digest in base.files.items()} if adapter else {}),
+    )  # fmt: skip
     classifier.freeze()
     return classifier
+
+
+def _device(device: str) -> torch.device:
+    """The device, if it is here."""
+    try:
+        place = torch.device(device)
+    except RuntimeError:
+        raise ModelError(f"device {device!r} is not known; use cpu, cuda or cuda:1") from None
+    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+        raise ModelError(f"device {device!r} is not available here; use --device cpu")
+    return place
+
+
+def _architecture(config: Any, name: str) -> Architecture:
+    """The table row of a configuration; names the checkpoint that has none."""
+    try:
+        return architecture_of(str(config.model_type))
+    except ModelError as error:
+        raise ModelError(f"{name}: {error}") from None
+
+
+def _tokenizer(found: Checkpoint) -> Any:
+    """Its tokenizer."""
+    try:
+        return AutoTokenizer.from_pretrained(found.folder, trust_remote_code=False)
+    except Exception as error:  # the library behind it raises nothing more special
+        raise ModelError(
+            f"{found.name}: the tokenizer cannot be read ({first_line(error)}); download it again"
+        ) from None
+
+
+def _with_weights(
+    found: Checkpoint, config: Any, architecture: Architecture, fresh: bool, say: Callable[[str], None]
+) -> tuple[Any, set[str]]:
+    """The model and the names of those weights of its head that the checkpoint lacks.
+
+    Names of older releases (``LayerNorm.gamma``, ``rotary_embeddings.inv_freq`` in every layer, ``position_ids``) are
+    understood by transformers. Any other weight that is lacking, or that has no place, is refused: the model would
+    otherwise compute something else than the one that was trained.
+    """
+    settings: dict[str, Any] = {"use_safetensors": True, "output_loading_info": True, "dtype": torch.float32}
+    load = AutoModelForSequenceClassification.from_pretrained
+    model, info = built(
+        found.name,
+        lambda: load(
+            found.folder, config=config, trust_remote_code=False, ignore_mismatched_sizes=True, **settings
+        ),  # that they match is seen to here, with a better line than theirs
+    )
+    others = [key for key in info["unexpected_keys"] if not key.endswith(("position_ids", "inv_freq"))]
+    foreign = sorted(key for key in others if not key.startswith(architecture.unused))
+    if foreign:
+        raise ModelError(
+            f"{found.name}: {len(foreign)} weights have no place in a model of type {architecture.model_type!r} with "
+            f"the sizes of config.json, first {foreign[0]!r}; the two do not belong together"
+        )
+    missing = {key for key in info["missing_keys"] if "contact_head" not in key and "inv_freq" not in key}
+    heads = {key for key in missing if key.startswith(architecture.new)}
+    if missing - heads:
+        raise ModelError(
+            f"{found.name}: the checkpoint lacks {len(missing - heads)} weights, first {min(missing - heads)!r}"
+        )
+    wrong = sorted(key for key, *_ in info["mismatched_keys"] if not (fresh and key.startswith(architecture.new)))
+    if wrong:
+        raise ModelError(
+            f"{found.name}: {len(wrong)} weights have another shape than config.json says, first {wrong[0]!r}"
+        )
+    if heads:
+        say(f"{found.name}: {len(heads)} weights of the classification head are not in the checkpoint, they are new")
+    if others:
+        say(f"{found.name}: {len(others)} weights of another head are left out, first {min(others)!r}")
+    return model, heads
 
 
 def _placed(model: Any, device: torch.device, dtype: torch.dtype) -> Any:
@@ -452,45 +496,3 @@ def _quiet() -> None:
     silence.set_verbosity_error()
     silence.disable_progress_bar()
     logging.getLogger("transformers").setLevel(logging.ERROR)
-
-
-def _check_folder(folder: Path, name: str) -> None:
-    """Refuse a folder that lacks a file, or whose weights are only there as a pickle, before anything is loaded."""
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"{name}: has no config.json; name a Hugging Face model folder")
-    try:
-        json.loads((folder / "config.json").read_text())
-    except ValueError as error:
-        raise ModelError(f"{name}: config.json is not JSON ({error}); download the model again") from None
-    if not any((folder / vocabulary).is_file() for vocabulary in ("vocab.txt", "tokenizer.json")):
-        raise ModelError(
-            f"{name}: has neither vocab.txt nor tokenizer.json; the folder is incomplete, download it again"
-        )
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        if list(folder.glob("*.bin")) or list(folder.glob("*.pt")):
-            raise ModelError(
-                f"{name}: has pickled weights only, which plmscope never opens; convert them to safetensors "
-                "(transformers: model.save_pretrained(folder, safe_serialization=True))"
-            )
-        raise ModelError(f"{name}: has no model.safetensors; the folder is incomplete, download it again")
-    for path in weights:
-        try:
-            with safe_open(str(path), framework="pt") as handle:
-                handle.keys()
-        except (SafetensorError, OSError) as error:
-            raise ModelError(f"{path}: is damaged ({_first_line(error)}); download it again") from None
-
-
-def _weights_sha256(folder: Path) -> str:
-    """Digest of all safetensors of a folder, in the order of their names."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-def _first_line(error: BaseException) -> str:
-    """An exception's text as one line."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= 300 else text[:300] + " ..."

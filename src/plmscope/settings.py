@@ -66,7 +66,10 @@ class ModelSection(Section):
     checkpoint: str = Field(
         "plmscope:embedded", min_length=1, description="plmscope:embedded, a folder, or a Hugging Face hub id"
     )
-    revision: str = Field("", description="hub revision; empty: the newest")
+    revision: str = Field("", description="hub revision: a branch, tag or commit; empty: the newest")
+    pooling: Literal["first", "mean"] = Field(
+        "first", description="what the classification head reads: the first token, or the mean of the residues"
+    )
 
 
 class FinetuneSection(Section):
@@ -77,6 +80,7 @@ class FinetuneSection(Section):
     token_budget: int = Field(4096, ge=1, description="padded tokens a batch")
     class_weights: bool = Field(True, description="weigh classes inversely to their frequency")
     patience: int = Field(3, ge=1, description="epochs without a better validation balanced accuracy")
+    lora_rank: int = Field(0, ge=0, le=1024, description="rank of LoRA adapters, merged at the end; 0: all weights")
 
 
 class ScoreSection(Section):

@@ -192,7 +192,7 @@ class Stages:
     @cached_property
     def _model_digest(self) -> str:
         """What tells one checkpoint from another without loading it: size and time of a local folder's files."""
-        from plmscope.model import EMBEDDED, embedded_folder
+        from plmscope.checkpoints import EMBEDDED, embedded_folder
 
         name = self.study.model.checkpoint
         folder = embedded_folder() if name == EMBEDDED else Path(name)
@@ -206,9 +206,12 @@ class Stages:
     @cached_property
     def _inputs(self) -> _Inputs:
         """Everything that is read from outside the run folder: whatever can be refused is refused here."""
+        from plmscope.lora import require_peft
         from plmscope.model import load_model
 
         study, found = self.study, self._data
+        if study.finetune.lora_rank:
+            require_peft()
         self.say(repr(found))
         s = study.split
         try:
@@ -221,8 +224,10 @@ class Stages:
         self.say(repr(split))
         base = load_model(
             study.model.checkpoint, labels=found.labels, task=found.task, device=study.device,
-            revision=study.model.revision or None, seed=study.seed,
+            revision=study.model.revision or None, seed=study.seed, pooling=study.model.pooling, say=self.say,
         )  # fmt: skip
+        if rare := base.read_as_x(found.proteins):
+            self.say(rare)
         for protein in found.proteins:
             try:
                 base.encode(protein.sequence)
@@ -277,6 +282,7 @@ class Stages:
             split={"method": split.method, "identity": split.identity, "coverage": split.coverage, **split.counts},
             model={
                 "id": study.model.checkpoint, "revision": base.revision, "sha256": base.sha256,
+                "files": base.files, "pooling": base.pooling, "read_as_x": base.read_as_x(found.proteins),
                 "parameters": sum(p.numel() for p in model.model.parameters()), "architecture": config.model_type,
                 "layers": config.num_hidden_layers, "hidden": config.hidden_size, "neurons": len(model.index),
             },
@@ -303,7 +309,9 @@ class Stages:
             checkpoints.mkdir(parents=True, exist_ok=True)
             mark.write_text(stamp)
             started = time.time()
-            training = Training(f.epochs, f.learning_rate, f.token_budget, f.class_weights, f.patience, self.study.seed)
+            training = Training(
+                f.epochs, f.learning_rate, f.token_budget, f.class_weights, f.patience, self.study.seed, f.lora_rank
+            )
             log = finetune(base, train, validation, checkpoints, training, self.track)
             log = log.assign(model=name, seconds=round(time.time() - started, 1))
             temporary = folder.with_name(f"{folder.name}.tmp")
@@ -518,7 +526,8 @@ class Stages:
             )
         base = load_model(
             study.model.checkpoint, labels=opened.model.labels, task=study.data.task, device=study.device,
-            seed=study.seed, revision=study.model.revision or None, random_weights=null == "random_weights",
+            seed=study.seed, revision=self.run.manifest()["model"]["revision"] or None,
+            random_weights=null == "random_weights", pooling=study.model.pooling,
         )  # fmt: skip
         model, log = self._trained(base, train, validation, folder / "model", null)
         training = self.run.table("training")

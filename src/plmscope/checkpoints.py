@@ -1,0 +1,349 @@
+"""Find a checkpoint, and refuse one that is damaged, foreign or hostile before a model is built from it.
+
+A checkpoint is ``plmscope:embedded``, a folder, or a Hugging Face hub id (``facebook/esm2_t6_8M_UR50D``), which is
+looked up in the hub's own cache (``HF_HOME``) and downloaded there, from ``HF_ENDPOINT``, unless ``HF_HUB_OFFLINE``
+is set. Of a repository only the configuration, the vocabulary and the safetensors come.
+
+Weights are read from safetensors alone, since a pickle can run any code when it is opened. Code that comes with a
+checkpoint is never run either. A folder with ``adapter_config.json`` in place of a model is a LoRA adapter; its
+configuration names the model it belongs to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError, safe_open
+
+from plmscope.errors import ModelError
+
+T = TypeVar("T")
+EMBEDDED = "plmscope:embedded"
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+#: Files beside the weights that are read.
+TEXTS = (
+    "config.json", "vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    "added_tokens.json", ADAPTER_CONFIG,
+)  # fmt: skip
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+CONVERT = (
+    "has pickled weights only, which plmscope never opens; convert them to safetensors where you trust them "
+    "(transformers: AutoModel.from_pretrained(folder).save_pretrained(new_folder)) or name a revision that has them"
+)
+#: Upper bounds of sizes in ``config.json``; beyond them it is a mistake, and building the model would fill the memory.
+SIZES = {
+    "num_hidden_layers": 512, "hidden_size": 2**16, "intermediate_size": 2**18, "num_attention_heads": 2**10,
+    "vocab_size": 2**20, "max_position_embeddings": 2**20, "num_labels": 2**16,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on the disk.
+
+    Attributes:
+        name: What was asked for.
+        folder: Where it is.
+        revision: Commit, if it came from the hub.
+    """
+
+    name: str
+    folder: Path
+    revision: str = ""
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether it is a LoRA adapter and not a model."""
+        return (self.folder / ADAPTER_CONFIG).is_file()
+
+    @cached_property
+    def weights(self) -> tuple[Path, ...]:
+        """Its safetensors, by name; none if there are only others."""
+        if self.is_adapter:
+            names = [ADAPTER]
+        elif (self.folder / WEIGHTS).is_file() or not (self.folder / INDEX).is_file():
+            names = [WEIGHTS]
+        else:
+            index = read_json(self.folder / INDEX, self.name)
+            names = sorted({str(name) for name in dict(index.get("weight_map") or {}).values()})
+            if any(Path(name).name != name or not name.endswith(".safetensors") for name in names):
+                raise ModelError(f"{self.name}: {INDEX} names files outside the folder or of another kind")
+            for name in names:
+                if not (self.folder / name).is_file():
+                    raise ModelError(f"{self.name}: has no {name}, one of {len(names)} parts; download it again")
+        return tuple(self.folder / name for name in names if (self.folder / name).is_file())
+
+    @cached_property
+    def files(self) -> dict[str, str]:
+        """sha256 of every file that is read, by name.
+
+        Raises:
+            ModelError: weights from the hub are not those that the hub announced.
+        """
+        found = {}
+        for path in (*(self.folder / name for name in TEXTS), *self.weights):
+            if path.is_file():
+                with path.open("rb") as handle:
+                    found[path.name] = hashlib.file_digest(handle, "sha256").hexdigest()
+        for path in self.weights:
+            blob = path.resolve()  # the cache names a large file by its sha256
+            if self.revision and len(blob.name) == 64 and blob.name != found[path.name]:
+                raise ModelError(f"{blob}: is not what the hub announced (sha256 differs); delete it and run again")
+        return found
+
+    @property
+    def sha256(self) -> str:
+        """Digest of all weights; that of the file if there is one."""
+        digests = [self.files[path.name] for path in self.weights]
+        return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+    def base(self) -> str:
+        """The model that an adapter belongs to: a folder (from here, or from the adapter's folder) or a hub id."""
+        settings = read_json(self.folder / ADAPTER_CONFIG, self.name)
+        if settings.get("peft_type") != "LORA":
+            raise ModelError(
+                f"{self.name}: adapters of the kind {settings.get('peft_type')!r} are not supported; LoRA is"
+            )
+        base = settings.get("base_model_name_or_path")
+        if not isinstance(base, str) or not base:
+            raise ModelError(f"{self.name}: {ADAPTER_CONFIG} names no base_model_name_or_path; add it")
+        return str(self.folder / base) if not Path(base).is_dir() and (self.folder / base).is_dir() else base
+
+
+def embedded_folder() -> Path:
+    """The folder of the model that travels with the package."""
+    return Path(str(resources.files("plmscope") / "embedded" / "model"))
+
+
+def find(name: str, revision: str | None = None, say: Callable[[str], None] = lambda line: None) -> Checkpoint:
+    """Find a checkpoint and check all that can be checked without building a model.
+
+    Args:
+        name: ``plmscope:embedded``, a folder, or a hub id.
+        revision: Branch, tag or commit on the hub.
+        say: Told when something is downloaded.
+
+    Raises:
+        ModelError: it is not there, lacks a file, has pickled weights only, comes with code, is cut short, or its
+            configuration is impossible.
+    """
+    folder = embedded_folder() if name == EMBEDDED else Path(name).expanduser()
+    if folder.is_dir():
+        found = Checkpoint(name, folder)
+    elif name.startswith((".", "/", "~")) or folder.exists() or name.count("/") > 1:
+        raise ModelError(
+            f"{name}: no such model folder; name a folder with config.json and model.safetensors, or a hub id"
+        )
+    else:
+        found = _from_hub(name, revision, say)
+    _check_texts(found)
+    _check_weights(found)
+    return found
+
+
+def read_json(path: Path, name: str) -> dict[str, Any]:
+    """A JSON object of a checkpoint.
+
+    Raises:
+        ModelError: it is not JSON, or not an object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{name}: {path.name} is not JSON ({first_line(error)}); download the model again") from None
+    if not isinstance(content, dict):
+        raise ModelError(f"{name}: {path.name} is not a JSON object; download the model again")
+    return content
+
+
+def first_line(error: BaseException) -> str:
+    """An exception's text as one line."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else text[:300] + " ..."
+
+
+#: What a library raises when a file says something impossible.
+_UNREADABLE = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError, StrictDataclassError,
+)  # fmt: skip
+
+
+def built(name: str, build: Callable[[], T]) -> T:
+    """What a library builds out of files, or one line that says why it does not."""
+    try:
+        return build()
+    except _UNREADABLE as error:
+        raise ModelError(f"{name}: {first_line(error)}") from None
+
+
+# --- checks
+
+
+def _check_texts(found: Checkpoint) -> None:
+    """Refuse a folder without configuration or vocabulary, with code of its own or an impossible configuration."""
+    name, folder = found.name, found.folder
+    for text in TEXTS:
+        if text.endswith(".json") and (folder / text).is_file():
+            content = read_json(folder / text, name)
+            if content.get("auto_map"):
+                raise ModelError(
+                    f"{name}: {text} asks for code that comes with the model (auto_map), which plmscope never runs; "
+                    "if the model is one of transformers' own, remove auto_map in a copy of the folder and name that"
+                )
+    if found.is_adapter:
+        if (folder / WEIGHTS).is_file() or (folder / INDEX).is_file():
+            raise ModelError(f"{name}: holds a model and an adapter; put {ADAPTER_CONFIG} and its weights elsewhere")
+        return
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{name}: has no config.json; name a Hugging Face model folder")
+    _check_config(found)
+    if not any((folder / vocabulary).is_file() for vocabulary in ("vocab.txt", "tokenizer.json")):
+        raise ModelError(
+            f"{name}: has neither vocab.txt nor tokenizer.json; the folder is incomplete, download it again"
+        )
+
+
+def _check_config(found: Checkpoint) -> None:
+    """Refuse sizes that are no numbers, or that no model has."""
+    config = read_json(found.folder / "config.json", found.name)
+    for key, value in config.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ModelError(f"{found.name}: config.json: {key} = {value!r}; download the model again")
+    for key, most in SIZES.items():
+        value = config.get(key, 1)
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+            raise ModelError(
+                f"{found.name}: config.json: {key} = {value!r}, must be a whole number from 1 to {most:,}; "
+                "download the model again"
+            )
+    if config.get("hidden_size", 0) % config.get("num_attention_heads", 1):
+        raise ModelError(
+            f"{found.name}: config.json: hidden_size = {config['hidden_size']} is no multiple of "
+            f"num_attention_heads = {config['num_attention_heads']}; download the model again"
+        )
+    classes = config.get("id2label", {})
+    if not isinstance(classes, dict) or sorted(classes) != sorted(map(str, range(len(classes)))):
+        raise ModelError(f"{found.name}: config.json: id2label does not number its classes from 0; correct it")
+    if config.get("quantization_config"):
+        raise ModelError(f"{found.name}: its weights are quantised, which is not supported; name the original model")
+
+
+def _check_weights(found: Checkpoint) -> None:
+    """Refuse weights that are missing, pickled, cut short, or far fewer than the configuration asks for."""
+    if not found.weights:
+        if any(path.suffix in PICKLES for path in found.folder.iterdir()):
+            raise ModelError(f"{found.name}: {CONVERT}")
+        wanted = ADAPTER if found.is_adapter else WEIGHTS
+        raise ModelError(f"{found.name}: has no {wanted}; the folder is incomplete, download it again")
+    total = 0
+    for path in found.weights:
+        try:
+            with safe_open(str(path), framework="np") as handle:  # compares the header with the size of the file
+                total += sum(math.prod(handle.get_slice(key).get_shape()) for key in handle.keys())  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{path}: is damaged ({first_line(error)}); download it again") from None
+    if not found.is_adapter:
+        config = read_json(found.folder / "config.json", found.name)
+        layers, hidden, inner = (int(config.get(key, 0)) for key in list(SIZES)[:3])
+        if (asked := layers * (4 * hidden**2 + 2 * hidden * inner)) > 1.5 * total:
+            raise ModelError(
+                f"{found.name}: config.json asks for {asked:,} weights or more, the files hold {total:,}; "
+                "they do not belong together, download the model again"
+            )
+
+
+# --- the hub
+
+
+def _from_hub(name: str, revision: str | None, say: Callable[[str], None]) -> Checkpoint:
+    """The hub's cache, filled if need be."""
+    from huggingface_hub import HfApi, constants, errors, snapshot_download, utils
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    asked = f"{name} at revision {revision}" if revision else name
+    bars: Any = utils
+    were_off = bars.are_progress_bars_disabled()
+    http_error: type[Exception] = vars(errors)["HTTPError"]  # that of the client the hub's library uses
+    try:
+        wanted = None
+        if not constants.HF_HUB_OFFLINE:
+            try:
+                info = HfApi().model_info(name, revision=revision, files_metadata=True)
+                wanted = _wanted(name, [file.rfilename for file in info.siblings or []])
+                size = sum(file.size or 0 for file in info.siblings or [] if file.rfilename in wanted)
+                say(f"{asked}: {size / 1e6:,.1f} MB on the hub, kept in {constants.HF_HUB_CACHE}")
+            except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError, HFValidationError):
+                raise
+            except (OSError, http_error) as error:
+                say(f"{asked}: the hub does not answer ({first_line(error)}); looking in the cache")
+        if sys.stderr.isatty():
+            bars.enable_progress_bars()
+        folder = Path(
+            snapshot_download(name, revision=revision, allow_patterns=wanted or [*TEXTS, "*.safetensors", INDEX])
+        )
+    except GatedRepoError:
+        raise ModelError(
+            f"{name}: its authors ask for consent; give it on {constants.ENDPOINT}/{name} and log in (hf auth login)"
+        ) from None
+    except RepositoryNotFoundError:
+        raise ModelError(
+            f"{name}: is neither a folder nor a model on {constants.ENDPOINT}; check the name, or log in if it is "
+            "private (hf auth login)"
+        ) from None
+    except RevisionNotFoundError:
+        raise ModelError(
+            f"{name}: has no revision {revision!r} on {constants.ENDPOINT}; check [model] revision"
+        ) from None
+    except HFValidationError:
+        raise ModelError(
+            f"{name}: no such model folder, and no hub id either; name a folder with config.json and "
+            "model.safetensors, or an id such as facebook/esm2_t6_8M_UR50D"
+        ) from None
+    except LocalEntryNotFoundError as error:
+        why = f"{constants.ENDPOINT} does not give it ({first_line(error.__cause__ or error)})"
+        raise ModelError(
+            f"{asked}: is not in the cache {constants.HF_HUB_CACHE}, and "
+            f"{'HF_HUB_OFFLINE is set' if constants.HF_HUB_OFFLINE else why}; "
+            f"run once with the network (hf download {name}), or name a folder"
+        ) from None
+    except (OSError, http_error) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk is full or not writable
+        raise ModelError(f"{asked}: download failed ({first_line(error)}); run again to continue") from None
+    finally:
+        if were_off:
+            bars.disable_progress_bars()
+    return Checkpoint(name, folder, folder.name)
+
+
+def _wanted(name: str, files: list[str]) -> list[str]:
+    """Which files of a repository are read.
+
+    Raises:
+        ModelError: it has no safetensors.
+    """
+    texts = [file for file in files if file in TEXTS]
+    parts = [file for file in files if file.startswith("model-") and file.endswith(".safetensors")]
+    for weights in ([WEIGHTS], [INDEX, *parts], [ADAPTER]):
+        if weights[0] in files:
+            return [*texts, *weights]
+    if any(file.endswith(PICKLES) for file in files):
+        raise ModelError(f"{name}: {CONVERT}")
+    raise ModelError(f"{name}: has no {WEIGHTS} on the hub; name a model with safetensors")

@@ -1,0 +1,116 @@
+"""LoRA (Hu et al., arXiv:2106.09685): adapters of a language model, merged before anything is scored.
+
+A linear module with weights ``W`` gets a product of two thin matrices beside it, which is trained in their place::
+
+    y = x W^T + b + (alpha / r) x A^T B^T          A (r, in), B (out, r); merged: W + (alpha / r) B A
+
+Once merged it is a model like any other: the neurons are those of the sum. The library ``peft`` does the work; it is
+an extra (``pip install 'plmscope[lora]'``).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from plmscope.checkpoints import Checkpoint, built, read_json
+from plmscope.errors import ModelError
+from plmscope.sites import Architecture
+
+
+class Adapter:
+    """A LoRA adapter that waits for its base model.
+
+    Raises:
+        ModelError: the library ``peft`` is missing, or it is an adapter of another kind.
+    """
+
+    def __init__(self, found: Checkpoint) -> None:
+        require_peft()
+        self.found, self.base = found, found.base()
+        self.weights = load_file(found.weights[0])
+
+    def _head(self, architecture: Architecture) -> list[str]:
+        """Names of the weights of a classification head that was trained along."""
+        prefix = "base_model.model."
+        return [key for key in self.weights if key.removeprefix(prefix).startswith(architecture.new)]
+
+    def has_head(self, architecture: Architecture) -> bool:
+        """Whether it brings a classification head."""
+        return bool(self._head(architecture))
+
+    def labels(self, architecture: Architecture) -> list[str] | None:
+        """Class names: those of a ``config.json`` beside it, else ``LABEL_0`` and on; None without a head."""
+        ends = (".out_proj.weight", "classifier.weight")
+        sizes = [len(self.weights[key]) for key in self._head(architecture) if key.endswith(ends)]
+        if not sizes:
+            return None
+        path = self.found.folder / "config.json"
+        named = read_json(path, self.found.name).get("id2label", {}) if path.is_file() else {}
+        if named and sorted(named) != sorted(map(str, range(sizes[0]))):
+            raise ModelError(
+                f"{self.found.name}: config.json: id2label does not name the {sizes[0]} classes of the head"
+            )
+        return [str(named.get(str(i), f"LABEL_{i}")) for i in range(sizes[0])]
+
+    def merged(self, model: Any, architecture: Architecture, with_head: bool) -> Any:
+        """The base model with the adapter added to its weights; a head that comes with it only if it is wanted."""
+        import peft
+
+        settings = built(self.found.name, lambda: peft.PeftConfig.from_pretrained(str(self.found.folder)))
+        settings.inference_mode, settings.init_lora_weights = True, True
+        weights, head = dict(self.weights), self._head(architecture)
+        if not with_head:
+            settings.modules_to_save = None
+            weights = {key: weight for key, weight in weights.items() if key not in head}
+
+        def build() -> Any:
+            whole: Any = peft.get_peft_model(model, settings)
+            result: Any = peft.set_peft_model_state_dict(whole, weights)
+            lacking = [key for key in result.missing_keys if "lora_" in key or "modules_to_save" in key]
+            return whole, sorted([*lacking, *result.unexpected_keys])
+
+        whole, wrong = built(self.found.name, build)
+        if wrong:
+            raise ModelError(
+                f"{self.found.name}: {len(wrong)} weights of the adapter do not fit {self.base}, first {wrong[0]!r}"
+            )
+        return whole.merge_and_unload()
+
+
+def require_peft() -> None:
+    """Raise :class:`ModelError` where the library for LoRA is missing."""
+    try:
+        import peft  # noqa: F401
+    except ImportError:
+        raise ModelError("LoRA needs the library peft; install it: pip install 'plmscope[lora]'") from None
+
+
+def with_adapters(model: Any, architecture: Architecture, rank: int, seed: int) -> Any:
+    """Put adapters beside every linear module of the encoder, in place; they and the head alone are trained.
+
+    Args:
+        model: The Hugging Face model.
+        architecture: Where its layers are.
+        rank: ``r``; ``alpha`` is ``2 r``.
+        seed: Seeds ``A``; ``B`` is zero, so that nothing changes before training.
+
+    Returns:
+        peft's wrapper; its ``merge_and_unload`` gives the plain model with the adapters in its weights.
+    """
+    import peft
+
+    torch.manual_seed(seed)
+    names = [
+        f"{architecture.layers}.{name}"
+        for name, module in model.get_submodule(architecture.layers).named_modules()
+        if isinstance(module, torch.nn.Linear)
+    ]
+    settings = peft.LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=names)
+    tuner: Any = peft.LoraModel(model, {"default": settings}, "default")
+    for name, parameter in model.named_parameters():
+        if name.startswith(architecture.new):
+            parameter.requires_grad_(True)
+    return tuner
