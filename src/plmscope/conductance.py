@@ -15,7 +15,7 @@ module ``embedding``. There is no mask-token baseline: with ESM's token dropout 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -46,7 +46,7 @@ from plmscope.sites import Site
 from plmscope.workers import fitting_budget, in_order, splitting
 
 METHODS = ("conductance",)
-_Pairs = dict[Site, tuple[torch.Tensor, torch.Tensor]]
+_Pair = tuple[torch.Tensor, torch.Tensor]
 
 #: Intervals of a path whose number is to be found: the first try.
 FEWEST_POINTS = 8
@@ -179,7 +179,7 @@ def _start(network: AnyNetwork, batch: Batch, letters: Sequence[int], baseline: 
 
 @dataclass
 class _Path:
-    """The path of one batch: its two ends, and the states between them that are still in memory."""
+    """The path of one batch: its two ends, and the states of the last walk as far as they fit into the budget."""
 
     network: AnyNetwork
     batch: Batch
@@ -188,7 +188,7 @@ class _Path:
     target: Target
     rule: str
     token_budget: int
-    states: dict[float, _Pairs] = field(default_factory=dict)
+    states: dict[Site, _Pair] = field(default_factory=dict)
 
     def walk(self, n: int, sites: Sequence[Site], tolerance: float, *, keep: bool) -> _Found:
         """Sums with ``n`` intervals; ``keep`` keeps the states for a walk with twice as many."""
@@ -200,13 +200,31 @@ class _Path:
             nodes = (np.polynomial.legendre.leggauss(n + 1)[0] + 1) / 2
         fine: dict[Site, torch.Tensor] = {}
         coarse: dict[Site, torch.Tensor] = {}
-        last: list[_Pairs] = []  # the states before this one, two at most
-        for number, state in enumerate(self._states(nodes.tolist(), end, context, keep=keep)):
-            if number:
-                self._add(fine, last[-1], state)
-            if number and number % 2 == 0:
-                self._add(coarse, last[0], state)
-            last = [*last, state][-2:]
+        at_once = max(1, self.token_budget // (end.shape[0] * end.shape[1]))
+        known, self.states = self.states, {}
+        if keep and n + 1 <= at_once:
+
+            def visit(site: Site, a: torch.Tensor, g: torch.Tensor) -> None:
+                pair = _between(known.pop(site), (a, g)) if site in known else (a, g)
+                self._add(fine, coarse, site, pair)
+                self.states[site] = pair
+
+            self._show(nodes[1::2] if known else nodes, end, context, visit)
+        else:
+            known.clear()
+            carried: dict[Site, _Pair] = {}
+
+            def visit(site: Site, a: torch.Tensor, g: torch.Tensor) -> None:
+                last = carried.pop(site, None)
+                carried[site] = a[-1:].clone(), g[-1:].clone()
+                pair = (a, g) if last is None else (torch.cat((last[0], a)), torch.cat((last[1], g)))
+                self._add(fine, coarse, site, pair)
+
+            begin, even = 0, max(2, at_once // 2 * 2)
+            while begin < len(nodes):  # an even number of steps, so that pairs of them never straddle
+                stop = min(len(nodes), begin + (even if begin else max(1, even - 1) // 2 * 2 + 1))
+                self._show(nodes[begin:stop], end, context, visit)
+                begin = stop
         entering = fine.pop(EMBEDDING).cpu().numpy()
         whole, half = (torch.cat([total[site] for site in sites], 1).cpu().numpy() for total in (fine, coarse))
         expected = (ends[0] - ends[1]).double().cpu().numpy()
@@ -217,37 +235,36 @@ class _Path:
         good &= error <= tolerance * np.linalg.norm(whole, axis=1) + NEGLIGIBLE
         return _Found(self.batch.rows, whole, half, entering, expected, np.full(len(whole), n), good)
 
-    def _states(self, nodes: list[float], end: torch.Tensor, context: Context, *, keep: bool) -> Iterator[_Pairs]:
-        """Activation and gradient of every site at every node, in order; those in memory are not computed again."""
-        b, t, _ = end.shape
-        at_once = max(1, self.token_budget // (b * t))
-        room = keep and len(nodes) <= at_once
-        known, self.states = self.states, {}
-        missing = [node for node in nodes if node not in known]
-        groups = iter(np.array_split(missing, -(-len(missing) // at_once)))
-        for node in nodes:
-            if node not in known:
-                group = next(groups).tolist()
-                alphas = torch.tensor(group, dtype=torch.float32, device=end.device).view(-1, 1, 1, 1)
-                low, high = self.start.float(), end.float()
-                hidden = (low + alphas * (high - low)).flatten(0, 1).to(end.dtype)  # (k B, T, d)
-                k = len(group)
-                found = activations_and_gradients(
-                    self.network, hidden, context.repeat(k), self.classes.repeat(k), self.target
-                )
-                parts = {site: [x.view(k, b, *x.shape[1:]) for x in pair] for site, pair in found.items()}
-                for place, one in enumerate(group):
-                    known[one] = {site: (a[place], g[place]) for site, (a, g) in parts.items()}
-            state = known[node] if room else known.pop(node)
-            yield state
-        if room:
-            self.states = known
+    def _show(
+        self,
+        nodes: np.ndarray,
+        end: torch.Tensor,
+        context: Context,
+        visit: Callable[[Site, torch.Tensor, torch.Tensor], None],
+    ) -> None:
+        """Show activation and gradient of every site at the nodes, ``(k, B, T, N)`` each."""
+        k, low, high = len(nodes), self.start.float(), end.float()
+        alphas = torch.from_numpy(nodes.astype(np.float32)).to(end.device).view(-1, 1, 1, 1)
+        hidden = (low + alphas * (high - low)).flatten(0, 1).to(end.dtype)  # (k B, T, d)
+        activations_and_gradients(
+            self.network, hidden, context.repeat(k), self.classes.repeat(k), self.target,
+            lambda site, a, g: visit(site, *(x.unsqueeze(0).reshape(k, -1, *x.shape[1:]) for x in (a, g))),
+        )  # fmt: skip
 
-    def _add(self, total: dict[Site, torch.Tensor], one: _Pairs, other: _Pairs) -> None:
-        """Add one interval, summed over tokens, ``(B, N)``."""
-        for site, (a, g) in one.items():
-            b, h = (x.float() for x in other[site])
-            a, g = a.float(), g.float()
-            part = g * (b - a) if self.rule == "captum" else (g + h) * (b - a) / 2
-            summed = part.sum(1).double()
-            total[site] = total[site] + summed if site in total else summed
+    def _add(self, fine: dict[Site, torch.Tensor], coarse: dict[Site, torch.Tensor], site: Site, pair: _Pair) -> None:
+        """Add the intervals between consecutive states, and between every other one, summed over tokens, ``(B, N)``."""
+        for total, stride in ((fine, 1), (coarse, 2)):
+            a, g = (x[::stride].float() for x in pair)
+            slope = g[:-1] if self.rule == "captum" else (g[:-1] + g[1:]) / 2
+            part = (slope * (a[1:] - a[:-1])).sum((0, 2)).double()
+            total[site] = total[site] + part if site in total else part
+
+
+def _between(old: _Pair, new: _Pair) -> _Pair:
+    """States of a grid and those half-way between them, in order."""
+    found = []
+    for one, other in zip(old, new, strict=True):
+        both = one.new_empty((len(one) + len(other), *one.shape[1:]))
+        both[::2], both[1::2] = one, other
+        found.append(both)
+    return found[0], found[1]

@@ -124,20 +124,29 @@ def activations_and_gradients(
     context: Context,
     classes: torch.Tensor,
     target: Target,
-) -> dict[Site, tuple[torch.Tensor, torch.Tensor]]:
-    """Activation and gradient of the target, ``(B, T, N)`` each, of every site, from one forward and one backward pass.
+    visit: Callable[[Site, torch.Tensor, torch.Tensor], None],
+) -> None:
+    """Show activation and gradient of the target, ``(B, T, N)`` each, of every site; one forward and one backward pass.
 
-    ``hidden (B, T, d)`` is the input of the first layer; its own pair is under :data:`EMBEDDING`.
+    ``hidden (B, T, d)`` is the input of the first layer; its own pair is shown as :data:`EMBEDDING`. A gradient is
+    shown when the backward pass comes to it, from the last layer to the first, and not kept.
     """
     hidden = hidden.detach().requires_grad_()
-    seen = {EMBEDDING: hidden}
+
+    def look(site: Site, activation: Any) -> None:
+        seen = activation.detach()
+        activation.register_hook(lambda gradient: visit(site, seen, gradient))
+
+    begin = hidden
     for number in range(len(network.layers)):
         state = network.state(number, hidden, context)
-        seen |= {Site(number, module): state.activations[module] for module in MODULES}
+        for module in MODULES:
+            look(Site(number, module), state.activations[module])
         hidden = network.after(state)
     value = target(network.above(len(network.layers), hidden, context), classes).sum()
-    gradients = torch.autograd.grad(value, list(seen.values()))
-    return {site: (a.detach(), g) for (site, a), g in zip(seen.items(), gradients, strict=True)}
+    del state, hidden
+    (gradient,) = torch.autograd.grad(value, begin)
+    visit(EMBEDDING, begin.detach(), gradient)
 
 
 #: Points of a path whose number is to be found: the first try, doubled up to the last.

@@ -29,7 +29,7 @@ import torch
 from Bio.Align import substitution_matrices
 
 from plmscope.errors import SelectionError
-from plmscope.gradients import EMBEDDING, Request, activations_and_gradients, bytes_per_token, request
+from plmscope.gradients import Request, activations_and_gradients, bytes_per_token, request
 from plmscope.hooked import AnyNetwork, network_of
 from plmscope.model import Batch, Classifier
 from plmscope.progress import Track, silent
@@ -150,15 +150,18 @@ def _scores(
     def work(batch: Batch, _: int) -> tuple[Batch, np.ndarray]:
         wanted = torch.tensor(classes[batch.rows], device=classifier.device)
         hidden, context = network.embed(batch)
-        found = activations_and_gradients(network, hidden, context, wanted, asked.target)
         away: dict[Site, torch.Tensor] = {}
         for copy in others:
             twin = classifier.batch([copy[row] for row in batch.rows], batch.rows)
             for site, a in _activations(network, twin).items():
                 away[site] = away.get(site, torch.zeros_like(a)) + a / len(others)
-        found.pop(EMBEDDING)
-        parts = [((a - away[site] if others else a).float() * g.float()).sum(1) for site, (a, g) in found.items()]
-        return batch, torch.cat(parts, 1).double().cpu().numpy()  # (B, N)
+        parts: dict[Site, torch.Tensor] = {}
+
+        def visit(site: Site, a: torch.Tensor, g: torch.Tensor) -> None:
+            parts[site] = ((a - away[site] if site in away else a).float() * g.float()).sum(1)  # (B, N)
+
+        activations_and_gradients(network, hidden, context, wanted, asked.target, visit)
+        return batch, torch.cat([parts[site] for site in classifier.index.sites], 1).double().cpu().numpy()
 
     sums = GroupSums.empty(classifier.index, classifier.labels, asked.ids, classes, asked.groups, method)
     done = in_order(splitting(work, budget), batches, classifier.device)
