@@ -103,6 +103,7 @@ def make_fake_run(path: Path, seed: int = 0) -> Run:
         "density_null": _density_null(rng, neurons),
         "agreement": _agreement(neurons),
         **_knowledge(rng, neurons, proteins),
+        **_interventions(rng, neurons, proteins),
     }
     for name, frame in tables.items():
         run.write_table(name, frame)
@@ -461,6 +462,89 @@ def _knowledge(rng: np.random.Generator, neurons: pd.DataFrame, proteins: pd.Dat
         f1=np.where(explained, 0.62, np.nan), motif=np.where(explained, "G-x-S-x-G", ""), top_proteins=strips,
     )  # fmt: skip
     return {"concepts": concepts, "associations": associations, "motifs": motifs, "neuron_cards": cards}
+
+
+def _interventions(rng: np.random.Generator, neurons: pd.DataFrame, proteins: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Each class's neurons lower that class; matched draws lower every class a little."""
+    sizes = proteins[proteins["split"] == "test"].groupby("label").size()
+    rows, effects = [], []
+    for label in LABELS:
+        for factor in (np.nan, 0.0, 0.5, 2.0, 4.0):
+            strength = 0.35 if np.isnan(factor) else 0.5 * (1 - factor) if factor < 1 else -0.03 * (factor - 1)
+            draws = 8 if np.isnan(factor) or factor in (0, 2) else 0
+            common = {
+                "method": "integrated_gradients", "label": label, "factor": factor, "fraction": 0.02,
+                "mode": "enhance" if factor > 1 else "suppress",
+            }  # fmt: skip
+            found: dict[str, list[float]] = {}
+            for draw in range(-1, draws):
+                for other in LABELS:
+                    size = strength * (0.1 if draw >= 0 else 1.0 if other == label else 0.25)
+                    change = -size + rng.normal(0, 0.01)
+                    found.setdefault(other, []).append(change)
+                    lost = round(max(0.0, -change) * sizes[other])
+                    rows.append(
+                        common
+                        | {
+                            "effect_on": other, "n_neurons": _count(0.02), "draw": draw, "n_proteins": sizes[other],
+                            "control": "random_matched" if draw >= 0 else "", "probability": 0.66,
+                            "probability_change": change, "log_odds_change": 5 * change,
+                            "label_probability_change": change / 2, "decisions_changed": lost + 1,
+                            "decisions_lost": lost, "decisions_gained": 1,
+                        }
+                    )  # fmt: skip
+            found[""] = list(np.mean([found[other] for other in LABELS if other != label], axis=0))
+            for other, changes in found.items():
+                own, against = changes[0], np.array(changes[1:])
+                n = int(sizes.sum() - sizes[label]) if other == "" else int(sizes[other])
+                tested = len(against) > 1
+                difference = own - against.mean() if tested else np.nan
+                effects.append(
+                    common
+                    | {
+                        "effect_on": other, "n_proteins": n, "probability_change": own, "difference": difference,
+                        "against": against.mean() if tested else np.nan, "ci_low": difference - 0.05,
+                        "ci_high": difference + 0.05, "p_kind": "prediction_t" if tested else "none",
+                        "p_value": student.sf(abs(difference) / (against.std() * 1.1), 7) if tested else np.nan,
+                        "n_draws": len(against), "draws_beaten": int((own < against).sum()),
+                        "decisions_lost": round(max(0.0, -own) * n),
+                        "decisions_lost_against": max(0.0, -against.mean()) * n if tested else np.nan,
+                    }
+                )  # fmt: skip
+    table = pd.DataFrame(effects)
+    keys = ["layer", "module", "neuron"]
+    single = [
+        dict(where)
+        | {
+            "effect_on": label, "n_proteins": 10, "probability_change": rng.normal(-0.01, 0.02),
+            "log_odds_change": rng.normal(-0.1, 0.1), "decisions_changed": 1, "decisions_lost": 1,
+            "decisions_gained": 0,
+        }
+        for where in neurons.nlargest(_count(0.02), "integrated_gradients")[keys].to_dict("records")
+        for label in LABELS
+    ]  # fmt: skip
+    pairs = [(one, other) for i, one in enumerate(LABELS) for other in LABELS[i + 1 :]]
+    shared = rng.integers(4, 20, len(pairs))
+    n = _count(0.02)
+    overlap = pd.DataFrame(pairs, columns=["label", "other"]).assign(
+        method="integrated_gradients", fraction=0.02, n=n, n_other=n, shared=shared, jaccard=shared / (2 * n - shared),
+        jaccard_expected=0.04, p_value=rng.beta(0.3, 3, len(pairs)), q_value=rng.beta(0.5, 3, len(pairs)),
+    )  # fmt: skip
+    stability = pd.DataFrame(
+        [
+            (label, other, share)
+            for other, share in (("halves", 0.45), ("label_shuffled", 0.06), ("random_weights", 0.03))
+            for label in (("", *LABELS) if other == "halves" else ("",))
+        ],
+        columns=["label", "compared_with", "jaccard"],
+    ).assign(
+        method="integrated_gradients", fraction=0.02, n=n, n_other=n, shared=12, jaccard_expected=0.03, p_value=0.01,
+        spearman=0.4,
+    )  # fmt: skip
+    return {
+        "interventions": pd.DataFrame(rows), "intervention_effects": table.assign(q_value=table["p_value"]),
+        "neuron_effects": pd.DataFrame(single), "class_overlap": overlap, "stability": stability,
+    }  # fmt: skip
 
 
 def _metrics(proteins: pd.DataFrame) -> dict[str, Any]:

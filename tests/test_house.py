@@ -17,12 +17,11 @@ PACKAGE = ROOT / "src" / "plmscope"
 #: A module imports only from modules before it; the file names are the data flow.
 ORDER = (
     "errors", "progress", "labels", "stats", "uniprot", "formats", "sequences", "annotations", "splits", "sites",
-    "workers", "checkpoints", "lora",
-    "model", "finetune", "hooks", "network", "hooked", "folded", "scores", "activation", "gradients",
-    "conductance", "linear", "ablation", "scoring", "selection", "evaluation", "interventions", "concepts", "motifs",
-    "cards", "characterize", "results", "report_blocks", "report_input", "report_answers", "report_data",
-    "report_curves", "report_density", "report_neurons", "report_methods", "report", "settings", "runs",
-    "study", "cli", "__main__",
+    "workers", "checkpoints", "lora", "model", "finetune", "hooks", "network", "hooked", "folded", "scores",
+    "activation", "gradients", "conductance", "linear", "ablation", "scoring", "selection", "overlap", "evaluation",
+    "interventions", "concepts", "motifs", "cards", "characterize", "results", "report_blocks", "report_input",
+    "report_answers", "report_data", "report_curves", "report_density", "report_neurons", "report_methods",
+    "report", "settings", "runs", "study", "cli", "__main__",
 )  # fmt: skip
 
 #: Only these import torch or transformers.

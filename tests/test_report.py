@@ -30,7 +30,18 @@ from tests.fake_run import METHODS, make_fake_run
 
 HOSTILE = "</script><script>alert(1)</script>"
 #: Tables that the report has no use for.
-UNSHOWN = ("selections", "concepts", "associations", "motifs", "neuron_cards")
+UNSHOWN = (
+    "selections",
+    "concepts",
+    "associations",
+    "motifs",
+    "neuron_cards",
+    "interventions",
+    "intervention_effects",
+    "neuron_effects",
+    "class_overlap",
+    "stability",
+)
 OPTIONAL = tuple(name for name in SCHEMA if name not in UNSHOWN)
 
 

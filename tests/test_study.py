@@ -32,7 +32,10 @@ NEURONS = 3 * sum(MODULES.values())
 METRICS = ["accuracy", "balanced_accuracy", "macro_f1", "log_loss", "true_class_probability"]
 
 #: Tables that the stages write.
-WRITTEN = sorted(set(SCHEMA) - {"concepts", "associations", "motifs", "neuron_cards"})
+WRITTEN = sorted(set(SCHEMA) - {
+    "concepts", "associations", "motifs", "neuron_cards",
+    "interventions", "intervention_effects", "neuron_effects", "class_overlap", "stability",
+})  # fmt: skip
 
 #: A cheap evaluation, for tests that run one again.
 CHEAP = {"fractions": [0.2], "modes": ["keep"], "controls": ["random_matched"], "scopes": ["pooled"], "draws": 2}

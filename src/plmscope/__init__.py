@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from plmscope.activation import summarise_activations
     from plmscope.errors import InputError, ModelError, PlmscopeError, RunError, SelectionError, StudyError
     from plmscope.evaluation import Evaluation, evaluate
+    from plmscope.interventions import Intervention, intervene
     from plmscope.model import Classifier, load_model
     from plmscope.report import write_report
     from plmscope.runs import open_run
@@ -38,6 +39,7 @@ _HOME = {
     "Classifier": "model",
     "Evaluation": "evaluation",
     "InputError": "errors",
+    "Intervention": "interventions",
     "ModelError": "errors",
     "Neuron": "sites",
     "NeuronIndex": "sites",
@@ -52,6 +54,7 @@ _HOME = {
     "StudyError": "errors",
     "density": "selection",
     "evaluate": "evaluation",
+    "intervene": "interventions",
     "load_model": "model",
     "open_run": "runs",
     "read_proteins": "sequences",
@@ -68,6 +71,7 @@ __all__ = [
     "Classifier",
     "Evaluation",
     "InputError",
+    "Intervention",
     "ModelError",
     "Neuron",
     "NeuronIndex",
@@ -82,6 +86,7 @@ __all__ = [
     "StudyError",
     "density",
     "evaluate",
+    "intervene",
     "load_model",
     "open_run",
     "read_proteins",

@@ -174,7 +174,7 @@ def predict(
     network = network_of(classifier)
     slices = {site: classifier.index.slice(site) for site in classifier.index.sites}
     true = classifier.targets(proteins)
-    logits_of = _held_logits(network, list(classifier.batches(proteins, token_budget)), slices)
+    logits_of = held_logits(network, list(classifier.batches(proteins, token_budget)), slices)
 
     @torch.inference_mode()
     def one(pair: tuple[np.ndarray, np.ndarray]) -> Predictions:
@@ -187,7 +187,7 @@ def predict(
     return in_order(one, keep, classifier.device)
 
 
-def _held_logits(
+def held_logits(
     network: AnyNetwork, batches: Sequence[Batch], slices: dict[Site, slice]
 ) -> Callable[[np.ndarray, np.ndarray], Iterable[tuple[list[int], torch.Tensor]]]:
     """A function of the kept neurons ``(N,)`` and the constants ``(3, N)``: protein numbers and logits, by batches."""
@@ -376,14 +376,7 @@ def evaluate(
     """
     if mode not in MODES or ablation not in ABLATIONS or n_random < 2:
         raise SelectionError(f"mode {mode!r}, ablation {ablation!r}, n_random {n_random!r}: not a possible evaluation")
-    if selection.index != model.index:
-        raise SelectionError(f"{selection.name!r} belongs to a model of another shape ({selection.index!r})")
-    shared = set(selection.proteins) & {protein.id for protein in proteins}
-    if shared and not allow_scored:
-        raise SelectionError(
-            f"{len(shared)} of the proteins, first {min(shared)!r}, chose this selection; "
-            "judge it on others (or allow_scored=True)"
-        )
+    check_selection(selection, model, proteins, allow_scored)
     if ablation == "mean" and constants is None:
         constants = model.ablation_means
     if ablation == "mean" and constants is None:
@@ -410,3 +403,17 @@ def evaluate(
         for i, control in enumerate(controls)
     }
     return Evaluation(selection, mode, ablation, len(proteins), rows[0], rows[1], draws)
+
+
+def check_selection(
+    selection: Selection, model: Classifier, proteins: Sequence[Protein], allow_scored: bool = False
+) -> None:
+    """Raise :class:`SelectionError` unless the selection can be judged in this model on these proteins."""
+    if selection.index != model.index:
+        raise SelectionError(f"{selection.name!r} belongs to a model of another shape ({selection.index!r})")
+    shared = set(selection.proteins) & {protein.id for protein in proteins}
+    if shared and not allow_scored:
+        raise SelectionError(
+            f"{len(shared)} of the proteins, first {min(shared)!r}, chose this selection; "
+            "judge it on others (or allow_scored=True)"
+        )

@@ -64,6 +64,28 @@ SCHEMA: dict[str, tuple[str, ...]] = {
         "layer", "module", "neuron", "method", "rank", "sign", "sentence", "explained", "concept", "auroc", "f1",
         "motif", "top_proteins",
     ),
+    "interventions": (
+        "method", "label", "effect_on", "mode", "factor", "fraction", "n_neurons", "control", "draw", "n_proteins",
+        "probability", "probability_change", "log_odds_change", "label_probability_change", "decisions_changed",
+        "decisions_lost", "decisions_gained",
+    ),
+    "intervention_effects": (
+        "method", "label", "effect_on", "mode", "factor", "fraction", "n_proteins", "probability_change",
+        "against", "difference", "ci_low", "ci_high", "p_value", "p_kind", "n_draws", "draws_beaten", "decisions_lost",
+        "decisions_lost_against", "q_value",
+    ),
+    "neuron_effects": (
+        "layer", "module", "neuron", "effect_on", "n_proteins", "probability_change", "log_odds_change",
+        "decisions_changed", "decisions_lost", "decisions_gained",
+    ),
+    "class_overlap": (
+        "method", "fraction", "label", "other", "n", "n_other", "shared", "jaccard", "jaccard_expected", "p_value",
+        "q_value",
+    ),
+    "stability": (
+        "method", "fraction", "label", "compared_with", "n", "n_other", "shared", "jaccard", "jaccard_expected",
+        "p_value", "spearman",
+    ),
 }  # fmt: skip
 
 STAGES = ("finetune", "score", "evaluate", "density", "report")
