@@ -226,6 +226,7 @@ def test_batches_hold_every_protein_once_within_the_budget(tiny: Classifier, bud
     for batch in batches:
         assert batch.input_ids.numel() <= budget or len(batch.rows) == 1
         assert batch.input_ids.shape[1] == max(batch.lengths)
+    assert len(tiny.batches(proteins, budget)) == len(batches)
     again = [batch.rows for batch in tiny.batches(proteins, budget)]
     assert again == [batch.rows for batch in batches]
 

@@ -70,7 +70,7 @@ def single_ablation(
         for site, width in zip(index.sites, index.widths, strict=True)
     }
     base = None if baseline is None else torch.tensor(baseline, dtype=torch.float32, device=classifier.device)
-    batches = list(classifier.batches(asked.proteins, 1))  # one protein at a time; the batch is filled with neurons
+    batches = classifier.batches(asked.proteins, 1)  # one protein at a time; the batch is filled with neurons
 
     @torch.no_grad()
     def work(batch: Batch, budget: int) -> tuple[Batch, np.ndarray]:

@@ -188,7 +188,7 @@ def _summarise(
     rows = np.split(np.arange(len(owners)), np.searchsorted(owners, np.arange(1, len(proteins))))  # of every protein
     bytes_per_token = 3 * len(index) * int(classifier.model.dtype.itemsize)  # activations, and one statistic of them
     budget = fitting_budget(token_budget, classifier.device, bytes_per_token)
-    batches = list(classifier.batches(proteins, budget))
+    batches = classifier.batches(proteins, budget)
 
     def work(batch: Batch, _: int) -> tuple[Batch, dict[str, np.ndarray]]:
         seen.clear()

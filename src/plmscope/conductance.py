@@ -128,7 +128,7 @@ def conductance(
     classes, index, network = asked.classes, classifier.index, network_of(classifier)
     letters = [classifier.encode(letter)[1] for letter in AMINO_ACIDS]
     budget = fitting_budget(token_budget, classifier.device, bytes_per_token(classifier))
-    batches = list(classifier.batches(asked.proteins, max(1, budget // ((points or FEWEST_POINTS) + 1))))
+    batches = classifier.batches(asked.proteins, max(1, budget // ((points or FEWEST_POINTS) + 1)))
 
     def work(batch: Batch, budget: int) -> _Found:
         wanted = torch.tensor(classes[batch.rows], device=classifier.device)

@@ -279,7 +279,7 @@ def integrated_gradients(
         {site: index.slice(site) for site in index.sites},
         budget,
     )
-    batches = list(classifier.batches(asked.proteins, max(1, budget // (points or 2 * FEWEST_POINTS))))
+    batches = classifier.batches(asked.proteins, max(1, budget // (points or 2 * FEWEST_POINTS)))
 
     def work(batch: Batch, budget: int) -> _Found:
         wanted = torch.tensor(classes[batch.rows], device=device)

@@ -145,7 +145,7 @@ def _scores(
     """Scores from token sums of ``g * (a - mean of a over the copies)``; without copies of ``g * a``."""
     classes, network = asked.classes, network_of(classifier)
     budget = fitting_budget(token_budget, classifier.device, bytes_per_token(classifier))
-    batches = list(classifier.batches(asked.proteins, budget))
+    batches = classifier.batches(asked.proteins, budget)
 
     def work(batch: Batch, _: int) -> tuple[Batch, np.ndarray]:
         wanted = torch.tensor(classes[batch.rows], device=classifier.device)

@@ -73,6 +73,28 @@ class Batch:
         return (position > 0) & (position < (self.lengths - 1).unsqueeze(1))
 
 
+@dataclass(frozen=True)
+class Batches:
+    """Batches that are made when it is their turn, so that memory does not grow with the number of proteins.
+
+    Attributes:
+        classifier: Makes them.
+        proteins: Of all of them.
+        plan: Positions of each batch's proteins.
+    """
+
+    classifier: Classifier
+    proteins: Sequence[Protein]
+    plan: list[list[int]]
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for rows in self.plan:
+            yield self.classifier.batch([self.proteins[row] for row in rows], rows)
+
+
 @dataclass
 class Classifier:
     """A sequence classifier with its tokenizer and its neurons.
@@ -186,18 +208,19 @@ class Classifier:
             ) from None
         return np.array([self._ends[0], *middle, self._ends[1]], dtype=np.int64)
 
-    def batches(self, proteins: Sequence[Protein], token_budget: int = 4096) -> Iterator[Batch]:
+    def batches(self, proteins: Sequence[Protein], token_budget: int = 4096) -> Batches:
         """Proteins of near length together, longest first, at most ``token_budget`` padded tokens a batch.
 
         A protein longer than the budget comes alone. The order depends on the lengths alone, so that it repeats.
         """
         order = sorted(range(len(proteins)), key=lambda row: (-len(proteins[row]), row))
+        plan: list[list[int]] = []
         start = 0
         while start < len(order):
             width = len(proteins[order[start]]) + 2
-            rows = order[start : start + max(1, token_budget // width)]
-            start += len(rows)
-            yield self.batch([proteins[row] for row in rows], rows)
+            plan.append(order[start : start + max(1, token_budget // width)])
+            start += len(plan[-1])
+        return Batches(self, proteins, plan)
 
     def batch(self, proteins: Sequence[Protein], rows: list[int] | None = None) -> Batch:
         """One batch of all the given proteins."""
