@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from plmscope.ablation import single_ablation
 from plmscope.activation import summarise_activations
+from plmscope.cli import main
 from plmscope.conductance import conductance
 from plmscope.evaluation import predict
 from plmscope.gradients import integrated_gradients
@@ -16,6 +19,7 @@ from plmscope.hooks import record
 from plmscope.linear import gradient_activation
 from plmscope.model import Classifier, load_model
 from plmscope.network import Network
+from plmscope.runs import open_run
 from plmscope.sequences import Protein
 from plmscope.sites import MODULES, Neuron, Site
 from tests.conftest import make_proteins
@@ -138,3 +142,61 @@ def test_no_hook_stays(family: Classifier, few: list[Protein]) -> None:
     network = network_of(family)
     network.logits(family.batch(few[:2]))
     assert hooks() == before == (2 if family.pooling == "mean" else 0)
+
+
+# --- the whole study
+
+STUDY = """\
+name = "tiny"
+[data]
+path = "{data}"
+[split]
+method = "random"
+train = 0.5
+validation = 0.25
+test = 0.25
+[model]
+checkpoint = "{model}"
+[finetune]
+epochs = 2
+{lora}
+[score]
+methods = ["activation_std", "integrated_gradients", "conductance"]
+proteins_per_class = 2
+points = 2
+conductance_points = 2
+[evaluate]
+fractions = [0.1, 0.5]
+draws = 2
+draws_elsewhere = 2
+scopes = ["pooled"]
+controls = ["random_matched"]
+[density]
+fractions = [0.1]
+bootstraps = 2
+nulls = {nulls}
+"""
+
+
+@pytest.mark.parametrize(("name", "lora"), [("esmc", "lora_rank = 2"), ("protbert", "")])
+def test_the_whole_study(name: str, lora: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """From a table to the report: ESM-C with LoRA adapters, ProtBert with residues that it reads as X."""
+    letters = np.array(list("ACDEFGHIKLMNPQRSTVWYU"))
+    rng = np.random.default_rng(1)
+    rows = [f"p{i}\t{i % 2 + 1}.1.1.1\t{''.join(rng.choice(letters, 31 + i))}" for i in range(12)]
+    (tmp_path / "data.tsv").write_text("\n".join(["id\tec\tsequence", *rows]) + "\n")
+    model = HOOKED[name](tmp_path / "model")
+    settings = {"model": model, "lora": lora, "nulls": '["random_weights"]' if lora else "[]"}
+    (tmp_path / "study.toml").write_text(STUDY.format(data=tmp_path / "data.tsv", **settings))
+    assert main(["run", str(tmp_path / "study.toml"), "--out", str(tmp_path / "run")]) == 0
+    said, run = capfd.readouterr().err, open_run(tmp_path / "run")
+    manifest = run.run.manifest()["model"]
+    assert manifest["architecture"] == run.model.architecture.model_type == {"protbert": "bert"}.get(name, name)
+    assert {"config.json", "model.safetensors"} < set(manifest["files"])
+    rare = "23 residues of 9 proteins are read as X (one of U, Z, O, B)"
+    assert (rare in said) == (rare in manifest["read_as_x"]) == (name == "protbert")
+    assert len(run.run.table("neurons")) == manifest["neurons"] == 2 * (5 * 24 + 40)
+    assert np.isfinite(run.scores("conductance").values).all()
+    curves = run.run.table("curves")
+    assert curves[["balanced_accuracy", "log_loss"]].notna().all(axis=None) and curves["log_loss"].nunique() > 10
+    assert (tmp_path / "run" / "report.html").stat().st_size > 100_000

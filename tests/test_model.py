@@ -10,11 +10,21 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import EsmForMaskedLM, EsmForSequenceClassification, EsmTokenizer
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    EsmcConfig,
+    EsmConfig,
+    EsmForMaskedLM,
+    EsmForSequenceClassification,
+    EsmTokenizer,
+    PretrainedConfig,
+)
 
 from plmscope.errors import InputError, ModelError
 from plmscope.model import Classifier, load_model
 from plmscope.sequences import Protein
+from plmscope.sites import ARCHITECTURES, NeuronIndex
 from tests.conftest import LABELS, make_proteins, save_tiny_model
 from tests.families import save_esmc, save_protbert
 
@@ -300,6 +310,39 @@ def test_half_precision_spares_the_rotary_frequencies(tiny_folder: Path, tiny: C
     assert half.model.classifier.dense.weight.dtype == torch.bfloat16
     assert torch.equal(half.model.esm.rotary_embeddings.inv_freq, tiny.model.esm.rotary_embeddings.inv_freq)
     assert np.isfinite(half.log_probabilities(make_proteins(3))).all()
+
+
+ESM = {"vocab_size": 33, "mask_token_id": 32, "pad_token_id": 1, "max_position_embeddings": 1026}
+
+
+@pytest.mark.parametrize(
+    ("config", "parameters"),
+    [
+        (EsmConfig(hidden_size=320, num_hidden_layers=6, num_attention_heads=20, intermediate_size=1280, **ESM), 8e6),
+        (EsmConfig(hidden_size=5120, num_hidden_layers=48, num_attention_heads=40,
+                   intermediate_size=20480, **ESM), 15e9),
+        (EsmcConfig(hidden_size=960, num_hidden_layers=30, num_attention_heads=15, intermediate_size=2560), 3.3e8),
+        (EsmcConfig(), 6.4e9),
+        (BertConfig(vocab_size=30, hidden_size=1024, num_hidden_layers=30, num_attention_heads=16,
+                    intermediate_size=4096, max_position_embeddings=40_000), 4.2e8),
+    ],
+    ids=["ESM-2 8M", "ESM-2 15B", "ESM-C 300M", "ESM-C 6B", "ProtBert"],
+)  # fmt: skip
+def test_the_table_fits_published_shapes(config: PretrainedConfig, parameters: float) -> None:
+    """Every site of a model without memory is where the table says, and as wide as the index says."""
+    with torch.device("meta"):
+        model = AutoModelForSequenceClassification.from_config(config)
+    assert sum(p.numel() for p in model.parameters()) == pytest.approx(parameters, rel=0.07)
+    row = ARCHITECTURES[config.model_type]
+    index = NeuronIndex.of(config.num_hidden_layers, config.hidden_size, config.intermediate_size)
+    assert len(model.get_submodule(row.layers)) == config.num_hidden_layers
+    for site, width in zip(index.sites, index.widths, strict=True):
+        place = row.modules[site.module]
+        module = model.get_submodule(f"{row.layers}.{site.layer}.{place.path}")
+        linear = module if isinstance(module, torch.nn.Linear) else module.dense
+        assert (linear.in_features if place.side == "input" else linear.out_features) == width
+    for path in (row.embeddings, *row.after, row.head):
+        model.get_submodule(path)
 
 
 # --- labels
