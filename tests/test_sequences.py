@@ -4,14 +4,17 @@ import gzip
 import hashlib
 import os
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from plmscope import formats, sequences
 from plmscope.errors import InputError, StudyError
-from plmscope.sequences import Protein, read_proteins
+from plmscope.sequences import AMINO_ACIDS, Protein, read_proteins, windows
 
 A = "MKVLAAGIVGLCHWYTRSDENQPFKLMACDEF"  # 32 residues
 B = "MSTNPKPQRKTKRNTNRRPQDVKFPGGGQIVGG"
@@ -24,10 +27,12 @@ def write(folder: Path, content: str | bytes, name: str = "proteins.txt") -> Pat
     return path
 
 
-def refused(path: str | Path, *parts: str, **settings: object) -> None:
-    """The file is refused in one line that names it and has all the parts."""
+def refused(path: str | Path, *parts: str, data: Path | None = None, **settings: object) -> None:
+    """The file, or the second table if ``data`` is given, is refused in one line that names it and has all parts."""
+    if data is not None:
+        settings["labels"] = str(path)
     with pytest.raises(InputError) as caught:
-        read_proteins(path, **settings)  # type: ignore[arg-type]
+        read_proteins(data or path, **settings)  # type: ignore[arg-type]
     text = str(caught.value)
     assert "\n" not in text
     for part in (str(path), *parts):
@@ -68,9 +73,9 @@ def test_every_format_gives_the_same_proteins(tmp_path: Path, kind: str) -> None
 
 def test_parquet_numbers_and_gaps_become_text(tmp_path: Path) -> None:
     path = tmp_path / "p.parquet"
-    pd.DataFrame({"id": [1, 2, 3], "sequence": [A, B, A], "fold": [4.0, None, 5.5], "t": [[1], [2, 3], []]}).to_parquet(
-        path
-    )
+    pd.DataFrame(
+        {"id": [1, 2, 3], "sequence": [A, B, A[1:]], "fold": [4.0, None, 5.5], "t": [[1], [2, 3], []]}
+    ).to_parquet(path)
     found = read_proteins(path, label="fold")
     assert [(p.id, p.label) for p in found] == [("1", "4"), ("3", "5.5")]
     assert [(e.id, e.reason) for e in found.excluded] == [("2", "no value in column 'fold'")]
@@ -82,6 +87,7 @@ def test_ec_labels_and_every_reason_for_exclusion(tmp_path: Path) -> None:
         ("two", B, "2.7.1.-"),
         ("several", A, "1.1.1.1;2.7.1.1"),
         ("none", A, " "),
+        ("again", A, "1.1.1.2"),
         ("partial", A, "-"),
         ("short", "MKV", "1.1.1.1"),
         ("long", LONG, "1.1.1.1"),
@@ -93,6 +99,7 @@ def test_ec_labels_and_every_reason_for_exclusion(tmp_path: Path) -> None:
     assert {e.id: e.reason for e in found.excluded} == {
         "several": "several classes at EC level 1",
         "none": "no value in column 'ec'",
+        "again": "its sequence is there before",
         "partial": "EC number too partial for level 1",
         "short": "shorter than 30 residues",
         "long": "longer than 1022 residues",
@@ -101,15 +108,16 @@ def test_ec_labels_and_every_reason_for_exclusion(tmp_path: Path) -> None:
     assert len(found.proteins) + len(found.excluded) == len(rows)
     assert found.reasons["no value in column 'ec'"] == 2
     assert "2 proteins" in repr(found)
-    assert "6 excluded: " in repr(found)
-    assert read_proteins(path, label="ec", too_long="skip").proteins[0].label == "1.1.1.1;1.2.1.3"
+    assert "7 excluded: " in repr(found)
+    kept = read_proteins(path, label="ec", too_long="skip", duplicates="keep")
+    assert kept.proteins[0].label == "1.1.1.1;1.2.1.3" and len(kept) == 5
     refused(
-        path, "no protein is left of 8", "2 x no value", label="ec:4", min_length=1000, max_length=1000, too_long="skip"
+        path, "no protein is left of 9", "2 x no value", label="ec:4", min_length=1000, max_length=1000, too_long="skip"
     )
 
 
 def test_length_limits_are_inclusive(tmp_path: Path) -> None:
-    path = write(tmp_path, f">a\n{A[:30]}\n>b\n{A[:29]}\n>c\n{A[:31]}\n>d\n{A[:30]}*\n")
+    path = write(tmp_path, f">a\n{A[:30]}\n>b\n{A[:29]}\n>c\n{A[:31]}\n>d\n{B[:30]}*\n")
     found = read_proteins(path, min_length=30, max_length=30, too_long="skip")
     assert [p.id for p in found] == ["a", "d"]
 
@@ -184,15 +192,22 @@ def test_bad_labels(tmp_path: Path) -> None:
 
 def test_bad_settings(tmp_path: Path) -> None:
     path = write(tmp_path, f">P1\n{A}\n")
-    for settings in ({"min_length": 0}, {"min_length": 40, "max_length": 39}, {"too_long": "cut"}):
-        with pytest.raises(StudyError, match=next(iter(settings))):
-            read_proteins(path, **settings)
+    for wrong in ({"min_length": 0}, {"min_length": 40, "max_length": 39}, {"too_long": "cut"}, {"duplicates": "no"}):
+        with pytest.raises(StudyError, match=next(iter(wrong))):
+            read_proteins(path, **wrong)
 
 
 def test_labels_are_data(tmp_path: Path) -> None:
-    html, control = '<script>alert("1")</script>', "a\x00\x1b[31mb"
-    path = write(tmp_path, f"id\tsequence\tgroup\nP1\t{A}\t{html}\nP2\t{B}\t{control}\n")
-    assert [p.label for p in read_proteins(path, label="group")] == [html, control]
+    html = '<script>alert("1")</script>'
+    path = write(tmp_path, f"id\tsequence\tgroup\nP1\t{A}\t{html}\nP2\t{B}\t../../etc\n")
+    assert [p.label for p in read_proteins(path, label="group")] == [html, "../../etc"]
+    for label, said in [
+        ("a\x00b", r"the label 'a\x00b' has an unprintable character"),
+        ("\x1b[31mred", r"the label '\x1b[31mred' has an unprintable"),
+        ("\u202eright to left", r"the label '\u202eright to left' has an unprintable"),
+        ("x" * 100_000, f"the label '{'x' * 30}...{'x' * 30}' (100,000 characters) is longer than 200"),
+    ]:
+        refused(write(tmp_path, f"id\tsequence\tgroup\nP1\t{A}\t{label}\n"), "line 2", "'P1'", said, label="group")
 
 
 def test_tsv_quotes_are_text_and_csv_quotes_quote(tmp_path: Path) -> None:
@@ -230,3 +245,128 @@ def test_objects_print_without_their_sequence() -> None:
     assert repr(protein) == "Protein('P1', 32 residues, label='1')"
     assert hash(protein) == hash(Protein("P1", A, "1"))
     assert protein != Protein("P1", A, "1", {"ec": "1.1.1.1"})
+
+
+# --- labels ----------------------------------------------------------------------------------------------------------
+
+
+def test_labels_from_headers(tmp_path: Path) -> None:
+    path = write(tmp_path, f">P1 kinase [EC=2.7.1.1]\n{A}\n>P2 other\n{B}\n")
+    found = read_proteins(path, label=r"header:EC=(\d)")
+    assert [(p.id, p.label) for p in found] == [("P1", "2")]
+    assert [(e.id, e.reason) for e in found.excluded] == [("P2", r"its header does not match 'EC=(\\d)'")]
+    for pattern, said in [("EC=(", "is not a regular expression"), ("EC", "has 0 groups"), ("(E)(C)", "has 2 groups")]:
+        with pytest.raises(StudyError, match=said):
+            read_proteins(path, label=f"header:{pattern}")
+    refused(write(tmp_path, f"id\tsequence\nP1\t{A}\n"), "needs FASTA headers", label="header:(x)")
+
+
+def test_labels_from_a_second_table(tmp_path: Path) -> None:
+    path = write(tmp_path, f">P1 note=x\n{A}\n>P2\n{B}\n")
+    table = write(tmp_path, "Entry\tEC number\tfold\nP2\t1.1.1.1\ta\nP9\t2.1.1.1\tb\n", "labels.tsv")
+    found = read_proteins(path, label="ec:1", labels=str(table))
+    assert [(p.id, p.label, p.columns["fold"]) for p in found] == [("P2", "1", "a")]
+    assert found.reasons == {"no value in column 'ec'": 1} and found.unused_labels == 1
+    assert "1 labels of no protein" in repr(found)
+    both = [hashlib.sha256(one.read_bytes()).hexdigest() for one in (path, table)]
+    assert found.sha256 == "+".join(both)
+    for text, said in [
+        ("id\tec\nP1\t1\nP1\t1\n", "line 3: the id 'P1' is there twice"),
+        ("name\tec\nP1\t1\n", "lacks the column 'id'; its header is 'name', 'ec'"),
+        ("id\tnote\nP1\t1\n", "the column 'note' is in"),
+        (f">P1\n{A}\n", "is not a table"),
+    ]:
+        refused(write(tmp_path, text, "labels.tsv"), said, data=path, label="ec:1")
+    with pytest.raises(StudyError, match="standard input is for the sequences"):
+        read_proteins(path, labels="-")
+
+
+def test_names_of_uniprot(tmp_path: Path) -> None:
+    path = write(tmp_path, f"Entry\tEC number\tOrganism\tLength\tSequence\nP1\t1.1.1.1; 1.2.1.1\tE. coli\t32\t{A}\n")
+    (protein,) = read_proteins(path, label="ec:1")
+    assert (protein.id, protein.label, protein.columns["Organism"]) == ("P1", "1", "E. coli")
+    (protein,) = read_proteins(path, label="Organism")
+    assert protein.label == "E. coli"
+    refused(path, "'EC number', 'Organism', 'Length'", label="ec")
+
+
+# --- filters ---------------------------------------------------------------------------------------------------------
+
+
+def variants(n: int) -> list[str]:
+    return [A[:k] + "W" + A[k:] for k in range(n)]
+
+
+def test_filters_by_class_are_counted(tmp_path: Path) -> None:
+    rows = [f"P{i}\t{s}\t{group}\n" for i, (s, group) in enumerate(zip(variants(7), "aaabbc ", strict=True))]
+    path = write(tmp_path, "id\tsequence\tgroup\n" + "".join(rows))
+    found = read_proteins(path, label="group", classes=["a", "c"])
+    assert found.labels == ("a", "c")
+    assert found.reasons == {"a class that is not among data.classes": 2, "no value in column 'group'": 1}
+    found = read_proteins(path, label="group", min_per_class=3)
+    assert found.labels == ("a",) and found.reasons["a class with fewer than 3 proteins"] == 3
+    assert [e.id for e in found.excluded] == ["P3", "P4", "P5", "P6"]  # file order
+    refused(path, "data.classes has 'd'", label="group", classes=["a", "d"])
+    refused(path, "no protein is left of 7", "6 x a class with fewer than 9 proteins", label="group", min_per_class=9)
+
+
+def test_filters_of_a_multi_label_task(tmp_path: Path) -> None:
+    groups = ["a", "a;b", "a", "b", "b;c", "c", "a"]
+    rows = [f"P{i}\t{s}\t{group}\n" for i, (s, group) in enumerate(zip(variants(7), groups, strict=True))]
+    path = write(tmp_path, "id\tsequence\tgroup\n" + "".join(rows))
+    # c has two; without its proteins b has two as well
+    found = read_proteins(path, label="group", task="multi", min_per_class=3)
+    assert [p.id for p in found] == ["P0", "P2", "P6"]
+    found = read_proteins(path, label="group", task="multi", classes=["a", "b"])
+    assert [p.id for p in found] == ["P0", "P1", "P2", "P3", "P6"]
+
+
+def test_equal_sequences(tmp_path: Path) -> None:
+    path = write(tmp_path, f"id\tsequence\tgroup\nP1\t{A}\ta\nP2\t{A.lower()}\ta\nP3\t{B}\tb\nP4\t{A}\ta\n")
+    found = read_proteins(path, label="group")
+    assert [p.id for p in found] == ["P1", "P3"]
+    assert [(e.id, e.reason) for e in found.excluded] == [
+        (name, "its sequence is there before") for name in ("P2", "P4")
+    ]
+    assert len(read_proteins(path, label="group", duplicates="keep")) == 4
+    refused(path, "line 3: protein 'P2' has the sequence of 'P1' (line 2); 2 in all", label="group", duplicates="error")
+    path.write_text(path.read_text() + f"P5\t{B}\tc\n")
+    for rule in ("first", "error"):
+        refused(
+            path, "line 6: protein 'P5' has the sequence of 'P3' (line 4), but another label ('c', 'b'); 1 in all",
+            label="group", duplicates=rule,
+        )  # fmt: skip
+    assert len(read_proteins(path, label="group", duplicates="keep")) == 5
+    assert len(read_proteins(path)) == 2  # without labels there is no conflict
+
+
+# --- windows ---------------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 400), st.integers(1, 60), st.data())
+@settings(max_examples=60, deadline=None)
+def test_windows_cover_a_protein(length: int, size: int, data: st.DataObject) -> None:
+    overlap = data.draw(st.integers(0, size - 1))
+    found = windows(length, size, overlap)
+    assert found[0][0] == 0 and found[-1][1] == length
+    assert {end - start for start, end in found} == {min(size, length)}
+    assert all(b - a == size - overlap for (a, _), (b, _) in pairwise(found[:-1]))
+    assert all(0 < b - a <= size - overlap for (a, _), (b, _) in pairwise(found))
+
+
+def test_long_proteins_as_windows(tmp_path: Path) -> None:
+    titin = "".join(AMINO_ACIDS[(i * i + i // 7) % 20] for i in range(10_000))
+    path = write(tmp_path, f">P1 ec=1.1.1.1\n{titin}\n>P2 ec=2.1.1.1\n{A}\n>P3 ec=1.1.1.1\nMKV\n")
+    found = read_proteins(path, label="ec:1", too_long="windows", window_overlap=22)
+    first, *_, last, whole = found
+    assert (first.id, last.id, whole.id) == ("P1/1-1022", "P1/8979-10000", "P2")
+    assert (len(found), found.windowed, found.n_read, whole.parent) == (11, 1, 3, "")
+    for window in found.proteins[:-1]:
+        assert (window.parent, window.label, window.columns) == ("P1", "1", {"ec": "1.1.1.1"})
+        assert titin[window.start :].startswith(window.sequence) and len(window) == 1022
+        assert window.id == f"P1/{window.start + 1}-{window.start + 1022}"
+    assert "1 long ones in 10 windows" in repr(found)
+    with pytest.raises(StudyError, match="window_overlap 1022 has to be from 0 to below max_length = 1022"):
+        read_proteins(path, too_long="windows", window_overlap=1022)
+    path.write_text(path.read_text() + f">P1/1-1022\n{B}\n")
+    refused(path, "line 7: the id 'P1/1-1022' is that of a window", too_long="windows", window_overlap=22)

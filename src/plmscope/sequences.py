@@ -1,13 +1,16 @@
-"""Proteins: reading and checking FASTA files and tables.
+"""Proteins: reading one file, checking every one, and leaving out what the settings say, with a count.
 
-The content decides the format, not the file name: gzip and Parquet by their first bytes, FASTA by ``>``, anything else
-is a table with a header row (tab-separated if the header holds a tab, else comma-separated) and at least the columns
-``id`` and ``sequence``. In FASTA, ``key=value`` and ``key="two words"`` after the id become columns; other words of the
-header are not read.
+::
+
+    file -> rows (formats.py) -> label -> filters by class and length -> duplicates -> windows -> ProteinSet
+
+FASTA (plain, UniProt's and NCBI's headers; ``key=value`` and ``key="two words"`` after the id become columns), tables
+(TSV, CSV, Parquet), Swiss-Prot flat files; all may be compressed.
 
 Whatever cannot be used stops the reading with one line that names the file and the place, except for what the settings
-leave out on purpose (length, no class): that is listed in :attr:`ProteinSet.excluded` with its reason. No sequence is
-ever cut.
+leave out on purpose (no class, an unwanted or rare one, length, repeated sequence): that is listed in
+:attr:`ProteinSet.excluded` with its reason. No sequence is ever cut short: one that is too long is refused, left out,
+or read in overlapping windows.
 
 >>> proteins = read_proteins("plmscope:enzymes", label="ec:1")
 >>> len(proteins), proteins.labels
@@ -20,18 +23,27 @@ import hashlib
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from plmscope.errors import InputError, StudyError
-from plmscope.formats import Row, called, located, open_content, protein_rows
+from plmscope.errors import InputError, StudyError, shown
+from plmscope.formats import ID_NAMES, STDIN, Row, called, located, open_content, open_table, pick, protein_rows
 from plmscope.labels import SEPARATOR, TASKS, Task, class_names, classes_of, join_classes
 
 LETTERS = "ACDEFGHIKLMNPQRSTVWYXUBZO"
 #: The twenty of the genetic code.
 AMINO_ACIDS = LETTERS[:20]
+#: Names by which the column of EC numbers is known, best first.
+EC_COLUMNS = ("ec", "EC number", "EC", "ec_number")
+#: Longest id or label, in characters.
+MAX_NAME = 200
+#: How many classes a text lists before it counts the others.
+LISTED = 20
+TOO_LONG = ("error", "skip", "windows")
+DUPLICATES = ("error", "first", "keep")
+REPEATED = "its sequence is there before"
 _ILLEGAL = re.compile(f"[^{LETTERS}{LETTERS.lower()}]")
 _NUCLEOTIDES = re.compile("[ACGTUN]+")
 _EC = re.compile(r"[1-7](?:\.\d+){0,2}(?:\.n?\d+)?(?:\.-)*")
@@ -46,12 +58,16 @@ class Protein:
         sequence: Upper-case one-letter codes: the 20 amino acids and X, U, B, Z, O.
         label: The class, or None where none was asked for; in a multi-label task the classes, joined by ``;``.
         columns: Everything else the file says about it.
+        parent: Of a window, the id of the protein that it is a part of; else empty.
+        start: Of a window, how many residues of the parent come before it.
     """
 
     id: str
     sequence: str
     label: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict, hash=False)
+    parent: str = ""
+    start: int = 0
 
     def __len__(self) -> int:
         return len(self.sequence)
@@ -76,8 +92,10 @@ class ProteinSet:
         proteins: In file order.
         excluded: Those left out, in file order.
         source: The path as it was given.
-        sha256: Of the bytes of the file.
+        sha256: Of the bytes of the file, and of the second table if there is one.
         task: ``single`` or ``multi``: whether a label is one class or several.
+        windowed: How many of the proteins that were read are here as windows.
+        unused_labels: How many rows of the second table are of no protein.
     """
 
     proteins: tuple[Protein, ...]
@@ -85,6 +103,8 @@ class ProteinSet:
     source: str
     sha256: str
     task: Task = "single"
+    windowed: int = 0
+    unused_labels: int = 0
 
     def __len__(self) -> int:
         return len(self.proteins)
@@ -105,12 +125,24 @@ class ProteinSet:
     def __repr__(self) -> str:
         own = [classes_of(protein.label, self.task) for protein in self.proteins if protein.label is not None]
         counts = Counter(itertools.chain.from_iterable(own))
-        classes = ", ".join(f"{label} ({counts[label]:,})" for label in self.labels) or "none"
+        labels = self.labels
+        classes = ", ".join(f"{label} ({counts[label]:,})" for label in labels[:LISTED]) or "none"
+        classes += f" and {len(labels) - LISTED:,} more" if len(labels) > LISTED else ""
         several = sum(len(one) > 1 for one in own)
         classes += f"; {several:,} proteins with several" if several else ""
         left_out = "; ".join(f"{number:,} x {reason}" for reason, number in self.reasons.items())
         excluded = f"{len(self.excluded):,} excluded" + (f": {left_out}" if left_out else "")
+        if self.windowed:
+            n_windows = sum(bool(protein.parent) for protein in self.proteins)
+            excluded += f"; {self.windowed:,} long ones in {n_windows:,} windows"
+        if self.unused_labels:
+            excluded += f"; {self.unused_labels:,} labels of no protein"
         return f"ProteinSet({len(self):,} proteins from {self.source!r}; classes: {classes}; {excluded})"
+
+    @property
+    def n_read(self) -> int:
+        """How many proteins the file has: those here, each long one counted once, and those left out."""
+        return len({protein.parent or protein.id for protein in self.proteins}) + len(self.excluded)
 
 
 def ec_classes(text: str, level: int) -> tuple[str, ...]:
@@ -140,7 +172,9 @@ def ec_classes(text: str, level: int) -> tuple[str, ...]:
             continue
         parts = number.split(".")
         if not _EC.fullmatch(number) or len(parts) > 4:
-            raise InputError(f"{number!r} is not an EC number; write it as 1.1.1.1 or 1.1.-.-, several joined by ';'")
+            raise InputError(
+                f"{shown(number)} is not an EC number; write it as 1.1.1.1 or 1.1.-.-, several joined by ';'"
+            )
         known = parts[:level]
         if len(known) == level and "-" not in known:
             classes.add(".".join(known))
@@ -152,9 +186,16 @@ def read_proteins(
     *,
     label: str | None = None,
     task: Task = "single",
+    labels: str = "",
+    id_column: str = "",
+    sequence_column: str = "",
+    classes: Sequence[str] = (),
+    min_per_class: int = 1,
+    duplicates: Literal["error", "first", "keep"] = "first",
     min_length: int = 30,
     max_length: int = 1022,
-    too_long: Literal["error", "skip"] = "error",
+    too_long: Literal["error", "skip", "windows"] = "error",
+    window_overlap: int = 256,
 ) -> ProteinSet:
     """Read and check the proteins of one file.
 
@@ -162,36 +203,54 @@ def read_proteins(
     residue. Blanks around ids and labels are dropped. In a Parquet file numbers are turned into text.
 
     Args:
-        path: FASTA, TSV or CSV, each also gzipped; Parquet; or ``"plmscope:enzymes"``, the embedded table.
-        label: ``"ec:1"`` to ``"ec:4"`` derives the class from the column ``ec``; any other text names a column.
-            A protein without a class is excluded, and so is one with several at that EC level in a single-label task.
+        path: FASTA, TSV, CSV, Parquet or a Swiss-Prot flat file, text compressed by gzip, bzip2, xz or zstd or not;
+            ``"-"``, standard input; or ``"plmscope:enzymes"``, the embedded table.
+        label: ``"ec:1"`` to ``"ec:4"`` derives the class from the EC numbers (column ``ec``, or ``EC number`` as
+            UniProt calls it). ``"header:PATTERN"`` takes it from the FASTA header, by a regular expression with one
+            group. Any other text names a column. A protein without a class is excluded, and so is one with several at
+            that EC level in a single-label task.
         task: ``"single"``: a protein has one class. ``"multi"``: it may have several, those of its EC numbers or those
             that the column joins by ``;``; its label has them sorted and joined by ``;``.
+        labels: A second table with the ids of proteins and columns about them, such as the label's; or empty.
+        id_column: Column of the ids in tables; empty: ``id``, ``Entry`` or ``accession``.
+        sequence_column: Column of the sequences in tables; empty: ``sequence`` or ``Sequence``.
+        classes: Proteins that have another class are excluded; empty: none are.
+        min_per_class: Proteins that have a class with fewer proteins, after all other exclusions, are excluded. In a
+            multi-label task this is repeated until no class has fewer.
+        duplicates: Of proteins with equal sequence, in file order: ``"first"`` keeps the first and excludes the others,
+            ``"error"`` refuses them, ``"keep"`` keeps all. Unless all are kept, equal sequences with different labels
+            are refused.
         min_length: Shorter proteins are excluded.
         max_length: Longest protein in residues (ESM-2 takes 1,022).
-        too_long: ``"error"`` stops at longer proteins, ``"skip"`` excludes them. They are never cut.
+        too_long: ``"error"`` stops at longer proteins, ``"skip"`` excludes them, ``"windows"`` reads them as
+            :func:`windows` of ``max_length`` residues, each a protein of its own with the id ``id/1-1022``, the label
+            and the columns of its parent. They are never cut.
+        window_overlap: Residues that two windows share, at least.
 
     Returns:
         The proteins in file order, and what was left out with its reason; at least one protein is left.
 
     Raises:
-        InputError: the file cannot be read, is damaged or in another format; an id is missing, unprintable or there
-            twice; a sequence is empty, has other letters or is too long; all look like DNA or RNA; the label's column
-            is unknown or an EC number malformed; no protein is left.
+        InputError: a file cannot be read, is damaged or in another format; an id is missing, unprintable, too long or
+            there twice; a sequence is empty, has other letters, is too long or there twice; all look like DNA or RNA;
+            the label's column is unknown or an EC number malformed; a class does not occur; no protein is left.
         StudyError: a setting is impossible.
     """
     if not 1 <= min_length <= max_length:
         raise StudyError(f"min_length {min_length!r} and max_length {max_length!r}: need 1 <= min_length <= max_length")
-    if too_long not in ("error", "skip"):
-        raise StudyError(f"too_long {too_long!r} is unknown; use 'error' or 'skip'")
+    for name, value, known in (("too_long", too_long, TOO_LONG), ("duplicates", duplicates, DUPLICATES)):
+        if value not in known:
+            raise StudyError(f"{name} {value!r} is unknown; use {', '.join(map(repr, known))}")
+    if too_long == "windows" and not 0 <= window_overlap < max_length:
+        raise StudyError(f"window_overlap {window_overlap!r} has to be from 0 to below max_length = {max_length}")
     if task not in TASKS:
         raise StudyError(f"task {task!r} is unknown; use {' or '.join(map(repr, TASKS))}")
     source = str(path)
-    level = _ec_level(source, label)
-    label_column = label if level is None else "ec"
+    labelling = _labelling(source, label)
+    second = _read_second(labels, id_column) if labels else None
 
-    proteins: list[Protein] = []
-    excluded: list[Excluded] = []
+    found: list[Protein] = []
+    fate: dict[str, str | None] = {}  # why a protein is left out, by id, in file order
     longer: list[tuple[str, str, int]] = []
     places: dict[str, str] = {}
     names: dict[str, None] = {}  # a dict keeps the order of the file
@@ -199,48 +258,247 @@ def read_proteins(
         source = called(source)
         with file.open("rb") as handle:
             sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
-        for row in protein_rows(open_content(file, source)):
+        content = open_content(file, source)
+        if labelling is not None and labelling.pattern is not None and content.format != "fasta":
+            raise InputError(f"{source}: label {label!r} needs FASTA headers; name a column instead")
+        for row in protein_rows(content, id_column, sequence_column):
             _check_id(source, row, places)
             places[row.id] = row.place
-            names.update(dict.fromkeys(row.columns))
             sequence = _checked_sequence(source, row)
+            if second is not None:
+                row = second.added_to(source, row)
             value, reason = None, None
-            if label_column is not None:
-                value, reason = _label_or_reason(source, row, label_column, level, task)
+            if labelling is not None:
+                row = labelling.found_in(row)
+                value, reason = _label_or_reason(source, row, labelling.column, labelling.level, task)
+                if value is not None:
+                    reason = _refused_class(source, row, value, task, classes)
+                elif labelling.pattern is not None:
+                    reason = f"its header does not match {labelling.pattern.pattern!r}"
+            names.update(dict.fromkeys(row.columns))
             if reason is None and len(sequence) < min_length:
                 reason = f"shorter than {min_length} residues"
-            if reason is None and len(sequence) > max_length:
+            if reason is None and len(sequence) > max_length and too_long != "windows":
                 longer.append((row.place, row.id, len(sequence)))
                 reason = f"longer than {max_length} residues"
+            fate[row.id] = reason
             if reason is None:
-                proteins.append(Protein(row.id, sequence, value, row.columns))
-            else:
-                excluded.append(Excluded(row.id, reason))
+                found.append(Protein(row.id, sequence, value, row.columns))
 
     if not places:
         raise InputError(f"{source}: has no protein; give a file with at least one")
-    if label_column is not None and label_column not in names:
-        raise InputError(f"{source}: label {label!r} needs the column {label_column!r}; {_listed(names)}")
+    if labelling is not None and labelling.column not in names:
+        raise InputError(f"{source}: label {label!r} needs the column {labelling.column!r}; {_listed(names)}")
     if longer and too_long == "error":
         place, name, length = longer[0]
         raise InputError(
             f"{source}: {place}: protein {name!r} has {length:,} residues, more than max_length = {max_length} "
-            f'({len(longer):,} in all do); leave them out with too_long = "skip", or raise max_length'
+            f'({len(longer):,} in all do); leave them out with too_long = "skip", read their parts with "windows", '
+            "or raise max_length"
         )
-    result = ProteinSet(tuple(proteins), tuple(excluded), source, sha256, task)
-    if not proteins:
+    if found and all(_NUCLEOTIDES.fullmatch(protein.sequence) for protein in found):
+        raise InputError(f"{source}: all {len(found):,} sequences look like DNA or RNA; give their translation")
+    if found:
+        _check_classes_occur(source, found, task, classes)
+    if duplicates != "keep":
+        found = _without_duplicates(source, found, places, fate, duplicates)
+    found = _without_rare(found, task, min_per_class, fate)
+    result = ProteinSet(
+        tuple(itertools.chain.from_iterable(_parts(protein, max_length, window_overlap) for protein in found)),
+        tuple(Excluded(name, reason) for name, reason in fate.items() if reason is not None),
+        source,
+        sha256 if second is None else f"{sha256}+{second.sha256}",
+        task,
+        sum(len(protein) > max_length for protein in found),
+        0 if second is None else len(second.columns.keys() - places.keys()),
+    )
+    if not found:
         left_out = "; ".join(f"{number:,} x {reason}" for reason, number in result.reasons.items())
         raise InputError(
             f"{source}: no protein is left of {len(places):,} ({left_out}); change these settings or the file"
         )
-    if all(_NUCLEOTIDES.fullmatch(protein.sequence) for protein in proteins):
-        raise InputError(f"{source}: all {len(proteins):,} sequences look like DNA or RNA; give their translation")
+    for protein in result.proteins if result.windowed else ():
+        if protein.parent and protein.id in places:
+            raise InputError(f"{source}: {places[protein.id]}: the id {protein.id!r} is that of a window; rename it")
     return result
+
+
+def windows(length: int, size: int, overlap: int) -> list[tuple[int, int]]:
+    """Start and end of the windows that cover a protein, 0-based, the end left out.
+
+    Each is ``size`` residues long and starts ``size - overlap`` after the one before; the last one ends where the
+    protein does, so it shares more with its neighbour. A protein of up to ``size`` residues is one window.
+
+    >>> windows(25, 10, 2)
+    [(0, 10), (8, 18), (15, 25)]
+    """
+    if length <= size:
+        return [(0, length)]
+    starts = [*range(0, length - size, size - overlap), length - size]
+    return [(start, start + size) for start in starts]
+
+
+def _parts(protein: Protein, size: int, overlap: int) -> Iterator[Protein]:
+    """The protein itself, or its windows."""
+    if len(protein) <= size:
+        yield protein
+        return
+    for start, end in windows(len(protein), size, overlap):
+        name = f"{protein.id}/{start + 1}-{end}"
+        yield Protein(name, protein.sequence[start:end], protein.label, protein.columns, protein.id, start)
+
+
+class _Labelling(NamedTuple):
+    """How the label is found: in a column, which for a pattern is filled from the header."""
+
+    column: str
+    level: int | None = None
+    pattern: re.Pattern[str] | None = None
+
+    def found_in(self, row: Row) -> Row:
+        """The row with the label's text in its column."""
+        if self.pattern is not None:
+            match = self.pattern.search(row.header)
+            return row._replace(columns=row.columns | {self.column: (match and match[1]) or ""})
+        if self.level is not None and self.column not in row.columns:
+            other = pick(row.columns, EC_COLUMNS)
+            if other is not None:
+                return row._replace(columns=row.columns | {self.column: row.columns[other]})
+        return row
+
+
+def _labelling(source: str, label: str | None) -> _Labelling | None:
+    """What the setting ``label`` means."""
+    if label is None:
+        return None
+    if label.startswith("header:"):
+        text = label.removeprefix("header:")
+        try:
+            pattern = re.compile(text)
+        except (re.error, RecursionError, OverflowError) as error:
+            raise StudyError(f"label {shown(label)}: is not a regular expression ({error}); correct it") from None
+        if pattern.groups != 1:
+            raise StudyError(
+                f"label {shown(label)}: has {pattern.groups} groups; put the class into one, as in header:EC=([0-9.]+)"
+            )
+        return _Labelling(label, None, pattern)
+    level = _ec_level(source, label)
+    return _Labelling(label) if level is None else _Labelling("ec", level)
+
+
+@dataclass(frozen=True)
+class _Second:
+    """A second table about the proteins: columns by id."""
+
+    source: str
+    names: tuple[str, ...]
+    columns: dict[str, dict[str, str]]
+    sha256: str
+
+    def added_to(self, source: str, row: Row) -> Row:
+        """The row with what this table says about its protein."""
+        both = next((name for name in self.names if name in row.columns), None)
+        if both is not None:
+            raise InputError(f"{self.source}: the column {both!r} is in {source} too; rename one")
+        found = self.columns.get(row.id)
+        return row._replace(columns=row.columns | (dict.fromkeys(self.names, "") if found is None else found))
+
+
+def _read_second(source: str, id_column: str) -> _Second:
+    """Read the table that the setting ``labels`` names."""
+    if source == STDIN:
+        raise StudyError("labels '-': standard input is for the sequences; name a file")
+    with located(source) as file:
+        with file.open("rb") as handle:
+            sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
+        table = open_table(open_content(file, source))
+        own = pick(table.names, (id_column, *ID_NAMES) if id_column else ID_NAMES)
+        if own is None:
+            header = ", ".join(repr(name[:30]) for name in table.names[:12])
+            raise InputError(f"{source}: lacks the column {id_column or 'id'!r}; its header is {header}")
+        columns: dict[str, dict[str, str]] = {}
+        for place, fields in table.rows:
+            name = fields.pop(own).strip()
+            if name in columns:
+                raise InputError(f"{source}: {place}: the id {shown(name)} is there twice; keep one row a protein")
+            columns[name] = fields
+    return _Second(source, tuple(name for name in table.names if name != own), columns, sha256)
+
+
+def _refused_class(source: str, row: Row, label: str, task: Task, classes: Sequence[str]) -> str | None:
+    """Refuse a label that cannot be shown; the reason why its class is not wanted, if so."""
+    for name in classes_of(label, task):
+        if not name.isprintable():
+            raise InputError(
+                f"{source}: {row.place}: protein {row.id!r}: the label {shown(name)} has an unprintable character; "
+                "remove it"
+            )
+        if len(name) > MAX_NAME:
+            raise InputError(
+                f"{source}: {row.place}: protein {row.id!r}: the label {shown(name)} is longer than {MAX_NAME} "
+                "characters; name the class in fewer"
+            )
+        if classes and name not in classes:
+            return "a class that is not among data.classes"
+    return None
+
+
+def _check_classes_occur(source: str, proteins: Sequence[Protein], task: Task, classes: Sequence[str]) -> None:
+    """Refuse a wanted class that no protein has: it is misspelt, or at another level."""
+    there = class_names((protein.label for protein in proteins), task)
+    absent = [name for name in classes if name not in there]
+    if absent:
+        raise InputError(
+            f"{source}: data.classes has {shown(absent[0])}, a class of no protein that is left; correct it"
+        )
+
+
+def _without_duplicates(
+    source: str, proteins: Sequence[Protein], places: Mapping[str, str], fate: dict[str, str | None], rule: str
+) -> list[Protein]:
+    """The first protein of every sequence; equal sequences with other labels, or at all, are refused."""
+    first: dict[str, Protein] = {}
+    repeated: list[tuple[Protein, Protein]] = []
+    for protein in proteins:
+        earlier = first.setdefault(protein.sequence, protein)
+        if earlier is not protein:
+            repeated.append((earlier, protein))
+            fate[protein.id] = REPEATED
+    conflicts = [(one, other) for one, other in repeated if one.label != other.label]
+    for pairs, what, way_out in (
+        (conflicts, ", but another label", 'correct the labels, or keep all with duplicates = "keep"'),
+        (repeated if rule == "error" else [], "", 'remove one, or keep the first of each with duplicates = "first"'),
+    ):
+        if pairs:
+            one, other = pairs[0]
+            names = f" ({shown(str(other.label))}, {shown(str(one.label))})" if what else ""
+            raise InputError(
+                f"{source}: {places[other.id]}: protein {other.id!r} has the sequence of {one.id!r} "
+                f"({places[one.id]}){what}{names}; {len(pairs):,} in all do; {way_out}"
+            )
+    return list(first.values())
+
+
+def _without_rare(
+    proteins: Sequence[Protein], task: Task, min_per_class: int, fate: dict[str, str | None]
+) -> list[Protein]:
+    """The proteins all of whose classes have enough."""
+    kept, before = list(proteins), -1
+    while len(kept) != before and min_per_class > 1:
+        before = len(kept)
+        own = [classes_of(protein.label, task) if protein.label is not None else () for protein in kept]
+        counts = Counter(itertools.chain.from_iterable(own))
+        rare = [any(counts[name] < min_per_class for name in names) for names in own]
+        for protein, left_out in zip(kept, rare, strict=True):
+            if left_out:
+                fate[protein.id] = f"a class with fewer than {min_per_class} proteins"
+        kept = [protein for protein, left_out in zip(kept, rare, strict=True) if not left_out]
+    return kept
 
 
 def _listed(names: Iterable[str]) -> str:
     """What columns there are, for an error text."""
-    known = ", ".join(repr(name) for name in names)
+    known = ", ".join(shown(name) for name in itertools.islice(names, LISTED))
     return f"the file has {known}; name one of these" if known else "the file has no columns besides id and sequence"
 
 
@@ -249,7 +507,7 @@ def _ec_level(source: str, label: str | None) -> int | None:
     if label is None or not label.startswith("ec:"):
         return None
     if label not in ("ec:1", "ec:2", "ec:3", "ec:4"):
-        raise InputError(f"{source}: label {label!r} does not exist; use 'ec:1' to 'ec:4' or the name of a column")
+        raise InputError(f"{source}: label {shown(label)} does not exist; use 'ec:1' to 'ec:4' or the name of a column")
     return int(label[3:])
 
 
@@ -258,7 +516,12 @@ def _check_id(source: str, row: Row, places: Mapping[str, str]) -> None:
     if not row.id:
         raise InputError(f"{source}: {row.place}: the protein has no id; give every protein one")
     if not row.id.isprintable():
-        raise InputError(f"{source}: {row.place}: the id {row.id!r} has an unprintable character; remove it")
+        raise InputError(f"{source}: {row.place}: the id {shown(row.id)} has an unprintable character; remove it")
+    if len(row.id) > MAX_NAME:
+        raise InputError(
+            f"{source}: {row.place}: the id {shown(row.id)} is longer than {MAX_NAME} characters; put a blank after "
+            "the part that names the protein"
+        )
     if row.id in places:
         raise InputError(
             f"{source}: the id {row.id!r} is there twice, {places[row.id]} and {row.place}; rename or remove one"
