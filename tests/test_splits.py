@@ -2,14 +2,17 @@
 
 import random
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from plmscope import splits
 from plmscope.errors import InputError, StudyError
 from plmscope.sequences import Protein, read_proteins
-from plmscope.splits import Split, leakage, split_proteins
+from plmscope.splits import Split, balance_table, leakage, leakage_table, split_proteins
 
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
 
@@ -155,7 +158,7 @@ def test_column_split() -> None:
         split_proteins(proteins[:-1], method="column", column="part")
     with pytest.raises(InputError, match="no protein into test"):
         split_proteins([proteins[0], proteins[1], proteins[4]], method="column", column="part")
-    with pytest.raises(InputError, match="'P9': column 'part' has 'dev'; use train, validation or test"):
+    with pytest.raises(InputError, match="'P9': column 'part' has 'dev', not train, validation or test"):
         split_proteins([*proteins, Protein("P9", "MKV", "a", {"part": "dev"})], method="column", column="part")
     with pytest.raises(InputError, match="'P0' has no column 'split'"):
         split_proteins(proteins, method="column")
@@ -247,6 +250,21 @@ def test_leakage_is_the_identity_of_the_nearest(originals: list[Protein], capfd:
     assert list(found["identity"]) == pytest.approx([0, 1 - tenth / len(base), 1, 0, 1, 1], abs=1e-3)
 
 
+def test_leakage_in_pieces_is_the_same(originals: list[Protein], monkeypatch: pytest.MonkeyPatch) -> None:
+    shuffled = "".join(random.Random(1).sample(originals[0].sequence, len(originals[0])))
+    others = [Protein("stranger", shuffled), Protein("near", mutant(originals[0].sequence, 20))]
+    whole = leakage(originals[:2], others)
+    monkeypatch.setattr(splits, "AT_ONCE", 1)  # the first piece has no alignment at all
+    seen: list[int] = []
+
+    def track(items: Iterable[int], description: str, total: int) -> Iterator[int]:
+        seen.append(total)
+        return iter(items)
+
+    assert leakage(originals[:2], others, track=track).equals(whole) and seen == [2]
+    assert list(whole["nearest_train"]) == ["", originals[0].id]
+
+
 def test_leakage_without_proteins() -> None:
     empty = leakage([Protein("P1", "MKV")], [])
     assert list(empty.columns) == ["id", "nearest_train", "identity"]
@@ -269,3 +287,53 @@ def test_a_failing_program_is_one_line(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("MMSEQS2_PATH", str(tmp_path / "missing"))
     with pytest.raises(InputError, match="could not compare"):
         leakage(proteins[:1], proteins[1:])
+
+
+def test_tables_of_leakage_and_balance() -> None:
+    near = pd.DataFrame(
+        {
+            "nearest_train": ["", "a", "a", "a", "a", "a", "a"],
+            "identity": [0.0, 0.29, 0.3, 0.49, 0.5, 0.899, 1.0],
+            "split": ["test", "test", "validation", "test", "validation", "test", "test"],
+        }
+    )
+    table = leakage_table(near).set_index("identity")
+    assert table["test"].to_dict() == {
+        "none found": 1, "below 30%": 1, "30% to 40%": 0, "40% to 50%": 1, "50% to 70%": 0, "70% to 90%": 1,
+        "90% or more": 1,
+    }  # fmt: skip
+    assert table["validation"].tolist() == [0, 0, 1, 0, 1, 0, 0]
+    proteins = [Protein(str(k), "MKV", label) for k, label in enumerate(["a", "a;b", "b", "b"])]
+    split = Split({"0": "train", "1": "train", "2": "test", "3": "validation"}, {}, "random", 0, 0)
+    found = balance_table(proteins, split, "multi")
+    assert found.round(3).to_numpy().tolist() == [
+        ["all", 4, 0.5, 0.25, 0.25], ["a", 2, 1, 0, 0], ["b", 3, 0.333, 0.333, 0.333],
+    ]  # fmt: skip
+
+
+def test_given_clusters() -> None:
+    proteins, clusters = labelled({"a": [2] * 10, "b": [3] * 10})
+    marked = [replace(p, columns={"family": clusters[p.id]}) for p in proteins]
+    split = split_proteins(marked, cluster_column="family")
+    assert split.clusters == clusters and whole(split)
+    assert "cluster by column 'family'" in repr(split)
+    with pytest.raises(InputError, match="'a-0-0': column 'family' names no cluster"):
+        split_proteins([replace(marked[0], columns={"family": " "}), *marked[1:]], cluster_column="family")
+    with pytest.raises(InputError, match="no column 'x'; its columns are 'family'"):
+        split_proteins(marked, cluster_column="x")
+    with pytest.raises(StudyError, match="cluster_column 'family' has no effect with method 'random'"):
+        split_proteins(marked, cluster_column="family", method="random")
+
+
+@pytest.mark.parametrize("method", ["cluster", "random"])
+def test_windows_of_a_protein_stay_together(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    proteins, clusters = labelled({"a": [1] * 12, "b": [1] * 12})
+    # windows 0..2 are of one protein, 2..3 in clusters of others: all that they touch is one cluster
+    proteins[:3] = [replace(p, parent="long") for p in proteins[:3]]
+    clusters["a-2-0"] = "a-5"
+    given(monkeypatch, clusters)
+    for seed in range(4):
+        split = split_proteins(proteins, method=method, seed=seed)  # type: ignore[arg-type]
+        assert whole(split) and len({split.assignment[p.id] for p in proteins[:3]}) == 1
+        together = [name for name, cluster in split.clusters.items() if cluster == split.clusters["a-0-0"]]
+        assert together == ["a-0-0", "a-1-0", "a-2-0"] + (["a-5-0"] if method == "cluster" else [])

