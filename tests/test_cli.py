@@ -217,7 +217,7 @@ CASES = [
         "a protein is too long",
         setting(data="max_length = 34"),
         "{data}: line 12: protein 'p10' has 35 residues, more than max_length = 34 (20 in all do); "
-        'leave them out with too_long = "skip", or raise max_length',
+        'leave them out with too_long = "skip", read their parts with "windows", or raise max_length',
     ),
     Case(
         "all proteins are too short",

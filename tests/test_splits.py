@@ -12,7 +12,7 @@ import pytest
 from plmscope import splits
 from plmscope.errors import InputError, StudyError
 from plmscope.sequences import Protein, read_proteins
-from plmscope.splits import Split, balance_table, leakage, leakage_table, split_proteins
+from plmscope.splits import Split, balance_lines, balance_table, leakage, leakage_table, split_proteins
 
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
 
@@ -337,3 +337,17 @@ def test_windows_of_a_protein_stay_together(method: str, monkeypatch: pytest.Mon
         assert whole(split) and len({split.assignment[p.id] for p in proteins[:3]}) == 1
         together = [name for name, cluster in split.clusters.items() if cluster == split.clusters["a-0-0"]]
         assert together == ["a-0-0", "a-1-0", "a-2-0"] + (["a-5-0"] if method == "cluster" else [])
+
+
+def test_lines_say_what_is_farthest_from_its_share() -> None:
+    asked = {"train": 0.7, "validation": 0.15, "test": 0.15}
+    rows = [("all", 20, 0.7, 0.15, 0.15), ("a", 10, 0.7, 0.2, 0.1), ("b", 10, 0.6, 0.1, 0.3)]
+    table = pd.DataFrame(rows, columns=["label", "n", *asked])
+    first, header, *lines = balance_lines(table, asked)
+    assert first == ("share of every class; farthest from what was asked for: class 'b', test 30.0% instead of 15.0%")
+    assert header.split() == ["label", "n", "train", "validation", "test"]
+    assert lines[2].split() == ["b", "10", "60.0%", "10.0%", "30.0%"]
+    many = pd.concat([table, *[table.iloc[1:2].assign(label=f"c{k}") for k in range(30)]], ignore_index=True)
+    first, _, *lines = balance_lines(many, asked)
+    assert first.endswith("12 of 32 classes") and len(lines) == 13 and lines[1].split()[0] == "b"
+    assert balance_lines(table, None)[0] == "share of every class:"

@@ -1,5 +1,7 @@
 """A whole study: its run folder holds to the data contract, repeats, survives any death, redoes only what it must."""
 
+import bz2
+import io
 import json
 import os
 import subprocess
@@ -22,8 +24,8 @@ from plmscope.runs import one_per_cluster, open_run
 from plmscope.selection import select_top
 from plmscope.sequences import Protein, read_proteins
 from plmscope.settings import Study, parse_study, read_study, write_study
-from plmscope.study import _read_part
-from tests.conftest import Golden
+from plmscope.study import Stages, _read_part
+from tests.conftest import Golden, make_proteins
 
 MODULES = {"query": 24, "key": 24, "value": 24, "attention_output": 24, "intermediate": 48, "output": 24}
 METHODS = ["activation_std", "integrated_gradients"]
@@ -653,3 +655,63 @@ def test_stage_says_what_comes_first(golden: Golden, tmp_path: Path) -> None:
     stages = plmscope.study.Stages(read_study(folder / "study.toml"), Run.open(folder))
     with pytest.raises(RunError, match=r"the stage 'score' comes first; run 'plmscope run .*study.toml --out .*run'"):
         stages.execute(["evaluate"])
+
+
+def test_standard_input_labels_beside_it_and_windows(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What came through a pipe is kept for later stages; windows of a protein are in one set."""
+    proteins = make_proteins(30, low=31, high=90)
+    fasta = "".join(f">{p.id}\n{p.sequence}\n" for p in proteins).encode()
+    (tmp_path / "labels.csv").write_text("id,kind\n" + "".join(f"{p.id},{p.label}\n" for p in proteins))
+    study = parse_study(
+        {
+            "data": {
+                "path": "-", "label": "kind", "labels": str(tmp_path / "labels.csv"), "max_length": 50,
+                "too_long": "windows", "window_overlap": 10,
+            },
+            "split": {"method": "random"},
+            "model": {"checkpoint": str(tiny_folder)},
+            "finetune": {"epochs": 1},
+        },
+        "test",
+    )  # fmt: skip
+    said: list[str] = []
+    monkeypatch.setattr(
+        plmscope.study,
+        "leakage",
+        lambda train, others, track: pd.DataFrame(
+            {"id": [p.id for p in others], "nearest_train": train[0].id, "identity": 0.5}
+        ),
+    )
+
+    def finetune(stdin: bytes, wanted: str = "finetune") -> None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        Stages(study, Run.create(tmp_path / "run"), say=said.append).execute([wanted])
+
+    with pytest.raises(InputError, match="standard input: line 1: protein 'x' has '1'"):
+        finetune(b">x\nMK1\n")
+    assert not (tmp_path / "run").exists()
+    finetune(bz2.compress(fasta))
+    run = open_run(tmp_path / "run")
+    table = run.run.table("proteins")
+    windows = table[table["parent"] != ""]
+    n_long = sum(len(p) > 50 for p in proteins)
+    assert windows["parent"].nunique() == n_long and len(table) == 30 - n_long + len(windows)
+    assert (windows.groupby("parent")["split"].nunique() == 1).all()
+    assert (windows.groupby("parent")["cluster"].nunique() == 1).all()
+    assert (table["length"] <= 50).all() and (windows["length"] == 50).all()
+    data = run.run.manifest()["data"]
+    assert (data["n_read"], data["n_windowed"], data["source"]) == (30, n_long, "standard input")
+    whole = {p.id: p.sequence for p in proteins}
+    for window in (p for p in run.proteins("train") if p.parent):
+        assert whole[window.parent][window.start : window.start + 50] == window.sequence
+    assert any(line.startswith("share of every class; farthest") for line in said)
+    assert any(line.startswith("identity of the nearest training protein") for line in said)
+    said.clear()
+    for stdin in (b"", bz2.compress(fasta)):  # what was kept, or the same again
+        finetune(stdin)
+    assert said == ["finetune: finished before, nothing changed, not run again"] * 2
+    with pytest.raises(InputError, match="standard input: line 1: protein 'x' has '1'"):
+        finetune(b">x\nMK1\n")
+    assert not list((tmp_path / "run").glob(".stdin*")) and (tmp_path / "run" / "stdin").read_bytes()[:3] == b"BZh"

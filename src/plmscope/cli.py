@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 INTERRUPTED = 130
 LORA_RANK = 8
+#: Longest text that is printed, in characters.
+MAX_SHOWN = 4000
 console = Console(stderr=True, highlight=False, markup=False, emoji=False)
 app = typer.Typer(
     name="plmscope",
@@ -220,7 +222,18 @@ def _say(quiet: bool) -> Any:
 
 def _tell(line: str) -> None:
     """Print one line to standard error, never broken in two."""
-    console.print(line, soft_wrap=True)
+    console.print(_plain(line), soft_wrap=True)
+
+
+def _plain(text: str) -> str:
+    r"""The text with control characters and marks of direction written out, so that no data steer a terminal.
+
+    >>> _plain("red\x1b[31m, no \u202eleft"), len(_plain("x" * 10**6)) < 5000
+    ('red\\x1b[31m, no \\u202eleft', True)
+    """
+    if len(text) > MAX_SHOWN:
+        text = f"{text[: MAX_SHOWN // 2]} ... {text[-MAX_SHOWN // 2 :]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def _track(quiet: bool) -> Any:
@@ -277,13 +290,13 @@ def _summary(folder: Run) -> None:
         for row in frame[frame["primary"]].itertuples():
             answer = f"{row.difference:+.3f} [{row.ci_low:+.3f}, {row.ci_high:+.3f}], p = {row.p_value:.3g}"
             answer += f", beats {row.draws_beaten} of {row.n_draws} draws"
-            table.add_row(f"keep top neurons by {row.method}: area over matched chance", answer)
+            table.add_row(f"keep top neurons by {_plain(row.method)}: area over matched chance", answer)
     if folder.has("density"):
         frame = folder.table("density")
         keys = frame[(frame["layer"] < 0) & (frame["module"] == "key")]
         for row in keys[keys["fraction"] == keys["fraction"].max()].itertuples():
             table.add_row(
-                f"keys among the top {row.fraction:.0%} by {row.method}", f"{row.enrichment:.2f} x their share"
+                f"keys among the top {row.fraction:.0%} by {_plain(row.method)}", f"{row.enrichment:.2f} x their share"
             )
     out.print(table)
     if (folder.path / "report.html").is_file():

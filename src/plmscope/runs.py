@@ -72,7 +72,10 @@ class OpenRun:
         if part not in ("train", "validation", "test", "scoring"):
             raise InputError(f"no part {part!r}; there are train, validation, test and scoring")
         frame = self._proteins[self._proteins["split"] == ("train" if part == "scoring" else part)]
-        found = [Protein(str(r.id), str(r.sequence), str(r.label)) for r in frame.itertuples()]
+        found = [
+            Protein(str(r.id), str(r.sequence), str(r.label), {}, getattr(r, "parent", ""), getattr(r, "start", 0))
+            for r in frame.itertuples()
+        ]
         if part == "scoring":
             wanted = self.study.score.proteins_per_class if per_class is None else per_class
             return one_per_cluster(found, self.clusters, wanted, self.study.seed, task=self.study.data.task)

@@ -19,6 +19,7 @@ or read in overlapping windows.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import re
@@ -196,6 +197,7 @@ def read_proteins(
     max_length: int = 1022,
     too_long: Literal["error", "skip", "windows"] = "error",
     window_overlap: int = 256,
+    stdin: Path | None = None,
 ) -> ProteinSet:
     """Read and check the proteins of one file.
 
@@ -226,6 +228,7 @@ def read_proteins(
             :func:`windows` of ``max_length`` residues, each a protein of its own with the id ``id/1-1022``, the label
             and the columns of its parent. They are never cut.
         window_overlap: Residues that two windows share, at least.
+        stdin: Where standard input was saved, if it was (path ``"-"``).
 
     Returns:
         The proteins in file order, and what was left out with its reason; at least one protein is left.
@@ -238,9 +241,9 @@ def read_proteins(
     """
     if not 1 <= min_length <= max_length:
         raise StudyError(f"min_length {min_length!r} and max_length {max_length!r}: need 1 <= min_length <= max_length")
-    for name, value, known in (("too_long", too_long, TOO_LONG), ("duplicates", duplicates, DUPLICATES)):
-        if value not in known:
-            raise StudyError(f"{name} {value!r} is unknown; use {', '.join(map(repr, known))}")
+    for setting, given, known in (("too_long", too_long, TOO_LONG), ("duplicates", duplicates, DUPLICATES)):
+        if given not in known:
+            raise StudyError(f"{setting} {given!r} is unknown; use {', '.join(map(repr, known))}")
     if too_long == "windows" and not 0 <= window_overlap < max_length:
         raise StudyError(f"window_overlap {window_overlap!r} has to be from 0 to below max_length = {max_length}")
     if task not in TASKS:
@@ -254,7 +257,7 @@ def read_proteins(
     longer: list[tuple[str, str, int]] = []
     places: dict[str, str] = {}
     names: dict[str, None] = {}  # a dict keeps the order of the file
-    with located(source) as file:
+    with located(source) if stdin is None else contextlib.nullcontext(stdin) as file:
         source = called(source)
         with file.open("rb") as handle:
             sha256 = hashlib.file_digest(handle, "sha256").hexdigest()

