@@ -290,13 +290,14 @@ def _summary(folder: Run) -> None:
         for row in frame[frame["primary"]].itertuples():
             answer = f"{row.difference:+.3f} [{row.ci_low:+.3f}, {row.ci_high:+.3f}], p = {row.p_value:.3g}"
             answer += f", beats {row.draws_beaten} of {row.n_draws} draws"
-            table.add_row(f"keep top neurons by {_plain(row.method)}: area over matched chance", answer)
+            table.add_row(f"keep top neurons by {_plain(str(row.method))}: area over matched chance", answer)
     if folder.has("density"):
         frame = folder.table("density")
         keys = frame[(frame["layer"] < 0) & (frame["module"] == "key")]
         for row in keys[keys["fraction"] == keys["fraction"].max()].itertuples():
             table.add_row(
-                f"keys among the top {row.fraction:.0%} by {_plain(row.method)}", f"{row.enrichment:.2f} x their share"
+                f"keys among the top {row.fraction:.0%} by {_plain(str(row.method))}",
+                f"{row.enrichment:.2f} x their share",
             )
     out.print(table)
     if (folder.path / "report.html").is_file():
