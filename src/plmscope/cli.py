@@ -24,6 +24,7 @@ from plmscope.errors import PlmscopeError, StudyError
 if TYPE_CHECKING:
     from plmscope.results import Run
     from plmscope.settings import Study
+    from plmscope.study import Stages
 
 T = TypeVar("T")
 INTERRUPTED = 130
@@ -141,9 +142,38 @@ def finetune(
 
 
 @app.command()
-def score(folder: RunFolder, quiet: Quiet = False) -> None:
-    """Score every neuron by every method of the study."""
-    _stage(folder, "score", quiet)
+def score(
+    folder: RunFolder,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            "--shard",
+            metavar="I/N",
+            help="Score the I-th of N shares of the proteins; several processes or machines can do one each.",
+            show_default=False,
+        ),
+    ] = None,
+    merge: Annotated[bool, typer.Option("--merge", help="Merge the shards instead of scoring.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Where the shards are written and read; default RUN/score.parts."),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Score every neuron by every method of the study, at once or in shards."""
+    from plmscope.results import Run
+    from plmscope.shards import Shard
+
+    if shard and merge:
+        raise StudyError("--shard and --merge exclude each other; merge when all shards are there")
+    if out and not (shard or merge):
+        raise StudyError("--out needs --shard or --merge; without them the scores go into the run folder")
+    if shard:
+        opened = Run.open(folder)
+        _stages(opened, quiet).score_shard(Shard.parse(shard), out)
+        _summary(opened)
+    else:
+        _stage(folder, "score", quiet, (out or folder / "score.parts") if merge else None)
 
 
 @app.command()
@@ -204,15 +234,21 @@ def _run(
     _summary(folder)
 
 
-def _stage(folder: Path, stage: str, quiet: bool) -> None:
+def _stage(folder: Path, stage: str, quiet: bool, parts: Path | None = None) -> None:
     """One stage of an existing run, with the settings it was made with."""
     from plmscope.results import Run
+
+    opened = Run.open(folder)
+    _stages(opened, quiet, parts).execute([stage])
+    _summary(opened)
+
+
+def _stages(opened: Run, quiet: bool, parts: Path | None = None) -> Stages:
+    """The stages of an existing run."""
     from plmscope.settings import read_study
     from plmscope.study import Stages
 
-    opened = Run.open(folder)
-    Stages(read_study(folder / "study.toml"), opened, _track(quiet), _say(quiet)).execute([stage])
-    _summary(opened)
+    return Stages(read_study(opened.path / "study.toml"), opened, _track(quiet), _say(quiet), parts)
 
 
 def _say(quiet: bool) -> Any:

@@ -7,7 +7,8 @@
     ├── StudyError       a setting: names the key, the value and the nearest known key
     ├── ModelError       a checkpoint that cannot be loaded, or an architecture that is not supported
     ├── SelectionError   a fraction, a score or a neuron list that selects nothing sensible
-    └── RunError         a run folder that is foreign, locked, incomplete or not writable
+    └── RunError         a run folder that is foreign, incomplete or not writable
+        └── BusyError    another process is at work there
 
 The text is one line: what is wrong, where, and what to do. The command line prints it and exits with status 2.
 """
@@ -46,3 +47,7 @@ def shown(text: str, limit: int = 60) -> str:
     if len(text) <= limit:
         return repr(text)
     return f"{text[: limit // 2] + '...' + text[-(limit // 2) :]!r} ({len(text):,} characters)"
+
+
+class BusyError(RunError):
+    """A run folder, or a shard of it, that another process is writing."""

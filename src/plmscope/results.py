@@ -15,13 +15,14 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import numpy as np
 import pandas as pd
 
-from plmscope.errors import RunError
+from plmscope.errors import BusyError, RunError
 
 SCHEMA_VERSION = "1.1"
 
@@ -97,19 +98,51 @@ def write_atomic(path: Path, data: bytes) -> None:
     Raises:
         RunError: the folder is not writable or the disk is full.
     """
+    _write_with(path, lambda handle: handle.write(data))
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write named arrays as one ``.npz`` file, atomically; nothing in it needs pickle."""
+    _write_with(path, lambda handle: np.savez(handle, **dict(arrays)))  # type: ignore[arg-type]
+
+
+def _write_with(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Like :func:`write_atomic`, where ``write`` fills the file."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(data)
+        with temporary.open("wb") as handle:
+            write(handle)
         temporary.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise RunError(f"{path}: cannot be written ({error.strerror}); free the disk or choose another --out") from None
+        reason = error.strerror or _one_line(error)
+        raise RunError(f"{path}: cannot be written ({reason}); free the disk or choose another --out") from None
 
 
 def _one_line(error: BaseException) -> str:
     """An exception's text as one line."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+@contextlib.contextmanager
+def lock(path: Path, busy: str, shared: bool = False) -> Iterator[None]:
+    """Hold an advisory lock on a file, which the system drops when the process dies.
+
+    Raises:
+        BusyError: another process holds it; ``busy`` says so.
+        RunError: the file cannot be written.
+    """
+    try:
+        handle = path.open("w")
+    except OSError as error:
+        raise RunError(f"{path.parent}: cannot be written ({error.strerror}); name another folder with --out") from None
+    with handle:
+        try:
+            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except OSError:
+            raise BusyError(f"{busy}; wait for it or use --out") from None
+        yield
 
 
 class Run:
@@ -179,25 +212,14 @@ class Run:
                     parent.rmdir()
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the folder's lock.
+    def locked(self, shared: bool = False) -> Iterator[None]:
+        """Hold the folder's lock; ``shared`` lets others hold it too that change nothing in the folder.
 
         Raises:
-            RunError: another process holds it.
+            BusyError: another process holds it.
+            RunError: the folder is not writable.
         """
-        try:
-            handle = (self.path / ".lock").open("w")
-        except OSError as error:
-            raise RunError(
-                f"{self.path}: cannot be written ({error.strerror}); name another folder with --out"
-            ) from None
-        with handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise RunError(
-                    f"{self.path}: another plmscope process is writing here; wait for it or use --out"
-                ) from None
+        with lock(self.path / ".lock", f"{self.path}: another plmscope process is writing here", shared):
             yield
 
     def manifest(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ is killed continues where it was: fine-tuning from its last epoch, the evaluatio
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -26,16 +27,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from plmscope.errors import InputError, PlmscopeError, RunError, SelectionError, StudyError
+from plmscope.errors import BusyError, InputError, PlmscopeError, RunError, SelectionError, StudyError
 from plmscope.formats import STDIN, save_stdin
 from plmscope.labels import packed_labels, rarest
 from plmscope.progress import Track, silent
-from plmscope.results import SCHEMA, SCHEMA_VERSION, STAGES, Run, write_atomic
+from plmscope.results import SCHEMA, SCHEMA_VERSION, STAGES, Run, lock, write_arrays, write_atomic
 from plmscope.runs import OpenRun, one_per_cluster, read_parquet
 from plmscope.scores import NeuronScores, class_table, from_table, resampling_groups, score_table
 from plmscope.selection import SCOPES, agreement, density, precision_agreement, select_top
 from plmscope.sequences import Protein, ProteinSet, read_proteins
 from plmscope.settings import Section, Study, write_study
+from plmscope.shards import PartialScores, Shard, merge_shards, score_shard, shards_in
 from plmscope.splits import Split, balance_lines, balance_table, leakage, leakage_lines, split_proteins
 
 MEAN_PROTEINS_PER_CLASS = 200
@@ -85,12 +87,14 @@ class Stages:
         run: Where results go.
         track: Progress.
         say: Told one line at a time what happens.
+        parts: A folder whose shards are to be merged instead of scoring; none may be missing.
     """
 
     study: Study
     run: Run
     track: Track = silent
     say: Callable[[str], None] = lambda line: None
+    parts: Path | None = None
     _reads: bool = field(default=False, init=False, repr=False)  # whether the first stage is wanted
 
     def execute(self, wanted: Sequence[str] = STAGES) -> None:
@@ -148,7 +152,9 @@ class Stages:
             raise StudyError(f"score.methods: {error}") from None
 
     def _begin(self) -> None:
-        """Settings and versions into the run folder."""
+        """Settings and versions into the run folder; what a killed process left of a file goes."""
+        for left in self.run.path.rglob(".*.tmp"):
+            left.unlink()
         text = write_study(self.study).encode()
         path = self.run.path / "study.toml"
         if not path.is_file() or path.read_bytes() != text:
@@ -183,8 +189,7 @@ class Stages:
             for b in before
             for n in needs[b]
         ]
-        versions = [importlib.metadata.version(name) for name in ("plmscope", "torch", "transformers")]
-        return hashlib.sha256("\n".join([*parts, *versions]).encode()).hexdigest()
+        return hashlib.sha256("\n".join([*parts, *_versions()]).encode()).hexdigest()
 
     @cached_property
     def _data(self) -> ProteinSet:
@@ -365,23 +370,23 @@ class Stages:
         return load_model(folder, device=self.study.device, dtype=self.study.dtype), log
 
     def _score(self) -> None:
-        """Score the neurons on training proteins; find the ablation means."""
-        from plmscope.activation import summarise_activations
-
+        """Score the neurons on training proteins, or merge the shards that others scored; find the ablation means."""
         opened = OpenRun(self.run)
-        model, train = opened.model, opened.proteins("train")
-        chosen = opened.proteins("scoring", per_class=self.study.score.proteins_per_class)
-        means = one_per_cluster(
-            train, opened.clusters, MEAN_PROTEINS_PER_CLASS, self.study.seed, distinct=False, task=model.task
-        )
-        constants = summarise_activations(model, means, track=self.track).constants("mean")
+        model = opened.model
+        chosen, groups = self._scored_proteins(opened)
+        constants, n_means = self._ablation_means(model, opened.proteins("train"), opened.clusters)
+        folder, stamp = self.parts or self._parts_folder, self._parts_stamp()
+        if self.parts or _complete(shards_in(folder, stamp)):
+            command = f"plmscope score {self.run.path}" + (f" --out {folder}" if folder != self._parts_folder else "")
+            partial = merge_shards(folder, stamp, chosen, model.index, f"{command} --shard")
+            if partial.constants is not None:  # those that the shards took; another machine rounds in another way
+                constants = partial.constants
+            self.say(f"score: merged the shards in {folder}")
+        else:
+            partial = self._parts_of(model, chosen, groups, constants, Shard(1, 1), Shard(1, 1).path(folder, stamp))
         first, last, residue = constants
         _write_parquet(self.run, "ablation_means", model.index.table().assign(first=first, last=last, residue=residue))
-        groups = None
-        if self.study.density.bootstraps:
-            own = [model.labels[c] for c in rarest(model.membership(chosen))]
-            groups = resampling_groups([opened.clusters[p.id] for p in chosen], own)
-        scores = score_all(self.study, model, chosen, constants, self.track, groups)
+        scores = partial.finish(self.study.score.methods, chosen)
         self.run.write_table("neurons", score_table(scores))
         self.run.write_table("class_scores", class_table(scores))
         gaps = [s.completeness.assign(method=s.method) for s in scores if s.completeness is not None]
@@ -395,8 +400,91 @@ class Stages:
         if self.study.dtype != "float32":
             self._compare_precision(opened, chosen, constants)
         self.run.update_manifest(
-            scoring_proteins=len(chosen), scoring_ids=[p.id for p in chosen], mean_proteins=len(means)
+            scoring_proteins=len(chosen), scoring_ids=[p.id for p in chosen], mean_proteins=n_means
         )
+        self.run.clear(self._parts_folder.name)
+
+    def score_shard(self, shard: Shard, out: Path | None = None) -> None:
+        """Score one share of the proteins into a file of the run folder, or of ``out``.
+
+        Needs the run folder alone, not the files that the study was made from, and changes nothing else in it: any
+        number of shards may run at the same time. The one that finishes last in the run folder merges them all.
+
+        Raises:
+            BusyError: another process scores this shard, or writes to the run folder.
+            RunError: the model is not fine-tuned yet, or a folder is not writable.
+        """
+        folder = out or self._parts_folder
+        stamp = self._parts_stamp()
+        self._check_methods()
+        with contextlib.ExitStack() as held:
+            if os.access(self.run.path, os.W_OK):  # a copy for reading needs no lock
+                held.enter_context(self.run.locked(shared=True))
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise RunError(f"{folder}: cannot be made ({error.strerror}); name another with --out") from None
+            path = shard.path(folder, stamp)
+            held.enter_context(lock(path.with_suffix(".lock"), f"{path}: another process scores this shard"))
+            opened = OpenRun(self.run)
+            chosen, groups = self._scored_proteins(opened)
+            constants = None
+            if self.study.score.baseline == "mean":
+                constants, _ = self._ablation_means(opened.model, opened.proteins("train"), opened.clusters)
+            self._parts_of(opened.model, chosen, groups, constants, shard, path).save(path)
+        self.say(f"score: shard {shard} is in {path}")
+        if out is None and _complete(shards_in(folder, stamp)):
+            # Whoever ends last finds all files and no lock.
+            with contextlib.suppress(BusyError):
+                self.execute(["score"])
+
+    @property
+    def _parts_folder(self) -> Path:
+        """Where shards are, and what a killed scoring had."""
+        return self.run.path / "score.parts"
+
+    def _parts_stamp(self) -> str:
+        """Digest of what the sums of a shard depend on; from the run folder alone."""
+        s, tuned = self.study, self.run.manifest()["stages"].get("finetune", {})
+        if tuned.get("status") != "done":
+            raise RunError(f"{self.run.path}: the stage 'finetune' comes first; run 'plmscope finetune STUDY'")
+        needs = [tuned.get("fingerprint"), s.dtype, s.score.model_dump(), bool(s.density.bootstraps), *_versions()]
+        return hashlib.sha256(json.dumps(needs, sort_keys=True).encode()).hexdigest()
+
+    def _scored_proteins(self, opened: OpenRun) -> tuple[list[Protein], list[str] | None]:
+        """The proteins that the neurons are scored on, and the group of each for bootstraps."""
+        chosen = opened.proteins("scoring", per_class=self.study.score.proteins_per_class)
+        if not self.study.density.bootstraps:
+            return chosen, None
+        own = [opened.model.labels[c] for c in rarest(opened.model.membership(chosen))]
+        return chosen, resampling_groups([opened.clusters[p.id] for p in chosen], own)
+
+    def _ablation_means(self, model: Any, train: Sequence[Protein], clusters: dict[str, str]) -> tuple[np.ndarray, int]:
+        """What neurons are held at, ``(3, N)``, and of how many proteins it is the mean."""
+        from plmscope.activation import summarise_activations
+
+        means = one_per_cluster(
+            train, clusters, MEAN_PROTEINS_PER_CLASS, self.study.seed, distinct=False, task=model.task
+        )
+        return summarise_activations(model, means, track=self.track).constants("mean"), len(means)
+
+    def _parts_of(
+        self,
+        model: Any,
+        proteins: Sequence[Protein],
+        groups: Sequence[str] | None,
+        constants: np.ndarray | None,
+        shard: Shard,
+        path: Path,
+    ) -> PartialScores:
+        """Score one shard; saves to ``path`` now and then and continues from there."""
+        base = constants if self.study.score.baseline == "mean" else None
+
+        def score(some: list[Protein], of_these: list[str] | None, track: Track) -> list[NeuronScores]:
+            return score_all(self.study, model, some, base, track, of_these)
+
+        path.parent.mkdir(exist_ok=True)
+        return score_shard(score, proteins, groups, model.index, path, shard, self.track, self.say, base)
 
     def _compare_precision(self, opened: OpenRun, chosen: Sequence[Protein], constants: np.ndarray) -> None:
         """Score a few proteins in float32 too; how far the rankings agree goes into the manifest."""
@@ -485,10 +573,11 @@ class Stages:
         saved_until, when = start, time.time()
 
         def save(stop: int) -> None:
-            temporary = parts / "part.tmp"
-            with temporary.open("wb") as handle:
-                np.savez(handle, predicted=predicted[saved_until:stop], log_prob=log_prob[saved_until:stop])
-            temporary.replace(parts / f"{stamp}-{saved_until:09d}.npz")
+            arrays: dict[str, np.ndarray] = {
+                "predicted": predicted[saved_until:stop],
+                "log_prob": log_prob[saved_until:stop],
+            }
+            write_arrays(parts / f"{stamp}-{saved_until:09d}.npz", arrays)
 
         stream = evaluate_points(model, test, grid, todo, constants, e.token_budget)
         for number, found in enumerate(self.track(stream, "keep and ablate", len(todo)), start):
@@ -542,7 +631,6 @@ class Stages:
 
     def _null_scores(self, null: str) -> list[NeuronScores]:
         """The same pipeline on shuffled labels or from random weights; its table of scores is kept beside the run's."""
-        from plmscope.activation import summarise_activations
         from plmscope.model import load_model
 
         folder = self.run.path / "nulls" / null
@@ -574,18 +662,14 @@ class Stages:
         stamp = folder / "fingerprint"
         wanted = self._fingerprint("score")
         if not (table.is_file() and stamp.is_file() and stamp.read_text() == wanted):
-            means = one_per_cluster(
-                train, opened.clusters, MEAN_PROTEINS_PER_CLASS, study.seed, distinct=False, task=model.task
-            )
-            constants = (
-                summarise_activations(model, means, track=self.track).constants("mean")
-                if study.score.baseline == "mean"
-                else None
-            )
-            scores = score_all(study, model, chosen, constants, self.track)
-            score_table(scores).to_parquet(folder / "neurons.tmp", index=False)
-            (folder / "neurons.tmp").replace(table)
-            stamp.write_text(wanted)
+            constants = None
+            if study.score.baseline == "mean":
+                constants, _ = self._ablation_means(model, train, opened.clusters)
+            path = Shard(1, 1).path(folder / "score.parts", wanted)
+            partial = self._parts_of(model, chosen, None, constants, Shard(1, 1), path)
+            write_atomic(table, score_table(partial.finish(study.score.methods, chosen)).to_parquet(index=False))
+            write_atomic(stamp, wanted.encode())
+            shutil.rmtree(path.parent)
         frame = pd.read_parquet(table)
         return [from_table(frame, model.index, method) for method in study.score.methods]
 
@@ -629,6 +713,17 @@ def score_all(
     return [found[method] for method in s.methods]
 
 
+def _versions() -> list[str]:
+    """Of the packages that results depend on."""
+    return [importlib.metadata.version(name) for name in ("plmscope", "torch", "transformers")]
+
+
+def _complete(shards: Sequence[Shard]) -> bool:
+    """Whether all shards of more than one are there."""
+    totals = [shard.total for shard in shards]
+    return any(total > 1 and totals.count(total) == total for total in totals)
+
+
 def _threads() -> int:
     """CPU threads that PyTorch uses."""
     import torch
@@ -649,6 +744,4 @@ def _read_part(path: Path, n_proteins: int) -> tuple[np.ndarray, np.ndarray] | N
 
 def _write_parquet(run: Run, name: str, frame: pd.DataFrame) -> None:
     """Write a table that is the stages' own business, atomically."""
-    temporary = run.path / f".{name}.{os.getpid()}.tmp"
-    frame.to_parquet(temporary, index=False)
-    temporary.replace(run.path / f"{name}.parquet")
+    write_atomic(run.path / f"{name}.parquet", frame.to_parquet(index=False))

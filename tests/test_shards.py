@@ -1,0 +1,226 @@
+"""Scores of several processes against those of one: the same tables, whoever scored which part."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from pandas.testing import assert_frame_equal
+
+from plmscope import shards
+from plmscope.cli import main
+from plmscope.errors import BusyError, RunError, SelectionError
+from plmscope.model import Classifier
+from plmscope.progress import silent
+from plmscope.results import Run
+from plmscope.scores import NeuronScores, resampling_groups
+from plmscope.scoring import SCORERS
+from plmscope.sequences import Protein
+from plmscope.settings import read_study
+from plmscope.shards import PartialScores, Shard, merge_shards, score_shard
+from plmscope.study import Stages
+from tests.conftest import Golden
+from tests.test_scores import QUICK
+
+SCORED = ("neurons", "class_scores", "completeness", "selections", "agreement", "ablation_means", "score_bootstraps")
+
+
+def every_method(
+    model: Classifier, proteins: list[Protein], groups: list[str] | None, quick: Sequence[str] = tuple(SCORERS)
+) -> list[NeuronScores]:
+    """Scores by all scorers of the project."""
+    found: dict[str, NeuronScores] = {}
+    for method in quick:
+        if method not in found:
+            made = SCORERS[method](model, proteins, groups=groups, token_budget=200, **QUICK.get(method, {}))
+            found |= {one.method: one for one in made}
+    return [found[method] for method in quick]
+
+
+def run(model: Classifier, proteins: list[Protein], folder: Path, shard: Shard, **settings: Any) -> PartialScores:
+    """One shard of the proteins by every method, saved."""
+    groups = resampling_groups([f"c{i // 2}" for i in range(len(proteins))], [p.label for p in proteins], 2)
+    path = shard.path(folder, "stamp")
+    means = np.ones((3, len(model.index)))
+    settings = {"score": lambda some, of, track: every_method(model, some, of), **settings}
+    found = score_shard(
+        proteins=proteins, groups=groups, index=model.index, path=path, shard=shard, track=silent,
+        say=lambda line: None, constants=means, **settings,
+    )  # fmt: skip
+    found.save(path)
+    return found
+
+
+def test_shards_merge_to_the_scores_of_one_process(
+    tiny: Classifier, proteins: list[Protein], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every method, its classes, its completeness, its bootstraps, through files and in any order."""
+    monkeypatch.setattr(shards, "PART_PROTEINS", 2)
+    whole = run(tiny, proteins, tmp_path, Shard(1, 1))
+    for number in (3, 1, 2):
+        run(tiny, proteins, tmp_path, Shard(number, 3))
+    merged = merge_shards(tmp_path, "stamp", proteins, tiny.index, "score")
+    assert merged.done == whole.done == 5 and merged.constants is not None and merged.constants.all()
+    for one, other in zip(*(p.finish(tuple(SCORERS), proteins) for p in (whole, merged)), strict=True):
+        np.testing.assert_allclose(other.values, one.values, rtol=1e-12, atol=0, equal_nan=True)
+        assert other.proteins == one.proteins == tuple(p.id for p in proteins)
+        assert other.per_class.keys() == one.per_class.keys() and other.settings.keys() == one.settings.keys()
+        for label, values in one.per_class.items():
+            np.testing.assert_allclose(other.per_class[label], values, rtol=1e-11, atol=1e-14, equal_nan=True)
+        assert (one.completeness is None) == (other.completeness is None)
+        if one.completeness is not None and other.completeness is not None:
+            assert_frame_equal(other.completeness, one.completeness, check_exact=True)
+            assert list(dict.fromkeys(one.completeness["id"])) == [p.id for p in proteins]
+        assert one.resample is not None and other.resample is not None and one.sums is not None
+        weights = np.arange(1.0, 1 + len(one.sums.keys))
+        np.testing.assert_allclose(other.resample(weights), one.resample(weights), rtol=1e-11, equal_nan=True)
+
+
+def test_a_killed_shard_continues_to_the_same_bits(
+    tiny: Classifier, proteins: list[Protein], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "PART_PROTEINS", 2)
+    monkeypatch.setattr(shards, "SAVE_SECONDS", -1)
+    quick, calls = ("activation", "conductance"), []
+
+    def score(some: list[Protein], groups: list[str] | None, track: object) -> list[NeuronScores]:
+        calls.append(len(some))
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return every_method(tiny, some, groups, quick)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny, proteins, tmp_path, Shard(1, 1), score=score)
+    continued = run(tiny, proteins, tmp_path, Shard(1, 1), score=score)
+    assert calls == [2, 2, 2, 2, 2, 1]  # the first three were there
+    (tmp_path / "b").mkdir()
+    whole = run(tiny, proteins, tmp_path / "b", Shard(1, 1), score=lambda s, g, t: every_method(tiny, s, g, quick))
+    for one, other in zip(*(p.finish(quick, proteins) for p in (whole, continued)), strict=True):
+        assert np.array_equal(one.values, other.values)
+        assert one.settings == other.settings
+
+
+def test_more_shards_than_parts_leave_some_empty(tiny: Classifier, proteins: list[Protein], tmp_path: Path) -> None:
+    for number in (1, 2):
+        run(tiny, proteins, tmp_path, Shard(number, 2), score=lambda s, g, t: every_method(tiny, s, g, ["activation"]))
+    empty = PartialScores.load(Shard(2, 2).path(tmp_path, "stamp"), tiny.index)
+    assert empty is not None and empty.done == 0 and not empty.scored
+    merged = merge_shards(tmp_path, "stamp", proteins, tiny.index, "score")
+    assert merged.finish(["activation"], proteins)[0].proteins == tuple(p.id for p in proteins)
+
+
+def test_missing_and_damaged_shards_are_named(tiny: Classifier, proteins: list[Protein], tmp_path: Path) -> None:
+    def merge() -> PartialScores:
+        return merge_shards(tmp_path, "stamp", proteins, tiny.index, "plmscope score R --shard")
+
+    with pytest.raises(RunError, match=r"no shards of this run; make the first of two with: plmscope .* --shard 1/2"):
+        merge()
+    for number in (1, 3, 4):
+        run(tiny, proteins, tmp_path, Shard(number, 4), score=lambda s, g, t: every_method(tiny, s, g, ["activation"]))
+    PartialScores().save(Shard(1, 9).path(tmp_path, "stamp"))  # of another division, hardly begun
+    with pytest.raises(RunError, match=r"shard 2/4 is missing; make it with: plmscope score R --shard 2/4"):
+        merge()
+    shutil.copy(Shard(4, 4).path(tmp_path, "stamp"), Shard(2, 4).path(tmp_path, "stamp"))
+    assert merge().done == 1
+    path = Shard(1, 4).path(tmp_path, "stamp")
+    content = path.read_bytes()
+    for damaged in (content[:100], content[: len(content) // 2], b"", content[:-1]):
+        path.write_bytes(damaged)
+        with pytest.raises(RunError, match=r"shard 1/4 is not finished or damaged; make it with: .* --shard 1/4"):
+            merge()
+    path.rename(Shard(1, 4).path(tmp_path, "other"))
+    for one in tmp_path.glob("stamp*"):
+        one.unlink()
+    with pytest.raises(RunError, match=r"no shards of this run .those that are there belong to other settings"):
+        merge()
+
+
+@pytest.mark.parametrize("text", ["", "1", "0/2", "3/2", "1/0", "-1/2", "1/2/3", "a/b", "1.0/2", "²/3"])
+def test_impossible_shards(text: str) -> None:
+    with pytest.raises(SelectionError, match="need NUMBER/TOTAL"):
+        Shard.parse(text)
+
+
+def table(folder: Path, name: str) -> pd.DataFrame:
+    return pd.read_parquet(folder / f"{name}.parquet")
+
+
+def test_command_line_shards_give_the_tables_of_an_unsharded_run(
+    golden: Golden, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The shard that ends last merges; other tables of the run stay as they are."""
+    folder = golden.copy(tmp_path / "run")
+    for name in SCORED:
+        (folder / f"{name}.parquet").unlink()
+    before = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+    with Run.open(folder).locked(shared=True):  # as another shard does
+        assert main(["score", str(folder), "--shard", "2/2"]) == 0
+    assert "score: shard 2/2 is in " in capfd.readouterr().err
+    assert {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()} == before
+    assert main(["score", str(folder), "--merge"]) == 2
+    assert f"shard 1/2 is missing; make it with: plmscope score {folder} --shard 1/2" in capfd.readouterr().err
+    assert main(["score", str(folder), "--shard", "1/2"]) == 0
+    assert "score: merged the shards in " in capfd.readouterr().err
+    for name in SCORED:
+        assert_frame_equal(table(folder, name), table(golden.run, name), check_exact=True, obj=name)
+    assert not (folder / "score.parts").exists()
+    assert main(["score", str(folder), "--quiet"]) == 0
+    assert "merged" not in capfd.readouterr().err  # finished before
+
+
+def test_shards_in_another_folder_from_a_copy_that_cannot_be_written(
+    golden: Golden, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine with a copy of the run folder alone: neither its data nor its lock are needed."""
+    folder, parts = golden.copy(tmp_path / "run"), tmp_path / "parts"
+    study = (folder / "study.toml").read_text().replace(str(golden.data), "nowhere.tsv")
+    (folder / "study.toml").write_text(study)
+    with Run.open(folder).locked(), monkeypatch.context() as patch:
+        patch.setattr("plmscope.study.os.access", lambda path, mode: mode != os.W_OK)  # root may write anywhere
+        for number in (1, 2):
+            assert main(["score", str(folder), "--shard", f"{number}/2", "--out", str(parts), "--quiet"]) == 0
+    mine = golden.copy(tmp_path / "mine")
+    (mine / "neurons.parquet").unlink()
+    assert main(["score", str(mine), "--merge", "--out", str(parts), "--quiet"]) == 0
+    for name in SCORED:
+        assert_frame_equal(table(mine, name), table(golden.run, name), check_exact=True, obj=name)
+    assert len(list(parts.glob("*.npz"))) == 2  # they are the user's
+
+
+def test_one_shard_is_scored_by_one_process(golden: Golden, tmp_path: Path) -> None:
+    folder = golden.copy(tmp_path / "run")
+    opened = Run.open(folder)
+    stages = Stages(read_study(folder / "study.toml"), opened)
+    with opened.locked(), pytest.raises(BusyError, match="another plmscope process is writing here"):
+        stages.score_shard(Shard(1, 2))
+    path = Shard(1, 2).path(folder / "score.parts", stages._parts_stamp())
+    path.parent.mkdir()
+    with shards_lock(path), pytest.raises(BusyError, match="another process scores this shard"):
+        stages.score_shard(Shard(1, 2))
+    with opened.locked(shared=True), pytest.raises(BusyError, match="another plmscope process is writing here"):
+        stages.execute()
+
+
+def shards_lock(path: Path) -> Any:
+    from plmscope.results import lock
+
+    return lock(path.with_suffix(".lock"), "held by the test")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--shard", "3/2"], "--shard '3/2': need NUMBER/TOTAL"),
+        (["--shard", "1/2", "--merge"], "--shard and --merge exclude each other"),
+        (["--out", "x"], "--out needs --shard or --merge"),
+    ],
+)
+def test_refused_options(golden: Golden, options: list[str], message: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["score", str(golden.run), *options]) == 2
+    assert message in capfd.readouterr().err
