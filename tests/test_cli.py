@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -605,6 +606,25 @@ def test_bug_is_not_dressed_up_as_a_mistake(bench: Bench, monkeypatch: pytest.Mo
 
 
 # --- what works -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("study_rank", "rank"), [(0, 8), (3, 3)])
+def test_lora_flag(bench: Bench, monkeypatch: pytest.MonkeyPatch, study_rank: int, rank: int) -> None:
+    """``--lora`` turns adapters on; a rank that the study names stays."""
+    bench.write_study(finetune=f"lora_rank = {study_rank}")
+    seen: list[int] = []
+    monkeypatch.setattr("plmscope.cli._run", lambda settings, *_: seen.append(settings.finetune.lora_rank))
+    assert main(["finetune", str(bench.study), "--lora"]) == main(["finetune", str(bench.study)]) == 0
+    assert seen == [rank, study_rank]
+
+
+def test_missing_peft_is_one_line_before_anything_is_written(
+    bench: Bench, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    line = refusal(capfd, ["finetune", str(bench.study), "--out", str(bench.out), "--lora", "--quiet"])
+    assert line == "LoRA needs the library peft; install it: pip install 'plmscope[lora]'"
+    assert not (bench.out / "manifest.json").exists()
 
 
 def test_version(capfd: pytest.CaptureFixture[str]) -> None:
