@@ -54,7 +54,11 @@ def esm(layers: int = 6, width: int = 320) -> Classifier:
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         EsmTokenizer(vocab_file=str(embedded_folder() / "vocab.txt")).save_pretrained(folder)
-        return load_model(folder)
+        classifier = load_model(folder)
+    for warm in (conductance, integrated_gradients):  # no side pays for what is set up at the first call
+        warm(classifier, [made(16)], points=2)
+    captum_conductance(classifier, made(16), 2, 1)
+    return classifier
 
 
 def enzymes(count: int, low: float = 0.05, high: float = 0.95) -> list[Protein]:

@@ -61,7 +61,7 @@ class _Found:
     Attributes:
         rows: Positions of the proteins.
         whole: ``(B, N)`` token sums with all states of the path.
-        half: ``(B, N)`` with every other one.
+        half: ``(B, N)`` with every other one; by Captum's rule, which has no error estimate, the same as ``whole``.
         entering: ``(B, d)`` those of the embedding output.
         expected: ``(B,)`` change of the target along the path.
         points: ``(B,)`` intervals.
@@ -226,7 +226,7 @@ class _Path:
                 self._show(nodes[begin:stop], end, context, visit)
                 begin = stop
         entering = fine.pop(EMBEDDING).cpu().numpy()
-        whole, half = (torch.cat([total[site] for site in sites], 1).cpu().numpy() for total in (fine, coarse))
+        whole, half = (torch.cat([total[site] for site in sites], 1).cpu().numpy() for total in (fine, coarse or fine))
         expected = (ends[0] - ends[1]).double().cpu().numpy()
         gap = np.abs(entering.sum(1) - expected)
         good = settled(whole, half, np.zeros(len(whole)), tolerance)
@@ -253,7 +253,8 @@ class _Path:
 
     def _add(self, fine: dict[Site, torch.Tensor], coarse: dict[Site, torch.Tensor], site: Site, pair: _Pair) -> None:
         """Add the intervals between consecutive states, and between every other one, summed over tokens, ``(B, N)``."""
-        for total, stride in ((fine, 1), (coarse, 2)):
+        strides = ((fine, 1),) if self.rule == "captum" else ((fine, 1), (coarse, 2))
+        for total, stride in strides:
             a, g = (x[::stride].float() for x in pair)
             slope = g[:-1] if self.rule == "captum" else (g[:-1] + g[1:]) / 2
             part = (slope * (a[1:] - a[:-1])).sum((0, 2)).double()
