@@ -4,6 +4,7 @@ Python runs, one namespace a page; commands parse, and those that are cheap on a
 parse; links lead somewhere. A Python block after a line ``<!-- not run: WHY -->`` is compiled only.
 """
 
+import json
 import os
 import re
 import shlex
@@ -19,7 +20,8 @@ import typer
 import plmscope
 from plmscope.cli import app, main
 from plmscope.errors import PlmscopeError
-from plmscope.settings import parse_study
+from plmscope.results import SCHEMA
+from plmscope.settings import parse_study, read_study
 from tests.conftest import Golden
 
 ROOT = Path(__file__).parents[1]
@@ -206,3 +208,27 @@ def test_linked_files_exist(page: str) -> None:
 
 def test_every_page_is_linked_from_the_readme() -> None:
     assert {page for page in PAGES if page != "README.md"} <= set(re.findall(r"\]\(([^)#\s]+)", PAGES["README.md"]))
+
+
+@pytest.mark.parametrize("table", sorted(SCHEMA))
+def test_every_table_and_column_is_explained(table: str) -> None:
+    text = PAGES["docs/run-folder.md"] + PAGES["docs/methods.md"]
+    rows = [line for line in text.splitlines() if re.match(rf"(\| )?`{table}(\.parquet)?`( \||:)", line)]
+    assert rows, f"{table} is in no page"
+    own = rows[0] if rows[0].startswith("|") else text
+    missing = [column for column in SCHEMA[table] if not re.search(rf"[`\"]{column}[`\"]", own)]
+    assert not missing, f"{table}: {missing} are not explained"
+
+
+def test_notebook_is_executed_and_runs(golden: Golden, desk: Path) -> None:
+    path = ROOT / "docs" / "notebook.ipynb"
+    assert path.stat().st_size < 100_000
+    book = json.loads(path.read_text())
+    code = [cell for cell in book["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    assert all(cell["outputs"] for cell in code[1:])
+    golden.copy(desk / "runs" / "small")
+    namespace: dict[str, Any] = {"__name__": "notebook"}
+    for cell in code:
+        exec(compile("".join(cell["source"]), f"notebook cell {cell['execution_count']}", "exec"), namespace)
+    assert read_study(desk / "small.toml").name == "small"
