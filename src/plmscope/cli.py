@@ -80,7 +80,7 @@ def demo(
     model: Model = None,
     quiet: Quiet = False,
 ) -> None:
-    """Run the whole experiment on the embedded model and enzymes."""
+    """Run the whole experiment on the embedded model and enzymes: about twenty minutes on two CPU cores."""
     from plmscope.settings import demo_study
 
     _run(demo_study(), out, seed, device, dtype, model, quiet)
@@ -91,7 +91,7 @@ def init(
     path: Annotated[Path, typer.Argument(metavar="STUDY", help="File to write.")] = Path("study.toml"),
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
 ) -> None:
-    """Write a study file with every key, its default and its meaning."""
+    """Write a study file with every key, its default and its meaning; edit it and 'run' it."""
     from plmscope.results import write_atomic
     from plmscope.settings import Study, write_study
 
@@ -111,7 +111,10 @@ def run(
     model: Model = None,
     quiet: Quiet = False,
 ) -> None:
-    """Run a study from sequences to report; continues a run that was stopped."""
+    """Run a study from sequences to report. The same command continues a run that was stopped.
+
+    Stages that are finished and whose inputs did not change are not run again.
+    """
     from plmscope.settings import read_study
 
     _run(read_study(study), out, seed, device, dtype, model, quiet)
@@ -160,7 +163,7 @@ def score(
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Score every neuron by every method of the study, at once or in shards."""
+    """Second stage: score every neuron by every method of the study, at once or in shards."""
     from plmscope.results import Run
     from plmscope.shards import Shard
 
@@ -178,19 +181,19 @@ def score(
 
 @app.command()
 def evaluate(folder: RunFolder, quiet: Quiet = False) -> None:
-    """Keep and ablate the best neurons on test proteins, against random selections."""
+    """Third stage: keep and ablate the best neurons on test proteins, against random selections."""
     _stage(folder, "evaluate", quiet)
 
 
 @app.command()
 def density(folder: RunFolder, quiet: Quiet = False) -> None:
-    """Count where the best neurons are, here and in null models."""
+    """Fourth stage: count where the best neurons are, here and in null models that are trained for it."""
     _stage(folder, "density", quiet)
 
 
 @app.command()
 def report(folder: RunFolder, quiet: Quiet = False) -> None:
-    """Write report.html, one file that opens offline."""
+    """Last stage: write report.html from the tables, one file that opens offline."""
     _stage(folder, "report", quiet)
 
 
@@ -201,7 +204,7 @@ def export(
         Path | None, typer.Option("--out", "-o", help="Folder; default RUN/csv.", show_default=False)
     ] = None,
 ) -> None:
-    """Write every table of a run as CSV."""
+    """Write every table of a run as CSV, for other programs."""
     from plmscope.results import Run
 
     written = Run.open(folder).export(out or folder / "csv")
