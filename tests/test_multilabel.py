@@ -150,6 +150,11 @@ def test_scoring_proteins_fill_every_class() -> None:
     counts = membership([str(p.label) for p in chosen], NAMES, "multi").sum(0)
     assert (counts >= 5).all() and len(chosen) <= 15
     assert len(one_per_cluster(proteins, dict.fromkeys(clusters, "one"), 5, seed=0, task="multi")) == 1
+    # A rare class that never comes alone is not left out because the other one is full.
+    rare = [replace(p, label="1;2" if i < 3 else "1") for i, p in enumerate(proteins)]
+    for seed in range(5):
+        chosen = one_per_cluster(rare, clusters, 2, seed, task="multi")
+        assert sum(p.label == "1;2" for p in chosen) == 2
 
 
 # --- metrics ---------------------------------------------------------------------------------------------------------
