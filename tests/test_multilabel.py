@@ -108,7 +108,7 @@ def test_cases_sets_and_the_rarest_class() -> None:
 
 def test_reading_several_classes(tmp_path: Path) -> None:
     path = tmp_path / "a.tsv"
-    rows = ["id\tec\tkind\tsequence", "a\t1.1.1.1;3.2.1.1\t b ;a;b\tACDEFG", "b\t2.1.1.1\ta\tACDEFG", "c\t-\t;\tACDEFG"]
+    rows = ["id\tec\tkind\tsequence", "a\t1.1.1.1;3.2.1.1\t b ;a;b\tACDEFG", "b\t2.1.1.1\ta\tCDEFG", "c\t-\t;\tDEFG"]
     path.write_text("\n".join(rows))
     found = read_proteins(path, label="ec:1", task="multi", min_length=1)
     assert [p.label for p in found] == ["1;3", "2"] and found.labels == ("1", "2", "3")
