@@ -15,10 +15,10 @@ The loss of one batch of crops is
                                       +  CE(EC numbers at levels 1, 3 and 4 | mean over tokens)
 
 The EC heads are dropped at the end: what is shipped is ``EsmForMaskedLM``. The fine labels are what teaches a small
-model quickly; the level-1 classes alone do not. Matrices are optimised by Muon, the rest by AdamW; the rate is
-constant, then falls linearly over the last fifth, in which the crops grow to ``--long-crop``. The schedule depends on
-the number of residues alone, never on the clock. A checkpoint is written every ``--checkpoint-every`` steps and the
-same command continues from it.
+model quickly; the level-1 classes alone do not. Matrices are optimised by Muon, the rest by AdamW; the rate falls
+linearly from its peak to nothing, and in the last fifth the crops grow to ``--long-crop``. The schedule depends on the
+number of residues alone, never on the clock. A checkpoint is written every ``--checkpoint-every`` steps and the same
+command continues from it. ``--init`` begins with the encoder of an earlier result instead of fresh weights.
 """
 
 import argparse
@@ -173,19 +173,18 @@ class Crops:
         self.ecs = [ec.split(";") if ec else [] for _, ec, *_ in prepared["train"]]
         counts = Counter(ec for ecs in self.ecs for ec in ecs)
         weights = np.array([min(counts[ec] for ec in ecs) ** -0.3 if ecs else 0.1 for ecs in self.ecs])
-        self.cumulative = np.cumsum(weights / weights.sum())
-        known = set(prepared.get("focus", []))
+        known = set(prepared["focus"])
         weights = weights * np.array([args.focus if known.intersection(ecs) else 1.0 for ecs in self.ecs])
-        self.focused = np.cumsum(weights / weights.sum())
+        self.cumulative = np.cumsum(weights / weights.sum())
         self.index = {level: {n: i for i, n in enumerate(prepared["labels"][str(level)])} for level in LEVELS}
         self.tokens, self.seed = args.tokens, args.seed
 
-    def batch(self, step: int, crop: int, focused: bool) -> tuple[torch.Tensor, torch.Tensor, dict[int, torch.Tensor]]:
+    def batch(self, step: int, crop: int) -> tuple[torch.Tensor, torch.Tensor, dict[int, torch.Tensor]]:
         """``ids (B, T)``, residue ``targets (B, T)`` at masked places, EC targets per level ``(B,)``."""
         rng = np.random.default_rng((self.seed, step))
         size = max(4, self.tokens // (crop + 2))
         # Four batches' worth, sorted by length, one of them taken: batches with little padding.
-        drawn = np.searchsorted(self.focused if focused else self.cumulative, rng.random(4 * size))
+        drawn = np.searchsorted(self.cumulative, rng.random(4 * size))
         drawn = np.minimum(drawn, len(self.sequences) - 1)
         lengths = np.array([min(len(self.sequences[i]), crop) for i in drawn])
         part = rng.integers(4)
@@ -359,8 +358,15 @@ def train(args: argparse.Namespace) -> None:
         position_embedding_type="rotary", emb_layer_norm_before=False, token_dropout=True, eos_token_id=EOS,
         initializer_range=0.05,
     )  # fmt: skip
-    model = Trainee(config, prepared["labels"]).to(args.device)
-    look_at_neighbours(model.lm)
+    model = Trainee(config, prepared["labels"])
+    if args.init:
+        model.lm.load_state_dict(EsmForMaskedLM.from_pretrained(args.init, dtype=torch.float32).state_dict())
+    else:
+        look_at_neighbours(model.lm)
+    model.to(args.device)
+    if args.compile:
+        for layer in model.lm.esm.encoder.layer:
+            layer.compile(dynamic=True)
     opts = optimizers(model, args)
     state = {"step": 0, "residues": 0, "seconds": 0.0, "log": []}
     checkpoint = args.out / "checkpoint.pt"
@@ -375,16 +381,15 @@ def train(args: argparse.Namespace) -> None:
     model.train()
     while state["residues"] < args.residues:
         share = state["residues"] / args.residues
-        falling, settled = share > 0.8, state["residues"] >= args.settle
-        ids, targets, labels = crops.batch(state["step"], args.long_crop if falling else args.crop, settled)
+        ids, targets, labels = crops.batch(state["step"], args.long_crop if share > 0.8 else args.crop)
         ids, targets = ids.to(args.device), targets.to(args.device)
         labels = {level: value.to(args.device) for level, value in labels.items()}
-        rate = args.rate * min(1.0, (state["step"] + 1) / 200) * (max(0.02, (1 - share) / 0.2) if falling else 1.0)
+        rate = args.rate * min(1.0, (state["step"] + 1) / 200) * (1 - share)
         for opt in opts:
             for group in opt.param_groups:
                 group["lr"] = rate
         with torch.autocast(args.device, torch.bfloat16, enabled=args.mixed):
-            loss, parts = model.loss(ids, targets, labels, args.mlm_weight if settled else 0.5)
+            loss, parts = model.loss(ids, targets, labels, args.mlm_weight)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for opt in opts:
@@ -458,24 +463,23 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=5)
     parser.add_argument("--width", type=int, default=192)
     parser.add_argument("--heads", type=int, default=6)
-    parser.add_argument("--residues", type=float, default=15e6, help="residues to see in all")
-    parser.add_argument("--tokens", type=int, default=4096, help="tokens a batch")
+    parser.add_argument("--init", type=Path, help="folder of a model of this shape to begin with")
+    parser.add_argument("--residues", type=float, default=43e6, help="residues to see in all")
+    parser.add_argument("--tokens", type=int, default=6144, help="tokens a batch")
     parser.add_argument("--crop", type=int, default=190)
     parser.add_argument("--long-crop", type=int, default=510, help="crop length in the last fifth")
-    parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument(
-        "--settle", type=float, default=6.2e6, help="residues after which --focus and --mlm-weight hold"
-    )
+    parser.add_argument("--rate", type=float, default=1.2e-3, help="peak rate")
     parser.add_argument(
         "--focus", type=float, default=4.0, help="weight of EC numbers that embedded training proteins have"
     )
-    parser.add_argument("--mlm-weight", type=float, default=1.5, help="0.5 before --settle")
+    parser.add_argument("--mlm-weight", type=float, default=1.0)
     parser.add_argument("--min-per-ec", type=int, default=8)
     parser.add_argument("--validation-members", type=float, default=0.004)
     parser.add_argument("--quick", type=int, default=300, help="validation proteins measured at each checkpoint")
     parser.add_argument("--checkpoint-every", type=int, default=400)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--mixed", action=argparse.BooleanOptionalAction, default=True, help="bfloat16 autocast")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="compile the layers")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--seed", type=int, default=0)
     train(parser.parse_args())
