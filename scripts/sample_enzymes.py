@@ -1,11 +1,12 @@
 """Sample a study of several thousand enzymes from a large EC-labelled table, fair to the embedded model.
 
-    python scripts/sample_enzymes.py --enzymes enzymes.tsv.gz --trained build/embedded-model/prepared.json --out study.tsv
+    python scripts/sample_enzymes.py --enzymes enzymes.tsv.gz --trained build/embedded-model/prepared.json \\
+        --out study.tsv
 
-``--enzymes`` has the columns ``accession, ec, organism, source, sequence, cluster30`` (see the embedded model's card for
-its public sources); ``prepared.json`` is what ``train_embedded_model.py`` wrote: the sequences that the model was trained
-on. Rows that the model never saw get ``held_out`` = 1: a split with ``held_out = "held_out"`` draws its validation and
-test clusters from them alone. Only rows whose EC number a second, independent list confirms are taken, at most
+``--enzymes`` has the columns ``accession, ec, organism, source, sequence, cluster30`` (the embedded model's card names
+its public sources); ``prepared.json`` is what ``train_embedded_model.py`` wrote: the sequences that the model has seen.
+Rows that the model never saw get ``held_out`` = 1: a split with ``held_out = "held_out"`` draws its validation and test
+clusters from them alone. Only rows whose EC number a second, independent list confirms are taken, at most
 ``--per-cluster`` of a 30 % cluster, so that no family dominates. Every step is counted on the screen.
 """
 

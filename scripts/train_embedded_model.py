@@ -440,16 +440,22 @@ def export(model: Trainee, prepared: dict, args: argparse.Namespace, state: dict
     vocab.write_text("\n".join(VOCAB) + "\n")
     EsmTokenizer(vocab_file=str(vocab)).save_pretrained(folder)
     hardware = torch.cuda.get_device_name() if args.device == "cuda" else f"{args.threads} CPU threads"
+    paths = ("enzymes", "extra", "exclude", "out", "init")
     record = {
         "record": prepared["record"], "final": final, "hardware": hardware, "hours": state["seconds"] / 3600,
         "residues": state["residues"], "parameters": sum(p.numel() for p in model.lm.parameters()),
-        "settings": {k: str(v) for k, v in vars(args).items() if k not in ("enzymes", "extra", "exclude", "out")},
+        "settings": {k: str(v) for k, v in vars(args).items() if k not in paths},
     }  # fmt: skip
+    log = state["log"]
+    if args.init and (args.init / "training.json").exists():  # what came before belongs to the record
+        record["before"] = json.loads((args.init / "training.json").read_text())
+        seen = record["before"]["residues"]
+        log = read_table(args.init / "training_log.tsv") + [row | {"residues": row["residues"] + seen} for row in log]
     (folder / "training.json").write_text(json.dumps(record, indent=1))
     with (folder / "training_log.tsv").open("w", newline="") as handle:
-        writer = csv.DictWriter(handle, state["log"][-1].keys(), delimiter="\t", extrasaction="ignore")
+        writer = csv.DictWriter(handle, log[-1].keys(), delimiter="\t", extrasaction="ignore")
         writer.writeheader()
-        writer.writerows(state["log"])
+        writer.writerows(log)
     print(json.dumps(final, indent=1))
     print(f"wrote {folder} ({os.path.getsize(folder / 'model.safetensors') / 1e6:.1f} MB)")
 
