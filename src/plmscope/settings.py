@@ -217,7 +217,7 @@ def demo_study() -> Study:
         name="demo",
         data=DataSection(max_length=400, too_long="skip"),
         split=SplitSection(identity=0.5, held_out="held_out"),
-        finetune=FinetuneSection(epochs=3, patience=2),
+        finetune=FinetuneSection(epochs=3, patience=2, learning_rate=3e-4, token_budget=2048),
         score=ScoreSection(proteins_per_class=8, points=6, token_budget=1024),
         evaluate=EvaluateSection(
             methods=("activation", "activation_contrast", "integrated_gradients"),
