@@ -1,6 +1,7 @@
 """The command line as a user meets it: every foreseeable mistake is one line that says what is wrong and what to do."""
 
 import errno
+import gzip
 import json
 import os
 import re
@@ -229,6 +230,113 @@ CASES = [
         "the split column is missing",
         lambda b: b.study.write_text(b.study.read_text().replace('"random"', '"column"')),
         "{data}: protein 'p0' has no column 'split'; its columns are 'ec'",
+    ),
+    # --- hostile or damaged sequences and labels
+    Case(
+        "an id would steer the terminal",
+        content(f">p\x1b[31m ec=1\n{LEFT}\n"),
+        "{data}: line 1: the id 'p\\x1b[31m' has an unprintable character; remove it",
+    ),
+    Case(
+        "an id has a NUL",
+        content(f"id\tec\tsequence\np\0\t1\t{LEFT}\n"),
+        "{data}: line 2: the id 'p\\x00' has an unprintable character; remove it",
+    ),
+    Case(
+        "an id turns the direction of the text",
+        content(f">\u202ep ec=1\n{LEFT}\n"),
+        "{data}: line 1: the id '\\u202ep' has an unprintable character; remove it",
+    ),
+    Case(
+        "an id has 100,000 letters",
+        content(f">{'p' * 100_000}\n{LEFT}\n"),
+        f"{{data}}: line 1: the id '{'p' * 30}...{'p' * 30}' (100,000 characters) is longer than 200 characters; "
+        "put a blank after the part that names the protein",
+    ),
+    Case(
+        "a label would steer the terminal",
+        lambda b: (setting(data='label = "kind"')(b), content(f">p kind=\x1b[2J\n{LEFT}\n")(b)),
+        "{data}: line 1: protein 'p': the label '\\x1b[2J' has an unprintable character; remove it",
+    ),
+    Case(
+        "a label has 100,000 letters",
+        lambda b: (setting(data='label = "kind"')(b), content(f">p kind={'k' * 100_000}\n{LEFT}\n")(b)),
+        f"{{data}}: line 1: protein 'p': the label '{'k' * 30}...{'k' * 30}' (100,000 characters) is longer than 200 "
+        "characters; name the class in fewer",
+    ),
+    Case(
+        "a gzip file unpacks to one endless line",
+        lambda b: b.data.write_bytes(gzip.compress(b">p\n" + b"A" * 68_000_000, 1)),
+        "{data}: line 2 is longer than 67,108,864 characters; wrap it",
+    ),
+    Case(
+        "an entry is a whole genome",
+        content(">p\n" + (LEFT * 2 + "\n") * 40_000),
+        "{data}: line 1: the entry is longer than 2,097,152 characters; is this a genome? give its proteins",
+    ),
+    Case(
+        "a Parquet file is cut in half",
+        lambda b: b.data.write_bytes(b"PAR1" + b"\x15\x04" * 400),
+        "{data}: is not a sound Parquet file (...); write it again",
+    ),
+    Case(
+        "a bzip2 file is damaged",
+        lambda b: b.data.write_bytes(b"BZh9" + b"x" * 40),
+        "{data}: cannot be read (...); copy or download it again",
+    ),
+    Case(
+        "equal sequences have different labels",
+        row(f"q\t1.1.1.1\t{LEFT}A\nr\t2.1.1.1\t{LEFT}A"),
+        "{data}: line 33: protein 'r' has the sequence of 'p0' (line 2), but another label ('2', '1'); 1 in all do; "
+        'correct the labels, or keep all with duplicates = "keep"',
+    ),
+    Case(
+        "sequences are there twice and the study refuses that",
+        lambda b: (setting(data='duplicates = "error"')(b), row(f"q\t1.1.1.1\t{LEFT}A")(b)),
+        "{data}: line 32: protein 'q' has the sequence of 'p0' (line 2); 1 in all do; remove one, or keep the first of "
+        'each with duplicates = "first"',
+    ),
+    Case(
+        "the second table is FASTA",
+        lambda b: b.write_study(data=f'labels = "{b.data.with_name("l")}"') or b.data.with_name("l").write_text(">p\n"),
+        "{folder}/l: is not a table; give a TSV, CSV or Parquet file with named columns",
+    ),
+    Case(
+        "a label pattern has no group",
+        setting(data='label = "header:EC"'),
+        "label 'header:EC': has 0 groups; put the class into one, as in header:EC=([0-9.]+)",
+    ),
+    Case(
+        "a label pattern without FASTA headers",
+        setting(data='label = "header:(EC)"'),
+        "{data}: label 'header:(EC)' needs FASTA headers; name a column instead",
+    ),
+    Case(
+        "a wanted class does not occur",
+        setting(data='classes = ["1", "9"]'),
+        "{data}: data.classes has '9', a class of no protein that is left; correct it",
+    ),
+    Case(
+        "windows overlap wholly",
+        setting(data='too_long = "windows"\nwindow_overlap = 2000'),
+        "{study}: data.window_overlap = 2000 is not below data.max_length = 1022",
+    ),
+    Case(
+        "the study would write elsewhere",
+        lambda b: b.study.write_text(b.study.read_text().replace('"bad"', '"../../evil"')),
+        "{study}: name = '../../evil': use letters, digits, '.', '_' and '-', a letter or digit first",
+    ),
+    Case(
+        "UniProt does not answer",
+        nothing,
+        "http://127.0.0.1:1: does not answer (...); the same command continues after 0 proteins",
+        ("fetch", "--out", "{folder}/e.tsv", "--endpoint", "http://127.0.0.1:1", "--tries", "1"),
+    ),
+    Case(
+        "what is fetched is no table",
+        nothing,
+        "{folder}/e.xlsx: the output is a table; let its name end with .tsv or .tsv.gz",
+        ("fetch", "--out", "{folder}/e.xlsx"),
     ),
     # --- the study file
     Case(
@@ -536,7 +644,7 @@ def tree(folder: Path) -> dict[str, bytes | None]:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.what.replace(" ", "-"))
 def test_mistake_is_one_line_and_changes_nothing(case: Case, bench: Bench, capfd: pytest.CaptureFixture[str]) -> None:
     case.spoil(bench)
-    names = {"data": bench.data, "model": bench.model, "study": bench.study, "out": bench.out}
+    names = {"data": bench.data, "model": bench.model, "study": bench.study, "out": bench.out, "folder": bench.folder}
     command = [part.format(**names) for part in case.command or ("run", "{study}", "--out", "{out}")]
     quiet = [] if command[0] in ("init", "export") else ["--quiet"]
     before = tree(bench.folder)
@@ -632,7 +740,7 @@ def test_version(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr().out == f"plmscope {__version__}\n"
 
 
-COMMANDS = ["demo", "init", "run", "finetune", "score", "evaluate", "density", "report", "export"]
+COMMANDS = ["demo", "init", "fetch", "run", "finetune", "score", "evaluate", "density", "report", "export"]
 
 
 def test_help_names_every_command(capfd: pytest.CaptureFixture[str]) -> None:

@@ -5,15 +5,19 @@ import gzip
 import io
 import lzma
 import sys
+import tempfile
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from plmscope import formats
+from plmscope.annotations import read_features
 from plmscope.errors import InputError
 from plmscope.formats import open_content, protein_rows
-from plmscope.sequences import read_proteins
+from plmscope.sequences import LETTERS, read_proteins
 
 A = "MKVLAAGIVGLCHWYTRSDENQPFKLMACDEF"  # 32 residues
 B = "MSTNPKPQRKTKRNTNRRPQDVKFPGGGQIVGG"
@@ -169,3 +173,46 @@ def test_damage_is_one_line(tmp_path: Path, text: str | bytes, message: str) -> 
 def test_gff_may_carry_sequences(tmp_path: Path) -> None:
     (row,) = rows(tmp_path, f"##gff-version 3\nP1\tx\tActive site\t1\t1\t.\t.\t.\t\n##FASTA\n>P1\n{A}\n")
     assert row[:3] == ("line 4", "P1", A)
+
+
+# --- whatever bytes --------------------------------------------------------------------------------------------------
+
+PIECES = st.sampled_from(
+    [b">P1 ec=1.1.1.1\n", b">sp|P2|N OS=x\n", b"id\tsequence\n", b"id,sequence\n", b"MKV\n", b"P1\tMKV\n", b'"',
+     b"\x00", b"\xff", b"\n", b"\r", b"\t", b",", b"ID   X  Reviewed;  3 AA.\n", b"AC   P1;\n",
+     b"SQ   SEQUENCE   3 AA;\n", b"//\n",
+     b"##gff-version 3\n", b"##FASTA\n", b"PAR1", b"\x1f\x8b\x08", b"BZh9", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\x00"]
+)  # fmt: skip
+
+
+@given(st.one_of(st.binary(max_size=60), st.lists(PIECES, max_size=8).map(b"".join)))
+@settings(max_examples=150, deadline=None)
+def test_any_bytes_are_proteins_or_one_line(data: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "f"
+        path.write_bytes(data)
+        for read in (lambda: read_proteins(path, label="ec:1", min_length=1), lambda: read_features(path)):
+            said = ""
+            try:
+                found = read()
+            except InputError as error:
+                said = str(error)
+            assert said.count("\n") == 0 and (said or len(found) or found.excluded)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.text("AZaz09.-_|", min_size=1, max_size=9),
+            st.text(LETTERS, min_size=30, max_size=60).map("MKV".__add__),  # or else all might be DNA
+        ),
+        min_size=1, max_size=5, unique_by=(lambda one: one[0], lambda one: one[1]),
+    )
+)  # fmt: skip
+@settings(max_examples=40, deadline=None)
+def test_what_is_written_is_read(proteins: list[tuple[str, str]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "f"
+        path.write_text("id\tsequence\n" + "".join(f"{name}\t{sequence}\n" for name, sequence in proteins))
+        found = read_proteins(path)
+        assert [(p.id, p.sequence) for p in found] == proteins

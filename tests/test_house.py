@@ -21,7 +21,7 @@ ORDER = (
     "activation", "gradients", "conductance", "linear", "ablation", "scoring", "selection", "overlap", "evaluation",
     "interventions", "concepts", "motifs", "cards", "characterize", "results", "report_blocks", "report_input",
     "report_answers", "report_data", "report_curves", "report_density", "report_neurons", "report_methods",
-    "report", "settings", "runs", "shards", "study", "cli", "__main__",
+    "report", "settings", "fetch", "runs", "shards", "study", "cli", "__main__",
 )  # fmt: skip
 
 #: Only these import torch or transformers.

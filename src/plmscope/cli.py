@@ -102,6 +102,36 @@ def init(
 
 
 @app.command()
+def fetch(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Table to write, .tsv or .tsv.gz.")] = Path("enzymes.tsv.gz"),
+    query: Annotated[
+        str | None, typer.Option("--query", help="UniProt query; default: reviewed enzymes.", show_default=False)
+    ] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option("--endpoint", envvar="PLMSCOPE_UNIPROT", help="Address of the service.", show_default=False),
+    ] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Throw away an unfinished download.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the files if they are there.")] = False,
+    tries: Annotated[int, typer.Option("--tries", help="How often a page is asked for.", min=1)] = 8,
+    quiet: Quiet = False,
+) -> None:
+    """Fetch proteins and residue features from UniProt; continues a download that was cut."""
+    from plmscope.fetch import ENDPOINT, QUERY
+    from plmscope.fetch import fetch as fetch_proteins
+
+    found = fetch_proteins(
+        out, query=query or QUERY, endpoint=endpoint or ENDPOINT, restart=restart, force=force, tries=tries,
+        track=_track(quiet), say=_say(quiet),
+    )  # fmt: skip
+    p = found.provenance
+    _tell(
+        f"wrote {found.proteins} ({p['proteins']:,} proteins) and {found.features} ({p['features']:,} residue "
+        f"features) of UniProt {p['release']}"
+    )
+
+
+@app.command()
 def run(
     study: StudyFile,
     out: Out = None,

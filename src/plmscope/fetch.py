@@ -1,0 +1,557 @@
+"""Fetching proteins from UniProt: pages of a query, until all are there and nothing changed in between.
+
+::
+
+    GET {endpoint}/uniprotkb/search?query=...&format=tsv&fields=...&size=500
+    Link: <...&cursor=c1>; rel="next"       the next page; none after the last
+    X-Total-Results: 273512                 how many there are
+    X-UniProt-Release: 2026_03              refused if it changes on the way
+
+Every page is checked and appended to a file beside the output, and a state file says how far it is: a download that was
+cut continues there. A page that does not come (429, 5xx, a cut connection, a truncated body) is asked for again, after
+the time that the service names, or twice as long as before. When all are there, the proteins and their residue features
+become two tables, and a JSON file beside them says what was asked, of which release, with the checksums.
+
+UniProt asks for its data to be cited; they are under CC BY 4.0.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import fcntl
+import gzip
+import hashlib
+import json
+import os
+import random
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs, urlsplit
+
+import httpx2
+
+from plmscope.errors import InputError, StudyError, shown
+from plmscope.formats import one_line
+from plmscope.progress import Track, silent
+from plmscope.uniprot import FEATURES, parse_feature_cell
+
+ENDPOINT = "https://rest.uniprot.org"
+QUERY = "(reviewed:true) AND (ec:*)"
+#: Columns of a page, as fields of the service and as it calls them in the header.
+COLUMNS = (
+    ("accession", "Entry"), ("id", "Entry Name"), ("ec", "EC number"), ("organism_name", "Organism"),
+    ("organism_id", "Organism (ID)"), ("length", "Length"), ("sequence", "Sequence"),
+)  # fmt: skip
+#: Features that are fetched, by their keys in flat files.
+FEATURE_TYPES = ("ACT_SITE", "BINDING", "SITE", "MOD_RES", "DISULFID", "CARBOHYD", "LIPID", "SIGNAL", "TRANSIT",
+                 "PROPEP", "TRANSMEM", "DOMAIN", "MOTIF", "ZN_FING", "DNA_BIND", "COILED")  # fmt: skip
+PAGE_SIZE = 500  # the most that the service gives
+TRIES = 8
+LONGEST_WAIT = 120.0
+#: Largest decompressed page, in bytes.
+MAX_PAGE = 256 * 2**20
+_AGAIN = (408, 425, 429, 500, 502, 503, 504)
+PROTEIN_HEADER = "id\tentry_name\tec\torganism\ttaxonomy_id\tsequence\n"
+FEATURE_HEADER = "key\tfeature_type\tstart\tend\tdescription\n"
+
+
+@dataclass(frozen=True)
+class State:
+    """How far a download is; the file beside the output.
+
+    Attributes:
+        endpoint, query, fields: What is asked for.
+        release, release_date, total: What the first page said.
+        cursor: Of the next page; empty: there is none.
+        pages, rows, features, inexact: What is there.
+        size, features_size: Bytes of the two partial tables that are known to be sound.
+        started: When the first page came, UTC.
+        finished: Whether the last page is there.
+    """
+
+    endpoint: str
+    query: str
+    fields: str
+    release: str = ""
+    release_date: str = ""
+    total: int = -1
+    cursor: str = ""
+    pages: int = 0
+    rows: int = 0
+    features: int = 0
+    inexact: int = 0
+    size: int = 0
+    features_size: int = 0
+    started: str = ""
+    finished: bool = False
+
+
+class Page(NamedTuple):
+    """One answer of the service, checked."""
+
+    text: str
+    cursor: str
+    total: int
+    release: str
+    release_date: str
+
+
+class _Again(Exception):
+    """Something that may go well the next time; ``wait`` is what the service asks for, in seconds."""
+
+    def __init__(self, reason: str, wait: float | None = None) -> None:
+        super().__init__(reason)
+        self.wait = wait
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What a finished download left.
+
+    Attributes:
+        proteins: Table of the proteins.
+        features: Table of their residue features.
+        provenance: The content of the JSON file beside them.
+    """
+
+    proteins: Path
+    features: Path
+    provenance: dict[str, Any]
+
+    def __repr__(self) -> str:
+        p = self.provenance
+        return (
+            f"Fetched({p['proteins']:,} proteins and {p['features']:,} residue features of UniProt {p['release']} in "
+            f"{str(self.proteins)!r} and {str(self.features)!r})"
+        )
+
+
+def fetch(
+    out: str | Path,
+    *,
+    query: str = QUERY,
+    endpoint: str = ENDPOINT,
+    restart: bool = False,
+    force: bool = False,
+    tries: int = TRIES,
+    track: Track = silent,
+    say: Callable[[str], None] = lambda line: None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Fetched:
+    """Fetch the proteins of a UniProtKB query with their sequences, EC numbers and residue features.
+
+    Three files are written: ``OUT``, which :func:`read_proteins` reads; ``OUT`` with ``.features`` before its ending,
+    which :func:`read_features` reads; and ``OUT.json`` with query, release, counts and checksums. Until all is there,
+    ``OUT.part``, ``OUT.features.part`` and ``OUT.state.json`` hold what came so far, and the same call goes on.
+
+    Args:
+        out: Ends with ``.tsv`` or ``.tsv.gz``.
+        query: In UniProt's query language; default: all reviewed proteins with an EC number.
+        endpoint: Address of the service.
+        restart: Throw away what an earlier call left unfinished.
+        force: Replace files that are there.
+        tries: How often a page is asked for before giving up.
+        track: Progress by pages.
+        say: Told one line at a time what happens.
+        sleep: Waits; for tests.
+
+    Returns:
+        The files and their provenance.
+
+    Raises:
+        InputError: the service refuses the query, does not answer, or answers something else; the release, the number
+            of results or a page changed on the way; nothing was found; a file is there already or cannot be written.
+        StudyError: an argument is impossible.
+    """
+    out = Path(out)
+    if not out.name.endswith((".tsv", ".tsv.gz")):
+        raise StudyError(f"{out}: the output is a table; let its name end with .tsv or .tsv.gz")
+    parts = urlsplit(endpoint)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise StudyError(f"endpoint {shown(endpoint)}: is no web address; use one such as {ENDPOINT}")
+    if not query.strip():
+        raise StudyError("query: is empty; ask for something, such as 'reviewed:true AND ec:*'")
+    with _errors(out), _locked(out):
+        return _Download(out, query, endpoint.rstrip("/"), tries, track, say, sleep).run(restart, force)
+
+
+@contextlib.contextmanager
+def _errors(out: Path) -> Iterator[None]:
+    """Turn a full disk or a read-only folder into one line."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{error.filename or out}: cannot be written ({error.strerror or error}); free the disk or choose another "
+            "--out"
+        ) from None
+
+
+@contextlib.contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """One process at a time for one output."""
+    path = out.with_name(f".{out.name}.lock")
+    with path.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(
+                f"{out}: another plmscope process fetches it; wait for it or choose another --out"
+            ) from None
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+@dataclass
+class _Download:
+    """One download; its methods are the steps."""
+
+    out: Path
+    query: str
+    endpoint: str
+    tries: int
+    track: Track
+    say: Callable[[str], None]
+    sleep: Callable[[float], None]
+    seen: set[str] = field(default_factory=set)
+
+    @property
+    def fields(self) -> str:
+        wanted = [name for key, name, _ in FEATURES if key in FEATURE_TYPES]
+        return ",".join([name for name, _ in COLUMNS] + wanted)
+
+    @property
+    def features_out(self) -> Path:
+        ending = ".tsv.gz" if self.out.name.endswith(".gz") else ".tsv"
+        return self.out.with_name(self.out.name.removesuffix(ending) + ".features" + ending)
+
+    @property
+    def part(self) -> Path:
+        return self.out.with_name(f"{self.out.name}.part")
+
+    @property
+    def features_part(self) -> Path:
+        return self.out.with_name(f"{self.out.name}.features.part")
+
+    @property
+    def state_file(self) -> Path:
+        return self.out.with_name(f"{self.out.name}.state.json")
+
+    @property
+    def provenance_file(self) -> Path:
+        return self.out.with_name(f"{self.out.name}.json")
+
+    def run(self, restart: bool, force: bool) -> Fetched:
+        """All steps."""
+        there = [path for path in (self.out, self.features_out, self.provenance_file) if path.exists()]
+        if self.out.exists() and not force:
+            raise InputError(f"{there[0]}: is there already; choose another --out or use --force")
+        if restart:
+            for path in (self.state_file, self.part, self.features_part):
+                path.unlink(missing_ok=True)
+        state = self.resumed()
+        with httpx2.Client(timeout=httpx2.Timeout(30, read=120), headers={"User-Agent": "plmscope"}) as client:
+            if not state.pages:
+                try:
+                    state = self.stored(state, self.page(client, state))
+                except InputError:
+                    self.discard()  # nothing to continue
+                    raise
+            if state.total == 0:
+                self.discard()
+                raise InputError(f"UniProt has no protein for the query {shown(self.query)}; change the query")
+            self.say(f"UniProt {state.release}: {state.total:,} proteins for {self.query}")
+            n_pages = -(-state.total // PAGE_SIZE)
+            for _ in self.track(range(state.pages, n_pages), "pages of UniProt", max(0, n_pages - state.pages)):
+                if state.finished:
+                    break
+                state = self.stored(state, self.page(client, state))
+            while not state.finished:  # pages that were smaller than asked for
+                state = self.stored(state, self.page(client, state))
+        if state.rows != state.total:
+            raise self.changed(f"{state.rows:,} proteins came where it had announced {state.total:,}")
+        return self.finished(state)
+
+    def resumed(self) -> State:
+        """What an earlier call left, its files cut back to what is known to be sound; else a new start."""
+        fresh = State(self.endpoint, self.query, self.fields)
+        try:
+            known = json.loads(self.state_file.read_text())
+            state = State(**known)
+            sound = self.part.stat().st_size >= state.size and self.features_part.stat().st_size >= state.features_size
+        except FileNotFoundError:
+            sound, state = False, fresh
+            if self.state_file.exists():
+                raise self.damaged("its partial table is missing") from None
+        except (ValueError, TypeError) as error:
+            raise self.damaged(one_line(error)) from None
+        if state.pages and not sound:
+            raise self.damaged("its partial table is shorter than it says")
+        for name in ("query", "endpoint", "fields"):
+            if getattr(state, name) != getattr(fresh, name):
+                raise InputError(
+                    f"{self.state_file}: an unfinished download with another {name} ({shown(getattr(state, name))}) is "
+                    "there; finish that, choose another --out, or start again with --restart"
+                )
+        if not state.pages:
+            self.part.write_text(PROTEIN_HEADER)
+            self.features_part.write_text(FEATURE_HEADER)
+            return replace(fresh, size=len(PROTEIN_HEADER), features_size=len(FEATURE_HEADER))
+        for path, size in ((self.part, state.size), (self.features_part, state.features_size)):
+            with path.open("r+b") as file:
+                file.truncate(size)
+        with self.part.open(encoding="utf-8") as text:
+            next(text)
+            self.seen = {line.partition("\t")[0] for line in text}
+        self.say(f"continuing after {state.rows:,} of {state.total:,} proteins of UniProt {state.release}")
+        return state
+
+    def damaged(self, reason: str) -> InputError:
+        """The error for a state file that cannot be used."""
+        return InputError(f"{self.state_file}: is damaged ({reason}); start again with --restart")
+
+    def changed(self, reason: str) -> InputError:
+        """The error for a service that changed on the way."""
+        return InputError(f"{self.out}: UniProt changed during the download: {reason}; start again with --restart")
+
+    def discard(self) -> None:
+        """Remove the files of an unfinished download."""
+        for path in (self.state_file, self.part, self.features_part):
+            path.unlink(missing_ok=True)
+
+    # --- one page ----------------------------------------------------------------------------------------------------
+
+    def page(self, client: httpx2.Client, state: State) -> Page:
+        """The next page, asked for until it comes whole."""
+        wait, reason = 1.0, ""
+        for number in range(1, self.tries + 1):
+            try:
+                return self.asked(client, state)
+            except _Again as error:
+                reason = str(error)
+                if number == self.tries:
+                    break
+                if error.wait is not None and error.wait > 3600:
+                    reason += f", try again in {error.wait:,.0f} s"
+                    break
+                # Not all clients at the same moment, and never sooner than the service asks for.
+                pause = min(LONGEST_WAIT, wait) * random.uniform(0.75, 1.25) if error.wait is None else error.wait
+                self.say(f"page {state.pages + 1}: {reason}; asking again in {pause:.0f} s ({number} of {self.tries})")
+                self.sleep(pause)
+                wait *= 2
+        raise InputError(
+            f"{self.endpoint}: does not answer ({reason}); the same command continues after {state.rows:,} proteins"
+        )
+
+    def asked(self, client: httpx2.Client, state: State) -> Page:
+        """Ask once."""
+        wanted = {"query": state.query, "format": "tsv", "fields": state.fields, "size": str(PAGE_SIZE)}
+        if state.cursor:
+            wanted["cursor"] = state.cursor
+        try:
+            with client.stream("GET", f"{self.endpoint}/uniprotkb/search", params=wanted) as response:
+                body = b"".join(response.iter_raw())
+        except httpx2.TransportError as error:
+            raise _Again(f"{type(error).__name__}: {one_line(error)}") from None
+        except httpx2.InvalidURL as error:
+            raise StudyError(f"endpoint {shown(self.endpoint)}: {one_line(error)}") from None
+        status = response.status_code
+        if status in _AGAIN:
+            raise _Again(f"status {status}", _retry_after(response.headers.get("Retry-After", "")))
+        text = _decoded(body)
+        if status != 200:
+            raise self.refused(status, text, state)
+        headers = response.headers
+        total, release = headers.get("X-Total-Results", ""), headers.get("X-UniProt-Release", "")
+        if not (total.isascii() and total.isdigit()) or not release or not release.isprintable():
+            raise InputError(
+                f"{self.endpoint}: the answer lacks X-Total-Results or X-UniProt-Release; is this the UniProt service?"
+            )
+        return Page(text, _next_cursor(response.links), int(total), release, headers.get("X-UniProt-Release-Date", ""))
+
+    def refused(self, status: int, text: str, state: State) -> InputError:
+        """The error for a request that the service will never answer."""
+        try:
+            messages = json.loads(text)["messages"]
+            reason = " ".join(str(message) for message in messages)
+        except (ValueError, KeyError, TypeError):
+            reason = text
+        said = f"status {status}: {shown(' '.join(reason.split()), 200)}"
+        if state.pages:
+            return self.changed(f"the place to continue at is not known any more ({said})")
+        return InputError(f"{self.endpoint}: refuses the query {shown(self.query)} ({said}); correct it")
+
+    def stored(self, state: State, page: Page) -> State:
+        """Check a page against what came before, append it and note how far the download is."""
+        if not state.pages:
+            now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            state = replace(state, release=page.release, release_date=page.release_date, total=page.total, started=now)
+        if page.release != state.release:
+            raise self.changed(f"its release was {state.release} and is {page.release} now")
+        if page.total != state.total:
+            raise self.changed(f"it had {state.total:,} results and has {page.total:,} now")
+        proteins, features, n_rows, n_features, n_inexact = self.parsed(page.text, state)
+        if not n_rows and page.cursor:
+            raise self.changed("a page is empty")
+        sizes = []
+        for path, lines in ((self.part, proteins), (self.features_part, features)):
+            with path.open("ab") as file:
+                file.write(lines.encode())
+                file.flush()
+                os.fsync(file.fileno())
+                sizes.append(file.tell())
+        state = replace(
+            state, cursor=page.cursor, pages=state.pages + 1, rows=state.rows + n_rows,
+            features=state.features + n_features, inexact=state.inexact + n_inexact, size=sizes[0],
+            features_size=sizes[1], finished=not page.cursor,
+        )  # fmt: skip
+        _write(self.state_file, json.dumps(asdict(state), indent=1).encode())
+        return state
+
+    def parsed(self, text: str, state: State) -> tuple[str, str, int, int, int]:
+        """Lines for the two tables, and how many proteins, features, and features without an exact place there are."""
+        proteins, features = [], []
+        n_inexact = 0
+        header, *rows = text.split("\n")
+        names = header.rstrip("\r").split("\t")
+        columns = [name for _, name in COLUMNS]
+        cells = [name for key, _, name in FEATURES if key in FEATURE_TYPES]
+        missing = [name for name in (*columns, *cells) if name not in names]
+        where = f"{self.endpoint}: page {state.pages + 1}"
+        if missing and (len(names) > 1 or text.strip()):
+            raise InputError(f"{where} lacks the column {missing[0]!r}; is this the UniProt service?")
+        for number, line in enumerate(rows, 2):
+            if not line:
+                continue
+            fields = line.rstrip("\r").split("\t")
+            if len(fields) != len(names):
+                raise InputError(f"{where}: line {number} has {len(fields)} fields, the header {len(names)}")
+            row = dict(zip(names, fields, strict=True))
+            accession = row["Entry"]
+            if not accession.isalnum() or not accession.isascii():
+                raise InputError(f"{where}: line {number}: {shown(accession)} is not an accession")
+            if row["Length"] != str(len(row["Sequence"])):
+                found_length, said = len(row["Sequence"]), shown(row["Length"])
+                raise InputError(f"{where}: {accession} has {found_length:,} residues, not {said}")
+            if accession in self.seen:
+                raise self.changed(f"{accession} came twice")
+            self.seen.add(accession)
+            name, ec, organism, taxonomy = (row[c] for c in ("Entry Name", "EC number", "Organism", "Organism (ID)"))
+            ec = ";".join(number.strip() for number in ec.split(";") if number.strip())
+            proteins.append(f"{accession}\t{name}\t{ec}\t{organism}\t{taxonomy}\t{row['Sequence']}\n")
+            for cell in cells:
+                try:
+                    found = parse_feature_cell(row[cell])
+                except InputError as error:
+                    raise InputError(f"{where}: {accession}: {error}") from None
+                n_inexact += sum(bool(feature.reason) for feature in found)
+                features += [
+                    f"{accession}\t{f.type}\t{f.start}\t{f.end}\t{f.description}\n" for f in found if not f.reason
+                ]
+        return "".join(proteins), "".join(features), len(proteins), len(features), n_inexact
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    def finished(self, state: State) -> Fetched:
+        """Pack the tables, write where they come from, put all in place; the proteins last."""
+        packed = [(self.features_part, self.features_out), (self.part, self.out)]
+        checksums = [_pack(source, target.with_name(f".{target.name}.tmp"), target) for source, target in packed]
+        provenance: dict[str, Any] = {
+            "source": "UniProtKB",
+            "licence": "CC BY 4.0, UniProt Consortium, https://www.uniprot.org/help/license",
+            "endpoint": state.endpoint,
+            "query": state.query,
+            "fields": state.fields.split(","),
+            "release": state.release,
+            "release_date": state.release_date,
+            "started": state.started,
+            "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "proteins": state.rows,
+            "features": state.features,
+            "features_without_exact_position": state.inexact,
+            "files": {
+                self.out.name: {"sha256": checksums[1]},
+                self.features_out.name: {"sha256": checksums[0]},
+            },
+        }
+        self.features_out.with_name(f".{self.features_out.name}.tmp").replace(self.features_out)
+        _write(self.provenance_file, json.dumps(provenance, indent=1, ensure_ascii=False).encode())
+        self.out.with_name(f".{self.out.name}.tmp").replace(self.out)
+        self.discard()
+        return Fetched(self.out, self.features_out, provenance)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write beside and rename."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(data)
+    temporary.replace(path)
+
+
+def _pack(source: Path, temporary: Path, target: Path) -> str:
+    """Copy a table, gzipped if its name says so, always to the same bytes; returns the sha256."""
+    with source.open("rb") as table, temporary.open("wb") as file:
+        packer: Any = contextlib.nullcontext(file)
+        if target.name.endswith(".gz"):
+            packer = gzip.GzipFile("", "wb", 6, file, 0)
+        with packer as packed:
+            while piece := table.read(2**20):
+                packed.write(piece)
+        file.flush()
+        os.fsync(file.fileno())
+    with temporary.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _retry_after(text: str) -> float | None:
+    """Seconds to wait by a Retry-After header: a number or a date; None if there is none that can be read."""
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        when = parsedate_to_datetime(text)
+        now = datetime.datetime.now(when.tzinfo)
+        return max(0.0, (when - now).total_seconds())
+    except (ValueError, TypeError):
+        return None
+
+
+def _decoded(body: bytes) -> str:
+    """The text of a body, gzipped or not.
+
+    Raises:
+        _Again: it is cut short or damaged.
+        InputError: it is much too large.
+    """
+    if body.startswith(b"\x1f\x8b"):
+        inflate = zlib.decompressobj(16 + zlib.MAX_WBITS)
+        try:
+            body = inflate.decompress(body, MAX_PAGE)
+        except zlib.error as error:
+            raise _Again(f"the page is damaged: {error}") from None
+        if inflate.unconsumed_tail:
+            raise InputError(f"a page of UniProt is larger than {MAX_PAGE:,} bytes when decompressed")
+        if not inflate.eof:
+            raise _Again("the page was cut short")
+    try:
+        return body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _Again(f"the page is damaged: {one_line(error)}") from None
+
+
+def _next_cursor(links: dict[str | None, dict[str, str]]) -> str:
+    """The cursor of the next page; only that is taken from the link, so that no answer can send us elsewhere."""
+    url = links.get("next", {}).get("url", "")
+    if not url:
+        return ""
+    cursor = parse_qs(urlsplit(url).query).get("cursor", [""])[0]
+    if not cursor:
+        raise InputError(f"the link to the next page has no cursor ({shown(url)}); is this the UniProt service?")
+    return cursor
