@@ -162,6 +162,7 @@ def test_flat_files(tmp_path: Path) -> None:
         ("##gff-version 3\nP1\tx\n", "is GFF3 without sequences"),
         (">P1\n" + "A" * 3_000_000 + "\n", "line 1: the entry is longer than 2,097,152 characters; is this a genome"),
         (b"\x00\x01\x02", "is binary"),
+        ('""', "has no header"),
     ],
 )
 def test_damage_is_one_line(tmp_path: Path, text: str | bytes, message: str) -> None:

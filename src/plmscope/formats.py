@@ -249,7 +249,10 @@ def open_table(content: Content) -> Table:
     if content.format not in ("parquet", "table"):
         raise InputError(f"{content.source}: is not a table; give a TSV, CSV or Parquet file with named columns")
     rows = _parquet_rows(content) if content.format == "parquet" else _text_rows(content)
-    _, names = next(rows)
+    first = next(rows, None)
+    if first is None:  # nothing but empty quotes
+        raise InputError(f"{content.source}: has no header; give a FASTA or table file")
+    names = first[1]
     twice = [name for name, number in Counter(names).items() if number > 1]
     if twice:
         raise InputError(f"{content.source}: the column {shown(twice[0])} is there twice; rename one")
