@@ -113,6 +113,7 @@ def make_fake_run(path: Path, seed: int = 0) -> Run:
         "score": (96.0, 1210.0),
         "evaluate": (733.0, 1322.0),
         "density": (41.0, 990.0),
+        "characterize": (88.0, 1510.0),
     }
     manifest: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
@@ -429,7 +430,7 @@ def _knowledge(rng: np.random.Generator, neurons: pd.DataFrame, proteins: pd.Dat
     )
     chosen = top[keys].drop_duplicates(ignore_index=True)
     motifs = chosen.assign(
-        sign=1, consensus="G-x-S-x-G", width=5, anchor=2, n_windows=60,
+        sign=1, consensus="G-x-S-x-G", width=5, anchor=2, n_windows=60, n_fired=412,
         information_bits=rng.uniform(2, 14, len(chosen)),
         auroc_held_out=rng.beta(6, 3, len(chosen)), enrichment=rng.uniform(1, 30, len(chosen)),
         group=np.arange(len(chosen)) % 7,
@@ -461,7 +462,15 @@ def _knowledge(rng: np.random.Generator, neurons: pd.DataFrame, proteins: pd.Dat
         concept=np.where(explained, "GxSxG", ""), auroc=np.where(explained, 0.91, np.nan),
         f1=np.where(explained, 0.62, np.nan), motif=np.where(explained, "G-x-S-x-G", ""), top_proteins=strips,
     )  # fmt: skip
-    return {"concepts": concepts, "associations": associations, "motifs": motifs, "neuron_cards": cards}
+    attributed = pd.DataFrame(
+        [("ACT_SITE", "input", 31, 0.71, 0.5, 1e-4, 2e-4, 0.6, 0.01, 0.02)],
+        columns=[
+            "concept", "of", "n_clusters", "auroc", "null_auroc", "p_value", "q_value", "auroc_same_letter",
+            "p_same_letter", "q_same_letter",
+        ],
+    )  # fmt: skip
+    tables = {"concepts": concepts, "associations": associations, "motifs": motifs, "neuron_cards": cards}
+    return tables | {"attributed_residues": attributed}
 
 
 def _interventions(rng: np.random.Generator, neurons: pd.DataFrame, proteins: pd.DataFrame) -> dict[str, pd.DataFrame]:

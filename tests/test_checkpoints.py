@@ -17,7 +17,6 @@ from safetensors.torch import load_file, save_file
 from plmscope.checkpoints import Checkpoint, find
 from plmscope.errors import ModelError
 from plmscope.model import load_model
-from tests.families import save_protbert
 from tests.hub import Hub, serving
 from tests.test_model import encoder_folder, folder, refused, set_config  # noqa: F401  # the fixture
 
@@ -219,18 +218,6 @@ def test_names_of_older_releases(folder: Path) -> None:  # noqa: F811
         if now in before:
             assert torch.equal(after[now], weight), key
     assert torch.equal(after["esm.rotary_embeddings.inv_freq"], frequencies)
-
-
-def test_an_older_protbert(tmp_path: Path) -> None:
-    """LayerNorm gamma and beta, position ids, the heads of pre-training: the same encoder under a new head."""
-    older = save_protbert(tmp_path)
-    before = load_model(older).model.state_dict()
-    rename = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta", "classifier": "cls.seq"}
-    renamed(older, rename, **{"bert.embeddings.position_ids": torch.arange(350)[None]})
-    said: list[str] = []
-    after = load_model(older, labels=["a", "b"], say=said.append).model.state_dict()
-    assert all(torch.equal(after[key], weight) for key, weight in before.items() if key.startswith("bert."))
-    assert ["2 weights of the classification head" in said[0], "2 weights of another head" in said[1]] == [True, True]
 
 
 @pytest.mark.parametrize("labels", [None, ["a", "b"]])

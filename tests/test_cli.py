@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -716,25 +715,6 @@ def test_bug_is_not_dressed_up_as_a_mistake(bench: Bench, monkeypatch: pytest.Mo
 # --- what works -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("study_rank", "rank"), [(0, 8), (3, 3)])
-def test_lora_flag(bench: Bench, monkeypatch: pytest.MonkeyPatch, study_rank: int, rank: int) -> None:
-    """``--lora`` turns adapters on; a rank that the study names stays."""
-    bench.write_study(finetune=f"lora_rank = {study_rank}")
-    seen: list[int] = []
-    monkeypatch.setattr("plmscope.cli._run", lambda settings, *_: seen.append(settings.finetune.lora_rank))
-    assert main(["finetune", str(bench.study), "--lora"]) == main(["finetune", str(bench.study)]) == 0
-    assert seen == [rank, study_rank]
-
-
-def test_missing_peft_is_one_line_before_anything_is_written(
-    bench: Bench, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "peft", None)
-    line = refusal(capfd, ["finetune", str(bench.study), "--out", str(bench.out), "--lora", "--quiet"])
-    assert line == "LoRA needs the library peft; install it: pip install 'plmscope[lora]'"
-    assert not (bench.out / "manifest.json").exists()
-
-
 def test_version(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capfd.readouterr().out == f"plmscope {__version__}\n"
@@ -807,11 +787,11 @@ def test_stages_one_by_one_find_themselves_done(
 def test_export(golden: Golden, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folder = golden.copy(tmp_path / "run")
     assert main(["export", str(folder)]) == 0
-    assert capfd.readouterr().err == f"wrote 14 tables to {folder / 'csv'}\n"
+    assert capfd.readouterr().err == f"wrote 19 tables to {folder / 'csv'}\n"
     lines = (folder / "csv" / "curves.csv").read_text().splitlines()
     assert lines[0].startswith("method,matched_to,scope,draw,mode,ablation,fraction,n_neurons,accuracy")
     assert len(lines) == 1 + len(Run.open(folder).table("curves"))
-    assert len(list((folder / "csv").iterdir())) == 14
+    assert len(list((folder / "csv").iterdir())) == 19
 
 
 def test_overrides_reach_the_study(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

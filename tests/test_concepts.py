@@ -159,6 +159,8 @@ def test_a_missing_feature_is_unknown_not_absent():
     assert [bool(a.known[binding]) for a in (one, other, third)] == [True, True, False]
     assert all(a.known[found.number["alanine (A)"]] for a in (one, other, third))
     assert "X" not in found.number  # of a protein that is not here
+    some = build_concepts(proteins[:1], features=FEATURES, min_proteins=1)
+    assert some.annotate(proteins[1]).positions[some.number["BINDING"]].tolist() == [0]  # known of the others too
     assert "ACT_SITE" not in build_concepts(proteins, features=FEATURES, min_proteins=2).number
 
 

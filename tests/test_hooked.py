@@ -98,22 +98,6 @@ def test_gradient_activation_is_the_product(family: Classifier, few: list[Protei
         assert close(scores.values[family.index.slice(site)], want, scores.values), site
 
 
-def test_esmc_neurons_are_where_the_definition_says(tmp_path: Path, few: list[Protein]) -> None:
-    """The gated feed-forward's neuron is the input of the down projection; query and key come before their norms."""
-    model = load_model(HOOKED["esmc"](tmp_path))
-    batch, layer = model.batch(few[:1]), model.model.esmc.layers[0]
-    network = network_of(model)
-    hidden, context = network.embed(batch)
-    a = network.state(0, hidden, context).activations
-    x = layer.input_layernorm(model.model.esmc.embed_tokens(batch.input_ids))
-    torch.testing.assert_close(a["query"], layer.self_attn.q_proj(x))
-    torch.testing.assert_close(a["key"], layer.self_attn.k_proj(x))
-    y = layer.post_attention_layernorm(hidden + a["attention_output"] / layer.scaling_factor)
-    gated = torch.nn.functional.silu(layer.mlp.gate_proj(y)) * layer.mlp.up_proj(y)
-    torch.testing.assert_close(a["intermediate"], gated, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(a["output"], layer.mlp.down_proj(gated), atol=1e-4, rtol=1e-4)
-
-
 def test_single_ablation_equals_hooks(family: Classifier, few: list[Protein]) -> None:
     (scores,) = single_ablation(family, few[3:4], sample=24, token_budget=500)
     for position in np.flatnonzero(np.isfinite(scores.values))[::3]:

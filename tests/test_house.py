@@ -19,9 +19,10 @@ ORDER = (
     "errors", "progress", "labels", "stats", "uniprot", "formats", "sequences", "annotations", "splits", "sites",
     "workers", "checkpoints", "lora", "model", "finetune", "hooks", "network", "hooked", "folded", "scores",
     "activation", "gradients", "conductance", "linear", "ablation", "scoring", "selection", "overlap", "evaluation",
-    "interventions", "concepts", "motifs", "cards", "characterize", "results", "report_blocks", "report_input",
-    "report_answers", "report_data", "report_curves", "report_density", "report_neurons", "report_methods",
-    "report", "settings", "fetch", "runs", "shards", "study", "cli", "__main__",
+    "interventions", "concepts", "motifs", "cards", "characterize", "residue_attribution", "results",
+    "report_blocks", "report_input", "report_answers", "report_data", "report_curves", "report_density",
+    "report_neurons", "report_methods", "report", "settings", "fetch", "runs", "shards", "knowledge",
+    "study", "cli", "__main__",
 )  # fmt: skip
 
 #: Only these import torch or transformers.
@@ -29,6 +30,7 @@ TORCH = {
     "workers", "lora", "model", "finetune", "hooks", "network", "hooked", "folded", "activation", "gradients",
     "conductance",
     "linear", "ablation", "scoring", "evaluation", "interventions", "characterize",
+    "residue_attribution",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "accelerate", "captum", "peft"}
 

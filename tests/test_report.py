@@ -36,6 +36,7 @@ UNSHOWN = (
     "associations",
     "motifs",
     "neuron_cards",
+    "attributed_residues",
     "interventions",
     "intervention_effects",
     "neuron_effects",

@@ -732,7 +732,7 @@ def associate(
         proteins = [confirmation[row] for row in chunk.rows]
         annotations = [concepts.annotate(protein) for protein in proteins]
         marked = [_of_residues(a, length) for a, length in zip(annotations, chunk.lengths, strict=True)]
-        shifts = [_offsets(protein, settings.seed) for protein in proteins]
+        shifts = [offsets(protein, settings.seed) for protein in proteins]
         others = [[_shifted(one, shift[k]) for one, shift in zip(marked, shifts, strict=True)] for k in (0, 1)]
         codes = residue_codes(chunk.values)
         levels[0].add(codes, marked, others)
@@ -780,7 +780,7 @@ def _fitted(stream: Stream, n: int, proteins: Sequence[Protein], settings: Setti
     return Codes.fit(torch.cat(residues), settings.fractions), Codes.fit(torch.cat(means), settings.fractions)
 
 
-def _offsets(protein: Protein, seed: int) -> tuple[int, int]:
+def offsets(protein: Protein, seed: int) -> tuple[int, int]:
     """Two different circular shifts of one protein's annotation, each at least :data:`MIN_SHIFT` from none."""
     rng = np.random.default_rng([seed, 11, zlib.crc32(protein.id.encode())])
     length = len(protein)

@@ -222,6 +222,12 @@ def density(folder: RunFolder, quiet: Quiet = False) -> None:
 
 
 @app.command()
+def characterize(folder: RunFolder, quiet: Quiet = False) -> None:
+    """Compare every neuron with what is known of residues and proteins; motifs and a sentence for the best."""
+    _stage(folder, "characterize", quiet)
+
+
+@app.command()
 def report(folder: RunFolder, quiet: Quiet = False) -> None:
     """Last stage: write report.html from the tables, one file that opens offline."""
     _stage(folder, "report", quiet)

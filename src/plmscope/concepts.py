@@ -21,16 +21,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from plmscope.annotations import EC_NAMES, FeatureSet, ec_classes
 from plmscope.errors import InputError
+from plmscope.labels import classes_of
 from plmscope.sequences import AMINO_ACIDS, Protein
 
 #: Kinds of concepts, in the order of the table.
-KINDS = ("amino acid", "group", "position", "property", "pattern", "feature", "class", "length")
+Kind = Literal["amino acid", "group", "position", "property", "pattern", "feature", "class", "length"]
+KINDS: tuple[Kind, ...] = ("amino acid", "group", "position", "property", "pattern", "feature", "class", "length")
 AMINO_ACID_NAMES: Mapping[str, str] = dict(
     zip(
         "ACDEFGHIKLMNPQRSTVWY",
@@ -332,9 +335,9 @@ def build_concepts(
     ids = {protein.id for protein in proteins}
     rows: dict[str, list[tuple[str, int, int]]] = {}
     if features is not None and "feature" in kinds:
-        own = features.table[features.table["id"].isin(ids)]
-        for key, kind, start, end in own[["id", "feature_type", "start", "end"]].itertuples(index=False):
+        for key, kind, start, end in features.table[["id", "feature_type", "start", "end"]].itertuples(index=False):
             rows.setdefault(str(key), []).append((str(kind), int(start), int(end)))
+        own = features.table[features.table["id"].isin(ids)]
         for kind, n in own.groupby("feature_type")["id"].nunique().items():
             if n >= min_proteins:
                 phrase = f"residues annotated as {kind}"
@@ -370,7 +373,7 @@ def _class_concepts(proteins: Sequence[Protein], ec: Mapping[str, str], min_prot
 
 def labels_of(protein: Protein) -> list[str]:
     """The classes of a protein; several are joined by ``;``."""
-    return [] if protein.label is None else protein.label.split(";")
+    return [] if protein.label is None else list(classes_of(protein.label, "multi"))
 
 
 def _first(size: int) -> str:

@@ -348,7 +348,11 @@ def make_motifs(
         odds.reshape(m, -1).T.astype(np.float32), bounds,
     )  # fmt: skip
     some = proteins[:: max(1, len(proteins) // 100)]
-    motifs.cut = np.quantile(np.concatenate([motifs.scores(p.sequence) for p in some]), 1 - MOTIF_FRACTION, axis=0)
+    scores = np.concatenate([motifs.scores(p.sequence) for p in some])
+    cut = np.quantile(scores, 1 - MOTIF_FRACTION, axis=0, method="higher")
+    # A short motif has few scores: if too many residues share that one, hits are those above it.
+    crowded = (scores >= cut).mean(0) > 10 * MOTIF_FRACTION
+    motifs.cut = np.where(crowded, np.nextafter(cut, np.inf), cut)
     return motifs
 
 

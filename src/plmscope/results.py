@@ -58,12 +58,16 @@ SCHEMA: dict[str, tuple[str, ...]] = {
         "null_auroc", "confirmed",
     ),
     "motifs": (
-        "layer", "module", "neuron", "sign", "consensus", "width", "anchor", "n_windows", "information_bits",
-        "auroc_held_out", "enrichment", "group", "matrix", "classes", "annotations",
+        "layer", "module", "neuron", "sign", "consensus", "width", "anchor", "n_windows", "n_fired",
+        "information_bits", "auroc_held_out", "enrichment", "group", "matrix", "classes", "annotations",
     ),
     "neuron_cards": (
         "layer", "module", "neuron", "method", "rank", "sign", "sentence", "explained", "concept", "auroc", "f1",
         "motif", "top_proteins",
+    ),
+    "attributed_residues": (
+        "concept", "of", "n_clusters", "auroc", "null_auroc", "p_value", "q_value", "auroc_same_letter",
+        "p_same_letter", "q_same_letter",
     ),
     "interventions": (
         "method", "label", "effect_on", "mode", "factor", "fraction", "n_neurons", "control", "draw", "n_proteins",
@@ -89,7 +93,7 @@ SCHEMA: dict[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 
-STAGES = ("finetune", "score", "evaluate", "density", "report")
+STAGES = ("finetune", "score", "evaluate", "density", "characterize", "report")
 
 
 def write_atomic(path: Path, data: bytes) -> None:

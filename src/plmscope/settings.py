@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from plmscope.concepts import KINDS, Kind
 from plmscope.errors import SelectionError, StudyError
 from plmscope.labels import Task
 from plmscope.selection import check_fraction
@@ -158,6 +159,32 @@ class DensitySection(Section):
     )
 
 
+class CharacterizeSection(Section):
+    """What each neuron detects."""
+
+    enabled: bool = Field(True, description="false leaves this stage out")
+    concepts: tuple[Kind, ...] = Field(
+        KINDS, min_length=1, description="kinds of concepts that neurons are compared with"
+    )
+    features: str = Field("", description="residue features: a table, Swiss-Prot flat file or GFF3; empty: none")
+    patterns: tuple[str, ...] = Field((), description="more sequence patterns in PROSITE syntax, such as W-x-C")
+    methods: tuple[str, ...] = Field((), description="whose best neurons get a card; empty: those that are judged")
+    max_neurons: int = Field(1000, ge=1, description="cards a method, best neurons first")
+    max_proteins: int = Field(3000, ge=0, description="from distinct clusters, a third to confirm; 0: all clusters")
+    fractions: tuple[float, ...] = Field(
+        (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4),
+        min_length=1,
+        max_length=16,
+        description="shares of residues at which a neuron fires, increasing, below 0.5",
+    )
+    min_proteins: int = Field(10, ge=2, description="proteins of discovery that must have a concept; half to confirm")
+    fdr: float = Field(0.05, gt=0, lt=1, description="q value below which a concept is confirmed")
+    min_gain: float = Field(0.5, ge=0, le=1, description="F1 above that of firing everywhere, to be explained")
+    min_auroc: float = Field(0.8, ge=0.5, le=1, description="or AUROC, to be explained")
+    windows: int = Field(100, ge=5, description="windows of a motif, at most a quarter of the proteins")
+    token_budget: int = Field(2048, ge=1, description="padded tokens a batch")
+
+
 class ReportSection(Section):
     """What the report shows."""
 
@@ -180,6 +207,7 @@ class Study(Section):
     score: ScoreSection = ScoreSection()
     evaluate: EvaluateSection = EvaluateSection()
     density: DensitySection = DensitySection()
+    characterize: CharacterizeSection = CharacterizeSection()
     report: ReportSection = ReportSection()
 
     @model_validator(mode="after")
@@ -194,6 +222,7 @@ class Study(Section):
         for key, fractions in (
             ("evaluate.fractions", self.evaluate.fractions),
             ("density.fractions", self.density.fractions),
+            ("characterize.fractions", self.characterize.fractions),
         ):
             for fraction in fractions:
                 check_fraction(fraction, key)
@@ -201,6 +230,13 @@ class Study(Section):
                 raise ValueError(f"{key} = {list(fractions)!r}: has to increase")
         if self.evaluate.fractions[-1] == 1:
             raise ValueError("evaluate.fractions: 1 is the intact model, which is in every curve; leave it out")
+        if self.characterize.fractions[-1] >= 0.5:
+            raise ValueError(
+                "characterize.fractions: a neuron that fires at half of the residues fires at none; stay below 0.5"
+            )
+        missing = [method for method in self.characterize.methods if method not in self.score.methods]
+        if missing:
+            raise ValueError(f"characterize.methods has {missing[0]!r}, which is not among score.methods; add it there")
         if len(set(self.score.methods)) < len(self.score.methods):
             raise ValueError(f"score.methods = {list(self.score.methods)!r}: a method is there twice; remove one")
         unscored = [method for method in self.evaluate.methods if method not in self.score.methods]
@@ -228,6 +264,7 @@ def demo_study() -> Study:
             max_proteins=84,
         ),
         density=DensitySection(bootstraps=200),
+        characterize=CharacterizeSection(max_proteins=900),
     )
 
 

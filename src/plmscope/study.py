@@ -1,6 +1,6 @@
 """A study: one settings object, the stages in order, a run folder. No science of its own.
 
-    finetune -> score -> evaluate -> density -> report
+    finetune -> score -> evaluate -> density -> characterize -> report
 
 Every stage knows what it depends on by a fingerprint; one whose inputs did not change is not run again. A study that
 is killed continues where it was: fine-tuning from its last epoch, the evaluation from its last saved part.
@@ -29,6 +29,7 @@ import pandas as pd
 
 from plmscope.errors import BusyError, InputError, PlmscopeError, RunError, SelectionError, StudyError
 from plmscope.formats import STDIN, save_stdin
+from plmscope.knowledge import TABLES, card_methods, characterize_run, read_inputs
 from plmscope.labels import packed_labels, rarest
 from plmscope.progress import Track, silent
 from plmscope.results import SCHEMA, SCHEMA_VERSION, STAGES, Run, lock, write_arrays, write_atomic
@@ -47,6 +48,8 @@ PRECISION_PROTEINS_PER_CLASS = 2
 NEW_STDIN = ".stdin.tmp"
 #: How often the evaluation saves what it has, in seconds.
 SAVE_SECONDS = 20.0
+#: Stages that the characterization comes after, but does not depend on.
+APART = ("evaluate", "density")
 #: Without these files a stage has to run again, whatever the manifest says.
 PRODUCTS = {
     "finetune": ("proteins.parquet", "excluded.parquet", "leakage.parquet", "training.parquet", "metrics.json",
@@ -55,6 +58,7 @@ PRODUCTS = {
               "ablation_means.parquet", "score_bootstraps.parquet"),
     "evaluate": ("curves.parquet", "predictions.parquet", "comparison.parquet"),
     "density": ("density.parquet",),
+    "characterize": tuple(f"{name}.parquet" for name in TABLES),
     "report": ("report.html",),
 }  # fmt: skip
 
@@ -119,6 +123,8 @@ class Stages:
                 self._check_methods()
                 if not done["finetune"]:
                     _ = self._inputs
+                if "characterize" in wanted and not done["characterize"] and self.study.characterize.enabled:
+                    read_inputs(self.study, self._data.proteins)
             except PlmscopeError:
                 (self.run.path / NEW_STDIN).unlink(missing_ok=True)
                 self.run.discard()
@@ -139,7 +145,8 @@ class Stages:
 
     def _is_done(self, stage: str) -> bool:
         """Whether a stage finished with these inputs and its files are still there."""
-        there = all((self.run.path / name).is_file() for name in PRODUCTS[stage])
+        left_out = stage == "characterize" and not self.study.characterize.enabled
+        there = left_out or all((self.run.path / name).is_file() for name in PRODUCTS[stage])
         return there and self.run.is_done(stage, self._fingerprint(stage))
 
     def _check_methods(self) -> None:
@@ -181,9 +188,10 @@ class Stages:
             "score": [s.dtype, s.score, s.density.fractions, s.density.bootstraps],
             "evaluate": [s.evaluate],
             "density": [s.density, s.report.knowledge_fraction],
+            "characterize": [s.characterize, s.report.knowledge_fraction, card_methods(s), self._features_digest],
             "report": [s.report, s.name],
         }
-        before = STAGES[: STAGES.index(stage) + 1]
+        before = [name for name in STAGES[: STAGES.index(stage) + 1] if stage != "characterize" or name not in APART]
         parts = [
             json.dumps(n.model_dump() if isinstance(n, Section) else n, sort_keys=True)
             for b in before
@@ -218,6 +226,15 @@ class Stages:
     @cached_property
     def _data_digest(self) -> str:
         return self._data.sha256
+
+    @cached_property
+    def _features_digest(self) -> str:
+        """What tells one file of features from another; empty without one."""
+        path = Path(self.study.characterize.features)
+        if not self.study.characterize.features or not path.is_file():  # a missing one is refused when it is read
+            return ""
+        with path.open("rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
 
     @cached_property
     def _model_digest(self) -> str:
@@ -672,6 +689,15 @@ class Stages:
             shutil.rmtree(path.parent)
         frame = pd.read_parquet(table)
         return [from_table(frame, model.index, method) for method in study.score.methods]
+
+    def _characterize(self) -> None:
+        """Compare every neuron with every concept; motifs and cards of the best."""
+        if not self.study.characterize.enabled:
+            self.run.clear(*PRODUCTS["characterize"])
+            self.run.update_manifest(characterize={"enabled": False})
+            return
+        found = characterize_run(OpenRun(self.run), self._data, self.track, self.say)
+        self.run.update_manifest(characterize={"enabled": True, **found})
 
     def _report(self) -> None:
         from plmscope.report import write_report

@@ -1,0 +1,153 @@
+"""The characterization of a finished run: which proteins, which concepts, which neurons, and five tables.
+
+Discovery takes training proteins, confirmation those of validation and test, one of every cluster (the one with the
+most annotated residues; else by the seed). All neurons are compared with all concepts; the best of every method in
+the study, the *selected* ones, get a motif and a card; and it is asked whether annotated residues attract attribution.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from plmscope.annotations import FeatureSet, read_features
+from plmscope.cards import Bars, explained, neuron_cards
+from plmscope.concepts import build_concepts, parse_pattern
+from plmscope.errors import InputError, StudyError
+from plmscope.progress import Track
+from plmscope.runs import OpenRun
+from plmscope.selection import size_of
+from plmscope.sequences import Protein, ProteinSet
+from plmscope.settings import Study
+
+TABLES = ("concepts", "associations", "motifs", "neuron_cards", "attributed_residues")
+
+
+def read_inputs(study: Study, proteins: Sequence[Protein]) -> FeatureSet | None:
+    """The features that a study names, checked against its proteins; its patterns are checked too.
+
+    Raises:
+        StudyError: a pattern cannot be read.
+        InputError: the features cannot be read or belong to other sequences.
+    """
+    for pattern in study.characterize.patterns:
+        try:
+            parse_pattern(pattern)
+        except InputError as error:
+            raise StudyError(f"characterize.patterns: {error}") from None
+    return read_features(study.characterize.features, proteins) if study.characterize.features else None
+
+
+def card_methods(study: Study) -> tuple[str, ...]:
+    """Methods whose best neurons get a card: those that are judged, unless the study names others."""
+    return study.characterize.methods or study.evaluate.methods or study.score.methods
+
+
+def one_of_each_cluster(
+    proteins: Sequence[Protein], clusters: Mapping[str, str], annotated: Mapping[str, int], limit: int, seed: int
+) -> list[Protein]:
+    """One protein a cluster, the best annotated one; of at most ``limit`` clusters (0: all), chosen by the seed."""
+    order = np.random.default_rng([seed, 6]).permutation(len(proteins)).tolist()
+    best: dict[str, int] = {}
+    for row in order:
+        cluster = clusters[proteins[row].id]
+        if cluster not in best or annotated.get(proteins[row].id, 0) > annotated.get(proteins[best[cluster]].id, 0):
+            best[cluster] = row
+    rows = list(best.values())[: limit or None]
+    return [proteins[row] for row in sorted(rows)]
+
+
+def characterize_run(opened: OpenRun, found: ProteinSet, track: Track, say: Callable[[str], None]) -> dict[str, Any]:
+    """Write :data:`TABLES` of a run; returns what the manifest keeps.
+
+    Args:
+        opened: The run, scored.
+        found: The proteins that it was made from, for what their file says beside label and sequence.
+        track: Progress.
+        say: Told one line at a time.
+    """
+    from plmscope.characterize import Settings, characterize
+    from plmscope.residue_attribution import attributed_residues
+
+    study, settings = opened.study, opened.study.characterize
+    features = read_inputs(study, found.proteins)
+    if features is not None:
+        say(repr(features))
+    annotated = {} if features is None else Counter(features.table["id"].tolist())
+    limit = settings.max_proteins
+    shares = (max(1, limit - limit // 3), max(1, limit // 3)) if limit else (0, 0)
+    parts = [opened.proteins("train"), [*opened.proteins("validation"), *opened.proteins("test")]]
+    discovery, confirmation = (
+        one_of_each_cluster(part, opened.clusters, annotated, share, study.seed)
+        for part, share in zip(parts, shares, strict=True)
+    )
+    ec = {p.id: p.columns["ec"] for p in found.proteins if p.columns.get("ec", "").strip()}
+    concepts = build_concepts(
+        discovery, kinds=settings.concepts, features=features, ec=ec, min_proteins=settings.min_proteins,
+        patterns={pattern: pattern for pattern in settings.patterns},
+    )  # fmt: skip
+    say(f"{concepts!r}; {len(discovery):,} proteins to discover, {len(confirmation):,} to confirm")
+    index = opened.model.index
+    chosen = []
+    for method in card_methods(study):
+        values = opened.scores(method).values
+        size = size_of(study.report.knowledge_fraction, len(index))
+        best = np.argsort(-values, kind="stable")[: min(size, settings.max_neurons)]
+        if size > settings.max_neurons:
+            say(f"characterize: cards for the best {settings.max_neurons:,} of {size:,} neurons by {method}")
+        chosen.append(pd.DataFrame({"method": method, "rank": np.arange(1, len(best) + 1), "position": best}))
+    selections = pd.concat(chosen, ignore_index=True)
+    selected = np.zeros(len(index), dtype=bool)
+    selected[selections["position"]] = True
+    result = characterize(
+        opened.model, discovery, confirmation, concepts, selected,
+        Settings(settings.fractions, settings.fdr, settings.min_proteins, windows=settings.windows, seed=study.seed),
+        token_budget=settings.token_budget, track=track,
+    )  # fmt: skip
+    if result.motifs is None:  # some neuron is always selected
+        raise InputError("no neuron is selected; report.knowledge_fraction is too small")
+    bars = Bars(settings.min_gain, settings.min_auroc)
+    class_name = "EC" if study.data.label.startswith("ec:") else "class"
+    cards = neuron_cards(selections, index, result.associations, result.motifs, concepts, discovery, bars, class_name)
+    table = index.table()
+
+    def placed(frame: pd.DataFrame) -> pd.DataFrame:
+        """Layer, module and neuron in place of the position."""
+        names = table.iloc[frame["position"].to_numpy()].reset_index(drop=True)
+        rest = frame.drop(columns="position").reset_index(drop=True)
+        joined: pd.DataFrame = pd.concat([names, rest], axis=1)
+        return joined
+
+    of_method = {
+        f"top {method}": np.isin(np.arange(len(index)), rows["position"])
+        for method, rows in selections.groupby("method", sort=False)
+    }
+    attributed = attributed_residues(
+        opened.model, confirmation, concepts, of_method, target=study.score.target, seed=study.seed,
+        token_budget=settings.token_budget, track=track,
+    )  # fmt: skip
+    opened.run.write_table("attributed_residues", attributed)
+    opened.run.write_table("concepts", concepts.table([*discovery, *confirmation]))
+    opened.run.write_table("associations", placed(result.associations))
+    opened.run.write_table("motifs", placed(result.motifs.table))
+    opened.run.write_table("neuron_cards", cards)
+    best_rows = result.associations[result.associations["rank"] == 1]
+    with_concept = best_rows.loc[explained(best_rows, bars), "position"].nunique()
+    one_each = cards.drop_duplicates(["layer", "module", "neuron"])
+    say(
+        f"a concept explains {with_concept:,} of {len(index):,} neurons; nothing explains "
+        f"{(~one_each['explained']).mean():.0%} of the {len(one_each):,} selected ones; with shifted annotations "
+        f"{result.control:,} of {result.tested:,} pairs are confirmed"
+    )
+    return {
+        "discovery_proteins": len(discovery), "confirmation_proteins": len(confirmation), "concepts": len(concepts),
+        "pairs": len(result.associations), "pairs_tested": result.tested,
+        "pairs_confirmed": int(result.associations["confirmed"].sum()), "pairs_confirmed_shifted": result.control,
+        "neurons": len(index), "neurons_with_concept": int(with_concept), "selected": len(one_each),
+        "selected_unexplained": int((~one_each["explained"]).sum()),
+        "features_excluded": {} if features is None else dict(features.excluded),
+    }  # fmt: skip
