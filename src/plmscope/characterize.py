@@ -264,7 +264,7 @@ class _Counts:
         """Count one chunk: codes ``(R, N)`` of the rows of some proteins."""
         starts = np.concatenate([[0], np.cumsum([one.length for one in marked])])
         rows: dict[int, np.ndarray] = {}
-        spans: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        spans: dict[int, np.ndarray] = {}
         for number in self.numbers:
             found = [
                 one.positions[number] + a for one, a in zip(marked, starts, strict=False) if number in one.positions
@@ -276,8 +276,8 @@ class _Counts:
                 one.stretches[number] + a for one, a in zip(marked, starts, strict=False) if number in one.stretches
             ]
             if stretches and number in self.touched:
-                spans[number] = _flat_spans(np.concatenate(stretches))
-                self.stretches[number] += len(spans[number][1])
+                spans[number] = np.concatenate(stretches)
+                self.stretches[number] += len(spans[number])
         known: dict[str, np.ndarray] = {}
         for group in self.fired:
             first = next((i for i in self.numbers if self.concepts.concepts[i].group == group), None)
@@ -294,8 +294,8 @@ class _Counts:
             for number, where in rows.items():
                 if number in self.hits:
                     self.hits[number][:, part] += _sums(fires[:, where])
-            for number, (where, first) in spans.items():
-                self.touched[number][:, part] += _sums(np.maximum.reduceat(fires[:, where], first, axis=1))
+            for number, where in spans.items():
+                self.touched[number][:, part] += _touched(fires, where)
 
         list(self.pool.map(count, range(0, self.n, BLOCK)))
 
@@ -372,6 +372,19 @@ def _sums(fires: np.ndarray) -> np.ndarray:
     out = np.zeros((fires.shape[0], fires.shape[2]), dtype=np.int32)
     for start in range(0, fires.shape[1], 255):
         out += np.add.reduce(fires[:, start : start + 255], axis=1, dtype=np.uint8)
+    return out
+
+
+def _touched(fires: np.ndarray, spans: np.ndarray) -> np.ndarray:
+    """How many half-open ranges ``(k, 2)`` hold a firing residue, ``(L, n)``."""
+    out = np.zeros((fires.shape[0], fires.shape[2]), dtype=np.int32)
+    widths = spans[:, 1] - spans[:, 0]
+    for width in np.unique(widths):  # whole rows at once: reduceat goes number by number
+        first = spans[widths == width, 0]
+        hit = fires[:, first]
+        for step in range(1, width):
+            np.bitwise_or(hit, fires[:, first + step], out=hit)
+        out += _sums(hit)
     return out
 
 
