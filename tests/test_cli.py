@@ -805,3 +805,27 @@ def test_overrides_reach_the_study(bench: Bench, monkeypatch: pytest.MonkeyPatch
     assert (second.seed, second.device, second.model.checkpoint) == (0, "cpu", str(bench.model))
     assert all_stages == list(STAGES) and one == ["finetune"]
     assert (bench.folder / "runs" / "bad").is_dir() and (bench.folder / "here").is_dir()  # runs/NAME is the default
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Error while serializing: I/O error: No space left on device (os error 28)",
+        "[enforce fail at inline_container.cc:868] . PytorchStreamWriter failed writing file data/1",
+    ],
+)
+def test_weights_that_find_no_space_are_one_line(
+    tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What safetensors and PyTorch say of a full disk is no OSError; other errors of theirs stay what they are."""
+
+    def broken(*arguments: object) -> None:
+        raise RuntimeError(text)
+
+    monkeypatch.setattr("plmscope.results.write_atomic", broken)
+    assert main(["init", str(tmp_path / "s.toml")]) == 2
+    line = "plmscope: error: model weights cannot be written (No space left on device); free space or use --out\n"
+    assert capfd.readouterr().err == line
+    text = "shapes differ"
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        main(["init", str(tmp_path / "s.toml")])

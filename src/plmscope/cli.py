@@ -6,6 +6,7 @@ Nothing heavy is imported before a command runs, so that ``plmscope --help`` ans
 from __future__ import annotations
 
 import errno
+import os
 import sys
 import time
 import warnings
@@ -390,18 +391,28 @@ def main(arguments: list[str] | None = None) -> int:
         status = INTERRUPTED
     except PlmscopeError as error:
         return _complain(str(error))
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
-            raise
-        return _complain(f"{error.filename or 'disk'}: {error.strerror}; free space or use --out")
     except Exception as error:
         if type(error).__module__.split(".")[0] in ("click", "typer") and hasattr(error, "format_message"):
             text = error.format_message().rstrip(". ")
             return _complain(text + (" See" if text.endswith("?") else "; see") + " plmscope --help")
+        if unwritten := _unwritten(error):
+            return _complain(unwritten)
         raise
     if status == INTERRUPTED:
         _tell("plmscope: interrupted; the same command continues from here")
     return int(status)
+
+
+def _unwritten(error: BaseException) -> str:
+    """One line if a library could not write, for want of space or permission; empty for any other error."""
+    kinds = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)
+    if isinstance(error, OSError) and error.errno in kinds:
+        return f"{error.filename or 'disk'}: {error.strerror}; free space or use --out"
+    text = str(error)  # safetensors and PyTorch tell the system's error in their own
+    found = next((kind for kind in kinds if f"os error {kind})" in text), None)
+    if found or "PytorchStreamWriter failed" in text:
+        return f"model weights cannot be written ({os.strerror(found or errno.ENOSPC)}); free space or use --out"
+    return _unwritten(error.__context__) if error.__context__ else ""
 
 
 def _complain(text: str) -> int:

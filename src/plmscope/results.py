@@ -17,7 +17,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -102,20 +102,24 @@ def write_atomic(path: Path, data: bytes) -> None:
     Raises:
         RunError: the folder is not writable or the disk is full.
     """
-    _write_with(path, lambda handle: handle.write(data))
+    _write_with(path, lambda temporary: temporary.write_bytes(data))
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write named arrays as one ``.npz`` file, atomically; nothing in it needs pickle."""
-    _write_with(path, lambda handle: np.savez(handle, **dict(arrays)))  # type: ignore[arg-type]
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as handle:  # a name would get another ending
+            np.savez(handle, **dict(arrays))  # type: ignore[arg-type]
+
+    _write_with(path, write)
 
 
-def _write_with(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Like :func:`write_atomic`, where ``write`` fills the file."""
+def _write_with(path: Path, write: Callable[[Path], object]) -> None:
+    """Like :func:`write_atomic`, where ``write`` makes the file of the name it is given."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as handle:
-            write(handle)
+        write(temporary)
         temporary.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):
