@@ -720,7 +720,10 @@ def test_version(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr().out == f"plmscope {__version__}\n"
 
 
-COMMANDS = ["demo", "init", "fetch", "run", "finetune", "score", "evaluate", "density", "report", "export"]
+COMMANDS = [
+    "demo", "init", "fetch", "run", "finetune", "score", "evaluate", "density", "characterize", "intervene", "report",
+    "export",
+]  # fmt: skip
 
 
 def test_help_names_every_command(capfd: pytest.CaptureFixture[str]) -> None:

@@ -229,6 +229,48 @@ def characterize(folder: RunFolder, quiet: Quiet = False) -> None:
 
 
 @app.command()
+def intervene(
+    folder: RunFolder,
+    selection: Annotated[
+        Path | None,
+        typer.Option(
+            "--selection", help="Judge these neurons instead (TSV: layer, module, neuron).", show_default=False
+        ),
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option("--label", help="With --selection: the class they are for.", show_default=False)
+    ] = None,
+    factor: Annotated[
+        float | None,
+        typer.Option(
+            "--factor", help="With --selection: 0 suppresses, 2 doubles; default the mean.", show_default=False
+        ),
+    ] = None,
+    other: Annotated[
+        Path | None, typer.Option("--other", help="Another run, say of another seed, to compare.", show_default=False)
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Suppress and enhance each class's neurons on test proteins; what becomes of the classes and decisions."""
+    from plmscope.runs import open_run
+    from plmscope.trials import intervene_run, judge_selection
+
+    opened = open_run(folder)
+    if selection is not None:
+        Console(highlight=False, markup=False, emoji=False).print(
+            repr(judge_selection(opened, selection, label, factor)), soft_wrap=True
+        )
+        return
+    with opened.run.locked():
+        intervene_run(opened, None if other is None else open_run(other), _track(quiet), _say(quiet))
+        if (folder / "report.html").is_file():
+            from plmscope.report import write_report
+
+            write_report(opened.run)
+    _summary(opened.run)
+
+
+@app.command()
 def report(folder: RunFolder, quiet: Quiet = False) -> None:
     """Last stage: write report.html from the tables, one file that opens offline."""
     _stage(folder, "report", quiet)

@@ -185,6 +185,21 @@ class CharacterizeSection(Section):
     token_budget: int = Field(2048, ge=1, description="padded tokens a batch")
 
 
+class InterveneSection(Section):
+    """Suppressing and enhancing the neurons of every class."""
+
+    methods: tuple[str, ...] = Field(
+        (), description="scores that choose a class's neurons; empty: integrated_gradients, or what there is"
+    )
+    fraction: float = Field(0.02, gt=0, le=1, description="share of all neurons that is a class's")
+    factors: tuple[float, ...] = Field(
+        (0.5, 2.0, 4.0), description="what activations are multiplied by, beside 0 and the mean"
+    )
+    draws: int = Field(20, ge=2, description="matched draws for the mean, for zero and for the factor 2")
+    neurons: int = Field(200, ge=0, description="best neurons that are suppressed one by one")
+    proteins_per_class: int = Field(10, ge=1, description="test proteins for single neurons")
+
+
 class ReportSection(Section):
     """What the report shows."""
 
@@ -208,6 +223,7 @@ class Study(Section):
     evaluate: EvaluateSection = EvaluateSection()
     density: DensitySection = DensitySection()
     characterize: CharacterizeSection = CharacterizeSection()
+    intervene: InterveneSection = InterveneSection()
     report: ReportSection = ReportSection()
 
     @model_validator(mode="after")
