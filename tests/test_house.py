@@ -21,8 +21,8 @@ ORDER = (
     "activation", "gradients", "conductance", "linear", "ablation", "scoring", "selection", "overlap", "evaluation",
     "interventions", "concepts", "motifs", "cards", "characterize", "residue_attribution", "results",
     "report_blocks", "report_input", "report_answers", "report_data", "report_curves", "report_density",
-    "report_neurons", "report_methods", "report", "settings", "fetch", "runs", "shards", "knowledge",
-    "study", "trials", "cli", "__main__",
+    "report_knowledge", "report_neurons", "report_methods", "report", "settings", "fetch", "runs", "shards",
+    "knowledge", "study", "trials", "cli", "__main__",
 )  # fmt: skip
 
 #: Only these import torch or transformers.

@@ -17,32 +17,31 @@ import pytest
 
 from plmscope import report
 from plmscope.errors import RunError
-from plmscope.report_answers import density_answer, kept_answer, kept_sentence, neuron_word, quality_answer
+from plmscope.report_answers import (
+    density_answer,
+    intervention_answer,
+    kept_answer,
+    kept_sentence,
+    neuron_word,
+    quality_answer,
+)
 from plmscope.report_blocks import CONTROLS, FigureGroup, Section, Table, Text, json_ready
 from plmscope.report_curves import comparison_section, curves_section, primary_figure
 from plmscope.report_data import data_section, quality_section
 from plmscope.report_density import density_section
 from plmscope.report_input import Results
+from plmscope.report_knowledge import card_data, interventions_section
 from plmscope.report_methods import REFERENCES, completeness_section, facts, methods_paragraph
 from plmscope.report_neurons import classes_section, neurons_section
 from plmscope.results import SCHEMA, Run
 from tests.fake_run import METHODS, make_fake_run
 
 HOSTILE = "</script><script>alert(1)</script>"
-#: Tables that the report has no use for.
+#: Tables that the report has no use for, or shows if they are there and does not miss.
 UNSHOWN = (
-    "selections",
-    "concepts",
-    "associations",
-    "motifs",
-    "neuron_cards",
-    "attributed_residues",
-    "interventions",
-    "intervention_effects",
-    "neuron_effects",
-    "class_overlap",
-    "stability",
-)
+    "selections", "concepts", "associations", "motifs", "attributed_residues", "interventions", "neuron_effects",
+    "class_overlap", "stability",
+)  # fmt: skip
 OPTIONAL = tuple(name for name in SCHEMA if name not in UNSHOWN)
 
 
@@ -398,6 +397,49 @@ def test_draws_that_differ_between_cells_are_told_apart(results: Results) -> Non
     assert ("draws per control", "199, elsewhere 20") in facts(results)
 
 
+def test_a_card_holds_what_is_known_of_its_neuron(results: Results) -> None:
+    data = json.loads(json.dumps(json_ready(card_data(results)), allow_nan=False))
+    cards, table = data["cards"], results.tables["neuron_cards"]
+    keys = ["layer", "module", "neuron"]
+    assert len(cards) == len(table[keys].drop_duplicates())
+    best = table.sort_values("rank", kind="stable").iloc[0]
+    first = cards[0]
+    assert [first[key] for key in keys] == [best[key] for key in keys] and first["sentence"] == best["sentence"]
+    same = table[(table[keys] == [best[key] for key in keys]).all(axis=1)]
+    assert first["ranks"] == dict(zip(same["method"], same["rank"], strict=True))
+    assert len(first["strips"]) == 3 and max(abs(h) for one in first["strips"] for h in one["heights"]) == 1000
+    assert [sum(column) for column in first["motif"]["matrix"]] == pytest.approx([1000] * 5, abs=10)
+    assert first["motif"]["in"] == ["3"]
+    with_effects = [card for card in cards if card["effects"]]
+    assert len(with_effects) == 35 and len(with_effects[0]["effects"]) == 6
+    for name in ("neuron_effects", "motifs", "associations"):
+        del results.tables[name]
+    bare = card_data(results)["cards"]
+    assert not any(card["effects"] or card["concepts"] or "matrix" in card["motif"] for card in bare)
+
+
+def test_intervention_answer_follows_its_rule(results: Results) -> None:
+    effects = results.tables["intervention_effects"]
+    assert intervention_answer(effects).verdict == "yes"
+    own = (effects["label"] == effects["effect_on"]) & effects["factor"].isna()
+    some = effects.assign(ci_high=effects["ci_high"].mask(own & (effects["label"] == "2"), 0.01))
+    answer = intervention_answer(some)
+    assert answer.verdict == "partly" and "of 5 of 6 classes" in answer.text
+    assert intervention_answer(effects.assign(q_value=0.2)).verdict == "no"
+    lost = int(effects.loc[own, "decisions_lost"].sum())
+    assert f"{lost} of {int(effects.loc[own, 'n_proteins'].sum())} proteins lose" in answer.text
+
+
+def test_each_class_has_its_matrix_row_in_numbers(results: Results) -> None:
+    section = interventions_section(results)
+    found = tables(section)
+    assert {"class-overlaps", "stabilities", *(f"class-effects-{i}" for i in range(6))} == set(found)
+    strong = [row for row in found["class-effects-0"].rows if row.strong]
+    assert [row.cells[0].text for row in strong] == ["1 (oxidoreductases)"] * 5
+    matrix = groups(section)["effects-figure"].panels[0].traces[0]["z"]
+    assert matrix.shape == (6, 6) and (np.diag(matrix) == matrix.min(axis=1)).all()
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # The file
 
@@ -440,6 +482,9 @@ def test_hostile_text_stays_text(copy: Run, page: Page) -> None:
     for name in ("proteins", "class_scores"):
         frame = copy.table(name)
         copy.write_table(name, frame.assign(label=frame["label"].replace("3", HOSTILE)))
+    cards, effects = copy.table("neuron_cards"), copy.table("intervention_effects")
+    copy.write_table("neuron_cards", cards.assign(sentence=HOSTILE, concept=f'"{HOSTILE}', top_proteins="[]"))
+    copy.write_table("intervention_effects", effects.replace({"label": {"3": HOSTILE}, "effect_on": {"3": HOSTILE}}))
     excluded, gaps = copy.table("excluded"), copy.table("completeness")
     copy.write_table("excluded", excluded.assign(reason=f'{HOSTILE}" onclick="x'))
     copy.write_table("completeness", gaps.assign(id=HOSTILE))
@@ -454,7 +499,7 @@ def test_hostile_text_stays_text(copy: Run, page: Page) -> None:
     source = report.write_report(copy).read_text(encoding="utf-8")
     hostile = Page(source)
     assert HOSTILE not in source
-    assert len(hostile.scripts) == len(page.scripts) == 4
+    assert len(hostile.scripts) == len(page.scripts) == 6
     assert not any("onclick" in attributes for _, attributes in hostile.elements)
     assert hostile.text.count("alert(1)") > 10  # shown as text, not dropped
     figures = json.loads(hostile.scripts[1])
@@ -469,7 +514,7 @@ def test_figures_are_strict_json_and_match_their_places(page: Page) -> None:
     figures = json.loads(page.scripts[1], parse_constant=refuse)
     places = {attributes["id"] for attributes in page.all("div") if attributes.get("class") == "plot"}
     assert places == set(figures)
-    assert len(places) == 12
+    assert len(places) == 14
 
 
 def test_numbers_that_are_missing_draw_nothing_and_are_shown_as_a_dash(results: Results) -> None:
@@ -529,7 +574,7 @@ def test_a_run_with_no_table_at_all_gives_a_report(copy: Run) -> None:
     text = Page(report.write_report(copy).read_text(encoding="utf-8")).text
     for name in OPTIONAL:
         assert f"{name}.parquet is not in this run folder" in text
-    assert text.count("Not run") == 3
+    assert text.count("Not run") == 4
     assert "study.toml is not in this run folder" in text
     assert not re.search(r"\b(nan|None)\b", text.replace("None of", ""))
 

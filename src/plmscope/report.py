@@ -18,12 +18,13 @@ import jinja2
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from plmscope.report_answers import density_answer, kept_answer, quality_answer
-from plmscope.report_blocks import Answer, FigureGroup, json_ready
+from plmscope.report_answers import density_answer, intervention_answer, kept_answer, quality_answer
+from plmscope.report_blocks import Answer, Cards, FigureGroup, json_ready
 from plmscope.report_curves import comparison_section, curves_section, primary_figure
 from plmscope.report_data import data_section, quality_section
 from plmscope.report_density import density_section
 from plmscope.report_input import Results
+from plmscope.report_knowledge import intervention_fact, interventions_section, knowledge_section
 from plmscope.report_methods import completeness_section, facts, methods_section
 from plmscope.report_neurons import agreement_section, classes_section, neurons_section
 from plmscope.results import Run, write_atomic
@@ -34,6 +35,8 @@ SECTIONS = (
     curves_section,
     comparison_section,
     density_section,
+    knowledge_section,
+    interventions_section,
     neurons_section,
     classes_section,
     agreement_section,
@@ -42,12 +45,13 @@ SECTIONS = (
 )
 
 
-def answers(results: Results) -> tuple[Answer, Answer, Answer]:
-    """The three answers that open the report."""
+def answers(results: Results) -> tuple[Answer, ...]:
+    """The answers that open the report."""
     return (
         quality_answer(results.metrics),
         kept_answer(results.get("comparison")),
         density_answer(results.get("density"), results.get("density_null"), results.knowledge_fraction),
+        intervention_answer(results.get("intervention_effects")),
     )
 
 
@@ -62,6 +66,7 @@ def render(run: Run) -> str:
         panel.id: json_ready({"traces": panel.traces, "layout": panel.layout, "patches": panel.patches})
         for panel in panels
     }
+    cards = [json_ready(block.data) for section in sections for block in section.blocks if isinstance(block, Cards)]
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("plmscope"),
         autoescape=True,
@@ -75,13 +80,15 @@ def render(run: Run) -> str:
         name=str(results.look("name") or run.path.name),
         version=str((results.look("versions") or {}).get("plmscope", "")),
         answers=answers(results),
-        facts=facts(results),
+        facts=facts(results) + intervention_fact(results),
         primary=primary,
         sections=sections,
         figures=figures,
+        cards=cards[0] if cards else None,
         # Our own files and the library's, not data: they go in unescaped.
         css=Markup((own / "report.css").read_text(encoding="utf-8")),
         js=Markup((own / "report.js").read_text(encoding="utf-8")),
+        cards_js=Markup((own / "cards.js").read_text(encoding="utf-8")),
         plotly=Markup(get_plotlyjs()),
     )
 

@@ -220,3 +220,35 @@ def _dense(row: Mapping[Any, Any], limits: Mapping[str, float]) -> str:
     if len(known) < len(limits):
         return "no null"
     return "beyond" if is_number(row["ci_low"]) and row["ci_low"] > max([1.0, *known]) else "unclear"
+
+
+def intervention_rows(effects: pd.DataFrame) -> pd.DataFrame:
+    """What holding each class's neurons at their mean does to that class, one row a class; of the first method."""
+    method = effects["method"].iloc[0]
+    own = (effects["label"] == effects["effect_on"]) & effects["factor"].isna() & (effects["method"] == method)
+    rows: pd.DataFrame = effects[own]
+    return rows
+
+
+def intervention_answer(effects: pd.DataFrame | None) -> Answer:
+    """Whether a class depends on its neurons more than on matched random ones, in probability and in decisions.
+
+    A class counts if the whole interval of the difference lies below 0 and q < 0.05.
+
+    >>> intervention_answer(None).verdict
+    'not run'
+    """
+    question = "Does a class depend on its own neurons?"
+    rows = None if effects is None else intervention_rows(effects)
+    if rows is None or not len(rows):
+        return Answer("not run", question, "No class's neurons were suppressed ('plmscope intervene').")
+    hit = (rows["ci_high"] < 0) & (rows["q_value"] < 0.05)
+    lost, drawn, n = (rows[name].sum() for name in ("decisions_lost", "decisions_lost_against", "n_proteins"))
+    text = (
+        f"Holding the best {percent(rows['fraction'].iloc[0])} of neurons for a class at their mean lowers the "
+        f"probability of {count(hit.sum())} of {count(len(rows))} classes by more than as many random neurons from the "
+        f"same sites do. In decisions: {count(lost)} of {count(n)} proteins lose their right class, "
+        f"{fixed(drawn, 1)} under matched random neurons."
+    )
+    verdict: Verdict = "yes" if hit.all() else "partly" if hit.any() else "no"
+    return Answer(verdict, question, text)

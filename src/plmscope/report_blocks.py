@@ -124,7 +124,16 @@ class References:
     entries: tuple[tuple[str, str], ...]
 
 
-Block = Table | FigureGroup | Text | References
+@dataclass(frozen=True, slots=True)
+class Cards:
+    """Cards of neurons, drawn by the page from ``data`` as they are scrolled to; searchable, each with an address."""
+
+    kind: ClassVar[str] = "cards"
+    id: str
+    data: dict[str, Any]
+
+
+Block = Table | FigureGroup | Text | References | Cards
 
 
 @dataclass(frozen=True, slots=True)

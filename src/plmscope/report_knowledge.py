@@ -1,0 +1,328 @@
+"""Sections on what neurons know: a card for each selected neuron, and what changing a class's neurons does.
+
+Cards travel as compact JSON and are drawn by the page a few at a time, so that thousands do not slow it down. A card's
+address is ``#neuron-LAYER-MODULE-NUMBER``. Tables that were not made leave their part out, or are named.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from plmscope.report_answers import intervention_rows
+from plmscope.report_blocks import (
+    Block,
+    Cards,
+    FigureGroup,
+    Panel,
+    Row,
+    Section,
+    Select,
+    Table,
+    Text,
+    cell,
+    count,
+    fixed,
+    is_number,
+    percent,
+    plot_text,
+    short,
+    signed,
+    words,
+)
+from plmscope.report_input import Results
+
+KEYS = ["layer", "module", "neuron"]
+SHOWN_CONCEPTS = 5
+COMPARED = {
+    "halves": "two halves of the scoring clusters", "label_shuffled": "label-shuffled model",
+    "random_weights": "model from random weights", "other_run": "another run",
+}  # fmt: skip
+
+
+def knowledge_section(results: Results) -> Section:
+    """A card per selected neuron."""
+    cards = results.get("neuron_cards")
+    if cards is None:
+        note = results.missing("neuron_cards", "what the neurons detect was not examined ('plmscope characterize').")
+        return Section("knowledge", "What each neuron knows", (note,))
+    unique = cards.drop_duplicates(KEYS)
+    unexplained = int((~unique["explained"].astype(bool)).sum())
+    shares = [
+        f"{words(module)} {count(part['explained'].astype(bool).sum())} of {count(len(part))}"
+        for module, part in unique.groupby("module", sort=True)
+    ]
+    intro = Text(
+        f"{count(unexplained)} of the {count(len(unique))} selected neurons ({percent(unexplained / len(unique))}) are "
+        f"explained by no concept that was tried. Explained, by module: {'; '.join(shares)}. A sentence never says "
+        "more than its numbers, all of which come from clusters that had no part in choosing concept or threshold."
+    )
+    return Section("knowledge", "What each neuron knows", (intro, Cards("cards", card_data(results))))
+
+
+def card_data(results: Results) -> dict[str, Any]:
+    """What the page draws the cards from: plain values, one entry a neuron, best rank first."""
+    cards = results.get("neuron_cards")
+    if cards is None:
+        return {"labels": [], "cards": []}
+    single, motifs = (_by_neuron(results.get(name)) for name in ("neuron_effects", "motifs"))
+    associations = results.get("associations")
+    if associations is not None:
+        wanted = cards[KEYS].drop_duplicates()
+        order = ["confirmed", "f1"]
+        associations = associations.merge(wanted, on=KEYS).sort_values(order, ascending=False, kind="stable")
+    known = _by_neuron(associations)
+    out = []
+    for where, rows in cards.sort_values("rank", kind="stable").groupby(KEYS, sort=False):
+        first = rows.iloc[0]
+        motif = next(iter(motifs.get(where, [])), None)
+        out.append(
+            {
+                "layer": int(first["layer"]), "module": str(first["module"]), "neuron": int(first["neuron"]),
+                "ranks": {str(r["method"]): int(r["rank"]) for r in rows.to_dict("records")},
+                "sentence": str(first["sentence"]), "explained": bool(first["explained"]),
+                "concept": str(first["concept"]), "auroc": first["auroc"], "f1": first["f1"],
+                "strips": _strips(first["top_proteins"]), "motif": _motif(motif),
+                "concepts": [
+                    [str(r["concept"]), int(r["sign"]), r["f1"], r["auroc"], r["q_value"], bool(r["confirmed"])]
+                    for r in known.get(where, [])[:SHOWN_CONCEPTS]
+                ],
+                "effects": [
+                    [str(r["effect_on"]), r["probability_change"], int(r["decisions_lost"]), int(r["n_proteins"])]
+                    for r in single.get(where, [])
+                ],
+            }
+        )  # fmt: skip
+    labels = sorted({str(e[0]) for one in out for e in one["effects"]} | {c for one in out for c in one["motif"]["in"]})
+    return {"labels": {label: results.class_name(label) for label in labels}, "cards": out}
+
+
+def _by_neuron(frame: pd.DataFrame | None) -> dict[Any, list[dict[Any, Any]]]:
+    """Rows of a table by (layer, module, neuron)."""
+    found: dict[Any, list[dict[Any, Any]]] = {}
+    for row in [] if frame is None else frame.to_dict("records"):
+        found.setdefault(tuple(row[key] for key in KEYS), []).append(row)
+    return found
+
+
+def _strips(text: object) -> list[dict[str, Any]]:
+    """The top proteins of a card; activations in tenths of a per cent of the largest of the card."""
+    found = _parsed(text, [])
+    largest = max((abs(float(a)) for one in found for a in one["activation"] if is_number(a)), default=0.0)
+    return [
+        {
+            "id": str(one["id"]), "position": int(one["position"]), "start": int(one["start"]),
+            "sequence": str(one["sequence"]), "sites": [[int(p), str(name)] for p, name in one.get("sites", [])],
+            "heights": [round(1000 * float(a) / largest) if is_number(a) and largest else 0 for a in one["activation"]],
+            "peak": max((float(a) for a in one["activation"]), key=abs, default=0.0),
+        }
+        for one in found
+    ]  # fmt: skip
+
+
+def _motif(row: dict[Any, Any] | None) -> dict[str, Any]:
+    """A motif for the page: letters' probabilities in thousandths, and the classes its hits are in, most enriched."""
+    if row is None:
+        return {"in": []}
+    matrix = np.asarray(row["matrix"], dtype=np.float64).reshape(-1, 20)  # (width, 20)
+    classes = _parsed(row["classes"], {})
+    most = sorted(classes, key=lambda label: -float(classes[label].get("enrichment") or 0))
+    return {
+        "consensus": str(row["consensus"]), "bits": row["information_bits"], "auroc": row["auroc_held_out"],
+        "enrichment": row["enrichment"], "windows": int(row["n_windows"]), "group": int(row["group"]),
+        "matrix": np.rint(1000 * np.nan_to_num(matrix)).astype(int).tolist(),
+        "in": [str(label) for label in most if float(classes[label].get("enrichment") or 0) > 1],
+    }  # fmt: skip
+
+
+def _parsed(text: object, otherwise: Any) -> Any:
+    """JSON of a cell; ``otherwise`` where it is empty."""
+    return json.loads(text) if isinstance(text, str) and text else otherwise
+
+
+def interventions_section(results: Results) -> Section:
+    """The class-by-class matrix, the dose curve, the numbers of each class, overlap and stability."""
+    title, effects = "What a class's neurons do", results.get("intervention_effects")
+    blocks: list[Block] = []
+    if effects is None:
+        consequence = "no class's neurons were suppressed or enhanced ('plmscope intervene')."
+        blocks.append(results.missing("intervention_effects", consequence))
+    else:
+        blocks.append(
+            Text(
+                "The best neurons for each class are held at their mean, set to zero, or multiplied by a factor, on "
+                "test proteins. Read each row: whose neurons were changed; each column: which proteins were affected. "
+                "If the neurons of a class are its own, the diagonal stands out. Probabilities that move without "
+                "changing a decision are a weaker effect than decisions that are lost; both are shown, beside as many "
+                "random neurons from the same sites."
+            )
+        )
+        blocks.append(_matrix_figure(results, effects))
+        blocks.append(_dose_figure(results, effects))
+        blocks += _class_tables(results, effects)
+    overlaps, stable = results.get("class_overlap"), results.get("stability")
+    if overlaps is not None:
+        blocks.append(_overlap_table(results, overlaps))
+    if stable is not None:
+        blocks.append(_stability_table(results, stable))
+    return Section("interventions", title, tuple(blocks))
+
+
+def _factor_key(factor: Any) -> str:
+    return f"{factor:g}" if is_number(factor) else "mean"
+
+
+def _factor_words(factor: Any) -> str:
+    named = {"mean": "held at the mean", "0": "set to zero"}
+    key = _factor_key(factor)
+    return named.get(key, f"multiplied by {key}")
+
+
+def _matrix_figure(results: Results, effects: pd.DataFrame) -> FigureGroup:
+    own = effects[effects["effect_on"] != ""]
+    labels = sorted({*own["label"].astype(str), *own["effect_on"].astype(str)})
+    methods = list(dict.fromkeys(own["method"]))
+    factors = list(dict.fromkeys(own["factor"].map(_factor_key)))
+    names = [plot_text(results.class_name(label), 20) for label in labels]
+    measures = {
+        "difference": ("change of probability beyond matched draws", "%{z:+.2f}"),
+        "probability_change": ("change of probability", "%{z:+.2f}"),
+        "decisions": ("right decisions lost, share of the class", "%{z:.0%}"),
+    }
+    own = own.assign(decisions=own["decisions_lost"] / own["n_proteins"].clip(lower=1))
+    traces = []
+    for (method, factor), rows in own.groupby(["method", own["factor"].map(_factor_key)], sort=False):
+        for measure, (_, template) in measures.items():
+            grid = rows.pivot(index="label", columns="effect_on", values=measure).reindex(index=labels, columns=labels)
+            traces.append(
+                {
+                    "type": "heatmap", "x": names, "y": names, "z": grid.to_numpy(dtype=float), "zmin": -1, "zmax": 1,
+                    "xgap": 1, "ygap": 1, "showscale": False, "texttemplate": template,
+                    "colorscale": [[0, "@low"], [0.5, "@mid"], [1, "@high"]],
+                    "hovertemplate": "neurons of %{y}<br>on proteins of %{x}<br>%{z:.3f}<extra></extra>",
+                    "when": {"effect-method": [str(method)], "factor": [str(factor)], "measure": [measure]},
+                }
+            )  # fmt: skip
+    layout = {
+        "height": 150 + 44 * len(labels),
+        "xaxis": {"title": {"text": "proteins of class"}, "automargin": True, "showgrid": False, "type": "category"},
+        "yaxis": {"title": {"text": "neurons of class"}, "automargin": True, "autorange": "reversed",
+                  "showgrid": False, "type": "category"},
+    }  # fmt: skip
+    selects = (
+        Select("factor", "Neurons", tuple((f, _factor_words(float(f) if f != "mean" else math.nan)) for f in factors)),
+        Select("measure", "Effect", tuple((key, text) for key, (text, _) in measures.items())),
+        Select("effect-method", "Chosen by", tuple((str(m), words(m)) for m in methods)),
+    )
+    caption = "Effect of each class's neurons (rows) on the proteins of every class (columns)."
+    panel = Panel("plot-effects", "Class by class", tuple(traces), layout)
+    return FigureGroup("effects-figure", caption, (panel,), selects)
+
+
+def _dose_figure(results: Results, effects: pd.DataFrame) -> FigureGroup:
+    """Effect against factor: on the class itself and on the others."""
+    known = effects[effects["factor"].notna()]
+    labels = list(dict.fromkeys(known["label"].astype(str)))
+    method = next(iter(known["method"]), "")
+    traces: list[dict[str, Any]] = []
+    for label in labels:
+        rows = known[(known["label"] == label) & (known["method"] == method)]
+        for place, (target, name) in enumerate(((label, "the class itself"), ("", "all other classes"))):
+            part = rows[rows["effect_on"] == target].sort_values("factor")
+            points = [*zip(part["factor"], part["probability_change"], strict=True), (1.0, 0.0)]
+            x, y = zip(*sorted(points), strict=True)
+            traces.append(
+                {
+                    "type": "scatter", "mode": "lines+markers", "x": x, "y": y, "name": name,
+                    "line": {"color": f"@c{place}", "dash": ("solid", "dash")[place], "width": 2},
+                    "marker": {"color": f"@c{place}", "symbol": ("circle", "square")[place], "size": 8},
+                    "when": {"dose": [label]},
+                }
+            )  # fmt: skip
+    layout = {
+        "height": 320, "xaxis": {"title": {"text": "factor on the activations (1: intact)"}},
+        "yaxis": {"title": {"text": "change of probability"}, "zeroline": True},
+    }  # fmt: skip
+    select = Select("dose", "Neurons of class", tuple((label, results.class_name(label)) for label in labels))
+    caption = f"Dose: what multiplying the neurons of a class does, chosen by {words(method)}."
+    return FigureGroup("dose-figure", caption, (Panel("plot-dose", "Dose", tuple(traces), layout),), (select,))
+
+
+def _class_tables(results: Results, effects: pd.DataFrame) -> list[Block]:
+    """The matrix row of each class in numbers."""
+    columns = (
+        ("proteins of", False), ("neurons", False), ("chosen by", False), ("n", True), ("change of probability", True),
+        ("matched draws", True), ("difference", True), ("95 % interval", True), ("p", True), ("q", True),
+        ("right decisions lost", True), ("lost by draws", True),
+    )  # fmt: skip
+    tables: list[Block] = []
+    for place, (label, own) in enumerate(effects.groupby("label", sort=True)):
+        rows = []
+        for row in own.to_dict("records"):
+            on = "all other classes" if row["effect_on"] == "" else results.class_name(row["effect_on"])
+            cells = [
+                cell(on), cell(_factor_words(row["factor"])), cell(words(row["method"])),
+                cell(count(row["n_proteins"]), row["n_proteins"]),
+                *(cell(signed(row[k]), row[k]) for k in ("probability_change", "against", "difference")),
+                cell(f"{fixed(row['ci_low'])} to {fixed(row['ci_high'])}", row["ci_low"]),
+                *(cell(short(row[k]), row[k]) for k in ("p_value", "q_value")),
+                cell(count(row["decisions_lost"]), row["decisions_lost"]),
+                cell(fixed(row["decisions_lost_against"], 1), row["decisions_lost_against"]),
+            ]  # fmt: skip
+            rows.append(Row(tuple(cells), strong=row["effect_on"] == label))
+        name = results.class_name(label)
+        caption = f"What changing the neurons of class {name} does to every class"
+        tables.append(Table(f"class-effects-{place}", caption, columns, tuple(rows), folded=f"Neurons of class {name}"))
+    return tables
+
+
+def _overlap_table(results: Results, overlaps: pd.DataFrame) -> Table:
+    rows = []
+    for row in overlaps.sort_values("jaccard", ascending=False, kind="stable").to_dict("records"):
+        cells = [
+            cell(results.class_name(row["label"])), cell(results.class_name(row["other"])), cell(words(row["method"])),
+            cell(f"{count(row['shared'])} of {count(row['n'])}", row["shared"]),
+            *(cell(fixed(row[name]), row[name]) for name in ("jaccard", "jaccard_expected")),
+            *(cell(short(row[name]), row[name]) for name in ("p_value", "q_value")),
+        ]  # fmt: skip
+        rows.append(Row(tuple(cells)))
+    columns = (("class", False), ("other class", False), ("chosen by", False), ("shared", True), ("Jaccard", True),
+               ("by chance", True), ("p", True), ("q", True))  # fmt: skip
+    caption = "Do two classes rest on the same neurons? (chance: as many neurons in every site)"
+    return Table("class-overlaps", caption, columns, tuple(rows))
+
+
+def _stability_table(results: Results, stable: pd.DataFrame) -> Table:
+    rows = []
+    for row in stable.to_dict("records"):
+        cells = [
+            cell(COMPARED.get(str(row["compared_with"]), words(row["compared_with"]))),
+            cell("all classes" if row["label"] == "" else results.class_name(row["label"])), cell(words(row["method"])),
+            cell(f"{count(row['shared'])} of {count(row['n'])}", row["shared"]),
+            *(cell(fixed(row[name]), row[name]) for name in ("jaccard", "jaccard_expected")),
+            cell(short(row["p_value"]), row["p_value"]), cell(fixed(row["spearman"]), row["spearman"]),
+        ]  # fmt: skip
+        rows.append(Row(tuple(cells)))
+    columns = (("compared with", False), ("ranking for", False), ("chosen by", False), ("shared", True),
+               ("Jaccard", True), ("by chance", True), ("p", True), ("rank correlation", True))  # fmt: skip
+    caption = "Are the same neurons chosen again? From other proteins, and in models that should share no knowledge"
+    return Table("stabilities", caption, columns, tuple(rows))
+
+
+def intervention_fact(results: Results) -> list[tuple[str, str]]:
+    """For the strip under the answers: how many selected neurons are explained, how many classes lose decisions."""
+    facts = []
+    cards, effects = results.get("neuron_cards"), results.get("intervention_effects")
+    if cards is not None:
+        unique = cards.drop_duplicates(KEYS)
+        facts.append(("explained neurons", f"{count(unique['explained'].astype(bool).sum())} of {count(len(unique))}"))
+    if effects is not None:
+        rows = intervention_rows(effects)
+        facts.append(
+            ("right decisions lost", f"{count(rows['decisions_lost'].sum())} of {count(rows['n_proteins'].sum())}")
+        )
+    return facts

@@ -1,0 +1,180 @@
+"use strict";
+// Draws the cards of neurons from their data, a few at a time. Text goes in as text, never as markup.
+(() => {
+  const block = document.querySelector(".cards");
+  const { labels, cards } = JSON.parse(document.getElementById("cards-data").textContent);
+  const STEP = 20;
+  const SVG = "http://www.w3.org/2000/svg";
+  const ACIDS = "ACDEFGHIKLMNPQRSTVWY";
+  const KIND = { D: "acid", E: "acid", K: "base-aa", R: "base-aa", H: "base-aa" };
+  for (const a of "STNQGCYP") KIND[a] = "polar";
+  const make = (tag, attributes = {}, ...inside) => {
+    const one = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) one.setAttribute(name, value);
+    one.append(...inside);
+    return one;
+  };
+  const draw = (tag, attributes, text) => {
+    const one = document.createElementNS(SVG, tag);
+    for (const [name, value] of Object.entries(attributes)) one.setAttribute(name, value);
+    if (text !== undefined) one.textContent = text;
+    return one;
+  };
+  const isNumber = (x) => typeof x === "number";
+  const number = (x, digits = 2) => isNumber(x) ? x.toFixed(digits).replace("-", "−") : "–";
+  const signed = (x, digits = 3) => (isNumber(x) && x > 0 ? "+" : "") + number(x, digits);
+  const small = (x) => isNumber(x) ? (x !== 0 && Math.abs(x) < 0.001 ? x.toExponential(0).replace("-", "−") : number(x, 3)) : "–";
+  const words = (name) => name.replaceAll("_", " ");
+  const className = (label) => labels[label] ?? label;
+  const address = (card) => `neuron-${card.layer}-${card.module}-${card.neuron}`;
+  const best = (card) => Math.min(...Object.values(card.ranks));
+  const change = (card) => Math.min(0, ...card.effects.map((e) => e[1] ?? 0));
+  for (const card of cards) {
+    card.text = [words(address(card)), words(card.module), card.neuron, `layer ${card.layer}`, card.sentence, card.concept, card.motif.consensus ?? "",
+      ...card.concepts.map((c) => c[0]), ...card.strips.map((s) => s.id)].join(" ").toLowerCase();
+    // A card belongs to the classes its motif is enriched in, and to the one that suffers most without the neuron.
+    const worst = card.effects.filter((e) => e[1] < 0).sort((a, b) => a[1] - b[1])[0];
+    card.in = new Set([...card.motif.in, ...(worst ? [worst[0]] : [])]);
+  }
+
+  // --- Parts of a card
+  const logo = (motif) => {
+    const width = motif.matrix.length, step = 26, height = 84;
+    const svg = draw("svg", { viewBox: `0 0 ${width * step + 30} ${height + 18}`, width: width * step + 30, height: height + 18, role: "img",
+      "aria-label": `Logo of the motif ${motif.consensus}` });
+    svg.append(draw("line", { x1: 26, x2: 26, y1: 2, y2: height, class: "base" }), draw("text", { x: 0, y: 10, "font-size": 9 }, "4.3"),
+      draw("text", { x: 0, y: height, "font-size": 9 }, "0 bit"));
+    motif.matrix.forEach((column, place) => {
+      const p = column.map((x) => x / 1000);
+      const bits = Math.max(0, Math.log2(20) + p.reduce((sum, x) => sum + (x > 0 ? x * Math.log2(x) : 0), 0));
+      const letters = [...ACIDS].map((a, i) => [a, p[i] * bits]).filter((x) => x[1] > 0.04).sort((a, b) => a[1] - b[1]);
+      let y = height;
+      for (const [letter, size] of letters) {
+        const tall = size / Math.log2(20) * (height - 4);
+        // A monospaced capital is about 0.6 em wide and 0.73 em tall.
+        svg.append(draw("text", { "font-size": 20, "text-anchor": "middle", class: KIND[letter] ?? "fat", "font-weight": 700,
+          transform: `translate(${30 + place * step + step / 2} ${y}) scale(1.9 ${tall / 14.6})` }, letter));
+        y -= tall;
+      }
+      svg.append(draw("text", { x: 30 + place * step + step / 2, y: height + 14, "font-size": 10, "text-anchor": "middle" }, String(place + 1)));
+    });
+    return svg;
+  };
+  const strip = (one) => {
+    const step = 13, zero = one.heights.some((h) => h < 0) ? 30 : 40, up = zero - 4;
+    const svg = draw("svg", { viewBox: `0 0 ${one.sequence.length * step} 66`, width: one.sequence.length * step, height: 66, role: "img" });
+    svg.append(draw("line", { x1: 0, x2: one.sequence.length * step, y1: zero, y2: zero, class: "base" }));
+    const marked = new Map(one.sites.map(([position, name]) => [position, name]));
+    const said = [];
+    [...one.sequence].forEach((letter, i) => {
+      const h = one.heights[i] ?? 0, tall = Math.abs(h) / 1000 * (h < 0 ? 12 : up), position = one.start + i;
+      const bar = draw("rect", { x: i * step + 2, width: step - 4, y: h < 0 ? zero : zero - tall, height: tall, class: h < 0 ? "bar below" : "bar" });
+      bar.append(draw("title", {}, `${letter}${position}: ${(h / 10).toFixed(0)} % of the largest`));
+      const text = draw("text", { x: i * step + step / 2, y: 53, "font-size": 12, "text-anchor": "middle" }, letter);
+      if (position === one.position) text.setAttribute("font-weight", 800), text.setAttribute("text-decoration", "underline");
+      svg.append(bar, text);
+      if (marked.has(position)) {
+        const mark = draw("path", { d: `M${i * step + 2} 64 L${i * step + step / 2} 56 L${i * step + step - 2} 64 Z`, class: "site" });
+        mark.append(draw("title", {}, `${marked.get(position)} ${letter}${position}`));
+        svg.append(mark);
+        said.push(`${marked.get(position)} at ${letter}${position}`);
+      }
+    });
+    const peak = one.sequence[one.position - one.start] ?? "";
+    const text = `${one.id}, residues ${one.start} to ${one.start + one.sequence.length - 1}, peak ${peak}${one.position} (${number(one.peak)})${said.length ? `; ▲ ${said.join(", ")}` : ""}`;
+    svg.setAttribute("aria-label", text);
+    return make("div", { class: "strip" }, make("div", { class: "scroller" }, svg), make("p", {}, text));
+  };
+  const table = (caption, heads, rows) => make("div", { class: "scroller" }, make("table", {},
+    make("caption", {}, caption), make("thead", {}, make("tr", {}, ...heads.map(([text, n]) => make("th", n ? { scope: "col", class: "n" } : { scope: "col" }, text)))),
+    make("tbody", {}, ...rows.map((row) => make("tr", {}, ...row.map((text, i) =>
+      i === 0 ? make("th", { scope: "row" }, text) : make("td", heads[i][1] ? { class: "n" } : {}, text)))))));
+  const part = (title, wide, ...inside) => make("div", { class: wide ? "part wide" : "part" }, make("h4", {}, title), ...inside);
+  const build = (card) => {
+    const id = address(card), motif = card.motif;
+    const ranks = Object.entries(card.ranks).map(([method, rank]) => `rank ${rank} by ${words(method)}`).join(", ");
+    const parts = [];
+    if (motif.matrix) {
+      const where = motif.in.length ? `; hits enriched in ${motif.in.map(className).join(", ")}` : "";
+      parts.push(part("Motif", false, make("div", { class: "scroller" }, logo(motif)), make("p", { class: "said" },
+        `${motif.consensus}: ${number(motif.bits, 1)} bits from ${motif.windows} windows; on held-out clusters AUROC ${number(motif.auroc)}, `
+        + `firing ${number(motif.enrichment, 1)} times as often${where}; group ${motif.group}`)));
+    }
+    if (card.concepts.length) {
+      parts.push(part("Concepts", false, table("On held-out clusters", [["concept", 0], ["sign", 0], ["F1", 1], ["AUROC", 1], ["q", 1], ["confirmed", 0]],
+        card.concepts.map(([name, sign, f1, auroc, q, sure]) => [name, sign < 0 ? "low" : "high", number(f1), number(auroc), small(q), sure ? "yes" : "no"]))));
+    }
+    if (card.effects.length) {
+      parts.push(part("Without this neuron", false, table("Held at its mean, on test proteins", [["class", 0], ["probability", 1], ["decisions lost", 1]],
+        card.effects.map(([label, moved, lost, n]) => [className(label), signed(moved), `${lost} of ${n}`]))));
+    }
+    if (card.strips.length) parts.push(part("Where it fires most", true, ...card.strips.map(strip)));
+    return make("article", { class: "card", id, "aria-labelledby": `${id}-name` },
+      make("h3", { id: `${id}-name` }, make("a", { href: `#${id}` }, `${words(card.module)} ${card.neuron}, layer ${card.layer}`),
+        make("span", { class: card.explained ? "tag" : "tag none" }, card.explained ? "explained" : "unexplained"), make("small", {}, ranks)),
+      make("p", { class: "said" }, card.sentence), make("div", { class: "parts" }, ...parts));
+  };
+
+  // --- Which cards, in which order
+  const field = (name) => document.getElementById(`cards-${name}`);
+  const fill = (name, options) => field(name).append(...options.map(([value, text]) => make("option", { value }, text)));
+  const known = (of) => [...new Set(cards.flatMap(of))];
+  const byText = (a, b) => a.localeCompare(b, undefined, { numeric: true });
+  const all = ["", "all"];
+  fill("module", [all, ...known((c) => c.module).map((m) => [m, words(m)])]);
+  fill("layer", [all, ...known((c) => c.layer).sort((a, b) => a - b).map((l) => [l, String(l)])]);
+  fill("class", [all, ...known((c) => [...c.in]).sort(byText).map((l) => [l, className(l)])]);
+  fill("concept", [all, ...known((c) => c.concepts.map((x) => x[0])).sort(byText).map((x) => [x, x])]);
+  fill("explained", [all, ["yes", "yes"], ["no", "no"]]);
+  const orders = {
+    rank: (a, b) => best(a) - best(b), f1: (a, b) => (b.f1 ?? -1) - (a.f1 ?? -1), auroc: (a, b) => (b.auroc ?? -1) - (a.auroc ?? -1),
+    information: (a, b) => (b.motif.bits ?? -1) - (a.motif.bits ?? -1), effect: (a, b) => change(a) - change(b),
+    place: (a, b) => a.layer - b.layer || byText(a.module, b.module) || a.neuron - b.neuron,
+  };
+  fill("sort", [["rank", "best rank"], ["effect", "largest effect"], ["f1", "F1"], ["auroc", "AUROC"], ["information", "motif information"], ["place", "layer and module"]]);
+  const list = block.querySelector(".card-list"), more = block.querySelector(".more"), shown = block.querySelector(".shown");
+  let wanted = [], drawn = 0;
+  const grow = (most = STEP) => {
+    list.append(...wanted.slice(drawn, drawn + most).map(build));
+    drawn = Math.min(wanted.length, drawn + most);
+    more.hidden = drawn >= wanted.length;
+    more.textContent = `Show more (${drawn} of ${wanted.length} drawn)`;
+  };
+  const choose = () => {
+    const value = (name) => field(name).value, search = value("search").toLowerCase().split(/\s+/).filter(Boolean);
+    wanted = cards.filter((c) => search.every((word) => c.text.includes(word)) && (!value("module") || c.module === value("module"))
+      && (!value("layer") || String(c.layer) === value("layer")) && (!value("class") || c.in.has(value("class")))
+      && (!value("concept") || c.concepts.some((x) => x[0] === value("concept"))) && (!value("explained") || c.explained === (value("explained") === "yes")));
+    wanted.sort((a, b) => orders[value("sort")](a, b) || best(a) - best(b));
+    shown.textContent = `${wanted.length} of ${cards.length} neurons`;
+    list.replaceChildren();
+    drawn = 0;
+    grow();
+  };
+  let waiting = 0;
+  field("search").addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(choose, 150); });
+  block.querySelectorAll("select").forEach((select) => select.addEventListener("change", choose));
+  more.addEventListener("click", () => {
+    const next = drawn;
+    grow();
+    list.children[next]?.querySelector("a").focus();
+  });
+  new IntersectionObserver((seen) => { if (seen.some((s) => s.isIntersecting) && !more.hidden) grow(); }, { rootMargin: "600px" }).observe(more);
+
+  // --- An address leads to its card, drawn or not
+  const follow = () => {
+    const id = decodeURIComponent(location.hash.slice(1)), target = cards.find((card) => address(card) === id);
+    if (!target) return;
+    if (!document.getElementById(id)) {
+      for (const name of ["search", "module", "layer", "class", "concept", "explained"]) field(name).value = "";
+      choose();
+      if (!document.getElementById(id)) list.prepend(build(target));
+    }
+    list.querySelectorAll(".found").forEach((one) => one.classList.remove("found"));
+    document.getElementById(id).classList.add("found");
+    document.getElementById(id).scrollIntoView({ behavior: "instant" });
+  };
+  addEventListener("hashchange", follow);
+  choose();
+  follow();
+})();
