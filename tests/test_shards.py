@@ -87,6 +87,7 @@ def test_a_killed_shard_continues_to_the_same_bits(
 ) -> None:
     monkeypatch.setattr(shards, "PART_PROTEINS", 2)
     monkeypatch.setattr(shards, "SAVE_SECONDS", -1)
+    monkeypatch.setattr(shards, "SAVE_PAUSE", 0)
     quick, calls = ("activation", "conductance"), []
 
     def score(some: list[Protein], groups: list[str] | None, track: object) -> list[NeuronScores]:

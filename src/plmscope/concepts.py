@@ -10,7 +10,7 @@ Sequence patterns are written in the syntax of PROSITE::
     C-x(2,4)-C          two to four between                  K-D-E-L>     at the end only;  <M at the start only
 
 >>> [match for match in parse_pattern("G-x-S-x-G").find("AAGHSMGLSGG")]
-[(2, 7)]
+[(2, 7), (6, 11)]
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ def conductance(
     rule: str = "trapezoid",
     baseline: str = "mean_embedding",
     target: str = "log_odds",
-    token_budget: int = 4096,
+    token_budget: int = 2048,
     groups: Sequence[str] | None = None,
     track: Track = silent,
 ) -> tuple[NeuronScores, ...]:

@@ -5,7 +5,7 @@ depended on: a finished stage whose inputs did not change is not run again. One 
 folder (an advisory lock that the system drops when the process dies).
 
 >>> sorted(SCHEMA)[:3]
-['agreement', 'associations', 'class_scores']
+['agreement', 'associations', 'attributed_residues']
 """
 
 from __future__ import annotations

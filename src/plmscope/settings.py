@@ -118,7 +118,7 @@ class ScoreSection(Section):
         0.05, gt=0, lt=1, description="of the completeness gap, the estimated error and the best 5 %, where points = 0"
     )
     proteins_per_class: int = Field(32, ge=1, description="training proteins, each from another cluster")
-    token_budget: int = Field(4096, ge=0, description="tokens times points at once; 0: by free memory")
+    token_budget: int = Field(2048, ge=0, description="tokens times points at once; 0: by free memory")
 
 
 class EvaluateSection(Section):

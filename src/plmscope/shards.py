@@ -40,6 +40,8 @@ T = TypeVar("T")
 PART_PROTEINS = 16
 #: How often a shard saves what it has, in seconds; less often where saving takes long.
 SAVE_SECONDS = 20.0
+#: The pause between two savings is at least so many times what one takes.
+SAVE_PAUSE = 20
 
 
 class Shard(NamedTuple):
@@ -221,7 +223,7 @@ def score_shard(
             before = time.monotonic()
             found.save(path)
             when = time.monotonic()
-            pause = max(SAVE_SECONDS, 20 * (when - before))
+            pause = max(SAVE_SECONDS, SAVE_PAUSE * (when - before))
     return found
 
 

@@ -45,7 +45,7 @@ MEAN_PROTEINS_PER_CLASS = 200
 #: Proteins that are scored in float32 too when a study asks for less.
 PRECISION_PROTEINS_PER_CLASS = 2
 #: Standard input, until it is known to be sound.
-NEW_STDIN = ".stdin.tmp"
+NEW_STDIN = "stdin.new"
 #: How often the evaluation saves what it has, in seconds.
 SAVE_SECONDS = 20.0
 #: Stages that the characterization comes after, but does not depend on.
