@@ -101,7 +101,8 @@ def test_manifest(golden: Golden) -> None:
         "n_windowed": 0, "n_unused_labels": 0,
     }  # fmt: skip
     assert manifest["split"] == {
-        "method": "random", "identity": 0.3, "coverage": 0.8, "train": 36, "validation": 12, "test": 12,
+        "method": "random", "identity": 0.3, "coverage": 0.8, "cluster_column": "",
+        "train": 36, "validation": 12, "test": 12,
     }  # fmt: skip
     model = manifest["model"]
     assert (model["id"], model["architecture"]) == (str(golden.model), "esm") and len(model["sha256"]) == 64
