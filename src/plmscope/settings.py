@@ -277,7 +277,7 @@ def demo_study() -> Study:
             scopes=("pooled",),
             draws=20,
             draws_elsewhere=2,
-            max_proteins=84,
+            max_proteins=72,
         ),
         density=DensitySection(bootstraps=200),
         characterize=CharacterizeSection(max_proteins=900),
