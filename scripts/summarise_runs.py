@@ -17,7 +17,11 @@ from plmscope.results import Run
 
 def markdown(frame: pd.DataFrame) -> str:
     """A frame as a Markdown table."""
-    rows = [list(map(str, frame.columns)), ["---"] * frame.shape[1], *frame.astype(object).where(frame.notna(), "–").astype(str).to_numpy().tolist()]
+    rows = [
+        list(map(str, frame.columns)),
+        ["---"] * frame.shape[1],
+        *frame.astype(object).where(frame.notna(), "–").astype(str).to_numpy().tolist(),
+    ]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
 
 
