@@ -200,11 +200,6 @@ class ConceptSet:
         kinds = [c.kind for c in self.concepts]
         return "ConceptSet(" + ", ".join(f"{kinds.count(k)} {k}" for k in KINDS if k in kinds) + ")"
 
-    @property
-    def n_residue_level(self) -> int:
-        """How many concepts mark residues; they come first."""
-        return sum(concept.level == "residue" for concept in self.concepts)
-
     def annotate(self, protein: Protein) -> Annotation:
         """Where every concept is in one protein.
 
