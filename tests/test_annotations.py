@@ -6,7 +6,7 @@ import pytest
 
 from plmscope.annotations import EC_NAMES, FeatureSet, ec_classes, read_features
 from plmscope.errors import InputError
-from plmscope.sequences import Protein
+from plmscope.sequences import Protein, read_proteins
 from tests.test_formats import flat
 
 
@@ -142,6 +142,40 @@ def test_features_are_checked_against_the_sequences(tmp_path: Path) -> None:
         with pytest.raises(InputError) as caught:
             features(tmp_path, text + row + "\n", [protein])
         assert message in str(caught.value) and str(caught.value).isprintable()
+
+
+def test_features_of_a_long_protein_reach_its_windows(tmp_path: Path) -> None:
+    """Two windows of 20 residues that share 8: those from 0 and from 12 of a protein with 32."""
+    sequence = "MKVLAAGIVGLCHWYTRSDENQPFKLMACDEF"
+    (tmp_path / "p").write_text(f">P1\n{sequence}\n>P2\n{sequence[:20]}\n")
+    windows = read_proteins(tmp_path / "p", min_length=1, max_length=20, too_long="windows", window_overlap=8)
+    assert [(p.id, p.start) for p in windows] == [("P1/1-20", 0), ("P1/13-32", 12), ("P2", 0)]
+    text = (
+        "id\ttype\tstart\tend\tletters\nP1\tACT_SITE\t3\t3\tV\nP1\tBINDING\t14\t16\tWYT\nP1\tDOMAIN\t10\t32\t"
+        f"{sequence[9:]}\nP1\tDISULFID\t12\t29\t\nP2\tDOMAIN\t10\t20\t\nP3\tDOMAIN\t1\t2\t\n"
+    )
+    found = features(tmp_path, text, list(windows))
+    assert [row[:4] for row in listed(found)] == [
+        ("P1/1-20", "ACT_SITE", 2, 3),
+        ("P1/1-20", "BINDING", 13, 16), ("P1/13-32", "BINDING", 1, 4),  # in both
+        ("P1/1-20", "DOMAIN", 9, 20), ("P1/13-32", "DOMAIN", 0, 20),  # cut by both
+        ("P1/1-20", "DISULFID", 11, 12), ("P1/13-32", "DISULFID", 16, 17),  # one end each
+        ("P2", "DOMAIN", 9, 20),
+    ]  # fmt: skip
+    assert found.clipped == 1 and found.excluded == {"its protein is not in the study": 1}
+    assert "; 1 cut by the end of a window; excluded: 1 x its protein" in repr(found)
+    assert found.mask(windows.proteins[1], "BINDING").nonzero()[0].tolist() == [1, 2, 3]
+    for window in windows:  # each letter is where it was in the parent
+        for _, kind, start, end, _ in (row for row in listed(found) if row[0] == window.id):
+            assert window.sequence[start:end] in sequence[9:] or kind == "ACT_SITE"
+    for row, message in [
+        ("P1\tSITE\t33\t33\t", "'SITE' 33..33 of protein 'P1' lies outside its 32 residues"),
+        ("P1\tSITE\t26\t26\tK", "'SITE' 26..26 of protein 'P1' is 'L' in the sequence, 'K' in the file"),
+        ("P1\tSITE\t14\t16\tWY", "is 'WYT' in the sequence, 'WY' in the file"),
+    ]:
+        with pytest.raises(InputError) as caught:
+            features(tmp_path, text + row + "\n", list(windows))
+        assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -188,6 +188,17 @@ def test_classes_and_lengths():
     assert found.number["class x"] in found.annotate(labelled[0]).holds
 
 
+def test_a_semicolon_is_part_of_a_name_unless_classes_may_be_several():
+    proteins = [Protein(f"p{i}", "A" * 10, "x; y" if i < 3 else "z") for i in range(6)]
+    one = build_concepts(proteins, min_proteins=2)
+    assert {c.name for c in one.concepts if c.kind == "class"} == {"class x; y", "class z"}
+    assert one.labels_of(proteins[0]) == ("x; y",)
+    assert [one.number["class x; y"] in one.annotate(p).holds for p in proteins] == [True] * 3 + [False] * 3
+    several = build_concepts(proteins, min_proteins=2, task="multi")
+    assert {c.name for c in several.concepts if c.kind == "class"} == {"class x", "class y", "class z"}
+    assert several.labels_of(proteins[0]) == ("x", "y") and several.labels_of(Protein("q", "A")) == ()
+
+
 def test_kinds_own_patterns_and_names():
     proteins = [Protein("a", "WACWWC")]
     found = build_concepts(proteins, kinds=["pattern"], patterns={"mine": "W-x-C"})

@@ -1,6 +1,8 @@
-"""Long work: killed at random moments or interrupted, nothing is damaged and the same command continues.
+"""Long work: killed at random moments, interrupted or on a full disk, nothing is damaged and the command continues.
 
 Slow: runs with ``PLMSCOPE_KILLS=20`` (or as many as are wanted). ``test_study.py`` has four chosen moments by default.
+The full disk needs a folder on a small one that nobody else uses: ``mount -t tmpfs -o size=64m tmpfs DIR``, then
+``PLMSCOPE_SMALL_DISK=DIR``; ``test_results.py`` has writes that fail in turn by default.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from plmscope.results import Run
 from tests.conftest import save_tiny_model, write_enzymes
 
 KILLS = int(os.environ.get("PLMSCOPE_KILLS", "0"))
+SMALL_DISK = os.environ.get("PLMSCOPE_SMALL_DISK", "")
 pytestmark = pytest.mark.skipif(not KILLS, reason="slow; PLMSCOPE_KILLS=20 runs it")
 
 #: Every stage in a second or two.
@@ -62,7 +65,18 @@ import plmscope.shards as shards, plmscope.study as study
 from plmscope.cli import main
 
 settings, folder, mode, wanted, seed = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3], *map(int, sys.argv[4:6])
-left = None
+left, free = None, 0
+filler = folder / "filler"
+
+def fill():  # leaves a few kB of the disk
+    with filler.open("wb", buffering=0) as file:
+        try:
+            while file.write(b"x" * 65536):
+                pass
+        except OSError:
+            pass
+        size = file.tell()
+        os.truncate(filler, max(0, size - free))
 
 def event():
     global left
@@ -71,6 +85,9 @@ def event():
         if left <= 0 and mode == "interrupt":
             left = None
             signal.raise_signal(signal.SIGINT)
+        elif left <= 0 and mode == "full":
+            left = None
+            fill()
         elif left <= 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -113,13 +130,15 @@ lives = []
 rng, runs = random.Random(seed), 0
 while wanted or not (folder / str(runs) / "report.html").exists():
     limit = rng.randint(1, 250) if wanted else None
+    free = rng.randrange(400_000) if mode == "full" else 0
     status = os.waitstatus_to_exitcode(life(limit, folder / str(runs)))
+    filler.unlink(missing_ok=True)
     lives.append([limit, status])
     if status == 0 and wanted:
         runs += 1  # it got through: the next one begins anew
     elif status == 0:
         break
-    elif status not in (-9, 130):
+    elif status != {"kill": -9, "interrupt": 130, "full": 2}[mode]:
         break
     else:
         wanted -= 1
@@ -142,7 +161,7 @@ def drive(small: Path, out: Path, mode: str, wanted: int, seed: int = 0) -> tupl
     arguments = [str(small / "study.toml"), str(out), mode, str(wanted), str(seed)]
     done = subprocess.run(
         [sys.executable, "-c", DRIVER, *arguments], capture_output=True, text=True, check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | ({"TMPDIR": str(out)} if mode == "full" else {}),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1]), done.stderr
@@ -175,3 +194,14 @@ def test_interrupted_it_says_how_to_go_on(small: Path, tmp_path: Path) -> None:
     assert [status for _, status in lives] == [130, 0]
     assert "plmscope: interrupted; the same command continues from here" in said and "Traceback" not in said
     assert_like_the_whole(small, tmp_path / "0")
+
+
+@pytest.mark.skipif(not SMALL_DISK, reason="needs a small disk of its own; see the docstring of the file")
+def test_full_disk_at_random_moments_is_one_line_and_damages_nothing(small: Path) -> None:
+    lives, said = drive(small, Path(SMALL_DISK), "full", KILLS, 11)
+    refused = [status for _, status in lives].count(2)
+    assert refused == KILLS and lives[-1][1] == 0, said
+    lines = said.splitlines()
+    assert len(lines) == refused and all(line.startswith("plmscope: error: ") for line in lines), said
+    for folder in Path(SMALL_DISK).glob("[0-9]*"):
+        assert_like_the_whole(small, folder)

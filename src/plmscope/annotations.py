@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -68,12 +68,14 @@ class FeatureSet:
         excluded: How many features were left out, by reason.
         source: The path as it was given.
         sha256: Of the bytes of the file.
+        clipped: How many features some window of their protein holds only in part.
     """
 
     table: pd.DataFrame
     excluded: Mapping[str, int]
     source: str
     sha256: str
+    clipped: int = 0
 
     def __len__(self) -> int:
         return len(self.table)
@@ -85,6 +87,7 @@ class FeatureSet:
         proteins = self.table["id"].nunique()
         return (
             f"FeatureSet({len(self):,} features of {proteins:,} proteins from {self.source!r}; {types}"
+            f"{f'; {self.clipped:,} cut by the end of a window' if self.clipped else ''}"
             f"{'; excluded: ' + left_out if left_out else ''})"
         )
 
@@ -126,24 +129,33 @@ def read_features(path: str | Path, proteins: Iterable[Protein] | None = None) -
 
     A bond (DISULFID, CROSSLNK) is a pair of residues: its two ends, not what lies between them, become features.
 
+    Files count from the start of the whole protein. Where a protein is here as windows (``too_long = "windows"``), each
+    window gets what of a feature lies inside it, counted from its own start:
+
+        window of residues start..start+len:   [max(a - start, 0), min(b - start, len))   if not empty
+
     Args:
         path: A table (TSV, CSV, Parquet) with the columns ``key`` or ``id``, ``feature_type``, ``start`` and ``end``,
             perhaps ``description`` and ``letters``; a UniProt TSV with columns such as ``Active site``; a Swiss-Prot
             flat file; or GFF3. Text files may be compressed.
         proteins: Whose features are wanted, with their sequences; features of others are left out and counted, and
-            positions and letters are checked. None: of all proteins, unchecked against their sequences.
+            positions and letters are checked. Of a long protein either all windows are given or none. None: of all
+            proteins, unchecked against their sequences.
 
     Returns:
         The features in file order, and how many were left out by reason: not among the proteins, position not known
-        exactly or counted on another isoform.
+        exactly or counted on another isoform. Features in several windows are there once for each.
 
     Raises:
         InputError: the file cannot be read or has no features, a number is malformed, a position lies outside its
             protein, or a letter is another one than the sequence has there.
     """
     source = str(path)
-    sequence_of = None if proteins is None else {protein.id: protein.sequence for protein in proteins}
+    parts: dict[str, list[Protein]] = {}  # by the name of the protein: itself, or its windows
+    for protein in proteins or ():
+        parts.setdefault(protein.parent or protein.id, []).append(protein)
     rows: dict[tuple[str, str, int, int, str], None] = {}  # a dict keeps the order of the file
+    clipped: set[tuple[str, Feature]] = set()
     excluded: Counter[str] = Counter()
     n_read = 0
     with located(source) as file:
@@ -153,37 +165,58 @@ def read_features(path: str | Path, proteins: Iterable[Protein] | None = None) -
         for found in _features(open_content(file, source)):
             n_read += 1
             feature = found.feature
-            if sequence_of is not None and found.id not in sequence_of:
+            if proteins is not None and found.id not in parts:
                 excluded["its protein is not in the study"] += 1
             elif feature.reason:
                 excluded[feature.reason] += 1
-            else:
-                _check(source, found, None if sequence_of is None else sequence_of[found.id])
+            elif proteins is None:
+                _check(source, found, ())
                 rows[found.id, feature.type, feature.start - 1, feature.end, feature.description] = None
+            else:
+                _check(source, found, parts[found.id])
+                for part in parts[found.id]:
+                    start, end = _inside(feature, part)
+                    if start < end:
+                        rows[part.id, feature.type, start, end, feature.description] = None
+                        if end - start <= feature.end - feature.start:
+                            clipped.add((found.id, feature))
     if not n_read:
         raise InputError(f"{source}: has no residue feature; give a file with some")
     table = pd.DataFrame(list(rows), columns=["id", "feature_type", "start", "end", "description"])
-    return FeatureSet(table.astype({"start": np.int64, "end": np.int64}), dict(excluded), source, sha256)
+    return FeatureSet(table.astype({"start": np.int64, "end": np.int64}), dict(excluded), source, sha256, len(clipped))
 
 
-def _check(source: str, found: _Found, sequence: str | None) -> None:
-    """Refuse a feature that does not fit its protein."""
+def _inside(feature: Feature, part: Protein) -> tuple[int, int]:
+    """What of a feature lies inside a protein or window, counted from its start; start = end if nothing does."""
+    start = max(feature.start - 1 - part.start, 0)
+    return start, max(start, min(feature.end - part.start, len(part)))
+
+
+def _check(source: str, found: _Found, parts: Sequence[Protein]) -> None:
+    """Refuse a feature that does not fit its protein, which is given as such or as its windows."""
     where = f"{source}: {found.place}: {shown(found.feature.type)} {found.feature.start}..{found.feature.end}"
     where += f" of protein {shown(found.id)}"
     if not found.id.isprintable() or not found.feature.type.isprintable():
         raise InputError(f"{where} has an unprintable character; remove it")
     if not 1 <= found.feature.start <= found.feature.end:
         raise InputError(f"{where}: need 1 <= start <= end; positions count from 1")
-    if sequence is None:
+    if not parts:
         return
-    if found.feature.end > len(sequence):
-        raise InputError(f"{where} lies outside its {len(sequence):,} residues; the file is for another sequence")
-    there = sequence[found.feature.start - 1 : found.feature.end]
-    if found.letters and found.letters.upper() != there:
-        raise InputError(
-            f"{where} is {shown(there)} in the sequence, {shown(found.letters)} in the file; it is for another "
-            "sequence, or counts from 0"
-        )
+    length = max(part.start + len(part) for part in parts)
+    if found.feature.end > length:
+        raise InputError(f"{where} lies outside its {length:,} residues; the file is for another sequence")
+    letters, size = found.letters.upper(), found.feature.end - found.feature.start + 1
+    if not letters:
+        return
+    for part in parts:
+        start, end = _inside(found.feature, part)
+        there = part.sequence[start:end]
+        first = part.start + start - (found.feature.start - 1)  # of the feature's residues, where this part begins
+        if there and (letters[first : first + len(there)] != there or len(letters) != size):
+            raise InputError(
+                f"{where} is {shown(there)} in the sequence, {shown(found.letters)} in the file; it is for another "
+                "sequence, or counts from 0"
+            )
 
 
 def _features(content: Content) -> Iterator[_Found]:

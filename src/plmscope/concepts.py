@@ -28,7 +28,7 @@ import pandas as pd
 
 from plmscope.annotations import EC_NAMES, FeatureSet, ec_classes
 from plmscope.errors import InputError
-from plmscope.labels import classes_of
+from plmscope.labels import Task, classes_of
 from plmscope.sequences import AMINO_ACIDS, Protein
 
 #: Kinds of concepts, in the order of the table.
@@ -162,6 +162,7 @@ class ConceptSet:
         features: Mapping[str, Sequence[tuple[str, int, int]]],
         ec_levels: Mapping[str, str],
         lengths: tuple[float, float],
+        task: Task = "single",
     ) -> None:
         self.concepts = tuple(sorted(concepts, key=lambda c: (c.level == "protein", KINDS.index(c.kind))))
         self.number = {concept.name: i for i, concept in enumerate(self.concepts)}
@@ -173,6 +174,7 @@ class ConceptSet:
         self._features = features
         self._ec = ec_levels
         self._lengths = lengths
+        self._task = task
         groups = {f"{row['name']} residues": row["residues"] for row in _rows("groups.csv")}
         #: Concept number to amino acids, for concepts that are no more than sets of them.
         self.letters_of: Mapping[int, frozenset[str]] = {
@@ -199,6 +201,10 @@ class ConceptSet:
     def __repr__(self) -> str:
         kinds = [c.kind for c in self.concepts]
         return "ConceptSet(" + ", ".join(f"{kinds.count(k)} {k}" for k in KINDS if k in kinds) + ")"
+
+    def labels_of(self, protein: Protein) -> tuple[str, ...]:
+        """The classes of a protein: its label, or in a multi-label task those that the label joins by ``;``."""
+        return _labels(protein, self._task)
 
     def annotate(self, protein: Protein) -> Annotation:
         """Where every concept is in one protein.
@@ -249,7 +255,7 @@ class ConceptSet:
             known[list(numbers.values())] = bool(classes)
             found |= {numbers[name] for name in classes if name in numbers}
         known[list(self._of_label.values())] = protein.label is not None
-        found |= {self._of_label[name] for name in labels_of(protein) if name in self._of_label}
+        found |= {self._of_label[name] for name in self.labels_of(protein) if name in self._of_label}
         for name, holds in (("short", len(protein) <= self._lengths[0]), ("long", len(protein) >= self._lengths[1])):
             number = self.number.get(f"{name} protein")
             if number is not None and holds:
@@ -293,6 +299,7 @@ def build_concepts(
     ec: Mapping[str, str] | None = None,
     patterns: Mapping[str, str] | None = None,
     min_proteins: int = 10,
+    task: Task = "single",
 ) -> ConceptSet:
     """The concepts that occur in some proteins.
 
@@ -303,6 +310,7 @@ def build_concepts(
         ec: Protein id to its EC numbers; without, labels are the only classes.
         patterns: More patterns, name to PROSITE syntax, beside the textbook ones.
         min_proteins: Features and classes that fewer of the proteins have are left out; so is a class that all have.
+        task: Whether a label is one class, or several joined by ``;``.
 
     Raises:
         InputError: a kind is unknown, a pattern cannot be read, or two concepts have one name.
@@ -337,15 +345,15 @@ def build_concepts(
             if n >= min_proteins:
                 phrase = f"residues annotated as {kind}"
                 found.append(Concept(str(kind), "feature", "residue", features.source, phrase, f"feature {kind}"))
-    found += _class_concepts(proteins, ec or {}, min_proteins)
+    found += _class_concepts(proteins, ec or {}, min_proteins, task)
     low, high = np.quantile([len(p) for p in proteins], (0.25, 0.75)) if proteins else (0.0, np.inf)
     for name, bound in (("short", f"at most {low:.0f}"), ("long", f"at least {high:.0f}")):
         phrase = f"{name} proteins ({bound} residues)"
         found.append(Concept(f"{name} protein", "length", "protein", "sequence", phrase))
-    return ConceptSet([c for c in found if c.kind in kinds], parsed, rows, ec or {}, (float(low), float(high)))
+    return ConceptSet([c for c in found if c.kind in kinds], parsed, rows, ec or {}, (float(low), float(high)), task)
 
 
-def _class_concepts(proteins: Sequence[Protein], ec: Mapping[str, str], min_proteins: int) -> list[Concept]:
+def _class_concepts(proteins: Sequence[Protein], ec: Mapping[str, str], min_proteins: int, task: Task) -> list[Concept]:
     """EC classes at each level where EC numbers are known, labels otherwise."""
     found: list[Concept] = []
     counts: dict[str, int] = {}
@@ -360,15 +368,15 @@ def _class_concepts(proteins: Sequence[Protein], ec: Mapping[str, str], min_prot
                 found.append(Concept(f"EC {name}", "class", "protein", "EC number", phrase, f"EC level {level}"))
         return found
     for protein in proteins:
-        for name in labels_of(protein):
+        for name in _labels(protein, task):
             counts[name] = counts.get(name, 0) + 1
     names = sorted(name for name, n in counts.items() if min_proteins <= n < len(proteins))
     return [Concept(f"class {name}", "class", "protein", "label", f"class {name}", "label") for name in names]
 
 
-def labels_of(protein: Protein) -> list[str]:
-    """The classes of a protein; several are joined by ``;``."""
-    return [] if protein.label is None else list(classes_of(protein.label, "multi"))
+def _labels(protein: Protein, task: Task) -> tuple[str, ...]:
+    """The classes of a protein; none without a label."""
+    return () if protein.label is None else classes_of(protein.label, task)
 
 
 def _first(size: int) -> str:

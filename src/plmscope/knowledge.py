@@ -88,7 +88,7 @@ def characterize_run(opened: OpenRun, found: ProteinSet, track: Track, say: Call
     ec = {p.id: p.columns["ec"] for p in found.proteins if p.columns.get("ec", "").strip()}
     concepts = build_concepts(
         discovery, kinds=settings.concepts, features=features, ec=ec, min_proteins=settings.min_proteins,
-        patterns={pattern: pattern for pattern in settings.patterns},
+        patterns={pattern: pattern for pattern in settings.patterns}, task=study.data.task,
     )  # fmt: skip
     say(f"{concepts!r}; {len(discovery):,} proteins to discover, {len(confirmation):,} to confirm")
     index = opened.model.index
@@ -150,4 +150,5 @@ def characterize_run(opened: OpenRun, found: ProteinSet, track: Track, say: Call
         "neurons": len(index), "neurons_with_concept": int(with_concept), "selected": len(one_each),
         "selected_unexplained": int((~one_each["explained"]).sum()),
         "features_excluded": {} if features is None else dict(features.excluded),
+        "features_clipped": 0 if features is None else features.clipped,
     }  # fmt: skip

@@ -25,7 +25,7 @@ import pandas as pd
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
-from plmscope.concepts import Annotation, ConceptSet, labels_of
+from plmscope.concepts import Annotation, ConceptSet
 from plmscope.sequences import Protein
 
 #: Columns of a matrix.
@@ -220,7 +220,7 @@ class Motifs:
             total = hits.sum(0)
             self.hits += total
             self.fired_hits += (hits & own).sum(0)
-            for label in labels_of(protein):
+            for label in self.concepts.labels_of(protein):
                 self.in_class[self.labels.index(label)] += total
                 self.class_residues[self.labels.index(label)] += len(protein)
             for number, on in self.on.items():
@@ -344,7 +344,7 @@ def make_motifs(
     bounds = odds.min(2).sum(1) - 1e-3, odds.max(2).sum(1) + 1e-3
     motifs = Motifs(
         np.concatenate([chosen, chosen]), np.repeat([1, -1], len(chosen)), windows, matrices, first, last, n_windows, q,
-        concepts, np.zeros(m), sorted({label for protein in held_out for label in labels_of(protein)}),
+        concepts, np.zeros(m), sorted({label for protein in held_out for label in concepts.labels_of(protein)}),
         odds.reshape(m, -1).T.astype(np.float32), bounds,
     )  # fmt: skip
     some = proteins[:: max(1, len(proteins) // 100)]
