@@ -7,7 +7,9 @@
 its public sources); ``prepared.json`` is what ``train_embedded_model.py`` wrote: the sequences that the model has seen.
 Rows that the model never saw get ``held_out`` = 1: a split with ``held_out = "held_out"`` draws its validation and test
 clusters from them alone. Only rows whose EC number a second, independent list confirms are taken, at most
-``--per-cluster`` of a 30 % cluster, so that no family dominates. Every step is counted on the screen.
+``--per-cluster`` of a 30 % cluster, so that no family dominates. ``--several 2`` takes those with several classes at EC
+level 2 first, for a multi-label study; there the second list need confirm one number alone. Every step is counted on
+the screen.
 """
 
 import argparse
@@ -30,18 +32,20 @@ def main() -> None:
     parser.add_argument("--held-out-share", type=float, default=0.5, help="at most; as many as there are")
     parser.add_argument("--per-cluster", type=int, default=20)
     parser.add_argument("--max-length", type=int, default=400)
+    parser.add_argument("--several", type=int, default=0, help="take all with several classes at this EC level")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     trained = {row[0] for row in json.loads(args.trained.read_text())["train"]}
     rows = read_table(args.enzymes)
     print(f"{len(rows):,} rows")
-    rows = [row for row in rows if row["source"].endswith("ecpred=agree")]
-    print(f"{len(rows):,} with a confirmed EC number")
+    rows = [row for row in rows if row["source"].endswith("ecpred=agree") or _several(row, args.several)]
+    print(f"{len(rows):,} with a confirmed EC number, or with several classes of which one is")
     rows = [row for row in rows if 30 <= len(row["sequence"]) <= args.max_length]
     print(f"{len(rows):,} of 30 to {args.max_length} residues")
     order = np.random.default_rng(args.seed).permutation(len(rows))
     taken: Counter[str] = Counter()
     new, seen = [], []
+    order = sorted(order, key=lambda i: not _several(rows[i], args.several))
     for row in (rows[i] for i in order):
         if taken[row["cluster30"]] < args.per_cluster:
             taken[row["cluster30"]] += 1
@@ -57,6 +61,12 @@ def main() -> None:
         for row, held_out in chosen:
             values = (row["accession"], row["ec"], row["organism"], row["cluster30"], held_out, row["sequence"])
             writer.writerow(values)
+
+
+def _several(row: dict[str, str], level: int) -> bool:
+    """Whether a row has several classes at an EC level, at least one of them confirmed; never at level 0."""
+    classes = {tuple(number.split(".")[:level]) for number in row["ec"].split(";")}
+    return len(classes) > 1 and row["source"].endswith(("ecpred=agree", "ecpred=overlap"))
 
 
 if __name__ == "__main__":

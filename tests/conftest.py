@@ -109,6 +109,13 @@ draws_elsewhere = 2
 [density]
 fractions = [0.05, 0.1]
 bootstraps = 20
+
+[intervene]
+fraction = 0.05
+draws = 2
+factors = [2.0]
+neurons = 3
+proteins_per_class = 2
 """
 
 

@@ -19,10 +19,10 @@ ORDER = (
     "errors", "progress", "labels", "stats", "uniprot", "formats", "sequences", "annotations", "splits", "sites",
     "workers", "checkpoints", "lora", "model", "finetune", "hooks", "network", "hooked", "folded", "scores",
     "activation", "gradients", "conductance", "linear", "ablation", "scoring", "selection", "overlap", "evaluation",
-    "interventions", "concepts", "motifs", "cards", "characterize", "residue_attribution", "results",
+    "interventions", "concepts", "motifs", "cards", "characterize", "residue_attribution", "results", "parts",
     "report_blocks", "report_input", "report_answers", "report_data", "report_curves", "report_density",
     "report_knowledge", "report_neurons", "report_methods", "report", "settings", "fetch", "runs", "shards",
-    "knowledge", "study", "trials", "cli", "__main__",
+    "knowledge", "trials", "study", "cli", "__main__",
 )  # fmt: skip
 
 #: Only these import torch or transformers.

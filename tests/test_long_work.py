@@ -61,7 +61,7 @@ nulls = ["label_shuffled"]
 DRIVER = """
 import json, os, pathlib, random, shutil, signal, sys
 import plmscope.conductance, plmscope.evaluation, plmscope.finetune, plmscope.report, plmscope.scoring, plmscope.splits
-import plmscope.shards as shards, plmscope.study as study
+import plmscope.parts as parts, plmscope.shards as shards, plmscope.study as study
 from plmscope.cli import main
 
 settings, folder, mode, wanted, seed = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3], *map(int, sys.argv[4:6])
@@ -110,7 +110,7 @@ def life(limit, out):
         return os.waitpid(child, 0)[1]
     global left
     left = limit
-    study.SAVE_SECONDS = shards.SAVE_SECONDS = -1
+    parts.SAVE_SECONDS = shards.SAVE_SECONDS = -1
     shards.PART_PROTEINS = 3
     pathlib.Path.replace = around(pathlib.Path.replace)
     shutil.rmtree = around(shutil.rmtree)

@@ -89,7 +89,7 @@ def test_manifest_merges_stage_by_stage(run: Run) -> None:
     assert run.is_done("score", "a") and not run.is_done("score", "b")
     assert not run.is_done("report", "b") and not run.is_done("density", "a")
     assert repr(run).endswith("finished: score)")
-    assert STAGES == ("finetune", "score", "evaluate", "density", "characterize", "report")
+    assert STAGES == ("finetune", "score", "evaluate", "density", "characterize", "intervene", "report")
 
 
 @pytest.mark.parametrize(

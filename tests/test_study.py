@@ -15,7 +15,7 @@ import pytest
 import sklearn.metrics
 from pandas.testing import assert_frame_equal
 
-import plmscope.study
+import plmscope.parts
 from plmscope.cli import main
 from plmscope.errors import InputError, RunError, SelectionError, StudyError
 from plmscope.evaluation import evaluate
@@ -24,7 +24,7 @@ from plmscope.runs import one_per_cluster, open_run
 from plmscope.selection import select_top
 from plmscope.sequences import Protein, read_proteins
 from plmscope.settings import Study, parse_study, read_study, write_study
-from plmscope.study import Stages, _read_part
+from plmscope.study import Stages
 from tests.conftest import Golden, make_proteins
 
 MODULES = {"query": 24, "key": 24, "value": 24, "attention_output": 24, "intermediate": 48, "output": 24}
@@ -34,9 +34,7 @@ NEURONS = 3 * sum(MODULES.values())
 METRICS = ["accuracy", "balanced_accuracy", "macro_f1", "log_loss", "true_class_probability"]
 
 #: Tables that the stages write.
-WRITTEN = sorted(set(SCHEMA) - {
-    "interventions", "intervention_effects", "neuron_effects", "class_overlap", "stability",
-})  # fmt: skip
+WRITTEN = sorted(SCHEMA)
 
 #: A cheap evaluation, for tests that run one again.
 CHEAP = {"fractions": [0.2], "modes": ["keep"], "controls": ["random_matched"], "scopes": ["pooled"], "draws": 2}
@@ -428,7 +426,7 @@ def test_changed_setting_redoes_its_stage_and_later_ones(
 
     with monkeypatch.context() as patch:
         patch.setattr("plmscope.cli._track", lambda quiet: interrupted)
-        patch.setattr(plmscope.study, "SAVE_SECONDS", 0)
+        patch.setattr(plmscope.parts, "SAVE_SECONDS", 0)
         assert main(command) == 130
     lines = capfd.readouterr().err.splitlines()
     assert lines[:2] == [f"{stage}: finished before, nothing changed, not run again" for stage in STAGES[:2]]
@@ -436,8 +434,11 @@ def test_changed_setting_redoes_its_stage_and_later_ones(
     assert main(command) == 0
     lines = capfd.readouterr().err.splitlines()
     assert lines[2] == "evaluate: continuing after 5 of 13 selections"
-    assert [line.split(":")[0] for line in lines[3:]] == ["evaluate", "density", "characterize", "report"]
-    assert ["done in" in line for line in lines[3:]] == [True, True, False, True]  # it does not ask for the evaluation
+    assert [line.split(":")[0] for line in lines[3:]] == [
+        "evaluate", "density", "characterize", "intervene", "intervene", "report",
+    ]  # fmt: skip
+    # The characterization does not ask for the evaluation.
+    assert ["done in" in line for line in lines[3:]] == [True, True, False, False, True, True]
 
     after, run = contents(folder), Run.open(folder)
     same = ["proteins.parquet", "neurons.parquet", "metrics.json", "model/model.safetensors", "completeness.parquet"]
@@ -473,7 +474,7 @@ def test_changed_setting_redoes_its_stage_and_later_ones(
 DRIVER = """
 import glob, json, os, signal, sys
 import plmscope.conductance, plmscope.evaluation, plmscope.finetune, plmscope.report, plmscope.scoring, plmscope.splits
-import plmscope.study as study
+import plmscope.parts as parts, plmscope.study as study
 from plmscope.results import Run
 from plmscope.settings import read_study
 
@@ -495,7 +496,7 @@ def live(description, when):
         log.write(line + "\\n")
         if when == "said" and line.startswith(description):
             die()
-    study.SAVE_SECONDS = 0
+    parts.SAVE_SECONDS = 0
     study.Stages(read_study(settings), Run.create(folder), track, say).execute()
 
 for description, when, damaged in moments:  # one import, one child a death
@@ -523,6 +524,7 @@ def test_killed_study_continues_to_the_same_tables(golden: Golden, tmp_path: Pat
         ("finetune: done", "said", None),
         ("keep and ablate", 40, "evaluate.parts/*-000000030.npz"),  # a part is half there, whole ones after it
         ("fine-tuning", "end", None),  # of a null model that stopped early
+        ("suppress and enhance", 20, "intervene.parts/*-000000010.npz"),
     ]
     done = subprocess.run(
         [sys.executable, "-c", DRIVER, str(settings), str(folder), str(log), json.dumps(moments)],
@@ -558,25 +560,6 @@ def test_refused_input_leaves_an_old_run_as_it_was(golden: Golden, tmp_path: Pat
     study = changed(golden.study, tmp_path / "s.toml", model={"checkpoint": str(tmp_path / "nowhere")})
     assert main(["run", str(study), "--out", str(folder)]) == 2
     assert contents(folder) == before
-
-
-def test_damaged_part_counts_as_none(tmp_path: Path) -> None:
-    path = tmp_path / "part.npz"
-    good = np.zeros((2, 5), dtype=np.int16), np.zeros((2, 5), dtype=np.float32)
-    np.savez(path, predicted=good[0], log_prob=good[1])
-    assert _read_part(path, 5) is not None and _read_part(path, 4) is None
-    whole = path.read_bytes()
-    for size in (0, 3, 100, len(whole) - 1):
-        path.write_bytes(whole[:size])
-        assert _read_part(path, 5) is None
-    flipped = bytearray(whole)
-    flipped[200] ^= 255  # inside the first array: its checksum tells
-    path.write_bytes(flipped)
-    assert _read_part(path, 5) is None
-    np.savez(path, predicted=good[0], log_prob=good[1][:1])
-    assert _read_part(path, 5) is None
-    np.savez(path, predicted=good[0])
-    assert _read_part(path, 5) is None
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------

@@ -16,18 +16,12 @@ from plmscope.selection import select_top
 from plmscope.trials import class_methods, class_scores, halves, intervene_run
 from tests.conftest import Golden
 
-SETTINGS = "\n[intervene]\nfraction = 0.05\ndraws = 2\nfactors = [2.0]\nneurons = 3\nproteins_per_class = 2\n"
 NAMES = ("interventions", "intervention_effects", "neuron_effects", "class_overlap", "stability")
 
 
 @pytest.fixture(scope="module")
 def folder(golden: Golden, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = golden.copy(tmp_path_factory.mktemp("trials") / "run")
-    study = folder / "study.toml"
-    text = study.read_text()
-    assert "[intervene]" in text  # written out with its defaults
-    start = text.index("[intervene]")
-    study.write_text(text[:start] + SETTINGS + "\n" + text[text.index("\n[report]") :])
     assert main(["intervene", str(folder), "--other", str(golden.run), "--quiet"]) == 0
     return folder
 
@@ -58,9 +52,9 @@ def test_overlap_of_classes_is_that_of_their_selections(folder: Path) -> None:
     assert (row["shared"], row["jaccard"]) == (expected.shared, pytest.approx(expected.jaccard))
 
 
-def test_the_same_command_gives_the_same_tables(folder: Path) -> None:
+def test_the_same_settings_give_the_same_tables(folder: Path, tmp_path: Path) -> None:
     before = {name: Run.open(folder).table(name) for name in NAMES}
-    intervene_run(open_run(folder))
+    intervene_run(open_run(folder), tmp_path, "a")
     after = {name: Run.open(folder).table(name) for name in NAMES}
     for name in NAMES[:4]:
         pd.testing.assert_frame_equal(before[name], after[name])

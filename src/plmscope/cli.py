@@ -10,7 +10,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -253,21 +253,20 @@ def intervene(
 ) -> None:
     """Suppress and enhance each class's neurons on test proteins; what becomes of the classes and decisions."""
     from plmscope.runs import open_run
-    from plmscope.trials import intervene_run, judge_selection
+    from plmscope.trials import compare_runs, judge_selection
 
     opened = open_run(folder)
     if selection is not None:
-        Console(highlight=False, markup=False, emoji=False).print(
-            repr(judge_selection(opened, selection, label, factor)), soft_wrap=True
-        )
+        found = judge_selection(opened, selection, label, factor)
+        Console(highlight=False, markup=False, emoji=False).print(repr(found), soft_wrap=True)
         return
-    with opened.run.locked():
-        intervene_run(opened, None if other is None else open_run(other), _track(quiet), _say(quiet))
-        if (folder / "report.html").is_file():
-            from plmscope.report import write_report
+    theirs = None if other is None else open_run(other)
 
-            write_report(opened.run)
-    _summary(opened.run)
+    def compare() -> None:
+        if theirs is not None:
+            compare_runs(opened, theirs)
+
+    _stage(folder, "intervene", quiet, then=compare)
 
 
 @app.command()
@@ -316,12 +315,19 @@ def _run(
     _summary(folder)
 
 
-def _stage(folder: Path, stage: str, quiet: bool, parts: Path | None = None) -> None:
-    """One stage of an existing run, with the settings it was made with."""
+def _stage(
+    folder: Path, stage: str, quiet: bool, parts: Path | None = None, then: Callable[[], None] = lambda: None
+) -> None:
+    """One stage of an existing run, with the settings it was made with; a report that is there is written anew."""
+    from plmscope.report import write_report
     from plmscope.results import Run
 
     opened = Run.open(folder)
     _stages(opened, quiet, parts).execute([stage])
+    with opened.locked():
+        then()
+        if stage != "report" and (folder / "report.html").is_file():
+            write_report(opened)
     _summary(opened)
 
 

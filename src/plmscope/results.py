@@ -93,7 +93,7 @@ SCHEMA: dict[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 
-STAGES = ("finetune", "score", "evaluate", "density", "characterize", "report")
+STAGES = ("finetune", "score", "evaluate", "density", "characterize", "intervene", "report")
 
 
 def write_atomic(path: Path, data: bytes) -> None:

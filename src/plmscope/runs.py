@@ -14,10 +14,11 @@ import pandas as pd
 
 from plmscope.errors import InputError, RunError
 from plmscope.labels import Task, classes_of
+from plmscope.progress import Track, silent
 from plmscope.results import Run
 from plmscope.scores import NeuronScores, from_table
 from plmscope.sequences import Protein
-from plmscope.settings import read_study
+from plmscope.settings import ScoreSection, read_study
 from plmscope.sites import NeuronIndex
 
 
@@ -106,6 +107,45 @@ def open_run(path: str | Path) -> OpenRun:
         RunError: it is missing or not a run folder.
     """
     return OpenRun(Run.open(path))
+
+
+def score_all(
+    model: Any,
+    proteins: Sequence[Protein],
+    settings: ScoreSection,
+    constants: np.ndarray | None = None,
+    groups: Sequence[str] | None = None,
+    track: Track = silent,
+) -> list[NeuronScores]:
+    """Scores by every method of the settings, in their order; a function that gives several is run once.
+
+    Args:
+        model: The classifier.
+        proteins: Labelled proteins.
+        settings: Methods and how.
+        constants: ``(3, N)`` ablation means, where the path starts if ``settings.baseline`` is ``mean``.
+        groups: Those of the proteins for bootstraps, from :func:`~plmscope.scores.resampling_groups`.
+        track: Progress.
+    """
+    from plmscope import ablation, activation, conductance, gradients
+    from plmscope.scoring import SCORERS, check_methods
+
+    check_methods(settings.methods)
+    found: dict[str, NeuronScores] = {}
+    how: dict[str, Any]
+    for method in settings.methods:
+        if method not in found:
+            scorer, how = SCORERS[method], {"token_budget": settings.token_budget, "groups": groups, "track": track}
+            if scorer in (gradients.integrated_gradients, ablation.single_ablation):
+                how |= {"baseline": constants if settings.baseline == "mean" else None}
+            if scorer is gradients.integrated_gradients:
+                how |= {"points": settings.points, "tolerance": settings.tolerance}
+            elif scorer is conductance.conductance:
+                how |= {"points": settings.conductance_points, "tolerance": settings.tolerance}
+            if scorer is not activation.activation_scores:
+                how |= {"target": settings.target}
+            found |= {one.method: one for one in scorer(model, proteins, **how)}
+    return [found[method] for method in settings.methods]
 
 
 def read_parquet(run: Run, name: str) -> pd.DataFrame:

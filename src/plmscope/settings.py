@@ -188,6 +188,7 @@ class CharacterizeSection(Section):
 class InterveneSection(Section):
     """Suppressing and enhancing the neurons of every class."""
 
+    enabled: bool = Field(True, description="false leaves this stage out")
     methods: tuple[str, ...] = Field(
         (), description="scores that choose a class's neurons; empty: integrated_gradients, or what there is"
     )
@@ -281,6 +282,7 @@ def demo_study() -> Study:
         ),
         density=DensitySection(bootstraps=200),
         characterize=CharacterizeSection(max_proteins=900),
+        intervene=InterveneSection(factors=(2.0,), draws=5, neurons=24, proteins_per_class=8),
     )
 
 

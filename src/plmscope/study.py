@@ -1,9 +1,9 @@
 """A study: one settings object, the stages in order, a run folder. No science of its own.
 
-    finetune -> score -> evaluate -> density -> characterize -> report
+    finetune -> score -> evaluate -> density -> characterize -> intervene -> report
 
 Every stage knows what it depends on by a fingerprint; one whose inputs did not change is not run again. A study that
-is killed continues where it was: fine-tuning from its last epoch, the evaluation from its last saved part.
+is killed continues where it was: fine-tuning from its last epoch, longer stages from their last saved part.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ import resource
 import shutil
 import sys
 import time
-import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -31,25 +30,28 @@ from plmscope.errors import BusyError, InputError, PlmscopeError, RunError, Sele
 from plmscope.formats import STDIN, save_stdin
 from plmscope.knowledge import TABLES, card_methods, characterize_run, read_inputs
 from plmscope.labels import packed_labels, rarest
+from plmscope.parts import collect
 from plmscope.progress import Track, silent
-from plmscope.results import SCHEMA, SCHEMA_VERSION, STAGES, Run, lock, write_arrays, write_atomic
-from plmscope.runs import OpenRun, one_per_cluster, read_parquet
+from plmscope.results import SCHEMA, SCHEMA_VERSION, STAGES, Run, lock, write_atomic
+from plmscope.runs import OpenRun, one_per_cluster, read_parquet, score_all
 from plmscope.scores import NeuronScores, class_table, from_table, resampling_groups, score_table
 from plmscope.selection import SCOPES, agreement, density, precision_agreement, select_top
 from plmscope.sequences import Protein, ProteinSet, read_proteins
 from plmscope.settings import Section, Study, write_study
 from plmscope.shards import PartialScores, Shard, merge_shards, score_shard, shards_in
 from plmscope.splits import Split, balance_lines, balance_table, leakage, leakage_lines, split_proteins
+from plmscope.trials import TABLES as INTERVENE_TABLES
+from plmscope.trials import intervene_run
 
 MEAN_PROTEINS_PER_CLASS = 200
 #: Proteins that are scored in float32 too when a study asks for less.
 PRECISION_PROTEINS_PER_CLASS = 2
 #: Standard input, until it is known to be sound.
 NEW_STDIN = "stdin.new"
-#: How often the evaluation saves what it has, in seconds.
-SAVE_SECONDS = 20.0
-#: Stages that the characterization comes after, but does not depend on.
-APART = ("evaluate", "density")
+#: Stages that one comes after but does not depend on.
+APART = {"characterize": ("evaluate", "density"), "intervene": ("characterize",)}
+#: Stages that a study can leave out.
+OPTIONAL = ("characterize", "intervene")
 #: Without these files a stage has to run again, whatever the manifest says.
 PRODUCTS = {
     "finetune": ("proteins.parquet", "excluded.parquet", "leakage.parquet", "training.parquet", "metrics.json",
@@ -59,6 +61,7 @@ PRODUCTS = {
     "evaluate": ("curves.parquet", "predictions.parquet", "comparison.parquet"),
     "density": ("density.parquet",),
     "characterize": tuple(f"{name}.parquet" for name in TABLES),
+    "intervene": tuple(f"{name}.parquet" for name in INTERVENE_TABLES),
     "report": ("report.html",),
 }  # fmt: skip
 
@@ -113,7 +116,7 @@ class Stages:
             # Input is refused before anything is written: an old run stays as it was, a new folder is taken back.
             try:
                 done = {name: self._is_done(name) for name in STAGES}
-                missing = [name for name in STAGES[: max(STAGES.index(w) for w in wanted)] if not done[name]]
+                missing = [name for name in STAGES if not done[name] and any(name in _before(w) for w in wanted)]
                 first = next((name for name in missing if name not in wanted), None)
                 if first:
                     raise RunError(
@@ -145,7 +148,7 @@ class Stages:
 
     def _is_done(self, stage: str) -> bool:
         """Whether a stage finished with these inputs and its files are still there."""
-        left_out = stage == "characterize" and not self.study.characterize.enabled
+        left_out = stage in OPTIONAL and not getattr(self.study, stage).enabled
         there = left_out or all((self.run.path / name).is_file() for name in PRODUCTS[stage])
         return there and self.run.is_done(stage, self._fingerprint(stage))
 
@@ -189,12 +192,12 @@ class Stages:
             "evaluate": [s.evaluate],
             "density": [s.density, s.report.knowledge_fraction],
             "characterize": [s.characterize, s.report.knowledge_fraction, card_methods(s), self._features_digest],
+            "intervene": [s.intervene],
             "report": [s.report, s.name],
         }
-        before = [name for name in STAGES[: STAGES.index(stage) + 1] if stage != "characterize" or name not in APART]
         parts = [
             json.dumps(n.model_dump() if isinstance(n, Section) else n, sort_keys=True)
-            for b in before
+            for b in [*_before(stage), stage]
             for n in needs[b]
         ]
         return hashlib.sha256("\n".join([*parts, *_versions()]).encode()).hexdigest()
@@ -498,7 +501,7 @@ class Stages:
         base = constants if self.study.score.baseline == "mean" else None
 
         def score(some: list[Protein], of_these: list[str] | None, track: Track) -> list[NeuronScores]:
-            return score_all(self.study, model, some, base, track, of_these)
+            return score_all(model, some, self.study.score, base, of_these, track)
 
         path.parent.mkdir(exist_ok=True)
         return score_shard(score, proteins, groups, model.index, path, shard, self.track, self.say, base)
@@ -509,7 +512,9 @@ class Stages:
 
         few = one_per_cluster(chosen, opened.clusters, PRECISION_PROTEINS_PER_CLASS, self.study.seed)
         reference = load_model(self.run.path / "model", device=self.study.device)
-        ours, theirs = (score_all(self.study, m, few, constants, self.track) for m in (opened.model, reference))
+        ours, theirs = (
+            score_all(m, few, self.study.score, constants, track=self.track) for m in (opened.model, reference)
+        )
         found = precision_agreement(ours, theirs)
         self.run.update_manifest(precision={"dtype": self.study.dtype, "proteins": len(few), "methods": found})
         for method, row in found.items():
@@ -571,37 +576,20 @@ class Stages:
         grid = Grid(scores, tuple(e.fractions), self.study.seed, activity)
         points = grid.points(e.modes, e.ablations, e.scopes, e.controls, e.draws, e.draws_elsewhere)
         constants = {"zero": np.zeros((3, len(model.index))), "mean": np.asarray(model.ablation_means)}
-        predicted = np.zeros((len(points), len(test)), dtype=model.answer_dtype)  # multi-label: one axis more
-        log_prob = np.zeros((len(points), len(test)), dtype=np.float32)
-        parts, start = self.run.path / "evaluate.parts", 0
-        stamp = self._fingerprint("evaluate")[:16]
-        parts.mkdir(exist_ok=True)
-        for path in sorted(parts.iterdir()):
-            saved = _read_part(path, len(test)) if path.name == f"{stamp}-{start:09d}.npz" else None
-            if saved is None:  # of other settings, damaged, or after a damaged one
-                path.unlink()
-                continue
-            stop = start + len(saved[0])
-            predicted[start:stop], log_prob[start:stop] = saved
-            start = stop
-        if start:
-            self.say(f"evaluate: continuing after {start:,} of {len(points):,} selections")
-        todo = points[start:]
-        saved_until, when = start, time.time()
+        like = {
+            "predicted": np.zeros(len(test), dtype=model.answer_dtype),  # multi-label: one axis more
+            "log_prob": np.zeros(len(test), dtype=np.float32),
+        }
 
-        def save(stop: int) -> None:
-            arrays: dict[str, np.ndarray] = {
-                "predicted": predicted[saved_until:stop],
-                "log_prob": log_prob[saved_until:stop],
-            }
-            write_arrays(parts / f"{stamp}-{saved_until:09d}.npz", arrays)
+        def steps(start: int) -> Iterator[dict[str, np.ndarray]]:
+            todo = points[start:]
+            stream = evaluate_points(model, test, grid, todo, constants, e.token_budget)
+            for found in self.track(stream, "keep and ablate", len(todo)):
+                yield {"predicted": found.predicted, "log_prob": found.log_prob_true}
 
-        stream = evaluate_points(model, test, grid, todo, constants, e.token_budget)
-        for number, found in enumerate(self.track(stream, "keep and ablate", len(todo)), start):
-            predicted[number], log_prob[number] = found.predicted, found.log_prob_true
-            if time.time() - when > SAVE_SECONDS:
-                save(number + 1)
-                saved_until, when = number + 1, time.time()
+        folder, stamp = self.run.path / "evaluate.parts", self._fingerprint("evaluate")[:16]
+        parts = collect(folder, stamp, like, len(points), steps, lambda line: self.say(f"evaluate: {line} selections"))
+        predicted, log_prob = parts["predicted"], parts["log_prob"]
         true = model.targets(test)
         found_all = [Predictions(a, b) for a, b in zip(predicted, log_prob, strict=True)]
         curves = curve_table(points, found_all, true, len(model.labels), model.index)
@@ -620,7 +608,7 @@ class Stages:
         )
         self.run.write_table("comparison", table)
         self.run.update_manifest(evaluated_proteins=len(test))
-        shutil.rmtree(parts)
+        shutil.rmtree(folder)
 
     def _density(self) -> None:
         """Count where the best neurons are, here and in the two null models."""
@@ -699,44 +687,26 @@ class Stages:
         found = characterize_run(OpenRun(self.run), self._data, self.track, self.say)
         self.run.update_manifest(characterize={"enabled": True, **found})
 
+    def _intervene(self) -> None:
+        """Suppress and enhance each class's neurons on test proteins."""
+        if not self.study.intervene.enabled:
+            self.run.clear(*PRODUCTS["intervene"], "neuron_effects.parquet")
+            self.run.update_manifest(interventions={"enabled": False})
+            return
+        folder, stamp = self.run.path / "intervene.parts", self._fingerprint("intervene")[:16]
+        found = intervene_run(OpenRun(self.run), folder, stamp, self.track, self.say)
+        self.run.update_manifest(interventions={"enabled": True, **found})
+        shutil.rmtree(folder)
+
     def _report(self) -> None:
         from plmscope.report import write_report
 
         write_report(self.run)
 
 
-def score_all(
-    study: Study,
-    model: Any,
-    proteins: Sequence[Protein],
-    constants: np.ndarray | None,
-    track: Track,
-    groups: Sequence[str] | None = None,
-) -> list[NeuronScores]:
-    """Scores by every method of the study, in its order; a function that gives several is run once.
-
-    ``groups`` are those of the proteins for bootstraps, from :func:`~plmscope.scores.resampling_groups`.
-    """
-    from plmscope import ablation, activation, conductance, gradients
-    from plmscope.scoring import SCORERS, check_methods
-
-    s = study.score
-    check_methods(s.methods)
-    found: dict[str, NeuronScores] = {}
-    settings: dict[str, Any]
-    for method in s.methods:
-        if method not in found:
-            scorer, settings = SCORERS[method], {"token_budget": s.token_budget, "groups": groups, "track": track}
-            if scorer in (gradients.integrated_gradients, ablation.single_ablation):
-                settings |= {"baseline": constants if s.baseline == "mean" else None}
-            if scorer is gradients.integrated_gradients:
-                settings |= {"points": s.points, "tolerance": s.tolerance}
-            elif scorer is conductance.conductance:
-                settings |= {"points": s.conductance_points, "tolerance": s.tolerance}
-            if scorer is not activation.activation_scores:
-                settings |= {"target": s.target}
-            found |= {one.method: one for one in scorer(model, proteins, **settings)}
-    return [found[method] for method in s.methods]
+def _before(stage: str) -> list[str]:
+    """The stages that one depends on, in order."""
+    return [name for name in STAGES[: STAGES.index(stage)] if name not in APART.get(stage, ())]
 
 
 def _versions() -> list[str]:
@@ -755,17 +725,6 @@ def _threads() -> int:
     import torch
 
     return torch.get_num_threads()
-
-
-def _read_part(path: Path, n_proteins: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """One saved part of the evaluation: classes and log-probabilities ``(K, P)``; None if it is damaged."""
-    try:
-        with np.load(path, allow_pickle=False) as saved:
-            predicted, log_prob = saved["predicted"], saved["log_prob"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None
-    sound = predicted.shape[:2] == log_prob.shape == (len(predicted), n_proteins)
-    return (predicted, log_prob) if sound else None
 
 
 def _write_parquet(run: Run, name: str, frame: pd.DataFrame) -> None:

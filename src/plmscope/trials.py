@@ -3,13 +3,13 @@
 For every class the best share of neurons by its own scores is suppressed and enhanced on test proteins
 (:mod:`plmscope.interventions`), the best of all one by one; the classes' selections are compared with each other, with
 those from disjoint halves of the scoring clusters, from the null models and from another run
-(:mod:`plmscope.overlap`). Writes the tables ``interventions``, ``intervention_effects``, ``neuron_effects``,
-``class_overlap`` and ``stability``.
+(:mod:`plmscope.overlap`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,10 @@ from scipy.stats import spearmanr
 
 from plmscope.errors import RunError
 from plmscope.overlap import class_overlap, overlap
+from plmscope.parts import collect
 from plmscope.progress import Track, silent
-from plmscope.runs import OpenRun, one_per_cluster
+from plmscope.results import SCHEMA
+from plmscope.runs import OpenRun, one_per_cluster, score_all
 from plmscope.scores import NeuronScores, from_table
 from plmscope.selection import Selection, select_top
 from plmscope.sequences import Protein
@@ -29,7 +31,7 @@ from plmscope.sequences import Protein
 PREFERRED = ("integrated_gradients", "conductance", "activation_contrast")
 #: ``label`` of the selection over all classes.
 OVERALL = ""
-NULLS = ("label_shuffled", "random_weights")
+TABLES = ("interventions", "intervention_effects", "class_overlap", "stability")
 
 
 def class_scores(opened: OpenRun, method: str) -> dict[str, NeuronScores]:
@@ -60,53 +62,70 @@ def class_methods(opened: OpenRun) -> tuple[str, ...]:
 
 
 def intervene_run(
-    opened: OpenRun, other: OpenRun | None = None, track: Track = silent, say: Callable[[str], None] = lambda _: None
-) -> None:
-    """Make and write all five tables.
+    opened: OpenRun,
+    parts: Path,
+    stamp: str,
+    track: Track = silent,
+    say: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Write :data:`TABLES` of a run, and ``neuron_effects`` where single neurons are asked for.
 
     Args:
         opened: The run, at least scored.
-        other: Another run of a model of the same shape, whose selections are compared with these.
+        parts: A folder for what is known so far; another call with the same ``stamp`` continues from there. The caller
+            removes it.
+        stamp: Digest of everything that the outcomes depend on.
         track: Progress.
         say: Told one line at a time.
 
+    Returns:
+        What the manifest keeps.
+
     Raises:
-        RunError: the run has no scores, or the other run is of another shape.
+        RunError: the run has no scores or no ablation means.
     """
     from plmscope.interventions import Change, effect_table, intervention_table, neuron_effects, nothing, outcomes, plan
 
-    settings, model, seed = opened.study.intervene, opened.model, opened.study.seed
-    if other is not None and other.model.index != model.index:
-        raise RunError(f"{other.run.path}: its model has another shape than that of {opened.run.path}")
+    settings, model, seed, run = opened.study.intervene, opened.model, opened.study.seed, opened.run
     methods, fraction = class_methods(opened), settings.fraction
     scores = {method: class_scores(opened, method) for method in methods}
     selections: dict[tuple[str, str], Selection] = {
         (method, label): select_top(one, fraction) for method in methods for label, one in scores[method].items()
     }
-    proteins = _judges(opened)
-    members, labels = model.membership(proteins), list(model.labels)
     if model.ablation_means is None:
-        raise RunError(f"{opened.run.path}: no ablation means; run 'plmscope score {opened.run.path}'")
+        raise RunError(f"{run.path}: no ablation means; run 'plmscope score {run.path}'")
+
+    def tried(name: str, description: str, proteins: Sequence[Protein], changes: Sequence[Change]) -> np.ndarray:
+        """Log-odds ``(1 + K, P, C)`` in the intact model and under every change."""
+        every = [nothing(model.index), *changes]
+
+        def steps(start: int) -> Iterator[dict[str, np.ndarray]]:
+            todo = every[start:]
+            stream = outcomes(model, proteins, todo, model.ablation_means, opened.study.evaluate.token_budget)
+            for odds in track(stream, description, len(todo)):
+                yield {"odds": odds}
+
+        like = {"odds": np.zeros((len(proteins), len(model.labels)))}
+        return collect(
+            parts, f"{name}-{stamp}", like, len(every), steps, lambda line: say(f"intervene: {line} changes")
+        )["odds"]
+
+    proteins = judges(opened)
+    members, labels = model.membership(proteins), list(model.labels)
     draws: dict[float | None, int] = {None: settings.draws, 0.0: settings.draws}
     draws |= {factor: settings.draws if factor == 2 else 0 for factor in settings.factors if factor != 1}
     trials = plan(selections, fraction, draws, seed)
-    budget = opened.study.evaluate.token_budget
-    changes = [nothing(model.index), *(trial.change for trial in trials)]
-    stream = outcomes(model, proteins, changes, model.ablation_means, budget)
-    before, *after = track(stream, "suppress and enhance", len(changes))
-    table = intervention_table(trials, before, after, members, labels, model.task)
+    before, *after = tried("classes", "suppress and enhance", proteins, [trial.change for trial in trials])
     clusters = [opened.clusters[p.id] for p in proteins]
     effects = effect_table(trials, before, after, members, labels, clusters, seed, model.task)
-    run = opened.run
-    run.write_table("interventions", table)
+    run.write_table("interventions", intervention_table(trials, before, after, members, labels, model.task))
     run.write_table("intervention_effects", effects)
     chosen = _single(opened, methods[0], settings.neurons)
     if len(chosen):
         few = one_per_cluster(proteins, opened.clusters, settings.proteins_per_class, seed, task=model.task)
         places = [np.arange(len(model.index)) == position for position in chosen]
-        changes = [nothing(model.index), *(Change(Selection(model.index, mask), None) for mask in places)]
-        stream = outcomes(model, few, changes, model.ablation_means, budget)
-        before, *after = track(stream, "one neuron at a time", len(changes))
+        alone = [Change(Selection(model.index, mask), None) for mask in places]
+        before, *after = tried("neurons", "one neuron at a time", few, alone)
         where = model.index.table().iloc[chosen].reset_index(drop=True)
         single = neuron_effects(before, after, model.membership(few), labels, where, model.task)
         run.write_table("neuron_effects", single)
@@ -119,15 +138,40 @@ def intervene_run(
         for method in methods
     ]
     run.write_table("class_overlap", pd.concat(pairs, ignore_index=True))
-    run.write_table("stability", stability(opened, scores, fraction, other, track))
-    run.update_manifest(
-        interventions={"proteins": len(proteins), "other": str(other.run.path) if other is not None else ""}
-    )
+    run.write_table("stability", stability(opened, scores, fraction, track))
     lost = effects[(effects["label"] == effects["effect_on"]) & effects["factor"].isna()]
     say(
         f"intervene: held at the mean, the neurons of a class lose it {lost['decisions_lost'].sum():,} of "
         f"{lost['n_proteins'].sum():,} proteins; matched draws {lost['decisions_lost_against'].sum():,.1f}"
     )
+    return {"proteins": len(proteins)}
+
+
+def compare_runs(opened: OpenRun, other: OpenRun) -> None:
+    """Add the rows ``other_run`` to ``stability.parquet``: the neurons of another run beside those of this one.
+
+    Args:
+        opened: A run with interventions.
+        other: A run of a model of the same shape, such as one of another seed.
+
+    Raises:
+        RunError: the other model has another shape, or there are no interventions yet.
+    """
+    if other.model.index != opened.model.index:
+        raise RunError(f"{other.run.path}: its model has another shape than that of {opened.run.path}")
+    rows, fraction = [], opened.study.intervene.fraction
+    for method in class_methods(opened):
+        rows.append(_compared(OVERALL, "other_run", fraction, opened.scores(method), other.scores(method)))
+        ours, theirs = class_scores(opened, method), class_scores(other, method)
+        rows += [
+            _compared(label, "other_run", fraction, one, theirs[label])
+            for label, one in ours.items()
+            if label in theirs
+        ]
+    found = opened.run.table("stability")
+    found = found[found["compared_with"] != "other_run"]
+    opened.run.write_table("stability", pd.concat([found, pd.DataFrame(rows)], ignore_index=True))
+    opened.run.update_manifest(interventions=opened.run.manifest()["interventions"] | {"other": str(other.run.path)})
 
 
 def judge_selection(opened: OpenRun, path: str | Path, label: str | None, factor: float | None) -> Any:
@@ -136,12 +180,12 @@ def judge_selection(opened: OpenRun, path: str | Path, label: str | None, factor
 
     chosen = Selection.from_tsv(path, opened.model.index)
     return intervene(
-        opened.model, _judges(opened), chosen, factor=factor, label=label, n_random=opened.study.intervene.draws,
+        opened.model, judges(opened), chosen, factor=factor, label=label, n_random=opened.study.intervene.draws,
         seed=opened.study.seed, token_budget=opened.study.evaluate.token_budget,
     )  # fmt: skip
 
 
-def _judges(opened: OpenRun) -> list[Protein]:
+def judges(opened: OpenRun) -> list[Protein]:
     """The test proteins that the evaluation uses."""
     test, most = opened.proteins("test"), opened.study.evaluate.max_proteins
     if not most:
@@ -158,79 +202,72 @@ def _single(opened: OpenRun, method: str, most: int) -> np.ndarray:
 
 
 def stability(
-    opened: OpenRun,
-    scores: Mapping[str, Mapping[str, NeuronScores]],
-    fraction: float,
-    other: OpenRun | None = None,
-    track: Track = silent,
+    opened: OpenRun, scores: Mapping[str, Mapping[str, NeuronScores]], fraction: float, track: Track = silent
 ) -> pd.DataFrame:
-    """``stability.parquet``: do other proteins, models and runs choose the same neurons?
+    """``stability.parquet``: do other proteins and models choose the same neurons?
 
     ``compared_with`` is ``halves`` (scores from two disjoint halves of the scoring clusters, each class dealt evenly),
-    ``label_shuffled`` or ``random_weights`` (the null models of the density) or ``other_run``. ``label`` is empty for
-    the ranking over all classes. ``spearman`` is the rank correlation of all scores.
+    ``label_shuffled`` or ``random_weights`` (the null models of the density). ``label`` is empty for the ranking over
+    all classes. ``spearman`` is the rank correlation of all scores.
 
     Args:
         opened: The run.
         scores: Method to class to scores of the run.
         fraction: Share that is selected.
-        other: Another run of a model of the same shape.
         track: Progress.
     """
-    rows: list[dict[str, Any]] = []
-
-    def compare(label: str, compared_with: str, one: NeuronScores, two: NeuronScores) -> None:
-        found = overlap(select_top(one, fraction), select_top(two, fraction))
-        rho = float(spearmanr(one.values, two.values).statistic)
-        common = {"method": one.method, "fraction": fraction, "label": label, "compared_with": compared_with}
-        rows.append(common | vars(found) | {"spearman": rho})
-
+    rows = []
     for method, of_class in scores.items():
-        first, second = _halves(opened, method, track)
-        compare(OVERALL, "halves", first, second)
-        for label in of_class:
-            if label in first.per_class and label in second.per_class:
-                pair = (NeuronScores(method, h.index, h.per_class[label]) for h in (first, second))
-                compare(label, "halves", *pair)
+        if (both := _halves(opened, method, track)) is not None:
+            rows.append(_compared(OVERALL, "halves", fraction, *both))
+            for label in of_class:
+                if all(label in half.per_class for half in both):
+                    one, two = (NeuronScores(method, half.index, half.per_class[label]) for half in both)
+                    rows.append(_compared(label, "halves", fraction, one, two))
         whole = opened.scores(method)
-        for null in NULLS:
+        for null in opened.study.density.nulls:
             path = opened.run.path / "nulls" / null / "neurons.parquet"
             if path.is_file():
-                compare(OVERALL, null, whole, from_table(pd.read_parquet(path), whole.index, method))
-        if other is not None:
-            compare(OVERALL, "other_run", whole, other.scores(method))
-            theirs = class_scores(other, method)
-            for label in (label for label in of_class if label in theirs):
-                compare(label, "other_run", of_class[label], theirs[label])
-    return pd.DataFrame(rows)
+                theirs = from_table(pd.read_parquet(path), whole.index, method)
+                rows.append(_compared(OVERALL, null, fraction, whole, theirs))
+    return pd.DataFrame(rows, columns=SCHEMA["stability"])
 
 
-def _halves(opened: OpenRun, method: str, track: Track) -> tuple[NeuronScores, NeuronScores]:
-    """Scores from two disjoint halves of the scoring clusters."""
-    from plmscope.study import score_all
+def _compared(label: str, compared_with: str, fraction: float, one: NeuronScores, two: NeuronScores) -> dict[str, Any]:
+    """A row of ``stability.parquet``."""
+    found = overlap(select_top(one, fraction), select_top(two, fraction))
+    rho = float(spearmanr(one.values, two.values).statistic)
+    common = {"method": one.method, "fraction": fraction, "label": label, "compared_with": compared_with}
+    return common | vars(found) | {"spearman": rho}
 
+
+def _halves(opened: OpenRun, method: str, track: Track) -> tuple[NeuronScores, NeuronScores] | None:
+    """Scores from two disjoint halves of the scoring clusters; ``None`` if there is one cluster only."""
     model, study = opened.model, opened.study
     score = study.score.model_copy(update={"methods": (method,)})
     means = np.asarray(model.ablation_means) if study.score.baseline == "mean" else None
     one, two = halves(opened.proteins("scoring"), opened.clusters)
-    only = study.model_copy(update={"score": score})
-    return score_all(only, model, one, means, track)[0], score_all(only, model, two, means, track)[0]
+    if not two:
+        return None
+    return score_all(model, one, score, means, track=track)[0], score_all(model, two, score, means, track=track)[0]
 
 
 def halves(proteins: Sequence[Protein], clusters: Mapping[str, str]) -> tuple[list[Protein], list[Protein]]:
-    """Deal the clusters of each class in turn into two halves; no cluster is in both.
+    """Deal the clusters of each class in turn into two halves; no cluster is in both. The second may be empty.
 
     >>> some = [Protein(str(i), "MK", "a") for i in range(4)]
     >>> [[p.id for p in half] for half in halves(some, {"0": "x", "1": "x", "2": "y", "3": "z"})]
     [['0', '1', '3'], ['2']]
     """
     side: dict[str, int] = {}
-    dealt: dict[str, int] = {}
+    dealt: Counter[tuple[str, int]] = Counter()
     for protein in proteins:
         label = str(protein.label)
         if clusters[protein.id] not in side:
-            side[clusters[protein.id]] = dealt.get(label, 0) % 2
-            dealt[label] = dealt.get(label, 0) + 1
+            # Where many classes have one cluster each, the halves are still even.
+            emptier = min((0, 1), key=lambda half: (dealt[label, half], dealt["", half]))
+            side[clusters[protein.id]] = emptier
+            dealt.update([(label, emptier), ("", emptier)])
     parts: tuple[list[Protein], list[Protein]] = ([], [])
     for protein in proteins:
         parts[side[clusters[protein.id]]].append(protein)

@@ -1,0 +1,81 @@
+"""A long series of equal steps whose results are saved now and then, so that a killed process loses seconds.
+
+Step k gives a few named arrays. They are stacked, and what is new goes every twenty seconds into a file named after the
+inputs and the first step in it: ``STAMP-000000040.npz``. Whoever continues takes the files that follow each other
+without a gap and were made from the same inputs, and throws damaged ones away.
+"""
+
+from __future__ import annotations
+
+import time
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from plmscope.results import write_arrays
+
+#: How often what is new is saved, in seconds.
+SAVE_SECONDS = 20.0
+
+Arrays = dict[str, np.ndarray]
+
+
+def collect(
+    folder: Path,
+    stamp: str,
+    like: Mapping[str, np.ndarray],
+    total: int,
+    steps: Callable[[int], Iterable[Mapping[str, np.ndarray]]],
+    say: Callable[[str], None] = lambda line: None,
+) -> Arrays:
+    """The stacked results of all steps, those of an earlier process included.
+
+    Args:
+        folder: Where parts are saved; made if it is missing. The caller removes it when the results are safe.
+        stamp: Digest of the inputs; parts with another do not count.
+        like: Name to an array with the shape and type of one step's result.
+        total: Number of steps.
+        steps: Called with the number of the first step that is wanted; gives its result, then the next ones.
+        say: Told once if an earlier process had begun.
+
+    Returns:
+        Name to array ``(total, *shape)``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {name: np.zeros((total, *one.shape), dtype=one.dtype) for name, one in like.items()}
+    start = 0
+    for path in sorted(folder.glob(f"{stamp}-*")):
+        saved = read_part(path, like) if path.name == f"{stamp}-{start:09d}.npz" else None
+        if saved is None:  # damaged, or after a damaged one
+            path.unlink()
+            continue
+        stop = start + len(next(iter(saved.values())))
+        for name, part in saved.items():
+            found[name][start:stop] = part
+        start = stop
+    if start:
+        say(f"continuing after {start:,} of {total:,}")
+    saved_until, when = start, time.time()
+    for number, result in enumerate(steps(start), start):
+        for name, one in result.items():
+            found[name][number] = one
+        if time.time() - when > SAVE_SECONDS:
+            stop = number + 1
+            write_arrays(folder / f"{stamp}-{saved_until:09d}.npz", {n: a[saved_until:stop] for n, a in found.items()})
+            saved_until, when = stop, time.time()
+    return found
+
+
+def read_part(path: Path, like: Mapping[str, np.ndarray]) -> Arrays | None:
+    """One saved part, equally many steps of every name; ``None`` if it is damaged or of another shape."""
+    try:
+        with np.load(path, allow_pickle=False) as saved:
+            arrays = {name: saved[name] for name in like}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    shapes = {name: array.shape[1:] for name, array in arrays.items()}
+    steps = {array.shape[:1] for array in arrays.values()}
+    sound = len(steps) == 1 and shapes == {name: one.shape for name, one in like.items()}
+    return arrays if sound else None
