@@ -5,13 +5,14 @@
 
 from pathlib import Path
 
-from tests.test_cli import CASES
+from tests import test_bad_input, test_cli
 
 PAGE = Path(__file__).parents[1] / "docs" / "errors.md"
 INTRODUCTION = """\
 # What goes wrong, and the line that says so
 Bad input ends with exit status 2 and one line after `plmscope: error: `; nothing is half-written. `{data}`, `{model}`,
-`{study}`, `{out}` and `{folder}` stand for your paths, `...` for the words of a library. Each row is a test.
+`{study}`, `{out}` and `{folder}` stand for your paths, `{url}` for the address of a service, `...` for the words of a
+library. Each row is a test.
 
 | what is wrong | what plmscope says |
 |---|---|
@@ -20,8 +21,14 @@ Bad input ends with exit status 2 and one line after `plmscope: error: `; nothin
 
 def page() -> str:
     """The page as it has to be."""
-    rows = [f"| {case.what} | `{case.message.replace('|', chr(92) + '|')}` |\n" for case in CASES]
+    cases = [*test_cli.CASES, *test_bad_input.CASES]
+    rows = [f"| {case.what} | `{case.message.replace('|', chr(92) + '|')}` |\n" for case in cases]
     return INTRODUCTION + "".join(rows)
+
+
+def test_cases_tell_mistakes_apart() -> None:
+    cases = [*test_cli.CASES, *test_bad_input.CASES]
+    assert len({case.what for case in cases}) == len(cases)
 
 
 def test_the_page_of_errors_is_up_to_date() -> None:

@@ -47,6 +47,8 @@ EC_NAMES: Mapping[str, str] = {
     "6": "ligases",
     "7": "translocases",
 }
+#: Why a feature is left out whose protein is not among those asked about.
+ELSEWHERE = "its protein is not in the study"
 #: Names by which the columns of a table of features are known, best first.
 _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "id": ("key", *ID_NAMES),
@@ -147,8 +149,8 @@ def read_features(path: str | Path, proteins: Iterable[Protein] | None = None) -
         exactly or counted on another isoform. Features in several windows are there once for each.
 
     Raises:
-        InputError: the file cannot be read or has no features, a number is malformed, a position lies outside its
-            protein, or a letter is another one than the sequence has there.
+        InputError: the file cannot be read, or has no features, or none of these proteins; a number is malformed, a
+            position lies outside its protein, or a letter is another one than the sequence has there.
     """
     source = str(path)
     parts: dict[str, list[Protein]] = {}  # by the name of the protein: itself, or its windows
@@ -157,16 +159,16 @@ def read_features(path: str | Path, proteins: Iterable[Protein] | None = None) -
     rows: dict[tuple[str, str, int, int, str], None] = {}  # a dict keeps the order of the file
     clipped: set[tuple[str, Feature]] = set()
     excluded: Counter[str] = Counter()
-    n_read = 0
+    n_read, first = 0, ""
     with located(source) as file:
         source = called(source)
         with file.open("rb") as handle:
             sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
         for found in _features(open_content(file, source)):
-            n_read += 1
+            n_read, first = n_read + 1, first or found.id
             feature = found.feature
             if proteins is not None and found.id not in parts:
-                excluded["its protein is not in the study"] += 1
+                excluded[ELSEWHERE] += 1
             elif feature.reason:
                 excluded[feature.reason] += 1
             elif proteins is None:
@@ -182,6 +184,11 @@ def read_features(path: str | Path, proteins: Iterable[Protein] | None = None) -
                             clipped.add((found.id, feature))
     if not n_read:
         raise InputError(f"{source}: has no residue feature; give a file with some")
+    if excluded[ELSEWHERE] == n_read:
+        raise InputError(
+            f"{source}: none of its {n_read:,} features is of a protein of the study (the first one is of "
+            f"{shown(first)}, the first protein is {shown(next(iter(parts), ''))}); give both files the same ids"
+        )
     table = pd.DataFrame(list(rows), columns=["id", "feature_type", "start", "end", "description"])
     return FeatureSet(table.astype({"start": np.int64, "end": np.int64}), dict(excluded), source, sha256, len(clipped))
 

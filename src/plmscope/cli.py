@@ -458,7 +458,7 @@ def _unwritten(error: BaseException) -> str:
         return f"{error.filename or 'disk'}: {error.strerror}; free space or use --out"
     text = str(error)  # safetensors and PyTorch tell the system's error in their own
     found = next((kind for kind in kinds if f"os error {kind})" in text), None)
-    if found or "PytorchStreamWriter failed" in text:
+    if found or any(words in text for words in ("PytorchStreamWriter failed", "unexpected pos ", "iostream error")):
         return f"model weights cannot be written ({os.strerror(found or errno.ENOSPC)}); free space or use --out"
     return _unwritten(error.__context__) if error.__context__ else ""
 

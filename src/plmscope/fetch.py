@@ -177,6 +177,8 @@ def fetch(
         raise StudyError(f"endpoint {shown(endpoint)}: is no web address; use one such as {ENDPOINT}")
     if not query.strip():
         raise StudyError("query: is empty; ask for something, such as 'reviewed:true AND ec:*'")
+    if not out.parent.is_dir():
+        raise InputError(f"{out.parent}: no such folder; make it or choose another --out")
     with _errors(out), _locked(out):
         return _Download(out, query, endpoint.rstrip("/"), tries, track, say, sleep).run(restart, force)
 
@@ -433,14 +435,16 @@ class _Download:
                 continue
             fields = line.rstrip("\r").split("\t")
             if len(fields) != len(names):
-                raise InputError(f"{where}: line {number} has {len(fields)} fields, the header {len(names)}")
+                raise InputError(
+                    f"{where}: line {number} has {len(fields)} fields, the header {len(names)}; download again"
+                )
             row = dict(zip(names, fields, strict=True))
             accession = row["Entry"]
             if not accession.isalnum() or not accession.isascii():
-                raise InputError(f"{where}: line {number}: {shown(accession)} is not an accession")
+                raise InputError(f"{where}: line {number}: {shown(accession)} is not an accession; is this UniProt?")
             if row["Length"] != str(len(row["Sequence"])):
                 found_length, said = len(row["Sequence"]), shown(row["Length"])
-                raise InputError(f"{where}: {accession} has {found_length:,} residues, not {said}")
+                raise InputError(f"{where}: {accession} has {found_length:,} residues, not {said}; download again")
             if accession in self.seen:
                 raise self.changed(f"{accession} came twice")
             self.seen.add(accession)

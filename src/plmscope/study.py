@@ -124,10 +124,10 @@ class Stages:
                         f"run 'plmscope run {self.run.path / 'study.toml'} --out {self.run.path}'"
                     )
                 self._check_methods()
-                if not done["finetune"]:
-                    _ = self._inputs
                 if "characterize" in wanted and not done["characterize"] and self.study.characterize.enabled:
                     read_inputs(self.study, self._data.proteins)
+                if not done["finetune"]:
+                    _ = self._inputs
             except PlmscopeError:
                 (self.run.path / NEW_STDIN).unlink(missing_ok=True)
                 self.run.discard()
