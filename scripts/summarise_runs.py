@@ -80,6 +80,31 @@ def primary(runs: list[Run]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def survivors(runs: list[Run]) -> pd.DataFrame:
+    """What each share that is kept leaves of the balanced accuracy (pooled, mean ablation), mean over runs."""
+    tables = []
+    for run in runs:
+        frame = run.table("curves")
+        intact = frame.loc[frame["ablation"] == "none", "balanced_accuracy"].iloc[0]
+        frame = frame[(frame["mode"] == "keep") & (frame["ablation"] == "mean") & (frame["scope"] == "pooled")]
+        own = frame[frame["draw"] < 0].rename(columns={"balanced_accuracy": "kept"})[["method", "fraction", "kept"]]
+        drawn = frame[frame["method"] == "random_matched"].groupby(["matched_to", "fraction"])["balanced_accuracy"]
+        drawn = drawn.agg(["mean", "std"]).reset_index().rename(columns={"matched_to": "method"})
+        tables.append(own.merge(drawn, on=["method", "fraction"]).assign(intact=intact))
+    rows = []
+    for (fraction, method), part in pd.concat(tables).groupby(["fraction", "method"], sort=True):
+        rows.append(
+            {
+                "kept": f"{fraction:.0%}", "method": method, "runs": len(part),
+                "intact": f"{part['intact'].mean():.3f}",
+                "best by the method": f"{part['kept'].mean():.3f}",
+                "matched chance (SD of draws)": f"{part['mean'].mean():.3f} ({part['std'].mean():.3f})",
+                "difference": f"{(part['kept'] - part['mean']).mean():+.3f}",
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
 def cells(runs: list[Run]) -> pd.DataFrame:
     """Balanced accuracy in every other cell against matched chance: sign and number of runs that beat it."""
     frame = pd.concat([run.table("comparison").assign(run=run.path.name) for run in runs])
@@ -130,6 +155,7 @@ def main() -> None:
         ("Model quality on test clusters", quality(runs)),
         ("Nearest training identity of the test proteins", leakage(runs)),
         ("Area over chance: keep, mean ablation, pooled, balanced accuracy (primary: random_matched)", primary(runs)),
+        ("Balanced accuracy by the share that is kept, all others at their mean", survivors(runs)),
         ("All cells against matched chance", cells(runs)),
         ("Are keys dense?", keys(runs)),
         ("Enrichment of each module among the top 5 %", modules(runs, 0.05)),

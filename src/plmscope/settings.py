@@ -126,7 +126,7 @@ class EvaluateSection(Section):
 
     methods: tuple[str, ...] = Field((), description="which of score.methods are judged; empty: all of them")
     fractions: tuple[float, ...] = Field(
-        (0.01, 0.02, 0.05, 0.1, 0.2, 0.5), min_length=1, description="shares kept or ablated, increasing, below 1"
+        (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 0.8), min_length=1, description="shares kept or ablated, increasing, below 1"
     )
     modes: tuple[Literal["keep", "ablate"], ...] = Field(
         ("keep", "ablate"), min_length=1, description="keep a selection (ablate all others), or ablate it"
@@ -274,7 +274,7 @@ def demo_study() -> Study:
         score=ScoreSection(proteins_per_class=8, points=6, token_budget=1024),
         evaluate=EvaluateSection(
             methods=("activation", "activation_contrast", "integrated_gradients"),
-            fractions=(0.05, 0.1, 0.2, 0.5),
+            fractions=(0.05, 0.1, 0.2, 0.5, 0.8),
             scopes=("pooled",),
             draws=20,
             draws_elsewhere=2,
