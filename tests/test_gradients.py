@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +23,22 @@ from plmscope.sequences import Protein, read_proteins
 from plmscope.sites import Site
 from tests.conftest import LABELS, make_proteins, save_tiny_model
 
+Nodes = tuple[np.ndarray, np.ndarray]
+
 
 def captum_scores(
-    model: Classifier, protein: Protein, site: Site, points: int, constants: np.ndarray | None, target: str
+    model: Classifier,
+    protein: Protein,
+    site: Site,
+    points: int,
+    constants: np.ndarray | None,
+    target: str,
+    nodes: Callable[[torch.Tensor], Nodes] | None = None,
 ) -> np.ndarray:
-    """Token sums ``(N,)`` by Captum's IntegratedGradients on the hooked activation of the Hugging Face model."""
+    """Token sums ``(N,)`` by Captum's IntegratedGradients on the hooked activation of the Hugging Face model.
+
+    Gauss-Legendre, or at the places and with the weights that ``nodes`` gives for the activation.
+    """
     batch = model.batch([protein])
     inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
     with record(model, [site]) as seen, torch.no_grad():
@@ -45,6 +57,12 @@ def captum_scores(
         with replace(model, {site: lambda a: activation}):
             return TARGETS["single"][target](model.model(**many).logits, classes.repeat(n))
 
+    if nodes is not None:
+        alphas, weights = nodes(value)
+        (got,) = IntegratedGradients(forward)._attribute(
+            (value,), (start,), n_steps=len(alphas), step_sizes_and_alphas=(weights.tolist(), alphas.tolist())
+        )
+        return got.sum(1)[0].detach().numpy()
     got = IntegratedGradients(forward).attribute(value, start, n_steps=points, method="gausslegendre")
     return got.sum(1)[0].detach().numpy()
 

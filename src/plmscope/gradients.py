@@ -26,7 +26,7 @@ import pandas as pd
 import torch
 
 from plmscope.errors import InputError, SelectionError
-from plmscope.hooked import AnyNetwork, network_of
+from plmscope.hooked import AnyNetwork, Hooked, network_of
 from plmscope.labels import Task, cases
 from plmscope.model import Batch, Classifier
 from plmscope.network import Context, Network, State, at_tokens
@@ -156,21 +156,25 @@ FEWEST_POINTS, MOST_POINTS = 4, 256
 NEGLIGIBLE = 1e-4
 
 
-def settled(now: np.ndarray, before: np.ndarray, gap: np.ndarray, tolerance: float) -> np.ndarray:
+def settled(
+    now: np.ndarray, before: np.ndarray, gap: np.ndarray, tolerance: float, whole: np.ndarray | None = None
+) -> np.ndarray:
     """Whether the attributions of a protein are as good as ``tolerance`` asks, ``(B,)``.
 
-    Three conditions: the completeness gap is at most ``tolerance`` of the total absolute attribution; the best 5 % of
-    the neurons by half the points hold as much attribution as the best 5 % by all, up to ``tolerance`` of it, so that
-    another doubling would hardly change who is selected; and the attributions by half the points differ (relative L2)
-    by at most the root of ``tolerance``, since doubling the nodes of a Gauss rule about squares its error. The last two
-    see what cancels in the first.
+    Three conditions: the completeness gap is at most ``tolerance`` of ``whole``; the best 5 % of the neurons by half
+    the points hold as much attribution as the best 5 % by all, up to ``tolerance`` of it, so that another doubling
+    would hardly change who is selected; and the attributions by half the points differ (relative L2) by at most the
+    root of ``tolerance``, since doubling the nodes of a Gauss rule about squares its error. The last two see what
+    cancels in the first.
 
     Args:
         now: ``(B, N)`` attributions.
         before: ``(B, N)``, with half the points.
         gap: ``(B,)`` what the attributions sum to beyond what they should.
         tolerance: A share, above 0.
+        whole: ``(B,)`` what the gap is compared with; the total absolute attribution if left out.
     """
+    whole = np.abs(now).sum(1) if whole is None else whole
     size = max(1, round(0.05 * now.shape[1]))
 
     def held(by: np.ndarray) -> np.ndarray:
@@ -180,7 +184,7 @@ def settled(now: np.ndarray, before: np.ndarray, gap: np.ndarray, tolerance: flo
 
     ideal = held(now)
     lost = ideal.sum(1) - held(before).sum(1)
-    small: np.ndarray = np.abs(gap) <= tolerance * np.abs(now).sum(1) + NEGLIGIBLE
+    small: np.ndarray = np.abs(gap) <= tolerance * whole + NEGLIGIBLE
     stable: np.ndarray = lost <= tolerance * np.abs(ideal).sum(1) + NEGLIGIBLE
     moved: np.ndarray = np.linalg.norm(now - before, axis=1)
     near: np.ndarray = moved <= tolerance**0.5 * np.linalg.norm(now, axis=1) + NEGLIGIBLE
@@ -347,6 +351,12 @@ def _attribute(network: AnyNetwork, batch: Batch, classes: torch.Tensor, path: _
         with torch.no_grad():
             state = network.state(layer, hidden, context)
         for modules in groups:
+            bends = {
+                m: network.bend(layer, m, state.activations[m], context)
+                if path.base is None and isinstance(network, Hooked)
+                else None
+                for m in modules
+            }
             starts = {m: _start(state.activations[m], path, Site(layer, m), context) for m in modules}
             for m in modules:
                 s = sites.index(Site(layer, m))
@@ -359,7 +369,8 @@ def _attribute(network: AnyNetwork, batch: Batch, classes: torch.Tensor, path: _
                     gradients = _query_and_key(network, layer, state, context, classes, path, n)
                 else:
                     (m,) = modules
-                    gradients = {m: _gradient(network, layer, state, m, starts[m], context, classes, path, n)}
+                    bend = bends[m]
+                    gradients = {m: _gradient(network, layer, state, m, starts[m], context, classes, path, n, bend)}
                 fine = True
                 for m, gradient in gradients.items():
                     s, part = sites.index(Site(layer, m)), path.slices[Site(layer, m)]
@@ -367,7 +378,10 @@ def _attribute(network: AnyNetwork, batch: Batch, classes: torch.Tensor, path: _
                     value = (gradient * (a.float() - starts[m].float())).sum(1).double().cpu().numpy()  # (B, N)
                     points[:, s], out[:, part] = n, value
                     if m in before:
-                        good[:, s] = settled(value, before[m], value.sum(1) - expected[:, s], path.tolerance)
+                        whole = np.abs(value).sum(1)
+                        if bends[m] is not None:  # units of a token cancel: their size tells little of what is at stake
+                            whole = np.abs(expected[:, s]) + path.tolerance * whole
+                        good[:, s] = settled(value, before[m], value.sum(1) - expected[:, s], path.tolerance, whole)
                     fine = fine and m in before and bool(good[:, s].all())
                     before[m] = value
                 if fine:
@@ -393,6 +407,7 @@ def _gradient(
     classes: torch.Tensor,
     path: _Path,
     n: int,
+    bend: torch.Tensor | None,
 ) -> torch.Tensor:
     """``integral dF/da`` along the straight path from ``start`` to the activation, ``(B, T, N)`` float32.
 
@@ -403,7 +418,7 @@ def _gradient(
     if not isinstance(network, Network) or module in ("query", "key"):
         return _integral(
             lambda leaf, many, wide: network.resume(layer, many, module, leaf, wide),
-            start, end, state, context, classes, path, n,
+            start, end, state, context, classes, path, n, bend,
         )  # fmt: skip
     with torch.no_grad():
         bottom = network.added(layer, state, module, start, context)  # (B, T, d)
@@ -428,15 +443,16 @@ def _integral(
     classes: torch.Tensor,
     path: _Path,
     n: int,
+    bend: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Gauss-Legendre sum of the gradients of the target at ``n`` places between ``start`` and ``end (B, T, M)``."""
     total = torch.zeros(end.shape, device=end.device)
-    for nodes, weights in _nodes(state, path, n):
+    for nodes, weights in _nodes(state, path, n, bend):
         k = len(nodes)
         leaf = _between(start, end, nodes).requires_grad_()
         value = path.target(logits(leaf, _copies(state, k), context.repeat(k)), classes.repeat(k)).sum()
         (gradient,) = torch.autograd.grad(value, leaf)
-        total += torch.einsum("k,kbtn->btn", weights, gradient.view(k, *end.shape).float())
+        total += torch.einsum("kb,kbtn->btn", weights, gradient.view(k, *end.shape).float())
     return total
 
 
@@ -457,25 +473,37 @@ def _query_and_key(
         logits = network.after_attention(layer, many.hidden, mixed, wide)
         value = path.target(logits, classes.repeat(len(nodes))).sum()
         of_query, of_key = (g.float() for g in torch.autograd.grad(value, (q, k)))
-        totals[0].add_(torch.einsum("k,kbtn->btn", weights, of_query.view(len(nodes), *query.shape)))
-        totals[1].add_(torch.einsum("k,kbtn->btn", weights / nodes, of_key.view(len(nodes), *key.shape)))
+        totals[0].add_(torch.einsum("kb,kbtn->btn", weights, of_query.view(len(nodes), *query.shape)))
+        totals[1].add_(torch.einsum("kb,kbtn->btn", weights / nodes, of_key.view(len(nodes), *key.shape)))
     return dict(zip(("query", "key"), totals, strict=True))
 
 
-def _nodes(state: State, path: _Path, n: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Nodes on ``[0, 1]`` and weights in even groups that fit the token budget."""
+def _nodes(
+    state: State, path: _Path, n: int, bend: torch.Tensor | None = None
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Nodes on ``[0, 1]`` and weights, ``(k, B)`` or ``(k, 1)`` each, in even groups that fit the token budget.
+
+    A path that bends at ``c`` is walked in ``t``, ``alpha = c sinh(t)``: the norm behind it is ``tanh(t)`` then and its
+    gradients are smooth, whereas in ``alpha`` they fall as ``1 / alpha`` from a peak of width ``c``. The path, and with
+    it the integral, is the same.
+    """
     at_once = max(1, path.token_budget // (state.hidden.shape[0] * state.hidden.shape[1]))
-    found = ((x.astype(np.float32), w.astype(np.float32)) for x, w in [np.polynomial.legendre.leggauss(n)])
-    nodes, weights = (torch.from_numpy(x).to(state.hidden.device) for x in next(found))
-    parts = -(-n // at_once)
+    x, w = np.polynomial.legendre.leggauss(n)
+    nodes, weights = (x[:, None] + 1) / 2, w[:, None] / 2
+    if bend is not None:
+        c = bend.double().cpu().numpy()  # (B,)
+        t = nodes * np.arcsinh(1 / c)
+        nodes, weights = c * np.sinh(t), weights * np.arcsinh(1 / c) * c * np.cosh(t)
+    alphas, sizes = (torch.from_numpy(x.astype(np.float32)).to(state.hidden.device) for x in (nodes, weights))
     many: Any = torch.tensor_split
-    return list(zip(many((nodes + 1) / 2, parts), many(weights / 2, parts), strict=True))
+    parts = -(-n // at_once)
+    return list(zip(many(alphas, parts), many(sizes, parts), strict=True))
 
 
 def _between(start: torch.Tensor, end: torch.Tensor, nodes: torch.Tensor) -> torch.Tensor:
     """Places on the straight line, ``(k B, T, M)``; computed in float32, given in the model's precision."""
     low, high = start.float(), end.float()
-    return (low + nodes.view(-1, 1, 1, 1) * (high - low)).flatten(0, 1).to(end.dtype)
+    return (low + nodes[:, :, None, None] * (high - low)).flatten(0, 1).to(end.dtype)
 
 
 def _copies(state: State, k: int) -> State:

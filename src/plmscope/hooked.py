@@ -107,6 +107,22 @@ class Hooked:
             hidden = self._run(number, state.hidden, context)
         return self.above(number + 1, hidden, context)
 
+    def bend(self, number: int, module: str, activation: torch.Tensor, context: Context) -> torch.Tensor | None:
+        """Where the straight path from zero to an activation ``(B, T, N)`` bends, ``(B,)``; ``None``: nowhere.
+
+        A layer norm of ``alpha a`` is that of ``a`` times ``alpha / sqrt(alpha^2 + c^2)``, ``c = sqrt(eps) / std(a)``:
+        all of the change is at ``alpha`` near ``c``. This is the geometric mean of ``c`` over a protein's tokens.
+        """
+        path = self.classifier.architecture.norms.get(module)
+        if path is None:
+            return None
+        norm: Any = self._layer(number).get_submodule(path)
+        real = torch.arange(activation.shape[1], device=activation.device) <= context.ends.unsqueeze(1)  # (B, T)
+        spread = activation.float().std(-1, correction=0).clamp_min(1e-12).log()  # (B, T)
+        mean = torch.where(real, spread, 0).sum(1) / real.sum(1)
+        bend: torch.Tensor = float(norm.eps) ** 0.5 / mean.exp()
+        return bend
+
     def above(self, number: int, hidden: torch.Tensor, context: Context) -> torch.Tensor:
         """Logits ``(B, C)`` from the input of layer ``number`` upward; at the number of layers, the head alone."""
         for n in range(number, len(self.layers)):

@@ -15,7 +15,7 @@ which neuron: sites in the order layer by layer, in each layer the order of :dat
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -71,6 +71,8 @@ class Architecture:
         modules: The six modules inside a layer.
         after: What follows the last layer, in order, up to the logits.
         head: Which of these reads the first token alone (or the mean of residues, if the checkpoint says so).
+        norms: Modules whose whole activation is layer-normalised before anything else reads it, and where that norm is
+            inside a layer.
         new: Prefixes of the weights that a checkpoint without a classification head lacks.
         unused: Prefixes of weights that other heads leave in a checkpoint; they have no place in a classifier.
         spare_positions: Positions that no residue can take, of ``max_position_embeddings``.
@@ -84,6 +86,7 @@ class Architecture:
     modules: Mapping[str, Place]
     after: tuple[str, ...]
     head: str
+    norms: Mapping[str, str] = field(default_factory=dict)
     new: tuple[str, ...] = ("classifier.",)
     unused: tuple[str, ...] = ("lm_head.",)
     spare_positions: int = 2
@@ -127,6 +130,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         },
         after=("esmc.norm", "classifier"),
         head="classifier",
+        norms={"query": "self_attn.q_norm", "key": "self_attn.k_norm"},
     ),
     "bert": Architecture(
         model_type="bert",
