@@ -7,6 +7,9 @@ Random weights of the right scale serve: cost does not depend on them, accuracy 
 same proteins as ours, interleaved protein by protein, on one thread; times are the process's CPU time, ratios are sums
 over proteins. Beside each ratio stands how far the results are apart (relative L2 over all neurons), or how far each
 side is from a reference. Captum gets frozen weights and one protein at a time, its best case: no padding.
+
+Prints Markdown, a table per section as it ends, the longest first. What is printed stays when a later section fails
+or is interrupted; name the sections that are left to run them alone.
 """
 
 import argparse
@@ -16,14 +19,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import cache
+from pathlib import Path
 
+import captum
 import numpy as np
 import torch
+import transformers
 from captum.attr import IntegratedGradients, LayerConductance, LayerGradientXActivation
 from transformers import EsmConfig, EsmForSequenceClassification, EsmTokenizer
 
+import plmscope
 from plmscope.checkpoints import embedded_folder
 from plmscope.conductance import _start, conductance
 from plmscope.evaluation import predict
@@ -35,8 +43,9 @@ from plmscope.network import Network
 from plmscope.sequences import AMINO_ACIDS, Protein, read_proteins
 
 
-def esm(layers: int = 6, width: int = 320) -> Classifier:
-    """A random classifier of the ESM-2 8M shape, or of another, whose logits vary with the input."""
+@cache
+def esm(layers: int, width: int) -> Classifier:
+    """A random ESM-2 classifier of some shape, whose logits vary with the input."""
     torch.manual_seed(0)
     config = EsmConfig(
         vocab_size=33, mask_token_id=32, pad_token_id=1, hidden_size=width, num_hidden_layers=layers,
@@ -211,12 +220,14 @@ def equal_points(args: argparse.Namespace, model: Classifier, proteins: list[Pro
     return f"{args.points} points, {len(proteins)} proteins of {min(lengths)} to {max(lengths)} residues"
 
 
-ROWS = "| ours against | ours (CPU s) | peer (CPU s) | ratio | difference |\n| --- | --- | --- | --- | --- |"
+ROWS = (
+    "| ours against | ours (CPU s) | peer (CPU s) | ratio | difference (relative L2) |\n| --- | --- | --- | --- | --- |"
+)
 
 
 def section_conductance(args: argparse.Namespace) -> None:
     """All sites of one path against a loop over the sites."""
-    model, proteins, n = esm(), enzymes(args.peers), args.points
+    model, proteins, n = esm(args.layers, args.width), enzymes(args.peers), args.points
     print(ROWS)
     compare(
         f"Captum LayerConductance, loop over sites: {equal_points(args, model, proteins)}",
@@ -227,7 +238,7 @@ def section_conductance(args: argparse.Namespace) -> None:
 
 def section_integrated_gradients(args: argparse.Namespace) -> None:
     """Every site's own path, zero baseline."""
-    model, proteins, n = esm(), enzymes(args.peers), args.points
+    model, proteins, n = esm(args.layers, args.width), enzymes(args.peers), args.points
     print(ROWS)
     compare(
         f"Captum IntegratedGradients, loop over sites: {equal_points(args, model, proteins)}",
@@ -238,7 +249,7 @@ def section_integrated_gradients(args: argparse.Namespace) -> None:
 
 def section_gradient_activation(args: argparse.Namespace) -> None:
     """One gradient; Captum is given all layers at once. Three runs a protein, for it takes a moment."""
-    model, proteins = esm(), 3 * enzymes(args.peers)
+    model, proteins = esm(args.layers, args.width), 3 * enzymes(args.peers)
     print(ROWS)
     compare(
         f"Captum LayerGradientXActivation, list of all sites: {args.peers} proteins, three times",
@@ -249,7 +260,7 @@ def section_gradient_activation(args: argparse.Namespace) -> None:
 
 def section_equal_accuracy(args: argparse.Namespace) -> None:
     """Fewest points of ours that are as near the integral as the peer is; on short proteins."""
-    model, proteins = esm(), enzymes(args.short, 0.02, 0.08)
+    model, proteins = esm(args.layers, args.width), enzymes(args.short, 0.02, 0.08)
     print("| ours against | ours (CPU s) | peer (CPU s) | ratio | our error | its error |")
     print("| --- | --- | --- | --- | --- | --- |")
     for name, theirs, ours, tries, finest in (
@@ -291,7 +302,7 @@ def section_equal_accuracy(args: argparse.Namespace) -> None:
 
 def section_selections(args: argparse.Namespace) -> None:
     """Log-probabilities under a selection."""
-    model, many = esm(), enzymes(4 * args.peers, 0.02, 0.98)
+    model, many = esm(args.layers, args.width), enzymes(4 * args.peers, 0.02, 0.98)
     rng = np.random.default_rng(0)
     means = rng.normal(0, 0.1, len(model.index))
     print(ROWS)
@@ -306,35 +317,49 @@ def section_selections(args: argparse.Namespace) -> None:
 
 
 def section_many(args: argparse.Namespace) -> None:
-    """Ours alone on many proteins, with points that are found."""
-    model, proteins = esm(), enzymes(args.proteins)
-    print("| method | proteins | CPU s | points, mean | not settled | error or largest gap |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for name, scorer in (("conductance", conductance), ("integrated_gradients", integrated_gradients)):
+    """Ours alone on many proteins, with points that are found; integrated gradients on half of the proteins."""
+    model = esm(args.layers, args.width)
+    print(
+        "| method | proteins | residues | CPU s | CPU s a protein | mean points | not settled | error or largest gap |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for name, scorer, count in (
+        ("conductance", conductance, args.proteins),
+        ("integrated_gradients", integrated_gradients, -(-args.proteins // 2)),
+    ):
+        proteins = enzymes(count)
         started = time.process_time()
         scores = scorer(model, proteins)[0]
         seconds, s = time.process_time() - started, scores.settings
-        error = s["error"] if "error" in s else scores.completeness["gap"].abs().max()
+        error = (
+            f"{s['error']:.1e} (relative L2)" if "error" in s else f"{scores.completeness['gap'].abs().max():.1e} nats"
+        )
         cells = (
-            name,
-            len(proteins),
+            f"`{name}`",
+            str(count),
+            f"{sum(map(len, proteins)):,}",
             f"{seconds:.0f}",
+            f"{seconds / count:.1f}",
             f"{s['mean_points']:.1f}",
             f"{s['unsettled']:.1%}",
-            f"{error:.1e}",
+            error,
         )
-        print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+        print("| " + " | ".join(cells) + " |", flush=True)
 
 
 def section_scaling(args: argparse.Namespace) -> None:
-    """Ours alone, CPU seconds, one dimension at a time."""
-    print("| what grows | value | conductance, 8 points | integrated gradients, 4 points | gradient x activation |")
+    """Ours alone, one dimension at a time, the others as above and 100 residues."""
+    print(
+        "| what grows | value | conductance, 8 points (CPU s) | integrated gradients, 4 points (CPU s) "
+        "| gradient x activation (CPU s) |"
+    )
     print("| --- | --- | --- | --- | --- |")
-    base = esm()
-    cases = [("layers", n, esm(layers=n), [made(100)]) for n in (3, 6, 12)]
-    cases += [("width", n, esm(width=n), [made(100)]) for n in (160, 320, 640)]
-    cases += [("residues", n, base, [made(n)]) for n in (100, 200, 400, args.longest)]
-    cases += [("proteins", n, base, [made(50 + 10 * k) for k in range(n)]) for n in (1, 4, 16)]
+    layers, width, longest = args.layers, args.width, args.longest
+    base = esm(layers, width)
+    cases = [("layers", n, esm(n, width), [made(min(100, longest))]) for n in (layers // 2, layers, 2 * layers)]
+    cases += [("width", n, esm(layers, n), [made(min(100, longest))]) for n in (width // 2, width, 2 * width)]
+    cases += [("residues", n, base, [made(n)]) for n in (*(n for n in (100, 200, 400) if n < longest), longest)]
+    cases += [("proteins", n, base, [made(min(50 + 10 * k, longest)) for k in range(n)]) for n in (1, 4, 16)]
     for what, value, model, proteins in cases:
         seconds = [
             spent(lambda f=f, m=model, p=proteins: f(m, p))[0]
@@ -362,75 +387,150 @@ MEMORY: dict[str, Callable[[Classifier, Protein, int], object]] = {
 
 def section_memory(args: argparse.Namespace) -> None:
     """Peak resident memory above that of the same on a short protein; every case in a process of its own."""
-    print(f"| {args.longest + 2} tokens | states at once | peak (MB above a short protein) |\n| --- | --- | --- |")
+    print(
+        f"| {args.longest + 2:,} tokens | states at once | peak (MB above a short protein) |\n| --- | --- | --- |",
+        flush=True,
+    )
     for name, at_once in (
         ("conductance, ours, all sites", 9),
         ("conductance, Captum, one site", 9),
         ("conductance, ours, all sites", 4),
+        ("conductance, ours, all sites", 2),
         ("integrated gradients, ours, all sites", 8),
         ("integrated gradients, Captum, one site", 8),
-        ("integrated gradients, ours, all sites", 4),
+        ("integrated gradients, ours, all sites", 2),
     ):
-        command = [sys.executable, __file__, "--measure", name, str(at_once), "--longest", str(args.longest)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        print(f"| {name} | {at_once} | {json.loads(done.stdout.splitlines()[-1]):.0f} |", flush=True)
+        print(f"| {name} | {at_once} | {in_own_process(name, at_once, args):,.0f} |", flush=True)
 
 
-def measure(name: str, at_once: int, longest: int) -> None:
-    """Print the rise of the peak resident memory in MB."""
-    model = esm()
+def in_own_process(name: str, at_once: int, args: argparse.Namespace) -> float:
+    """:func:`rise` in a fresh process, whose peak nothing else has raised."""
+    found = run_self("--measure", name, str(at_once), *options(args))
+    return float(json.loads(found.splitlines()[-1]))
+
+
+def rise(name: str, at_once: int, args: argparse.Namespace) -> float:
+    """Rise of this process's peak resident memory in MB."""
+    model = esm(args.layers, args.width)
     MEMORY[name](model, made(16), at_once)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    MEMORY[name](model, made(longest), at_once)
-    print(json.dumps((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024))
+    MEMORY[name](model, made(args.longest), at_once)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 
 
-SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
-    "many": section_many,
-    "conductance": section_conductance,
-    "integrated_gradients": section_integrated_gradients,
-    "equal_accuracy": section_equal_accuracy,
-    "gradient_activation": section_gradient_activation,
-    "selections": section_selections,
-    "scaling": section_scaling,
-    "memory": section_memory,
+def section_faithfulness(args: argparse.Namespace) -> None:
+    """Every scorer against single-neuron ablation of a sample of neurons; see ``faithfulness.py``."""
+    print(run_self("--sample", str(args.sample), script=Path(__file__).with_name("faithfulness.py")), end="")
+
+
+#: What there is to measure, the longest first: about this many CPU minutes each with the default options.
+SECTIONS: dict[str, tuple[Callable[[argparse.Namespace], None], float]] = {
+    "many": (section_many, 18),
+    "conductance": (section_conductance, 17),
+    "integrated_gradients": (section_integrated_gradients, 14),
+    "faithfulness": (section_faithfulness, 10),
+    "equal_accuracy": (section_equal_accuracy, 8),
+    "memory": (section_memory, 6),
+    "scaling": (section_scaling, 4),
+    "selections": (section_selections, 1),
+    "gradient_activation": (section_gradient_activation, 1),
 }
+#: Options that a section's own process is given too.
+OPTIONS = ("layers", "width", "proteins", "peers", "short", "points", "steps", "longest", "sample")
 
 
-def main() -> None:
-    """One section here, or several in processes of their own; the tables are printed in the order of the sections."""
+def options(args: argparse.Namespace) -> list[str]:
+    """The options of another process of this script."""
+    return [f"--{name}={getattr(args, name)}" for name in OPTIONS]
+
+
+def run_self(*arguments: str, script: Path = Path(__file__)) -> str:
+    """What another process prints.
+
+    Raises:
+        RuntimeError: it failed; with what it said.
+    """
+    done = subprocess.run([sys.executable, str(script), *arguments], stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{script.name} {' '.join(arguments)} ended with {done.returncode}\n{done.stdout}")
+    return done.stdout
+
+
+def here(name: str, args: argparse.Namespace) -> None:
+    """Print one section: what it is, its table, and what it cost."""
+    section, _ = SECTIONS[name]
+    print(f"\n### `{name}`\n{(section.__doc__ or '').strip()}\n", flush=True)
+    section(args)
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    print(f"\n{sum(one.ru_utime + one.ru_stime for one in used) / 60:.1f} CPU minutes.", flush=True)
+
+
+def settings(args: argparse.Namespace) -> str:
+    """What all sections have in common."""
+    return (
+        f"plmscope {plmscope.__version__}, torch {torch.__version__}, transformers {transformers.__version__}, "
+        f"captum {captum.__version__}; {args.jobs} sections at a time, one thread each; random weights, {args.layers} "
+        f"layers of width {args.width}; " + ", ".join(f"`--{name} {getattr(args, name)}`" for name in OPTIONS[2:]) + "."
+    )
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sections", nargs="*", choices=[*SECTIONS, []], help="which; all of them if none is named")
+    parser.add_argument("--layers", type=int, default=6, help="of the model; the default shape is that of ESM-2 8M")
+    parser.add_argument("--width", type=int, default=320, help="of the model, a multiple of 16")
     parser.add_argument("--proteins", type=int, default=64, help="for ours alone, at length quantiles")
     parser.add_argument("--peers", type=int, default=8, help="proteins on which peers run too")
     parser.add_argument("--short", type=int, default=2, help="short proteins for equal accuracy")
     parser.add_argument("--points", type=int, default=8, help="of both sides at equal points")
     parser.add_argument("--steps", type=int, default=50, help="of Captum's LayerConductance at equal accuracy")
     parser.add_argument("--longest", type=int, default=1022, help="residues of the longest protein")
+    parser.add_argument("--sample", type=int, default=1800, help="neurons that are ablated one by one (faithfulness)")
     parser.add_argument("--jobs", type=int, default=2, help="sections at a time, one thread each")
+    parser.add_argument("--out", type=Path, help="a file that every section is appended to as it ends")
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Every section in a process of its own, several at a time; a table is printed when it is done."""
+    args = arguments().parse_args(argv)
     torch.set_num_threads(1)
     if args.measure:
-        measure(args.measure[0], int(args.measure[1]), args.longest)
-        return
-    if len(args.sections) == 1:
-        SECTIONS[args.sections[0]](args)
-        return
-    options = [
-        f"--{name}={getattr(args, name)}" for name in ("proteins", "peers", "short", "points", "steps", "longest")
-    ]
+        print(json.dumps(rise(args.measure[0], int(args.measure[1]), args)))
+        return 0
+    names = [name for name in SECTIONS if name in (args.sections or SECTIONS)]
+    if args.here:
+        for name in names:
+            here(name, args)
+        return 0
 
-    def alone(name: str) -> str:
-        started = time.time()
-        done = subprocess.run([sys.executable, __file__, name, *options], capture_output=True, text=True, check=False)
-        text = done.stdout if done.returncode == 0 else f"{done.stdout}{done.stderr}"
-        return f"## {name} ({time.time() - started:.0f} s)\n{text}"
+    def tell(text: str) -> None:
+        print(text, end="", flush=True)
+        if args.out:
+            with args.out.open("a", encoding="utf-8") as file:
+                file.write(text)
 
+    tell(settings(args) + "\n")
+    failed = 0
     with ThreadPoolExecutor(args.jobs) as pool:
-        for text in pool.map(alone, args.sections or SECTIONS):
-            print(text, flush=True)
+        running = {pool.submit(run_self, name, "--here", *options(args)): name for name in names}
+        try:
+            for one in as_completed(running):
+                if error := one.exception():
+                    print(f"{running[one]}: {error}", file=sys.stderr, flush=True)
+                    failed += 1
+                else:
+                    tell(one.result())
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
+            left = [name for one, name in running.items() if not one.done() or one.cancelled() or one.exception()]
+            print(f"interrupted; not done: {' '.join(left)}", file=sys.stderr)
+            return 130
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

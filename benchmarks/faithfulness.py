@@ -20,8 +20,10 @@ Without ``--run`` the embedded model is fine-tuned for a moment on short embedde
 """
 
 import argparse
+import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,14 +46,18 @@ UNSIGNED = ("activation", "activation_std", "activation_contrast", "integrated_g
 TRUTH = "single_ablation"
 
 
-def quick_run(folder: Path, epochs: int) -> OpenRun:
+def quick_study(epochs: int) -> Study:
     """The embedded model, fine-tuned on short embedded enzymes."""
-    study = Study(
+    return Study(
         name="faithfulness",
         data=DataSection(max_length=300, too_long="skip"),
         split=SplitSection(identity=0.5, held_out="held_out"),
         finetune=FinetuneSection(epochs=epochs),
     )
+
+
+def fine_tuned(folder: Path, study: Study) -> OpenRun:
+    """The run of a study, as far as the fine-tuned model."""
     Stages(study, Run.create(folder)).execute(["finetune"])
     return open_run(folder)
 
@@ -75,7 +81,7 @@ def score_all(
         spent = time.process_time() - started
         scores |= found
         seconds |= dict.fromkeys(found, spent)
-        print(f"  {', '.join(found)}: {spent:.1f} CPU s", flush=True)
+        say(f"{', '.join(found)}: {spent:.1f} CPU s")
     return scores, seconds
 
 
@@ -114,8 +120,8 @@ def stability(one: NeuronScores, halves: int, seed: int) -> float:
 
 def areas(
     opened: OpenRun, proteins: list[Protein], scores: dict[str, NeuronScores], draws: int, seed: int
-) -> dict[tuple[str, str], float]:
-    """Area under balanced accuracy by method (or ``random``) and mode."""
+) -> tuple[float, dict[tuple[str, str], float]]:
+    """Balanced accuracy of the intact model, and the area under it by method (or ``random``) and mode."""
     model, true = opened.model, opened.model.targets(proteins)
     grid = Grid(scores, FRACTIONS, seed)
     points = grid.points(("keep", "ablate"), ("zero",), ("pooled",), ("random",), draws, draws)
@@ -132,11 +138,15 @@ def areas(
     for (method, mode, _), values in curves.items():
         area = float(metric_area("balanced_accuracy", FRACTIONS, values, len(model.labels)))
         by_method.setdefault((method, mode), []).append(area / (FRACTIONS[-1] - FRACTIONS[0]))
-    print(f"  balanced accuracy of the intact model: {found[points[0]]:.3f}", flush=True)
-    return {key: float(np.mean(values)) for key, values in by_method.items()}
+    return found[points[0]], {key: float(np.mean(values)) for key, values in by_method.items()}
 
 
-def main() -> None:
+def say(line: str) -> None:
+    """Progress, beside the table."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
     """Score, compare, print one Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, help="a finished or fine-tuned run folder; default: fine-tune quickly")
@@ -147,22 +157,27 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=5, help="random selections of every size")
     parser.add_argument("--sample", type=int, default=0, help="neurons that are ablated one by one; 0: all")
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        opened = open_run(args.run) if args.run else quick_run(Path(folder) / "run", args.epochs)
+        opened = open_run(args.run) if args.run else fine_tuned(Path(folder) / "run", quick_study(args.epochs))
         short = [p for p in opened.proteins("train") if len(p) <= args.max_length]
         proteins = one_per_cluster(short, opened.clusters, args.per_class, args.seed)
         classes = len(opened.model.labels)
         test = one_per_cluster(opened.proteins("test"), opened.clusters, -(-args.test // classes), args.seed)
         model = opened.model
-    print(f"{model!r}\n{len(proteins)} scored proteins, {len(test)} others", flush=True)
+    say(f"{model!r}\n{len(proteins)} scored proteins, {len(test)} others")
     scores, seconds = score_all(opened, proteins, args.sample, 2048)
-    area = areas(
-        opened, test, {m: s for m, s in scores.items() if not (m == TRUTH and args.sample)}, args.draws, args.seed
-    )
+    judged = {m: s for m, s in scores.items() if not (m == TRUTH and args.sample)}
+    intact, area = areas(opened, test, judged, args.draws, args.seed)
+    known = int(np.isfinite(scores[TRUTH].values).sum())
+    name = args.run or f"The embedded model after {args.epochs} epochs"
     print(
-        "\n| scorer | rank r | within sites | top 5 % | keep | ablate | split-half r | CPU s a protein |\n"
+        f"{name}, {len(model.index):,} neurons, "
+        f"{known:,} of them ablated one by one; {len(proteins)} scored proteins of up to {args.max_length} residues; "
+        f"areas on {len(test)} others, where the intact model has a balanced accuracy of {intact:.3f}, chance is "
+        f"{1 / classes:.3f}; {args.draws} random draws.\n\n"
+        "| scorer | rank r | within sites | top 5 % | keep | ablate | split-half r | CPU s a protein |\n"
         "| --- | --- | --- | --- | --- | --- | --- | --- |"
     )
     for method, one in scores.items():

@@ -1,0 +1,126 @@
+"""Every section of the benchmarks on a tiny shape: that they run, and that both sides of a comparison agree."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import engine, faithfulness
+from plmscope.scoring import SCORERS
+from plmscope.sequences import Protein
+from tests.conftest import Golden
+
+TINY = ["--layers=2", "--width=32", "--proteins=2", "--peers=1", "--short=1", "--points=2", "--steps=4", "--longest=24"]
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """The benchmarks run with one."""
+    number = torch.get_num_threads()
+    yield
+    torch.set_num_threads(number)
+
+
+@pytest.fixture
+def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is measured here, and proteins are short."""
+
+    def short(count: int, low: float = 0.0, high: float = 1.0) -> list[Protein]:
+        return [engine.made(20 + k) for k in range(count)]
+
+    monkeypatch.setattr(engine, "in_own_process", engine.rise)
+    monkeypatch.setattr(engine, "enzymes", short)
+
+
+def rows_of(text: str) -> list[list[str]]:
+    """Cells of all tables, headings and rules left out; every row is as wide as its heading."""
+    tables = re.findall(r"(?m)^\|.*\|\n\|(?: --- \|)+\n(?:\|.*\|\n)+", text)
+    assert tables, text
+    found = []
+    for table in tables:
+        head, _, *body = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+        assert all(len(row) == len(head) for row in body), table
+        found += body
+    return found
+
+
+@pytest.mark.parametrize("section", [name for name in engine.SECTIONS if name != "faithfulness"])
+@pytest.mark.usefixtures("one_process")
+def test_every_section_prints_a_table(section: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert engine.main([section, "--here", *TINY]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"\n### `{section}`\n") and text.endswith("CPU minutes.\n")
+    rows = rows_of(text)
+    if section in ("conductance", "integrated_gradients", "gradient_activation", "selections"):
+        assert all(float(row[4]) < 1e-4 for row in rows), rows  # equal, or the ratio says nothing
+        assert len(rows) == (4 if section == "selections" else 1)
+    counts = {"many": 2, "equal_accuracy": 2, "scaling": 3 + 3 + 1 + 3, "memory": 7}
+    assert len(rows) == counts.get(section, len(rows))
+
+
+def test_sections_run_in_processes_and_what_is_done_stays(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The longest first; a section that fails takes no other with it; the file has what was printed."""
+    started = []
+
+    def told(name: str, *rest: str) -> str:
+        started.append(name)
+        assert rest[0] == "--here" and engine.arguments().parse_args([name, *rest]).width == 32
+        if name == "conductance":
+            raise RuntimeError("it broke")
+        return f"\n### `{name}`\n"
+
+    monkeypatch.setattr(engine, "run_self", told)
+    out = tmp_path / "found.md"
+    assert engine.main(["memory", "many", "conductance", "--jobs=1", f"--out={out}", *TINY]) == 1
+    assert started == ["many", "conductance", "memory"]
+    said = capsys.readouterr()
+    assert "conductance: it broke" in said.err
+    assert said.out == out.read_text() and said.out.startswith("plmscope ") and "captum" in said.out
+    assert said.out.endswith("### `many`\n\n### `memory`\n")
+
+
+def test_another_process_is_asked_and_heard(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With a script in place of the benchmark, whose imports take seconds."""
+    script = tmp_path / "script.py"
+    script.write_text("import sys\nprint(sys.argv[1:])\nsys.exit(len(sys.argv) - 2)\n")
+    assert engine.run_self("one", script=script) == "['one']\n"
+    with pytest.raises(RuntimeError, match=r"script.py one two ended with 1\n\['one', 'two'\]"):
+        engine.run_self("one", "two", script=script)
+    assert engine.main(["--measure", "conductance, ours, all sites", "2", *TINY]) == 0
+    assert float(capsys.readouterr().out) >= 0
+
+
+def test_the_default_settings_end_within_an_hour() -> None:
+    """By the estimate beside each section, two at a time, the longest first, with room for a slower machine."""
+    ends = [0.0, 0.0]
+    costs = [minutes for _, minutes in engine.SECTIONS.values()]
+    assert costs == sorted(costs, reverse=True)
+    for minutes in costs:
+        ends[ends.index(min(ends))] += minutes
+    assert max(ends) <= 50
+
+
+def test_faithfulness_compares_every_scorer(golden: Golden, capsys: pytest.CaptureFixture[str]) -> None:
+    faithfulness.main(
+        [f"--run={golden.run}", "--per-class=1", "--max-length=130", "--sample=36", "--test=3", "--draws=1"]
+    )
+    said = capsys.readouterr()
+    rows = {row[0].strip("`"): row[1:] for row in rows_of(said.out)}
+    assert list(rows) == [*SCORERS, "random neurons"]
+    truth = rows["single_ablation"]
+    assert truth[:3] == ["1.00", "1.00", "100%"] and truth[3:5] == ["", ""]  # sampled: no selection of all neurons
+    assert all(0 <= float(cell) <= 1 for name in ("conductance", "random neurons") for cell in rows[name][3:5])
+    assert "36 of them ablated" in said.out and "balanced accuracy" in said.out and "single_ablation:" in said.err
+
+
+def test_the_model_that_faithfulness_makes_by_itself() -> None:
+    study = faithfulness.quick_study(2)
+    assert (study.finetune.epochs, study.data.path, study.model.checkpoint) == (
+        2, "plmscope:enzymes", "plmscope:embedded",
+    )  # fmt: skip
