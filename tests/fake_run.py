@@ -447,6 +447,7 @@ def _knowledge(rng: np.random.Generator, neurons: pd.DataFrame, proteins: pd.Dat
                     {
                         "id": p.id, "position": 21, "start": 11, "sequence": p.sequence[10:31],
                         "activation": np.round(rng.normal(size=21), 3).tolist(),
+                        "sites": [[14, "ACT_SITE"], *([position, "GxSxG"] for position in range(19, 24))],
                     }
                     for p in some.itertuples()
                 ]

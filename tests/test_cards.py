@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from plmscope.annotations import FeatureSet
 from plmscope.cards import UNEXPLAINED, Bars, explained, neuron_cards
 from plmscope.concepts import build_concepts
 from plmscope.motifs import STRIP, TopWindows
@@ -110,6 +111,25 @@ def test_top_proteins_show_the_strip():
     assert len(top) == 5 and top[0]["id"] == "p0" and (top[0]["position"], top[0]["start"]) == (10, 1)
     assert len(top[0]["sequence"]) == len(top[0]["activation"]) == 10 + STRIP
     assert top[0]["activation"][9] == 1.0 and top[0]["sequence"].startswith("MAA")
+
+
+def test_annotated_sites_stand_at_their_residues_on_the_strips():
+    """Positions of a file, counted from 1, come back as they were; the letter under the mark is the annotated one."""
+    sequence = "M" + "A" * 5 + "GHSMG" + "A" * 189  # the serine is residue 9 as biologists count
+    proteins = [Protein(f"p{i}", sequence) for i in range(12)]
+    rows = [("p0", "ACT_SITE", 8, 9), ("p0", "BINDING", 28, 32), ("p0", "BINDING", 100, 101)]
+    features = FeatureSet(pd.DataFrame(rows, columns=["id", "feature_type", "start", "end"]), {}, "sites.tsv", "")
+    concepts = build_concepts(proteins, features=features, min_proteins=1)
+    selections = pd.DataFrame({"method": ["ig"], "rank": [1], "position": [2]})
+    found = neuron_cards(selections, INDEX, pd.DataFrame([row("GxSxG")]), motifs(), concepts, proteins).iloc[0]
+    first, second = json.loads(found["top_proteins"])[:2]
+    sites = {}
+    for position, name in first["sites"]:
+        sites.setdefault(name, []).append(position)
+    # The strip ends at residue 30: what is annotated behind it is not on it.
+    assert sites == {"GxSxG": [7, 8, 9, 10, 11], "ACT_SITE": [9], "BINDING": [29, 30]}
+    assert first["sequence"][9 - first["start"]] == "S"
+    assert {name for _, name in second["sites"]} == {"GxSxG"}  # nothing is known of it but its sequence
 
 
 def test_bars():

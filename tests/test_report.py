@@ -407,6 +407,8 @@ def test_a_card_holds_what_is_known_of_its_neuron(results: Results) -> None:
     assert [first[key] for key in keys] == [best[key] for key in keys] and first["sentence"] == best["sentence"]
     same = table[(table[keys] == [best[key] for key in keys]).all(axis=1)]
     assert first["ranks"] == dict(zip(same["method"], same["rank"], strict=True))
+    # Neighbours of one name are one mark; annotated residues and pattern matches are told apart.
+    assert first["strips"][0]["sites"] == [[14, 14, "ACT_SITE", 1], [19, 23, "GxSxG", 0]]
     assert len(first["strips"]) == 3 and max(abs(h) for one in first["strips"] for h in one["heights"]) == 1000
     assert [sum(column) for column in first["motif"]["matrix"]] == pytest.approx([1000] * 5, abs=10)
     assert first["motif"]["in"] == ["3"]

@@ -26,6 +26,8 @@ from plmscope.sites import Neuron, NeuronIndex
 UNEXPLAINED = "No concept explains this neuron"
 #: Peaks listed on a card.
 TOP_PROTEINS = 5
+#: Kinds of concepts that are marked on their strips.
+MARKED = ("feature", "pattern")
 #: Firing residues below which a motif is not judged.
 MIN_FIRED = 10
 #: Residues from an end that count as near it, and the share of peaks that makes it worth saying.
@@ -84,10 +86,11 @@ def neuron_cards(
     rows_of: dict[int, list[int]] = {}
     for row, position in enumerate(motifs.neurons.tolist()):
         rows_of.setdefault(position, []).append(row)
+    sites_of = _Sites(proteins, concepts)
     cards = {
         position: _card(
             index.neuron(position), by_neuron.get(position), rows_of[position], motifs, of_concept, proteins, bars,
-            class_name,
+            class_name, sites_of,
         )
         for position in selections["position"].unique().tolist()
     }  # fmt: skip
@@ -104,6 +107,7 @@ def _card(
     proteins: Sequence[Protein],
     bars: Bars,
     class_name: str,
+    sites_of: _Sites,
 ) -> dict[str, object]:
     """Everything on one card; the sign is that of the better evidence."""
     table = motifs.table.iloc[list(rows)]
@@ -140,7 +144,7 @@ def _card(
         "auroc": np.nan if best is None else float(best["auroc"]),
         "f1": np.nan if best is None else float(best["f1"]),
         "motif": motif["consensus"] if has_motif else "",
-        "top_proteins": json.dumps(_top_proteins(motifs, row, sign, proteins)),
+        "top_proteins": json.dumps(_top_proteins(motifs, row, sign, proteins, sites_of)),
     }  # fmt: skip
 
 
@@ -201,8 +205,30 @@ def _classes(motif: pd.Series, class_name: str) -> list[str]:
     ]
 
 
-def _top_proteins(motifs: Motifs, row: int, sign: int, proteins: Sequence[Protein]) -> list[dict[str, object]]:
-    """The highest peaks with the activation around them; sign -1: the lowest."""
+class _Sites:
+    """Annotated residues and pattern matches of proteins, read once for each that is asked."""
+
+    def __init__(self, proteins: Sequence[Protein], concepts: ConceptSet) -> None:
+        self.proteins, self.concepts = proteins, concepts
+        self.told = [i for i, concept in enumerate(concepts.concepts) if concept.kind in MARKED]
+        self._of: dict[int, list[tuple[int, str]]] = {}
+
+    def between(self, number: int, start: int, stop: int) -> list[tuple[int, str]]:
+        """Residues (1-based) of a protein from 0-based ``start`` on, before ``stop``, and what each is part of."""
+        if number not in self._of:
+            positions = self.concepts.annotate(self.proteins[number]).positions
+            self._of[number] = sorted(
+                (residue + 1, self.concepts.concepts[i].name)
+                for i in self.told
+                for residue in positions.get(i, np.zeros(0, np.int64)).tolist()
+            )
+        return [(residue, name) for residue, name in self._of[number] if start < residue <= stop]
+
+
+def _top_proteins(
+    motifs: Motifs, row: int, sign: int, proteins: Sequence[Protein], sites_of: _Sites
+) -> list[dict[str, object]]:
+    """The highest peaks with activation and sites around them; sign -1: the lowest."""
     found = []
     for k in range(min(TOP_PROTEINS, motifs.windows.value.shape[1])):
         number = int(motifs.windows.protein[row, k])
@@ -216,6 +242,7 @@ def _top_proteins(motifs: Motifs, row: int, sign: int, proteins: Sequence[Protei
                 "id": protein.id, "position": position + 1, "start": start + 1,
                 "sequence": protein.sequence[start:stop],
                 "activation": [round(sign * float(value), 3) for value in strip],
+                "sites": sites_of.between(number, start, stop),
             }
         )  # fmt: skip
     return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,8 @@ def card_data(results: Results) -> dict[str, Any]:
         order = ["confirmed", "f1"]
         associations = associations.merge(wanted, on=KEYS).sort_values(order, ascending=False, kind="stable")
     known = _by_neuron(associations)
+    named = results.get("concepts")
+    kinds = {} if named is None else dict(zip(named["concept"], named["kind"], strict=True))
     out = []
     for where, rows in cards.sort_values("rank", kind="stable").groupby(KEYS, sort=False):
         first = rows.iloc[0]
@@ -86,7 +89,7 @@ def card_data(results: Results) -> dict[str, Any]:
                 "ranks": {str(r["method"]): int(r["rank"]) for r in rows.to_dict("records")},
                 "sentence": str(first["sentence"]), "explained": bool(first["explained"]),
                 "concept": str(first["concept"]), "auroc": first["auroc"], "f1": first["f1"],
-                "strips": _strips(first["top_proteins"]), "motif": _motif(motif),
+                "strips": _strips(first["top_proteins"], kinds), "motif": _motif(motif),
                 "concepts": [
                     [str(r["concept"]), int(r["sign"]), r["f1"], r["auroc"], r["q_value"], bool(r["confirmed"])]
                     for r in known.get(where, [])[:SHOWN_CONCEPTS]
@@ -109,19 +112,33 @@ def _by_neuron(frame: pd.DataFrame | None) -> dict[Any, list[dict[Any, Any]]]:
     return found
 
 
-def _strips(text: object) -> list[dict[str, Any]]:
-    """The top proteins of a card; activations in tenths of a per cent of the largest of the card."""
+def _strips(text: object, kinds: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The top proteins of a card; activations in tenths of a per cent of the largest of the card.
+
+    ``sites`` are runs of residues, both ends counted: first, last, name, and 1 for an annotation, 0 for a pattern.
+    """
     found = _parsed(text, [])
     largest = max((abs(float(a)) for one in found for a in one["activation"] if is_number(a)), default=0.0)
     return [
         {
             "id": str(one["id"]), "position": int(one["position"]), "start": int(one["start"]),
-            "sequence": str(one["sequence"]), "sites": [[int(p), str(name)] for p, name in one.get("sites", [])],
+            "sequence": str(one["sequence"]), "sites": _runs(one.get("sites", []), kinds),
             "heights": [round(1000 * float(a) / largest) if is_number(a) and largest else 0 for a in one["activation"]],
             "peak": max((float(a) for a in one["activation"]), key=abs, default=0.0),
         }
         for one in found
     ]  # fmt: skip
+
+
+def _runs(sites: list[list[Any]], kinds: Mapping[str, str]) -> list[list[Any]]:
+    """Sites of neighbouring residues and the same name as one."""
+    runs: list[list[Any]] = []
+    for position, name in sorted(sites, key=lambda site: (str(site[1]), int(site[0]))):
+        if runs and runs[-1][2] == name and runs[-1][1] + 1 == position:
+            runs[-1][1] = int(position)
+        else:
+            runs.append([int(position), int(position), str(name), int(kinds.get(str(name)) != "pattern")])
+    return sorted(runs)
 
 
 def _motif(row: dict[Any, Any] | None) -> dict[str, Any]:

@@ -60,28 +60,43 @@
     });
     return svg;
   };
+  // Sites stand in rows under the letters: a triangle for an annotated residue, a bracket for a match of a pattern.
   const strip = (one) => {
-    const step = 13, zero = one.heights.some((h) => h < 0) ? 30 : 40, up = zero - 4;
-    const svg = draw("svg", { viewBox: `0 0 ${one.sequence.length * step} 66`, width: one.sequence.length * step, height: 66, role: "img" });
-    svg.append(draw("line", { x1: 0, x2: one.sequence.length * step, y1: zero, y2: zero, class: "base" }));
-    const marked = new Map(one.sites.map(([position, name]) => [position, name]));
-    const said = [];
+    const step = 13, zero = one.heights.some((h) => h < 0) ? 30 : 40, up = zero - 4, under = 57, row = 11, wide = one.sequence.length * step;
+    const ends = []; // of the rows, so that sites do not lie on each other
+    const rows = one.sites.map(([first, last]) => {
+      const free = ends.findIndex((end) => end < first - 1);
+      const at = free < 0 ? ends.length : free;
+      ends[at] = last;
+      return at;
+    });
+    const tall = Math.max(66, under + ends.length * row);
+    const svg = draw("svg", { viewBox: `0 0 ${wide} ${tall}`, width: wide, height: tall, role: "img" });
+    svg.append(draw("line", { x1: 0, x2: wide, y1: zero, y2: zero, class: "base" }));
     [...one.sequence].forEach((letter, i) => {
-      const h = one.heights[i] ?? 0, tall = Math.abs(h) / 1000 * (h < 0 ? 12 : up), position = one.start + i;
-      const bar = draw("rect", { x: i * step + 2, width: step - 4, y: h < 0 ? zero : zero - tall, height: tall, class: h < 0 ? "bar below" : "bar" });
+      const h = one.heights[i] ?? 0, high = Math.abs(h) / 1000 * (h < 0 ? 12 : up), position = one.start + i;
+      const bar = draw("rect", { x: i * step + 2, width: step - 4, y: h < 0 ? zero : zero - high, height: high, class: h < 0 ? "bar below" : "bar" });
       bar.append(draw("title", {}, `${letter}${position}: ${(h / 10).toFixed(0)} % of the largest`));
       const text = draw("text", { x: i * step + step / 2, y: 53, "font-size": 12, "text-anchor": "middle" }, letter);
       if (position === one.position) text.setAttribute("font-weight", 800), text.setAttribute("text-decoration", "underline");
       svg.append(bar, text);
-      if (marked.has(position)) {
-        const mark = draw("path", { d: `M${i * step + 2} 64 L${i * step + step / 2} 56 L${i * step + step - 2} 64 Z`, class: "site" });
-        mark.append(draw("title", {}, `${marked.get(position)} ${letter}${position}`));
-        svg.append(mark);
-        said.push(`${marked.get(position)} at ${letter}${position}`);
-      }
     });
-    const peak = one.sequence[one.position - one.start] ?? "";
-    const text = `${one.id}, residues ${one.start} to ${one.start + one.sequence.length - 1}, peak ${peak}${one.position} (${number(one.peak)})${said.length ? `; ▲ ${said.join(", ")}` : ""}`;
+    const letterAt = (position) => one.sequence[position - one.start] ?? "";
+    const said = one.sites.map(([first, last, name, annotated], k) => {
+      const x = (first - one.start) * step, end = (last - one.start + 1) * step, y = under + rows[k] * row;
+      const where = first === last ? `${letterAt(first)}${first}` : `${letterAt(first)}${first} to ${letterAt(last)}${last}`;
+      const text = annotated ? `annotated: ${name}, ${where}` : `pattern ${name}, ${where}`;
+      // Wide and invisible, so that a pointer finds thin marks.
+      const mark = draw("g", { class: annotated ? "site" : "match" });
+      mark.append(draw("title", {}, text), draw("rect", { x, y, width: end - x, height: row - 1, class: "touch" }));
+      for (let left = x; annotated && left < end; left += step) {
+        mark.append(draw("path", { d: `M${left + 2} ${y + 8} L${left + step / 2} ${y} L${left + step - 2} ${y + 8} Z` }));
+      }
+      if (!annotated) mark.append(draw("path", { d: `M${x + 2} ${y} V${y + 5} H${end - 2} V${y}` }));
+      svg.append(mark);
+      return `${annotated ? "▲" : "⌴"} ${name} ${where}`;
+    });
+    const text = `${one.id}, residues ${one.start} to ${one.start + one.sequence.length - 1}, peak ${letterAt(one.position)}${one.position} (${number(one.peak)})${said.length ? `; ${said.join(", ")}` : ""}`;
     svg.setAttribute("aria-label", text);
     return make("div", { class: "strip" }, make("div", { class: "scroller" }, svg), make("p", {}, text));
   };
