@@ -30,6 +30,8 @@ from plmscope.characterize import (
 from plmscope.concepts import ConceptSet, build_concepts
 from plmscope.errors import InputError
 from plmscope.model import Classifier
+from plmscope.parts import Parts
+from plmscope.residue_attribution import attributed_residues
 from plmscope.sequences import Protein
 from plmscope.sites import NeuronIndex, architecture_of
 from tests.planted import LABEL_ROLES, neurons_of, planted_model, planted_proteins, planted_tokenizer
@@ -325,3 +327,46 @@ def test_batches_and_passes_change_nothing(planted, monkeypatch):
         once.motifs.table["consensus"].tolist()
         == twice.motifs.table.sort_values(["sign", "position"], ascending=[False, True])["consensus"].tolist()
     )
+
+
+def test_every_pass_continues_after_an_interruption(planted, monkeypatch, tmp_path):
+    """Stopped in each pass, of two groups of sites: the same tables, and no protein is looked at again in vain."""
+    classifier, roles, discovery, confirmation = planted
+    monkeypatch.setattr(module, "NEURONS_AT_ONCE", 600)  # two groups of sites
+    discovery, confirmation = discovery[:24], confirmation[:16]
+    concepts = build_concepts(discovery, kinds=("amino acid", "pattern", "class"), patterns={"W-x-C": "W-x-C"})
+    selected = np.zeros(len(classifier.index), bool)
+    selected[[classifier.index.position(roles[role][0]) for role in ("and", "key_motif")]] = True
+    batches, stops = [], []
+
+    def track(items, description, total):
+        for number, item in enumerate(items):
+            if stops and stops[0] == description and number == 1:
+                stops.pop(0)
+                raise KeyboardInterrupt
+            batches.append(description)
+            yield item
+
+    def everything(parts):
+        arguments = {"token_budget": 400, "track": track, "parts": parts}
+        found = characterize(classifier, discovery, confirmation, concepts, selected, **arguments)
+        more = attributed_residues(classifier, confirmation, concepts, {"top": selected}, **arguments)
+        return found, more
+
+    once, attributed = everything(None)
+    passes = ("discovering", "confirming", "attributing to residues")
+    needed = [batches.count(name) for name in passes]
+    batches.clear()
+    group = ["sampling activations", "discovering", "confirming"]
+    stops += [*group, *group, "attributing to residues"]
+    for _ in range(len(stops)):
+        with pytest.raises(KeyboardInterrupt):
+            everything(Parts(tmp_path, "a" * 16, seconds=0, pause=0))  # kept after every batch
+    again, again_attributed = everything(Parts(tmp_path, "a" * 16, seconds=0, pause=0))
+    assert [batches.count(name) for name in passes] == needed
+    assert_frame_equal(once.associations, again.associations, check_exact=True)
+    assert_frame_equal(once.motifs.table, again.motifs.table, check_exact=True)
+    for name in ("value", "protein", "position", "strip"):
+        np.testing.assert_array_equal(getattr(once.motifs.windows, name), getattr(again.motifs.windows, name))
+    assert_frame_equal(attributed, again_attributed, check_exact=True)
+    assert once.control == again.control and len(attributed)

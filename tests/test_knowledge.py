@@ -68,6 +68,7 @@ def test_selected_neurons_have_cards_and_motifs(run: Run) -> None:
 
 def test_the_manifest_counts(run: Run) -> None:
     found, table = run.manifest()["characterize"], run.table("associations")
+    assert not (run.path / "characterize.parts").exists()  # what the passes kept is gone at the end
     assert found["discovery_proteins"] == 36 and found["confirmation_proteins"] == 24
     assert found["pairs"] == len(table) and found["pairs_confirmed"] == table["confirmed"].sum()
     assert found["pairs_confirmed_shifted"] <= 0.05 * found["pairs_tested"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import plmscope.parts
-from plmscope.parts import collect, read_part
+from plmscope.parts import Parts, collect, read_part
 
 LIKE = {"predicted": np.zeros(5, dtype=np.int16), "log_prob": np.zeros(5, dtype=np.float32)}
 
@@ -63,3 +63,20 @@ def test_damaged_part_counts_as_none(tmp_path: Path) -> None:
     assert read_part(path, LIKE) is None
     np.savez(path, predicted=good["predicted"])
     assert read_part(path, LIKE) is None
+
+
+def test_parts_are_kept_now_and_then_and_those_of_other_settings_go(tmp_path: Path) -> None:
+    parts = Parts(tmp_path / "parts", "a" * 64, seconds=0, pause=0)
+    assert parts.read("sums") is None and not parts.folder.exists()
+    parts.keep("sums", lambda: {"done": np.arange(3), "text": np.array(["x"])})
+    found = Parts(tmp_path / "parts", "a" * 64).read("sums")
+    assert found is not None and found["done"].tolist() == [0, 1, 2] and found["text"].tolist() == ["x"]
+    Parts(parts.folder, "a" * 64).keep("sums", lambda: {"done": np.zeros(0)})  # too early
+    assert len((parts.read("sums") or {})["done"]) == 3
+    path = next(parts.folder.iterdir())
+    path.write_bytes(path.read_bytes()[:-30])
+    assert parts.read("sums") is None  # damaged: begun again
+    assert Parts(parts.folder, "b" * 64).read("sums") is None and not path.exists()
+    parts.write("sums", {})
+    parts.remove()
+    assert not parts.folder.exists()

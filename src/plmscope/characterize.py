@@ -37,6 +37,7 @@ from plmscope.errors import InputError
 from plmscope.hooks import record
 from plmscope.model import Classifier
 from plmscope.motifs import MOTIF_FRACTION, Motifs, TopWindows, joined_motifs, make_motifs
+from plmscope.parts import Parts
 from plmscope.progress import Track, silent
 from plmscope.sequences import Protein
 from plmscope.sites import NeuronIndex, Site
@@ -69,6 +70,38 @@ class Chunk:
     rows: list[int]
     lengths: list[int]
     values: torch.Tensor
+
+
+#: What counts of a pass are called, so that they can be kept and continued.
+_DISCOVERED = ("hits", "touched", "fired", "rows", "positives", "stretches")
+_CONFIRMED = ("positive", "shifted", "touched", "stretches", "differences", "all")
+_PEAKS = ("value", "protein", "position", "strip")
+_PAIRS = ("neuron", "sign", "concept", "rank", "code", "discovery_f1", "discovery_auroc")
+_MOTIFS = ("fired", "everywhere", "hits", "fired_hits", "in_class", "class_residues", "on", "known", "marked")
+
+
+def _arrays(one: object, names: Sequence[str], prefix: str = "") -> dict[str, np.ndarray]:
+    """Attributes of an object that are arrays, or dicts of arrays or whole numbers, as arrays."""
+    found: dict[str, np.ndarray] = {}
+    for name in names:
+        value = getattr(one, name)
+        if isinstance(value, dict):
+            found |= {f"{prefix}{name}/{key}": np.asarray(part) for key, part in value.items()}
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
+
+
+def _restore(one: object, names: Sequence[str], arrays: Mapping[str, np.ndarray], prefix: str = "") -> None:
+    """Put back what :func:`_arrays` gave."""
+    for name in names:
+        value = getattr(one, name)
+        if isinstance(value, dict):
+            for key in value:
+                part = arrays[f"{prefix}{name}/{key}"]
+                value[key] = part if part.ndim else int(part)
+        else:
+            setattr(one, name, arrays[f"{prefix}{name}"])
 
 
 #: Gives the activations of proteins, some at a time; of the same neurons every time it is called.
@@ -175,6 +208,20 @@ class Codes:
             codes = self.table[part].reshape(-1).index_select(0, index.reshape(-1))
             found[:, part] = codes.reshape(index.shape).cpu().numpy()
         return found
+
+    def arrays(self, prefix: str) -> dict[str, np.ndarray]:
+        """Everything as arrays."""
+        tensors = {name: getattr(self, name).cpu().numpy() for name in ("center", "scale", "table")}
+        found: dict[str, np.ndarray] = tensors | {"lowest": self.lowest, "highest": self.highest}
+        return {prefix + name: value for name, value in found.items()}
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, np.ndarray], prefix: str, device: torch.device) -> Codes:
+        """Back from :meth:`arrays`."""
+        center, scale, table = (
+            torch.from_numpy(arrays[prefix + name]).to(device) for name in ("center", "scale", "table")
+        )
+        return cls(center, scale, table, arrays[f"{prefix}lowest"], arrays[f"{prefix}highest"])
 
     def threshold(self, neurons: np.ndarray, signs: np.ndarray, codes: np.ndarray) -> np.ndarray:
         """The activation from which on (sign +1: upwards, -1: downwards) a code counts as firing, one per neuron."""
@@ -627,6 +674,7 @@ def characterize(
     *,
     token_budget: int = 2048,
     track: Track = silent,
+    parts: Parts | None = None,
 ) -> Characterization:
     """Compare every neuron of a classifier with every concept; find the motifs of the selected ones.
 
@@ -639,23 +687,28 @@ def characterize(
         settings: Shares, rates and seed.
         token_budget: Padded tokens a batch.
         track: Progress.
+        parts: Where the passes keep what they have counted, now and then, and continue after a kill.
 
     Raises:
         InputError: there are no proteins on one side, or a protein is on both.
+        RunError: the disk is full.
     """
     index, settings = classifier.index, settings or Settings()
     selected = np.zeros(len(index), bool) if selected is None else selected
-    parts: list[Characterization] = []
-    for sites in _site_groups(index):
+    groups: list[Characterization] = []
+    for number, sites in enumerate(_site_groups(index)):
         where = np.concatenate([np.arange(len(index))[index.slice(site)] for site in sites])
         stream = stream_of(classifier, sites, token_budget, track)
-        found = associate(stream, len(where), discovery, confirmation, concepts, selected[where], settings)
+        found = associate(
+            stream, len(where), discovery, confirmation, concepts, selected[where], settings,
+            parts=parts, name=f"pass-{number}", device=classifier.device,
+        )  # fmt: skip
         if found.motifs is not None:
             found.motifs.moved(where)
-        parts.append(
+        groups.append(
             replace(found, associations=found.associations.assign(position=where[found.associations["position"]]))
         )
-    return _joined(parts, settings.fdr)
+    return _joined(groups, settings.fdr)
 
 
 def _site_groups(index: NeuronIndex) -> list[list[Site]]:
@@ -694,6 +747,10 @@ def associate(
     concepts: ConceptSet,
     selected: np.ndarray,
     settings: Settings,
+    *,
+    parts: Parts | None = None,
+    name: str = "pass",
+    device: torch.device | None = None,
 ) -> Characterization:
     """The same for any ``n`` numbers a residue, wherever they come from; ``q_value`` is not yet there.
 
@@ -706,42 +763,50 @@ def associate(
     if both:
         raise InputError(f"protein {min(both)!r} is among those of discovery and of confirmation; split them")
     firing = firing_codes(settings.fractions)
-    residue_codes, protein_codes = _fitted(stream, n, discovery, settings)
+    saved = _Saved(parts, name)
     chosen = np.flatnonzero(selected)
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        of_residues = _Counts(concepts, "residue", n, firing, pool)
-        of_proteins = _Counts(concepts, "protein", n, firing, pool)
-        windows = TopWindows(2 * len(chosen), min(settings.windows, max(1, len(discovery) // 4)))
-        seen = np.zeros(len(concepts), np.int64)
-        for chunk in stream(discovery, "discovering"):
-            annotations = [concepts.annotate(discovery[row]) for row in chunk.rows]
-            for annotation in annotations:
-                seen[[*annotation.positions, *annotation.holds]] += 1
-            of_residues.add(
-                residue_codes(chunk.values),
-                [_of_residues(a, length) for a, length in zip(annotations, chunk.lengths, strict=True)],
-            )
-            of_proteins.add(protein_codes(_means(chunk)), [_of_protein(a) for a in annotations])
-            if len(chosen):
-                windows.add(_both_signs(chunk, chosen), chunk.rows, chunk.lengths)
-    held = np.zeros(len(concepts), np.int64)
-    marks = []
-    for protein in confirmation:
-        annotation = concepts.annotate(protein)
-        held[[*annotation.positions, *annotation.holds]] += 1
-        marks.append(_of_protein(annotation))
-    eligible = np.flatnonzero((seen >= settings.min_proteins) & (2 * held >= settings.min_proteins))
-    pairs = _chosen_pairs([of_residues, of_proteins], eligible.tolist(), selected, settings, firing)
-    del of_residues, of_proteins
+    windows = TopWindows(2 * len(chosen), min(settings.windows, max(1, len(discovery) // 4)))
+    if (all_ := saved.read("found")) is not None:
+        _restore(windows, _PEAKS, all_, "windows/")
+        motifs = make_motifs(windows, chosen, discovery, concepts, confirmation) if len(chosen) else None
+        if motifs is not None:
+            _restore(motifs, _MOTIFS, all_, "motifs/")
+        columns = {key.removeprefix("table/"): all_[key] for key in all_ if key.startswith("table/")}
+        table = pd.DataFrame(columns | {"concept": columns["concept"].astype(object)})
+        return Characterization(table, motifs.finished() if motifs is not None else None, 0, 0)
+    residue_codes, protein_codes = _fitted(stream, n, discovery, settings, saved, device or torch.device("cpu"))
+    found = saved.read("chosen")
+    if found is None:
+        pairs = _discovered(
+            stream, n, discovery, confirmation, concepts, chosen, settings, windows, residue_codes, protein_codes, saved
+        )
+        saved.write("chosen", lambda: {**_arrays(pairs, _PAIRS), **_arrays(windows, _PEAKS)})
+        saved.drop("discovering")
+    else:
+        pairs = _Pairs(*(found[field] for field in _PAIRS))
+        _restore(windows, _PEAKS, found)
     motifs = make_motifs(windows, chosen, discovery, concepts, confirmation) if len(chosen) else None
 
     levels = [_Confirmation(pairs, concepts, level, n) for level in ("residue", "protein")]
+    marks = [_of_protein(concepts.annotate(protein)) for protein in confirmation]
     permuted = _permuted(marks, np.random.default_rng([settings.seed, 12]))
     # A neuron of few values may have none as rare as that: its highest then, if it is not its usual one.
     rare, usual = (int(firing[np.argmin(np.abs(np.array(settings.fractions) - f))]) for f in (MOTIF_FRACTION, 0.2))
     high = np.clip(residue_codes.highest[chosen].astype(int), usual, rare)
     low = 255 - np.clip(255 - residue_codes.lowest[chosen].astype(int), usual, rare)
-    for chunk in stream(confirmation, "confirming"):
+    done = np.zeros(len(confirmation), bool)
+
+    def state() -> dict[str, np.ndarray]:
+        kept = _arrays(levels[0], _CONFIRMED, "residue/") | _arrays(levels[1], _CONFIRMED, "protein/")
+        return kept | (_arrays(motifs, _MOTIFS, "motifs/") if motifs is not None else {}) | {"done": done}
+
+    if (before := saved.read("confirming")) is not None:
+        done = before["done"]
+        for level, prefix in zip(levels, ("residue/", "protein/"), strict=True):
+            _restore(level, _CONFIRMED, before, prefix)
+        if motifs is not None:
+            _restore(motifs, _MOTIFS, before, "motifs/")
+    for chunk in saved.rest(stream, confirmation, "confirming", done, state):
         proteins = [confirmation[row] for row in chunk.rows]
         annotations = [concepts.annotate(protein) for protein in proteins]
         marked = [_of_residues(a, length) for a, length in zip(annotations, chunk.lengths, strict=True)]
@@ -754,12 +819,109 @@ def associate(
         if motifs is not None:
             fires = np.concatenate([codes[:, chosen] >= high, codes[:, chosen] <= low], axis=1)
             motifs.add(proteins, annotations, fires)
-    return Characterization(
-        _association_table(pairs, levels, concepts, [residue_codes, protein_codes]),
-        motifs.finished() if motifs is not None else None,
-        0,
-        0,
-    )
+    table = _association_table(pairs, levels, concepts, [residue_codes, protein_codes])
+
+    def everything() -> dict[str, np.ndarray]:
+        columns = {f"table/{key}": table[key].to_numpy() for key in table.columns}
+        columns["table/concept"] = table["concept"].to_numpy(dtype=np.str_)
+        kept = columns | _arrays(windows, _PEAKS, "windows/")
+        return kept | (_arrays(motifs, _MOTIFS, "motifs/") if motifs is not None else {})
+
+    saved.write("found", everything)
+    saved.drop("codes", "chosen", "confirming")
+    return Characterization(table, motifs.finished() if motifs is not None else None, 0, 0)
+
+
+def _discovered(
+    stream: Stream,
+    n: int,
+    discovery: Sequence[Protein],
+    confirmation: Sequence[Protein],
+    concepts: ConceptSet,
+    chosen: np.ndarray,
+    settings: Settings,
+    windows: TopWindows,
+    residue_codes: Codes,
+    protein_codes: Codes,
+    saved: _Saved,
+) -> _Pairs:
+    """The pass over the discovery proteins: fills the windows, chooses the pairs."""
+    firing = firing_codes(settings.fractions)
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        of_residues = _Counts(concepts, "residue", n, firing, pool)
+        of_proteins = _Counts(concepts, "protein", n, firing, pool)
+        seen, done = np.zeros(len(concepts), np.int64), np.zeros(len(discovery), bool)
+
+        def state() -> dict[str, np.ndarray]:
+            windows.settle()
+            kept = _arrays(of_residues, _DISCOVERED, "residue/") | _arrays(of_proteins, _DISCOVERED, "protein/")
+            return kept | _arrays(windows, _PEAKS, "windows/") | {"seen": seen, "done": done}
+
+        if (before := saved.read("discovering")) is not None:
+            seen, done = before["seen"], before["done"]
+            _restore(of_residues, _DISCOVERED, before, "residue/")
+            _restore(of_proteins, _DISCOVERED, before, "protein/")
+            _restore(windows, _PEAKS, before, "windows/")
+        for chunk in saved.rest(stream, discovery, "discovering", done, state):
+            annotations = [concepts.annotate(discovery[row]) for row in chunk.rows]
+            for annotation in annotations:
+                seen[[*annotation.positions, *annotation.holds]] += 1
+            of_residues.add(
+                residue_codes(chunk.values),
+                [_of_residues(a, length) for a, length in zip(annotations, chunk.lengths, strict=True)],
+            )
+            of_proteins.add(protein_codes(_means(chunk)), [_of_protein(a) for a in annotations])
+            if len(chosen):
+                windows.add(_both_signs(chunk, chosen), chunk.rows, chunk.lengths)
+        windows.settle()
+    held = np.zeros(len(concepts), np.int64)
+    for protein in confirmation:
+        annotation = concepts.annotate(protein)
+        held[[*annotation.positions, *annotation.holds]] += 1
+    eligible = np.flatnonzero((seen >= settings.min_proteins) & (2 * held >= settings.min_proteins))
+    selected = np.zeros(n, bool)
+    selected[chosen] = True
+    return _chosen_pairs([of_residues, of_proteins], eligible.tolist(), selected, settings, firing)
+
+
+class _Saved:
+    """What the passes over one group of sites keep; nothing without a place to keep it."""
+
+    def __init__(self, parts: Parts | None, name: str) -> None:
+        self.parts, self.name = parts, name
+
+    def read(self, what: str) -> dict[str, np.ndarray] | None:
+        return None if self.parts is None else self.parts.read(f"{self.name}-{what}")
+
+    def write(self, what: str, make: Callable[[], Mapping[str, np.ndarray]]) -> None:
+        if self.parts is not None:
+            self.parts.write(f"{self.name}-{what}", make())
+
+    def drop(self, *what: str) -> None:
+        if self.parts is not None:
+            self.parts.drop(*(f"{self.name}-{one}" for one in what))
+
+    def rest(
+        self,
+        stream: Stream,
+        proteins: Sequence[Protein],
+        what: str,
+        done: np.ndarray,
+        state: Callable[[], Mapping[str, np.ndarray]],
+    ) -> Iterator[Chunk]:
+        """Chunks of the proteins that are not ``done``, which is marked once a chunk has been used.
+
+        Batches go from long to short, so that those of the rest are the same as without the interruption.
+        """
+        left = np.flatnonzero(~done)
+        if not len(left):
+            return
+        for chunk in stream([proteins[row] for row in left.tolist()], what):
+            rows = left[chunk.rows]
+            yield replace(chunk, rows=rows.tolist())
+            done[rows] = True
+            if self.parts is not None:
+                self.parts.keep(f"{self.name}-{what}", state)
 
 
 def _means(chunk: Chunk) -> torch.Tensor:
@@ -779,8 +941,12 @@ def _both_signs(chunk: Chunk, chosen: np.ndarray) -> np.ndarray:
     return np.concatenate([values, -values], axis=1)
 
 
-def _fitted(stream: Stream, n: int, proteins: Sequence[Protein], settings: Settings) -> tuple[Codes, Codes]:
+def _fitted(
+    stream: Stream, n: int, proteins: Sequence[Protein], settings: Settings, saved: _Saved, device: torch.device
+) -> tuple[Codes, Codes]:
     """Codes of residues and of protein means, from a sample of the discovery proteins."""
+    if (before := saved.read("codes")) is not None:
+        return Codes.of(before, "residue/", device), Codes.of(before, "protein/", device)
     rng = np.random.default_rng([settings.seed, 10])
     some = [proteins[i] for i in np.sort(rng.permutation(len(proteins))[:SAMPLE_PROTEINS])]
     each = -(-min(16_384, max(1024, SAMPLE_SIZE // n)) // len(some))
@@ -790,7 +956,9 @@ def _fitted(stream: Stream, n: int, proteins: Sequence[Protein], settings: Setti
             rows = rng.permutation(len(part))[:each]
             residues.append(part[torch.from_numpy(np.sort(rows)).to(part.device)])
         means.append(_means(chunk))
-    return Codes.fit(torch.cat(residues), settings.fractions), Codes.fit(torch.cat(means), settings.fractions)
+    fitted = Codes.fit(torch.cat(residues), settings.fractions), Codes.fit(torch.cat(means), settings.fractions)
+    saved.write("codes", lambda: fitted[0].arrays("residue/") | fitted[1].arrays("protein/"))
+    return fitted
 
 
 def offsets(protein: Protein, seed: int) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from plmscope.annotations import FeatureSet, read_features
 from plmscope.cards import Bars, explained, neuron_cards
 from plmscope.concepts import build_concepts, parse_pattern
 from plmscope.errors import InputError, StudyError
+from plmscope.parts import Parts
 from plmscope.progress import Track
 from plmscope.runs import OpenRun
 from plmscope.selection import size_of
@@ -61,12 +62,15 @@ def one_of_each_cluster(
     return [proteins[row] for row in sorted(rows)]
 
 
-def characterize_run(opened: OpenRun, found: ProteinSet, track: Track, say: Callable[[str], None]) -> dict[str, Any]:
+def characterize_run(
+    opened: OpenRun, found: ProteinSet, parts: Parts, track: Track, say: Callable[[str], None]
+) -> dict[str, Any]:
     """Write :data:`TABLES` of a run; returns what the manifest keeps.
 
     Args:
         opened: The run, scored.
         found: The proteins that it was made from, for what their file says beside label and sequence.
+        parts: Where the passes keep what they have counted; removed at the end.
         track: Progress.
         say: Told one line at a time.
     """
@@ -79,11 +83,13 @@ def characterize_run(opened: OpenRun, found: ProteinSet, track: Track, say: Call
         say(repr(features))
     annotated = {} if features is None else Counter(features.table["id"].tolist())
     limit = settings.max_proteins
+    if parts.folder.is_dir():
+        say("characterize: continuing from what was counted before")
     shares = (max(1, limit - limit // 3), max(1, limit // 3)) if limit else (0, 0)
-    parts = [opened.proteins("train"), [*opened.proteins("validation"), *opened.proteins("test")]]
+    sides = [opened.proteins("train"), [*opened.proteins("validation"), *opened.proteins("test")]]
     discovery, confirmation = (
-        one_of_each_cluster(part, opened.clusters, annotated, share, study.seed)
-        for part, share in zip(parts, shares, strict=True)
+        one_of_each_cluster(side, opened.clusters, annotated, share, study.seed)
+        for side, share in zip(sides, shares, strict=True)
     )
     ec = {p.id: p.columns["ec"] for p in found.proteins if p.columns.get("ec", "").strip()}
     concepts = build_concepts(
@@ -106,7 +112,7 @@ def characterize_run(opened: OpenRun, found: ProteinSet, track: Track, say: Call
     result = characterize(
         opened.model, discovery, confirmation, concepts, selected,
         Settings(settings.fractions, settings.fdr, settings.min_proteins, windows=settings.windows, seed=study.seed),
-        token_budget=settings.token_budget, track=track,
+        token_budget=settings.token_budget, track=track, parts=parts,
     )  # fmt: skip
     if result.motifs is None:  # some neuron is always selected
         raise InputError("no neuron is selected; report.knowledge_fraction is too small")
@@ -128,13 +134,14 @@ def characterize_run(opened: OpenRun, found: ProteinSet, track: Track, say: Call
     }
     attributed = attributed_residues(
         opened.model, confirmation, concepts, of_method, target=study.score.target, seed=study.seed,
-        token_budget=settings.token_budget, track=track,
+        token_budget=settings.token_budget, track=track, parts=parts,
     )  # fmt: skip
     opened.run.write_table("attributed_residues", attributed)
     opened.run.write_table("concepts", concepts.table([*discovery, *confirmation]))
     opened.run.write_table("associations", placed(result.associations))
     opened.run.write_table("motifs", placed(result.motifs.table))
     opened.run.write_table("neuron_cards", cards)
+    parts.remove()
     best_rows = result.associations[result.associations["rank"] == 1]
     with_concept = best_rows.loc[explained(best_rows, bars), "position"].nunique()
     one_each = cards.drop_duplicates(["layer", "module", "neuron"])

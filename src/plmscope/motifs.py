@@ -182,7 +182,7 @@ class Motifs:
     class_residues: np.ndarray = field(init=False, repr=False)
     on: dict[int, np.ndarray] = field(init=False, repr=False)
     known: dict[int, np.ndarray] = field(init=False, repr=False)
-    marked: dict[int, list[int]] = field(init=False, repr=False)
+    marked: dict[int, np.ndarray] = field(init=False, repr=False)
     table: pd.DataFrame = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -192,7 +192,8 @@ class Motifs:
         self.in_class, self.class_residues = np.zeros((len(self.labels), m), np.int64), np.zeros(len(self.labels))
         told = [i for i, c in enumerate(self.concepts.concepts) if c.has_stretches]
         self.on, self.known = {i: np.zeros(m, np.int64) for i in told}, {i: np.zeros(m, np.int64) for i in told}
-        self.marked = {i: [0, 0] for i in told}  # residues that it marks, residues where it is known
+        # Residues that it marks, residues where it is known.
+        self.marked = {i: np.zeros(2, np.int64) for i in told}
 
     def scores(self, sequence: str) -> np.ndarray:
         """Score of every matrix with its peak on every residue, ``(R, M)``."""

@@ -1,12 +1,14 @@
-"""A long series of equal steps whose results are saved now and then, so that a killed process loses seconds.
+"""What long work has so far is saved now and then, so that a killed process loses seconds.
 
-Step k gives a few named arrays. They are stacked, and what is new goes every twenty seconds into a file named after the
+:func:`collect` is for a series of equal steps. Step k gives a few named arrays. They are stacked, and what is new goes every twenty seconds into a file named after the
 inputs and the first step in it: ``STAMP-000000040.npz``. Whoever continues takes the files that follow each other
-without a gap and were made from the same inputs, and throws damaged ones away.
+without a gap and were made from the same inputs, and throws damaged ones away. :class:`Parts` is for sums over proteins: one
+file a name, written again as the sums grow.
 """
 
 from __future__ import annotations
 
+import shutil
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
@@ -79,3 +81,60 @@ def read_part(path: Path, like: Mapping[str, np.ndarray]) -> Arrays | None:
     steps = {array.shape[:1] for array in arrays.values()}
     sound = len(steps) == 1 and shapes == {name: one.shape for name, one in like.items()}
     return arrays if sound else None
+
+
+class Parts:
+    """What a long stage has counted so far, so that it continues there after a kill.
+
+    One ``.npz`` file a name, written atomically; files of other settings or another model are removed.
+
+    Args:
+        folder: Where they are; made with the first.
+        stamp: Tells the settings and the model.
+        seconds: How often :meth:`keep` writes.
+        pause: At least so many times what the last writing took lies between two.
+    """
+
+    def __init__(self, folder: Path, stamp: str, seconds: float = SAVE_SECONDS, pause: float = 20.0) -> None:
+        self.folder, self._stamp, self._seconds, self._times = folder, stamp[:16], seconds, pause
+        self._when, self._pause = time.monotonic(), seconds
+        for path in folder.glob("*.npz"):
+            if not path.name.startswith(f"{self._stamp}-"):
+                path.unlink()
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{self._stamp}-{name}.npz"
+
+    def read(self, name: str) -> dict[str, np.ndarray] | None:
+        """The arrays of a name; ``None`` if they are not there or damaged."""
+        try:
+            with np.load(self._path(name), allow_pickle=False) as saved:
+                return dict(saved)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return None
+
+    def write(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Write arrays under a name.
+
+        Raises:
+            RunError: the folder is not writable or the disk is full.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        before = time.monotonic()
+        write_arrays(self._path(name), arrays)
+        self._when = time.monotonic()
+        self._pause = max(self._seconds, self._times * (self._when - before))
+
+    def keep(self, name: str, make: Callable[[], Mapping[str, np.ndarray]]) -> None:
+        """Write what ``make`` gives if it is time to."""
+        if time.monotonic() - self._when >= self._pause:
+            self.write(name, make())
+
+    def drop(self, *names: str) -> None:
+        """Remove names that are needed no more."""
+        for name in names:
+            self._path(name).unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)

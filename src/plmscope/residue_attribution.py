@@ -13,6 +13,7 @@ the same amino acids in the same protein as negatives: what is left is about the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -24,12 +25,14 @@ from plmscope.concepts import ConceptSet
 from plmscope.gradients import EMBEDDING, Target, activations_and_gradients, request
 from plmscope.hooked import AnyNetwork, network_of
 from plmscope.model import Batch, Classifier
+from plmscope.parts import Parts
 from plmscope.progress import Track, silent
 from plmscope.sequences import Protein
 from plmscope.sites import Site
 from plmscope.stats import benjamini_hochberg
 
 INPUT = "input"
+PART = "attribution"
 COLUMNS = (
     "concept", "of", "n_clusters", "auroc", "null_auroc", "p_value", "q_value", "auroc_same_letter",
     "p_same_letter", "q_same_letter",
@@ -47,6 +50,7 @@ def attributed_residues(
     min_proteins: int = 6,
     token_budget: int = 2048,
     track: Track = silent,
+    parts: Parts | None = None,
 ) -> pd.DataFrame:
     """Whether patterns and features attract more attribution than the same annotation elsewhere in the protein.
 
@@ -60,6 +64,7 @@ def attributed_residues(
         min_proteins: Clusters below which a concept is left out.
         token_budget: Padded tokens a batch.
         track: Progress.
+        parts: Where it keeps what it has, now and then, and continues after a kill.
 
     Returns:
         One row a concept and set of neurons, :data:`COLUMNS`.
@@ -72,9 +77,23 @@ def attributed_residues(
     told = [i for i, c in enumerate(concepts.concepts) if c.kind in ("feature", "pattern")]
     names = [INPUT, *selections]
     masks = {name: torch.from_numpy(mask).to(classifier.device).float() for name, mask in selections.items()}
-    found: dict[tuple[int, str], list[tuple[float, float, float, float]]] = {}
-    batches = list(classifier.batches(proteins, token_budget))
-    for batch in track(batches, "attributing to residues", len(batches)):
+    found: dict[tuple[int, str], list[tuple[float, ...]]] = {}
+    done = np.zeros(len(proteins), bool)
+
+    def state() -> dict[str, np.ndarray]:
+        kept = {f"{number}/{name}": np.array(each) for (number, name), each in found.items()}
+        return kept | {"done": done}
+
+    before = None if parts is None else parts.read(PART)
+    if before is not None:
+        done = before.pop("done")
+        for key, rows_before in before.items():
+            concept, _, name = key.partition("/")
+            found[int(concept), name] = [tuple(row) for row in rows_before.tolist()]
+    left = np.flatnonzero(~done)
+    batches = classifier.batches([proteins[row] for row in left.tolist()], token_budget)
+    for part in track(batches, "attributing to residues", len(batches)):
+        batch = replace(part, rows=left[part.rows].tolist())
         values = _of_tokens(classifier, network, batch, classes[batch.rows], asked.target, masks)
         for place, row in enumerate(batch.rows):
             protein = proteins[row]
@@ -99,6 +118,11 @@ def attributed_residues(
                             0.5,
                         )
                     )
+        done[batch.rows] = True
+        if parts is not None:
+            parts.keep(PART, state)
+    if parts is not None:
+        parts.write(PART, state())
     rows = []
     for (number, name), each in found.items():
         if len(each) >= min_proteins:

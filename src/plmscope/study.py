@@ -30,7 +30,7 @@ from plmscope.errors import BusyError, InputError, PlmscopeError, RunError, Sele
 from plmscope.formats import STDIN, save_stdin
 from plmscope.knowledge import TABLES, card_methods, characterize_run, read_inputs
 from plmscope.labels import packed_labels, rarest
-from plmscope.parts import collect
+from plmscope.parts import Parts, collect
 from plmscope.progress import Track, silent
 from plmscope.results import SCHEMA, SCHEMA_VERSION, STAGES, Run, lock, write_atomic
 from plmscope.runs import OpenRun, one_per_cluster, read_parquet, score_all
@@ -684,7 +684,8 @@ class Stages:
             self.run.clear(*PRODUCTS["characterize"])
             self.run.update_manifest(characterize={"enabled": False})
             return
-        found = characterize_run(OpenRun(self.run), self._data, self.track, self.say)
+        parts = Parts(self.run.path / "characterize.parts", self._fingerprint("characterize"))
+        found = characterize_run(OpenRun(self.run), self._data, parts, self.track, self.say)
         self.run.update_manifest(characterize={"enabled": True, **found})
 
     def _intervene(self) -> None:
