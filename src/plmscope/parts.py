@@ -1,9 +1,9 @@
 """What long work has so far is saved now and then, so that a killed process loses seconds.
 
-:func:`collect` is for a series of equal steps. Step k gives a few named arrays. They are stacked, and what is new goes every twenty seconds into a file named after the
-inputs and the first step in it: ``STAMP-000000040.npz``. Whoever continues takes the files that follow each other
-without a gap and were made from the same inputs, and throws damaged ones away. :class:`Parts` is for sums over proteins: one
-file a name, written again as the sums grow.
+:func:`collect` is for a series of equal steps. Step k gives a few named arrays. They are stacked, and what is new goes
+every twenty seconds into a file named after the inputs and the first step in it: ``STAMP-000000040.npz``. Whoever
+continues takes the files that follow each other without a gap and were made from the same inputs, and throws damaged
+ones away. :class:`Parts` is for sums over proteins: one file a name, written again as the sums grow.
 """
 
 from __future__ import annotations
