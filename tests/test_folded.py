@@ -28,7 +28,7 @@ def shape(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def folding(model: Classifier, proteins: list[Protein], budget: int = 200) -> Folding:
     slices = {site: model.index.slice(site) for site in model.index.sites}
-    return Folding(Network(model), list(model.batches(proteins, budget)), slices)
+    return Folding(Network(model), model.batches(proteins, budget), slices)
 
 
 @torch.inference_mode()
@@ -147,6 +147,32 @@ def test_proteins_in_several_groups_give_the_same(tiny: Classifier, monkeypatch:
         parts = folding(tiny, proteins, 60)
         assert len(whole.groups) == 1 < len(parts.groups)
         assert once == again == dict(_by_row(parts, keep, constants))
+
+
+@pytest.mark.parametrize("group_tokens", [70, 10_000])
+def test_what_does_not_fit_is_split(tiny: Classifier, monkeypatch: pytest.MonkeyPatch, group_tokens: int) -> None:
+    """Fewer batches, then fewer proteins; a layer that fails half-way has spoilt nothing."""
+    proteins = make_proteins(9)
+    keep = np.random.default_rng(1).random(len(tiny.index)) < 0.5
+    constants = of_kind("mean", tiny)
+    with torch.inference_mode():
+        reference = dict(_by_row(folding(tiny, proteins, 120), keep, constants))
+        real, sizes = folded.FoldedLayer.__call__, []
+
+        def small(layer: folded.FoldedLayer, hidden: torch.Tensor, tokens: folded.Tokens) -> torch.Tensor:
+            sizes.append(len(tokens.rows))
+            found = real(layer, hidden, tokens)
+            if len(tokens.rows) > 1 and not layer.last:
+                hidden.fill_(torch.nan)
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return found
+
+        monkeypatch.setattr(folded, "GROUP_TOKENS", group_tokens)
+        monkeypatch.setattr(folded.FoldedLayer, "__call__", small)
+        found = _by_row(folding(tiny, proteins, 120), keep, constants)
+    assert max(sizes) > 2 and sorted(row for row, _ in found) == list(range(9))
+    for row, logits in found:
+        np.testing.assert_allclose(logits, reference[row], atol=1e-5)
 
 
 def _by_row(one: Folding, keep: np.ndarray, constants: np.ndarray) -> list[tuple[int, tuple[float, ...]]]:

@@ -35,13 +35,14 @@ from scipy.stats import norm
 from plmscope.concepts import Annotation, ConceptSet
 from plmscope.errors import InputError
 from plmscope.hooks import record
-from plmscope.model import Classifier
+from plmscope.model import Batch, Classifier
 from plmscope.motifs import MOTIF_FRACTION, Motifs, TopWindows, joined_motifs, make_motifs
 from plmscope.parts import Parts
 from plmscope.progress import Track, silent
 from plmscope.sequences import Protein
 from plmscope.sites import NeuronIndex, Site
 from plmscope.stats import benjamini_hochberg
+from plmscope.workers import splitting
 
 #: Shares of residues, and of proteins, at which a neuron counts as firing.
 FRACTIONS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
@@ -113,14 +114,19 @@ def stream_of(classifier: Classifier, sites: Sequence[Site], token_budget: int =
 
     @torch.inference_mode()
     def stream(proteins: Sequence[Protein], description: str) -> Iterator[Chunk]:
-        batches = list(classifier.batches(proteins, token_budget))
+        batches = classifier.batches(proteins, token_budget)
+
+        def work(batch: Batch, _: int) -> Chunk:
+            seen.clear()
+            classifier.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+            mask = batch.residue_mask
+            values = torch.cat([seen[site][mask].float() for site in sites], dim=1)  # (R, N)
+            seen.clear()
+            return Chunk(batch.rows, [len(proteins[row]) for row in batch.rows], values)
+
         with record(classifier, sites) as seen:
             for batch in track(batches, description, len(batches)):
-                classifier.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
-                mask = batch.residue_mask
-                values = torch.cat([seen[site][mask].float() for site in sites], dim=1)  # (R, N)
-                seen.clear()
-                yield Chunk(batch.rows, [len(proteins[row]) for row in batch.rows], values)
+                yield from splitting(work, 0)(batch)
 
     return stream
 

@@ -20,9 +20,9 @@ import torch
 
 from plmscope.errors import SelectionError
 from plmscope.folded import Folding
-from plmscope.hooked import AnyNetwork, network_of
+from plmscope.hooked import AnyNetwork, logits_of, network_of
 from plmscope.labels import rarest
-from plmscope.model import Batch, Classifier
+from plmscope.model import Batches, Classifier
 from plmscope.network import Network
 from plmscope.scores import NeuronScores
 from plmscope.selection import CONTROLS, SCOPES, Selection, draw, select_top, size_of, strata
@@ -174,13 +174,13 @@ def predict(
     network = network_of(classifier)
     slices = {site: classifier.index.slice(site) for site in classifier.index.sites}
     true = classifier.targets(proteins)
-    logits_of = held_logits(network, list(classifier.batches(proteins, token_budget)), slices)
+    held = held_logits(network, classifier.batches(proteins, token_budget), slices)
 
     @torch.inference_mode()
     def one(pair: tuple[np.ndarray, np.ndarray]) -> Predictions:
         predicted = np.zeros(len(proteins), dtype=classifier.answer_dtype)
         log_prob = np.zeros(len(proteins), dtype=np.float32)
-        for rows, logits in logits_of(*pair):
+        for rows, logits in held(*pair):
             predicted[rows], log_prob[rows] = classifier.answers(logits, true[rows])
         return Predictions(predicted, log_prob)
 
@@ -188,15 +188,14 @@ def predict(
 
 
 def held_logits(
-    network: AnyNetwork, batches: Sequence[Batch], slices: dict[Site, slice]
+    network: AnyNetwork, batches: Batches, slices: dict[Site, slice]
 ) -> Callable[[np.ndarray, np.ndarray], Iterable[tuple[list[int], torch.Tensor]]]:
     """A function of the kept neurons ``(N,)`` and the constants ``(3, N)``: protein numbers and logits, by batches."""
     if isinstance(network, Network):
         return Folding(network, batches, slices).logits
 
     def hooked(keep: np.ndarray, constants: np.ndarray) -> Iterator[tuple[list[int], torch.Tensor]]:
-        held = network.ablated(keep, constants, slices)
-        return ((batch.rows, held.logits(batch)) for batch in batches)
+        return logits_of(network.ablated(keep, constants, slices), batches)
 
     return hooked
 

@@ -13,13 +13,13 @@ the tokens of all proteins of a batch stand one after the other, and only attent
 constant may differ between the first token, the last token and residues. Tests hold the logits against plain hooks.
 
 Layers are folded one at a time, for all proteins that fit into memory, and dropped again: a large model needs no
-second copy of itself.
+second copy of itself. Where memory runs out, fewer proteins are taken at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 
@@ -27,9 +27,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from plmscope.model import Batch
+from plmscope.model import Batch, Batches
 from plmscope.network import Layer, Network
 from plmscope.sites import Site
+from plmscope.workers import splitting
 
 #: Tokens whose activations are in memory at once.
 GROUP_TOKENS = 65_536
@@ -264,27 +265,59 @@ class FoldedLayer:
         return value if self.last else value[tokens.protein]
 
 
+@dataclass(frozen=True)
+class _Group:
+    """Batches that go through a layer before the next one is folded; ``tokens`` are theirs, if they are known."""
+
+    batches: list[Batch]
+    tokens: list[Tokens] | None = None
+
+    @property
+    def rows(self) -> list[int]:
+        """One entry a protein."""
+        return [row for batch in self.batches for row in batch.rows]
+
+    @property
+    def input_ids(self) -> torch.Tensor:
+        """``(B, T)`` of the first batch."""
+        return self.batches[0].input_ids
+
+    def halves(self) -> tuple[_Group, _Group]:
+        """Half of the batches each, or of the proteins of the only batch."""
+        if len(self.batches) == 1:
+            one, other = self.batches[0].halves()
+            return _Group([one]), _Group([other])
+        parts = slice(0, len(self.batches) // 2), slice(len(self.batches) // 2, None)
+        first, second = (_Group(self.batches[part], self.tokens and self.tokens[part]) for part in parts)
+        return first, second
+
+
 class Folding:
     """The logits of some proteins under many selections.
 
     Args:
         network: Its weights are shared, never changed.
-        batches: The proteins.
+        batches: The proteins; made when it is their turn.
         slices: Where each site is in flat arrays of neurons.
     """
 
-    def __init__(self, network: Network, batches: Sequence[Batch], slices: Mapping[Site, slice]) -> None:
+    def __init__(self, network: Network, batches: Batches, slices: Mapping[Site, slice]) -> None:
         self.network, self.slices = network, slices
-        self.groups: list[list[Batch]] = [[]]
+        plans: list[list[list[int]]] = [[]]
         filled = 0
-        for batch in batches:
-            if filled and filled + int(batch.lengths.sum()) > GROUP_TOKENS:
-                self.groups.append([])
+        for rows in batches.plan:
+            tokens = sum(len(batches.proteins[row]) + 2 for row in rows)
+            if filled and filled + tokens > GROUP_TOKENS:
+                plans.append([])
                 filled = 0
-            self.groups[-1].append(batch)
-            filled += int(batch.lengths.sum())
+            plans[-1].append(rows)
+            filled += tokens
+        self.groups = [replace(batches, plan=plan) for plan in plans]
         # All selections begin with the same embeddings: computed once where they fit into memory.
-        self.embedded = [Tokens.of(network, batch) for batch in self.groups[0]] if len(self.groups) == 1 else None
+        self.only: _Group | None = None
+        if len(self.groups) == 1:
+            found = list(batches)
+            self.only = _Group(found, [Tokens.of(network, batch) for batch in found])
 
     def logits(self, keep: np.ndarray, constants: np.ndarray) -> Iterator[tuple[list[int], torch.Tensor]]:
         """The proteins' numbers and logits ``(P, C)``, batch by batch.
@@ -293,8 +326,9 @@ class Folding:
             keep: ``(N,)`` true where a neuron works as usual.
             constants: ``(3, N)`` values of the others at the first token, the last token and residues.
         """
-        for group in self.groups:
-            tokens = self.embedded or [Tokens.of(self.network, batch) for batch in group]
+
+        def work(group: _Group, _: int) -> list[tuple[list[int], torch.Tensor]]:
+            tokens = group.tokens or [Tokens.of(self.network, batch) for batch in group.batches]
             hidden = [one.hidden for one in tokens]
             for number, layer in enumerate(self.network.layers):
                 last = number == len(self.network.layers) - 1
@@ -303,8 +337,13 @@ class Folding:
                 folded = FoldedLayer(layer, held, self.network.heads, rotary, last)
                 for n, one in enumerate(tokens):
                     hidden[n] = folded(hidden[n].clone() if number == 0 else hidden[n], one)
-            for one, first in zip(tokens, hidden, strict=True):
-                yield one.rows, self.network.head(first.unsqueeze(1))
+            return [
+                (one.rows, self.network.head(first.unsqueeze(1))) for one, first in zip(tokens, hidden, strict=True)
+            ]
+
+        for batches in self.groups:
+            for parts in splitting(work, 0)(self.only or _Group(list(batches))):
+                yield from parts
 
     def _held(self, number: int, keep: np.ndarray, constants: np.ndarray) -> dict[str, Held]:
         """What is held in one layer."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import copy
 import threading
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from dataclasses import replace as changed
@@ -27,9 +28,10 @@ import numpy as np
 import torch
 
 from plmscope.hooks import Change, record, replace
-from plmscope.model import Batch, Classifier, residue_mean
+from plmscope.model import Batch, Batches, Classifier, residue_mean
 from plmscope.network import Context, Network, State, at_tokens
 from plmscope.sites import MODULES, Site
+from plmscope.workers import splitting
 
 
 class _Reached(Exception):
@@ -173,6 +175,16 @@ AnyNetwork = Network | Hooked
 def network_of(classifier: Classifier) -> AnyNetwork:
     """The fast network where it fits, that of Hugging Face's layers and hooks everywhere else."""
     return Network(classifier) if Network.fits(classifier) else Hooked(classifier)
+
+
+def logits_of(network: AnyNetwork, batches: Batches) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """Protein numbers and logits ``(B, C)``, batch by batch; what does not fit into memory in parts."""
+
+    def work(batch: Batch, _: int) -> tuple[list[int], torch.Tensor]:
+        return batch.rows, network.logits(batch)
+
+    for batch in batches:
+        yield from splitting(work, 0)(batch)
 
 
 class _Given(Context):

@@ -29,9 +29,9 @@ from scipy.special import expit
 from plmscope import hooks
 from plmscope.errors import SelectionError
 from plmscope.evaluation import BOOTSTRAPS, check_selection, held_logits
-from plmscope.hooked import AnyNetwork, network_of
+from plmscope.hooked import AnyNetwork, logits_of, network_of
 from plmscope.labels import Task, rarest
-from plmscope.model import Batch, Classifier
+from plmscope.model import Batches, Classifier
 from plmscope.network import Network
 from plmscope.selection import Selection, draw, strata
 from plmscope.sequences import Protein
@@ -89,7 +89,7 @@ def outcomes(
     """
     network, index = network_of(classifier), classifier.index
     slices = {site: index.slice(site) for site in index.sites}
-    batches = list(classifier.batches(proteins, token_budget))
+    batches = classifier.batches(proteins, token_budget)
     held, zeros = held_logits(network, batches, slices), np.zeros((3, len(index)))
 
     @torch.inference_mode()
@@ -140,9 +140,7 @@ class _ScaledLinear(torch.nn.Linear):
         return y if self._after is None else y * self._after
 
 
-def _scaled_logits(
-    network: AnyNetwork, batches: Sequence[Batch], slices: Mapping[Site, slice], change: Change
-) -> Logits:
+def _scaled_logits(network: AnyNetwork, batches: Batches, slices: Mapping[Site, slice], change: Change) -> Logits:
     """Protein numbers and logits with the selected activations multiplied by a factor."""
     mask, factor = change.selection.mask, float(change.factor if change.factor is not None else 1)
     model: torch.nn.Module = network.model if isinstance(network, Network) else network.own.model
@@ -153,17 +151,14 @@ def _scaled_logits(
         if mask[part].any()
     }
     if isinstance(network, Network):
-        scaled = _scaled_network(network, factors)
-        for batch in batches:
-            yield batch.rows, scaled.logits(batch)
+        yield from logits_of(_scaled_network(network, factors), batches)
         return
 
     def times(by: torch.Tensor) -> hooks.Change:
         return lambda activation: activation * by
 
     with hooks.replace(network.own, {site: times(by) for site, by in factors.items()}):
-        for batch in batches:
-            yield batch.rows, network.logits(batch)
+        yield from logits_of(network, batches)
 
 
 def _scaled_network(network: Network, factors: Mapping[Site, torch.Tensor]) -> Network:

@@ -27,6 +27,7 @@ from plmscope.labels import BoolArray, Task, classes_of, membership, pack
 from plmscope.lora import Adapter
 from plmscope.sequences import AMINO_ACIDS, LETTERS, Protein
 from plmscope.sites import Architecture, NeuronIndex, architecture_of
+from plmscope.workers import splitting
 
 #: What Hugging Face calls the tasks.
 PROBLEM_TYPES: dict[Task, str] = {"single": "single_label_classification", "multi": "multi_label_classification"}
@@ -284,9 +285,13 @@ class Classifier:
         Rows sum to 1 in a single-label task; in a multi-label one every class has a probability of its own.
         """
         out = np.zeros((len(proteins), len(self.labels)))
-        for batch in self.batches(proteins, token_budget):
+
+        def work(batch: Batch, _: int) -> None:
             logits = self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
             out[batch.rows] = log_probabilities(logits.double(), self.task).cpu().numpy()  # (B, C)
+
+        for batch in self.batches(proteins, token_budget):
+            splitting(work, 0)(batch)
         return out
 
     def save(self, folder: Path) -> None:

@@ -30,6 +30,7 @@ from plmscope.progress import Track, silent
 from plmscope.sequences import Protein
 from plmscope.sites import Site
 from plmscope.stats import benjamini_hochberg
+from plmscope.workers import splitting
 
 INPUT = "input"
 PART = "attribution"
@@ -92,9 +93,14 @@ def attributed_residues(
             found[int(concept), name] = [tuple(row) for row in rows_before.tolist()]
     left = np.flatnonzero(~done)
     batches = classifier.batches([proteins[row] for row in left.tolist()], token_budget)
-    for part in track(batches, "attributing to residues", len(batches)):
+
+    def work(part: Batch, _: int) -> tuple[Batch, dict[str, np.ndarray]]:
         batch = replace(part, rows=left[part.rows].tolist())
-        values = _of_tokens(classifier, network, batch, classes[batch.rows], asked.target, masks)
+        return batch, _of_tokens(classifier, network, batch, classes[batch.rows], asked.target, masks)
+
+    split = splitting(work, 0)
+    tracked = track(batches, "attributing to residues", len(batches))
+    for batch, values in (one for whole in tracked for one in split(whole)):
         for place, row in enumerate(batch.rows):
             protein = proteins[row]
             if len(protein) <= 2 * MIN_SHIFT + 1:

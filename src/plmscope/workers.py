@@ -71,6 +71,10 @@ def splitting(function: Callable[[D, int], B], token_budget: int) -> Callable[[D
 
     Half of the proteins at a time; a single protein with half the budget, until one state of it at a time is left.
 
+    Args:
+        function: Of a batch and a token budget.
+        token_budget: 0 where the function has no use for one: a single protein is not tried again then.
+
     Returns:
         A function of a batch; its results are those of the parts in order, one if nothing had to be split.
 
