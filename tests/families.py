@@ -57,6 +57,19 @@ def save_esm_mean(folder: Path, seed: int = 0, **settings: Any) -> Path:
     return save_tiny_model(folder, seed, num_hidden_layers=2, plmscope_pooling="mean", **settings)
 
 
+def save_esm1b(folder: Path, seed: int = 0, **settings: Any) -> Path:
+    """A random ESM-1b: learned positions, a LayerNorm before the first layer."""
+    shape = {"num_hidden_layers": 2, "position_embedding_type": "absolute", "emb_layer_norm_before": True}
+    return save_tiny_model(folder, seed, **{**shape, **settings})
+
+
+def save_esm1v(folder: Path, seed: int = 0, **settings: Any) -> Path:
+    """A random ESM-1v: learned positions, no LayerNorm before the first layer."""
+    return save_esm1b(folder, seed, emb_layer_norm_before=False, **settings)
+
+
+#: The older ESMs, which the network of ESM-2 computes too.
+OLDER: dict[str, Callable[..., Path]] = {"esm1b": save_esm1b, "esm1v": save_esm1v}
 #: Those that no fast network exists for.
 HOOKED: dict[str, Callable[..., Path]] = {"esmc": save_esmc, "protbert": save_protbert, "esm_mean": save_esm_mean}
 

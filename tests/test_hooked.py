@@ -24,7 +24,7 @@ from plmscope.runs import open_run
 from plmscope.sequences import Protein
 from plmscope.sites import MODULES, Neuron, Site
 from tests.conftest import make_proteins
-from tests.families import HOOKED
+from tests.families import HOOKED, OLDER
 from tests.test_ablation import by_hooks
 from tests.test_conductance import captum_scores as captum_conductance
 from tests.test_folded import held_logits
@@ -184,6 +184,19 @@ def test_no_hook_stays(family: Classifier, few: list[Protein]) -> None:
     assert hooks() == before == (2 if family.pooling == "mean" else 0)
 
 
+@pytest.mark.parametrize("name", OLDER)
+def test_attributions_of_the_older_esms_equal_captum(name: str, few: list[Protein], tmp_path: Path) -> None:
+    model = load_model(OLDER[name](tmp_path))
+    assert isinstance(network_of(model), Network)
+    scores, _ = integrated_gradients(model, few[3:4], points=5)
+    (path,) = conductance(model, few[3:4], points=4, rule="captum")
+    theirs = captum_conductance(model, few[3], 4)
+    for site in model.index.sites:
+        own = model.index.slice(site)
+        assert close(scores.values[own], captum_scores(model, few[3], site, 5, None, "log_odds"), scores.values), site
+        assert close(path.values[own], theirs[str(site)], path.values), site
+
+
 # --- the whole study
 
 STUDY = """\
@@ -215,28 +228,35 @@ controls = ["random_matched"]
 fractions = [0.1]
 bootstraps = 2
 nulls = {nulls}
+[characterize]
+min_proteins = 2
+concepts = ["amino acid", "class"]
 """
 
 
-@pytest.mark.parametrize(("name", "lora"), [("esmc", "lora_rank = 2"), ("protbert", "")])
+@pytest.mark.parametrize(("name", "lora"), [("esmc", "lora_rank = 2"), ("protbert", ""), ("esm1b", ""), ("esm1v", "")])
 def test_the_whole_study(name: str, lora: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """From a table to the report: ESM-C with LoRA adapters, ProtBert with residues that it reads as X."""
+    """From a table to the report: ESM-C with LoRA adapters, ProtBert with residues read as X (ESM-2: golden run)."""
     letters = np.array(list("ACDEFGHIKLMNPQRSTVWYU"))
     rng = np.random.default_rng(1)
     rows = [f"p{i}\t{i % 2 + 1}.1.1.1\t{''.join(rng.choice(letters, 31 + i))}" for i in range(12)]
     (tmp_path / "data.tsv").write_text("\n".join(["id\tec\tsequence", *rows]) + "\n")
-    model = HOOKED[name](tmp_path / "model")
+    model = (HOOKED | OLDER)[name](tmp_path / "model")
     settings = {"model": model, "lora": lora, "nulls": '["random_weights"]' if lora else "[]"}
     (tmp_path / "study.toml").write_text(STUDY.format(data=tmp_path / "data.tsv", **settings))
     assert main(["run", str(tmp_path / "study.toml"), "--out", str(tmp_path / "run")]) == 0
     said, run = capfd.readouterr().err, open_run(tmp_path / "run")
     manifest = run.run.manifest()["model"]
-    assert manifest["architecture"] == run.model.architecture.model_type == {"protbert": "bert"}.get(name, name)
+    assert manifest["architecture"] == run.model.architecture.model_type == {
+        "esmc": "esmc", "protbert": "bert",
+    }.get(name, "esm")  # fmt: skip
     assert {"config.json", "model.safetensors"} < set(manifest["files"])
     rare = "23 residues of 9 proteins are read as X (one of U, Z, O, B)"
     assert (rare in said) == (rare in manifest["read_as_x"]) == (name == "protbert")
-    assert len(run.run.table("neurons")) == manifest["neurons"] == 2 * (5 * 24 + 40)
+    assert len(run.run.table("neurons")) == manifest["neurons"] == 2 * (5 * 24 + (48 if name in OLDER else 40))
     assert np.isfinite(run.scores("conductance").values).all()
     curves = run.run.table("curves")
     assert curves[["balanced_accuracy", "log_loss"]].notna().all(axis=None) and curves["log_loss"].nunique() > 10
+    associations, cards = run.run.table("associations"), run.run.table("neuron_cards")
+    assert len(associations) >= manifest["neurons"] and associations["auroc"].between(0, 1).all() and len(cards)
     assert (tmp_path / "run" / "report.html").stat().st_size > 100_000

@@ -2,7 +2,7 @@
 
 Slow: runs with ``PLMSCOPE_KILLS=20`` (or as many as are wanted). ``test_study.py`` has four chosen moments by default.
 The full disk needs a folder on a small one that nobody else uses: ``mount -t tmpfs -o size=64m tmpfs DIR``, then
-``PLMSCOPE_SMALL_DISK=DIR``; ``test_results.py`` has writes that fail in turn by default.
+``PLMSCOPE_SMALL_DISK=DIR``.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from tests.conftest import save_tiny_model
 SHAPES = {
     "esm2": {},
     "esm1b": {"position_embedding_type": "absolute", "emb_layer_norm_before": True, "token_dropout": True},
+    "esm1v": {"position_embedding_type": "absolute", "emb_layer_norm_before": False, "token_dropout": True},
 }
 
 
