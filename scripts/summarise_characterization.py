@@ -63,7 +63,7 @@ def bars(run: Run) -> pd.DataFrame:
     for gain in (0.2, 0.3, 0.5, 0.7, np.inf):
         row: dict[str, str] = {"F1 gain at least": "-" if np.isinf(gain) else f"{gain:g}"}
         for area in (0.7, 0.8, 0.9, np.inf):
-            good = best[(best["f1_gain"] >= gain) | (best["auroc"] >= area)]
+            good = best[explained(best, Bars(gain, area))]
             name = "F1 alone" if np.isinf(area) else f"or AUROC at least {area:g}"
             row[name] = f"{len(good.drop_duplicates(KEYS)) / total:.1%}"
         rows.append(row)

@@ -6,9 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 
 from plmscope.annotations import FeatureSet
-from plmscope.cards import UNEXPLAINED, Bars, explained, neuron_cards
+from plmscope.cards import UNEXPLAINED, Bars, auroc_bound, explained, neuron_cards
 from plmscope.concepts import build_concepts
 from plmscope.motifs import STRIP, TopWindows
 from plmscope.sequences import Protein
@@ -37,7 +38,7 @@ def motifs(**changes: object) -> SimpleNamespace:
 def row(concept: str, **changes: object) -> dict[str, object]:
     return {
         "position": 2, "sign": 1, "rank": 1, "concept": concept, "f1": 0.61, "f1_gain": 0.6, "auroc": 0.94,
-        "n_clusters": 1412, "q_value": 2.4e-9, "confirmed": True,
+        "n_clusters": 1412, "p_value": 1e-10, "q_value": 2.4e-9, "confirmed": True,
     } | changes  # fmt: skip
 
 
@@ -136,3 +137,28 @@ def test_bars():
     frame = pd.DataFrame([row("a"), row("a", f1_gain=0.1), row("a", f1_gain=0.1, auroc=0.5), row("a", confirmed=False)])
     assert explained(frame, Bars()).tolist() == [True, True, False, False]
     assert explained(frame, Bars(min_auroc=0.95)).tolist() == [True, False, False, False]
+
+
+def test_an_auroc_counts_with_enough_clusters_and_where_the_neuron_fires():
+    """EC 3.2.1 as it was seen: confirmed, AUROC 0.87, but six lucky proteins or no firing at all."""
+    weak = {"f1": 0.15, "f1_gain": 0.1, "auroc": 0.84, "q_value": 0.004}
+    rows = [
+        row("EC 3.2.1", **weak, p_value=2e-3),  # bound 0.5 + 0.34 (1 - 1.645 / 2.88) = 0.646
+        row("EC 3.2.1", **weak | {"f1": 0.0, "f1_gain": -0.03, "auroc": 0.9}, p_value=1e-6),
+        row("EC 6", **weak, p_value=1e-4),  # 0.690
+    ]
+    frame = pd.DataFrame([*rows, row("EC 6", **weak, p_value=np.nan)])
+    assert explained(frame, Bars()).tolist() == [False, False, True, False]
+    assert auroc_bound(np.array([0.84]), np.array([2e-3]))[0] == pytest.approx(0.6457, abs=1e-3)
+    assert auroc_bound(np.array([0.9, 0.9]), np.array([0.05, 0.0])) == pytest.approx([0.5, 0.9])
+
+
+def test_the_bound_of_an_auroc_covers_it():
+    """Simulated rank-sum tests: the true AUROC lies above the bound in about 95 of 100."""
+    rng, true, above = np.random.default_rng(0), 0.7, 0
+    shift = np.sqrt(2) * scipy.stats.norm.ppf(true)
+    for _ in range(400):
+        positive, negative = rng.normal(shift, 1, 12), rng.normal(0, 1, 200)
+        test = scipy.stats.mannwhitneyu(positive, negative, alternative="greater", method="asymptotic")
+        above += auroc_bound(np.array(test.statistic / 2400), np.array(test.pvalue)) <= true
+    assert above / 400 == pytest.approx(0.95, abs=0.03)

@@ -22,15 +22,17 @@ from plmscope.report_answers import (
     intervention_answer,
     kept_answer,
     kept_sentence,
+    knowledge_answer,
     neuron_word,
     quality_answer,
 )
 from plmscope.report_blocks import CONTROLS, FigureGroup, Section, Table, Text, json_ready
+from plmscope.report_blocks import Page as ClassPage
 from plmscope.report_curves import comparison_section, curves_section, primary_figure
 from plmscope.report_data import data_section, quality_section
 from plmscope.report_density import density_section
 from plmscope.report_input import Results
-from plmscope.report_knowledge import card_data, interventions_section
+from plmscope.report_knowledge import card_data, class_effects, interventions_section
 from plmscope.report_methods import REFERENCES, completeness_section, facts, methods_paragraph
 from plmscope.report_neurons import classes_section, neurons_section
 from plmscope.results import SCHEMA, Run
@@ -360,14 +362,25 @@ def test_top_neurons_are_ranked_by_every_method(results: Results) -> None:
 
 def test_class_tables_hold_the_best_of_each_class(results: Results) -> None:
     section = classes_section(results)
-    assert len(tables(section)) == 6
+    pages = [block for block in section.blocks if isinstance(block, ClassPage)]
+    assert [page.id for page in pages] == [f"class-{label}" for label in results.labels]
+    page = pages[2]
+    found = {block.id: block for block in page.blocks if isinstance(block, Table)}
+    assert page.title == "Class 3 (hydrolases)" and "test proteins; precision" in page.blocks[0].text
     scores = results.tables["class_scores"]
     own = (
         scores[(scores["label"] == "3") & (scores["method"] == "integrated_gradients")].set_index("score").sort_index()
     )
     best = own.iloc[-1]
-    rows = tables(section)["class-2"].rows
+    rows = found["class-neurons-3"].rows
     assert len(rows) == 10
+    cards = results.tables["neuron_cards"]
+    carded = {f"#neuron-{c.layer}-{c.module}-{c.neuron}" for c in cards.itertuples()}
+    leads = {cell.href for row in rows for cell in row.cells if cell.href}
+    assert leads and leads <= carded  # a link leads to a card that is there
+    concepts = found["class-concepts-3"].rows
+    assert concepts[-1].cells[0].text == "no concept"
+    assert sum(row.cells[1].sort or 0 for row in concepts) == 35  # 2 % of 1,728 neurons
     assert rows[0].cells[2].text == f"layer {best['layer']} {best['module'].replace('_', ' ')} {best['neuron']}"
 
 
@@ -407,6 +420,7 @@ def test_a_card_holds_what_is_known_of_its_neuron(results: Results) -> None:
     assert [first[key] for key in keys] == [best[key] for key in keys] and first["sentence"] == best["sentence"]
     same = table[(table[keys] == [best[key] for key in keys]).all(axis=1)]
     assert first["ranks"] == dict(zip(same["method"], same["rank"], strict=True))
+    assert first["sign"] == best["sign"]
     # Neighbours of one name are one mark; annotated residues and pattern matches are told apart.
     assert first["strips"][0]["sites"] == [[14, 14, "ACT_SITE", 1], [19, 23, "GxSxG", 0]]
     assert len(first["strips"]) == 3 and max(abs(h) for one in first["strips"] for h in one["heights"]) == 1000
@@ -434,9 +448,11 @@ def test_intervention_answer_follows_its_rule(results: Results) -> None:
 
 def test_each_class_has_its_matrix_row_in_numbers(results: Results) -> None:
     section = interventions_section(results)
-    found = tables(section)
-    assert {"class-overlaps", "stabilities", *(f"class-effects-{i}" for i in range(6))} == set(found)
-    strong = [row for row in found["class-effects-0"].rows if row.strong]
+    assert {"class-overlaps", "stabilities"} == set(tables(section))
+    row_of = class_effects(results, "1")
+    assert row_of is not None and class_effects(results, "none") is None
+    strong = [row for row in row_of.rows if row.strong]
+    assert {cell.href for row in row_of.rows for cell in row.cells} == {"", *(f"#class-{i}" for i in range(2, 7))}
     assert [row.cells[0].text for row in strong] == ["1 (oxidoreductases)"] * 5
     matrix = groups(section)["effects-figure"].panels[0].traces[0]["z"]
     assert matrix.shape == (6, 6) and (np.diag(matrix) == matrix.min(axis=1)).all()
@@ -528,6 +544,25 @@ def test_numbers_that_are_missing_draw_nothing_and_are_shown_as_a_dash(results: 
     assert {row.cells[6].text for row in tables(section)["densities"].rows} == {"– to –"}
 
 
+def test_a_card_shows_the_motif_of_its_own_sign(results: Results) -> None:
+    """The table has both signs of a neuron; a sign without a motif says so instead of drawing an empty logo."""
+    motifs = results.tables["motifs"]
+    other = motifs.assign(sign=-1, consensus="W-x-C")
+    results.tables["motifs"] = pd.concat([other, motifs], ignore_index=True)
+    assert {card["motif"]["consensus"] for card in card_data(results)["cards"]} == {"G-x-S-x-G"}
+    results.tables["motifs"] = pd.concat([other, motifs.assign(consensus="")], ignore_index=True)
+    assert all(card["motif"] == {"in": [], "windows": 60} for card in card_data(results)["cards"])
+
+
+def test_the_knowledge_answer_counts_neurons_once(results: Results) -> None:
+    cards = results.tables["neuron_cards"]
+    answer = knowledge_answer(cards)
+    one_each = cards.drop_duplicates(["layer", "module", "neuron"])
+    assert answer.verdict == "partly" and f"{(~one_each['explained']).sum()} of the {len(one_each)}" in answer.text
+    assert f"A concept explains {one_each['explained'].sum()}, most often GxSxG" in answer.text
+    assert knowledge_answer(cards.assign(explained=False)).verdict == "no"
+
+
 def test_structure_is_accessible(page: Page) -> None:
     ids = [attributes["id"] for _, attributes in page.elements if attributes.get("id")]
     assert len(ids) == len(set(ids))
@@ -537,7 +572,8 @@ def test_structure_is_accessible(page: Page) -> None:
     links = {
         (attributes["href"] or "")[1:] for attributes in page.all("a") if (attributes["href"] or "").startswith("#")
     }
-    assert links <= set(ids)
+    drawn = {link for link in links if link.startswith("neuron-")}  # cards, which the page draws
+    assert links - drawn <= set(ids) and drawn
 
 
 def test_the_same_folder_gives_the_same_file(run: Run, page: Page) -> None:
@@ -576,7 +612,7 @@ def test_a_run_with_no_table_at_all_gives_a_report(copy: Run) -> None:
     text = Page(report.write_report(copy).read_text(encoding="utf-8")).text
     for name in OPTIONAL:
         assert f"{name}.parquet is not in this run folder" in text
-    assert text.count("Not run") == 4
+    assert text.count("Not run") == 5
     assert "study.toml is not in this run folder" in text
     assert not re.search(r"\b(nan|None)\b", text.replace("None of", ""))
 

@@ -162,3 +162,13 @@ def test_export_and_clear(run: Run) -> None:
     assert pd.read_csv(written[0]).to_dict("list") == {"id": ["p,1"], "reason": ['"quoted"']}
     run.clear("csv", "excluded.parquet", "never.there")
     assert sorted(path.name for path in run.path.iterdir()) == ["manifest.json"]
+
+
+@pytest.mark.parametrize("name", sorted(SCHEMA))
+def test_every_table_has_its_row_with_all_its_columns_in_the_docs(name: str) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "run-folder.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith(f"| `{name}` |")]
+    assert len(rows) == 1, f"docs/run-folder.md has {len(rows)} rows for {name}"
+    columns = rows[0].split("|")[3]
+    missing = [column for column in SCHEMA[name] if f"`{column}`" not in columns]
+    assert not missing, f"docs/run-folder.md: {name} lacks {missing}"

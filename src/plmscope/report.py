@@ -18,7 +18,7 @@ import jinja2
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from plmscope.report_answers import density_answer, intervention_answer, kept_answer, quality_answer
+from plmscope.report_answers import density_answer, intervention_answer, kept_answer, knowledge_answer, quality_answer
 from plmscope.report_blocks import Answer, Cards, FigureGroup, json_ready
 from plmscope.report_curves import comparison_section, curves_section, primary_figure
 from plmscope.report_data import data_section, quality_section
@@ -51,6 +51,7 @@ def answers(results: Results) -> tuple[Answer, ...]:
         quality_answer(results.metrics),
         kept_answer(results.get("comparison")),
         density_answer(results.get("density"), results.get("density_null"), results.knowledge_fraction),
+        knowledge_answer(results.get("neuron_cards")),
         intervention_answer(results.get("intervention_effects")),
     )
 

@@ -1,6 +1,7 @@
 """The sentences that state a verdict, and the rules for what may be claimed.
 
-:func:`quality_answer`, :func:`kept_answer` and :func:`density_answer` open the report; :func:`beats_chance` is the rule
+:func:`quality_answer`, :func:`kept_answer`, :func:`density_answer`, :func:`knowledge_answer` and
+:func:`intervention_answer` open the report; :func:`beats_chance` is the rule
 for the word *knowledge neurons*.
 """
 
@@ -228,6 +229,29 @@ def intervention_rows(effects: pd.DataFrame) -> pd.DataFrame:
     own = (effects["label"] == effects["effect_on"]) & effects["factor"].isna() & (effects["method"] == method)
     rows: pd.DataFrame = effects[own]
     return rows
+
+
+def knowledge_answer(cards: pd.DataFrame | None) -> Answer:
+    """How many of the chosen neurons are explained, by what most often.
+
+    >>> knowledge_answer(None).verdict
+    'not run'
+    """
+    question = "Can it be said what each of them knows?"
+    if cards is None or not len(cards):
+        return Answer("not run", question, "What neurons detect was not examined ('plmscope characterize').")
+    unique = cards.drop_duplicates(["layer", "module", "neuron"])
+    known = unique["explained"].astype(bool)
+    named = unique.loc[known & (unique["concept"] != ""), "concept"]
+    most = [f"{name} ({count(n)})" for name, n in named.value_counts().head(3).items()]
+    often = f", most often {listed(most)}" if most else ""
+    text = (
+        f"Nothing that was tried explains {count((~known).sum())} of the {count(len(unique))} selected neurons "
+        f"({percent((~known).mean())}). A concept explains {count(len(named))}{often}; a sequence motif alone "
+        f"{count(known.sum() - len(named))}. All numbers come from clusters that chose neither concept nor threshold."
+    )
+    verdict: Verdict = "yes" if known.all() else "partly" if known.any() else "no"
+    return Answer(verdict, question, text)
 
 
 def intervention_answer(effects: pd.DataFrame | None) -> Answer:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -44,11 +45,12 @@ class Select:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A table cell: what is read, and what the column is sorted by (the text where None)."""
+    """A table cell: what is read, what the column is sorted by (the text where None), and an address on the page."""
 
     text: str
     sort: float | None = None
     small: str = ""
+    href: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,17 @@ class Cards:
     data: dict[str, Any]
 
 
-Block = Table | FigureGroup | Text | References | Cards
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Blocks that are folded away under a title, with an address that unfolds them."""
+
+    kind: ClassVar[str] = "page"
+    id: str
+    title: str
+    blocks: tuple[Table | Text, ...]
+
+
+Block = Table | FigureGroup | Text | References | Cards | Page
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,9 +222,14 @@ def plot_text(text: object, width: int = 28) -> str:
     return html.escape(plain if len(plain) <= width else plain[: width - 1] + "…", quote=False)
 
 
-def cell(text: str, sort: Any = None, small: str = "") -> Cell:
+def cell(text: str, sort: Any = None, small: str = "", href: str = "") -> Cell:
     """A table cell; sorted by its text where ``sort`` is no number."""
-    return Cell(text, float(sort) if is_number(sort) else None, small)
+    return Cell(text, float(sort) if is_number(sort) else None, small, href)
+
+
+def address(prefix: str, *names: object) -> str:
+    """An id that can stand in a link: ``class-EC-1.1``."""
+    return "-".join([prefix, *(re.sub(r"[^\w.]+", "-", str(name)) for name in names)])
 
 
 def json_ready(value: Any) -> Any:

@@ -25,6 +25,7 @@ from plmscope.report_blocks import (
     Select,
     Table,
     Text,
+    address,
     cell,
     count,
     fixed,
@@ -82,10 +83,11 @@ def card_data(results: Results) -> dict[str, Any]:
     out = []
     for where, rows in cards.sort_values("rank", kind="stable").groupby(KEYS, sort=False):
         first = rows.iloc[0]
-        motif = next(iter(motifs.get(where, [])), None)
+        motif = next((one for one in motifs.get(where, []) if one["sign"] == first["sign"]), None)
         out.append(
             {
                 "layer": int(first["layer"]), "module": str(first["module"]), "neuron": int(first["neuron"]),
+                "sign": int(first["sign"]),
                 "ranks": {str(r["method"]): int(r["rank"]) for r in rows.to_dict("records")},
                 "sentence": str(first["sentence"]), "explained": bool(first["explained"]),
                 "concept": str(first["concept"]), "auroc": first["auroc"], "f1": first["f1"],
@@ -143,8 +145,8 @@ def _runs(sites: list[list[Any]], kinds: Mapping[str, str]) -> list[list[Any]]:
 
 def _motif(row: dict[Any, Any] | None) -> dict[str, Any]:
     """A motif for the page: letters' probabilities in thousandths, and the classes its hits are in, most enriched."""
-    if row is None:
-        return {"in": []}
+    if row is None or not row["consensus"]:
+        return {"in": [], "windows": 0 if row is None else int(row["n_windows"])}
     matrix = np.asarray(row["matrix"], dtype=np.float64).reshape(-1, 20)  # (width, 20)
     classes = _parsed(row["classes"], {})
     most = sorted(classes, key=lambda label: -float(classes[label].get("enrichment") or 0))
@@ -180,7 +182,7 @@ def interventions_section(results: Results) -> Section:
         )
         blocks.append(_matrix_figure(results, effects))
         blocks.append(_dose_figure(results, effects))
-        blocks += _class_tables(results, effects)
+        blocks.append(Text("The rows in numbers, with their intervals, stand under Class by class.", "note"))
     overlaps, stable = results.get("class_overlap"), results.get("stability")
     if overlaps is not None:
         blocks.append(_overlap_table(results, overlaps))
@@ -269,32 +271,34 @@ def _dose_figure(results: Results, effects: pd.DataFrame) -> FigureGroup:
     return FigureGroup("dose-figure", caption, (Panel("plot-dose", "Dose", tuple(traces), layout),), (select,))
 
 
-def _class_tables(results: Results, effects: pd.DataFrame) -> list[Block]:
-    """The matrix row of each class in numbers."""
+def class_effects(results: Results, label: str) -> Table | None:
+    """The matrix row of one class in numbers, for every factor."""
+    effects = results.get("intervention_effects")
+    own = None if effects is None else effects[effects["label"].astype(str) == label]
+    if own is None or not len(own):
+        return None
     columns = (
         ("proteins of", False), ("neurons", False), ("chosen by", False), ("n", True), ("change of probability", True),
         ("matched draws", True), ("difference", True), ("95 % interval", True), ("p", True), ("q", True),
         ("right decisions lost", True), ("lost by draws", True),
     )  # fmt: skip
-    tables: list[Block] = []
-    for place, (label, own) in enumerate(effects.groupby("label", sort=True)):
-        rows = []
-        for row in own.to_dict("records"):
-            on = "all other classes" if row["effect_on"] == "" else results.class_name(row["effect_on"])
-            cells = [
-                cell(on), cell(_factor_words(row["factor"])), cell(words(row["method"])),
-                cell(count(row["n_proteins"]), row["n_proteins"]),
-                *(cell(signed(row[k]), row[k]) for k in ("probability_change", "against", "difference")),
-                cell(f"{fixed(row['ci_low'])} to {fixed(row['ci_high'])}", row["ci_low"]),
-                *(cell(short(row[k]), row[k]) for k in ("p_value", "q_value")),
-                cell(count(row["decisions_lost"]), row["decisions_lost"]),
-                cell(fixed(row["decisions_lost_against"], 1), row["decisions_lost_against"]),
-            ]  # fmt: skip
-            rows.append(Row(tuple(cells), strong=row["effect_on"] == label))
-        name = results.class_name(label)
-        caption = f"What changing the neurons of class {name} does to every class"
-        tables.append(Table(f"class-effects-{place}", caption, columns, tuple(rows), folded=f"Neurons of class {name}"))
-    return tables
+    rows = []
+    for row in own.to_dict("records"):
+        other = str(row["effect_on"])
+        on = "all other classes" if other == "" else results.class_name(other)
+        cells = [
+            cell(on, href="" if other in ("", label) else f"#{address('class', other)}"),
+            cell(_factor_words(row["factor"])), cell(words(row["method"])),
+            cell(count(row["n_proteins"]), row["n_proteins"]),
+            *(cell(signed(row[k]), row[k]) for k in ("probability_change", "against", "difference")),
+            cell(f"{fixed(row['ci_low'])} to {fixed(row['ci_high'])}", row["ci_low"]),
+            *(cell(short(row[k]), row[k]) for k in ("p_value", "q_value")),
+            cell(count(row["decisions_lost"]), row["decisions_lost"]),
+            cell(fixed(row["decisions_lost_against"], 1), row["decisions_lost_against"]),
+        ]  # fmt: skip
+        rows.append(Row(tuple(cells), strong=other == label))
+    caption = f"What changing the neurons of class {results.class_name(label)} does to every class"
+    return Table(address("class-effects", label), caption, columns, tuple(rows))
 
 
 def _overlap_table(results: Results, overlaps: pd.DataFrame) -> Table:

@@ -7,15 +7,18 @@ import math
 import numpy as np
 import pandas as pd
 
+from plmscope.cards import Bars, explained
 from plmscope.report_answers import JUDGES, neuron_word
 from plmscope.report_blocks import (
     FigureGroup,
+    Page,
     Panel,
     Row,
     Section,
     Select,
     Table,
     Text,
+    address,
     cell,
     count,
     fixed,
@@ -25,6 +28,7 @@ from plmscope.report_blocks import (
     words,
 )
 from plmscope.report_input import Results
+from plmscope.report_knowledge import KEYS, class_effects
 
 TOP = 50
 TOP_PER_CLASS = 10
@@ -40,6 +44,8 @@ def neurons_section(results: Results) -> Section:
     ranks = scores.rank(ascending=False, method="first", na_option="bottom").astype(int)
     shown = neurons[(ranks <= TOP).any(axis=1)]
     limit = max(1, math.floor(results.knowledge_fraction * len(neurons) + 0.5))
+    cards = results.get("neuron_cards")
+    carded = set() if cards is None else set(cards[KEYS].itertuples(index=False, name=None))
     options = []
     for method in sorted(methods, key=lambda m: JUDGES.index(m) if m in JUDGES else len(JUDGES)):
         word = neuron_word(comparison, method)
@@ -47,8 +53,9 @@ def neurons_section(results: Results) -> Section:
         options.append((method, f"{words(method)} ({word}{extent})"))
     rows = []
     for place in shown.index:
+        where = tuple(shown.loc[place, key] for key in KEYS)
         cells = [
-            cell(f"{words(shown.loc[place, 'module'])} {shown.loc[place, 'neuron']}"),
+            cell(f"{words(where[1])} {where[2]}", href=f"#{address('neuron', *where)}" if where in carded else ""),
             cell(count(shown.loc[place, "layer"]), shown.loc[place, "layer"]),
         ]
         for method in methods:
@@ -69,33 +76,91 @@ def neurons_section(results: Results) -> Section:
 
 
 def classes_section(results: Results) -> Section:
-    """The best neurons of each class."""
-    scores = results.get("class_scores")
+    """A page per class: how well it is known, its row of the matrix, its best neurons and what they detect."""
+    title, scores = "Class by class", results.get("class_scores")
     if scores is None:
-        note = results.missing("class_scores", "no neuron was scored class by class.")
-        return Section("classes-top", "Neurons per class", (note,))
+        return Section("class-pages", title, (results.missing("class_scores", "no neuron was scored class by class."),))
     methods = [m for m in results.methods if m in set(scores["method"])]
     methods += [str(m) for m in scores["method"].unique() if m not in methods]
-    tables = []
-    for place, label in enumerate(sorted(scores["label"].astype(str).unique())):
-        own = scores[scores["label"].astype(str) == label]
-        best = {m: own[own["method"] == m].nlargest(TOP_PER_CLASS, "score").to_dict("records") for m in methods}
-        rows = []
-        for rank in range(max(len(records) for records in best.values())):
-            cells = [cell(str(rank + 1), rank + 1)]
-            for method in methods:
-                record = best[method][rank] if rank < len(best[method]) else None
-                name = f"layer {record['layer']} {words(record['module'])} {record['neuron']}" if record else "–"
-                cells.append(cell(name, small=short(record["score"]) if record else ""))
-            rows.append(Row(tuple(cells)))
-        name = results.class_name(label)
-        columns = (("rank", True), *((words(m), False) for m in methods))
-        caption = f"Best neurons for class {name}, with their scores"
-        tables.append(Table(f"class-{place}", caption, columns, tuple(rows), folded=f"Class {name}"))
+    scores = scores.assign(label=scores["label"].astype(str))
+    pages = []
+    for label in sorted(scores["label"].unique()):
+        own = scores[scores["label"] == label]
+        blocks = (
+            _class_text(results, label), class_effects(results, label), _class_neurons(results, label, own, methods),
+            _class_concepts(results, label, own, methods),
+        )  # fmt: skip
+        name = f"Class {results.class_name(label)}"
+        pages.append(Page(address("class", label), name, tuple(block for block in blocks if block is not None)))
     intro = Text(
-        "The best neurons for the proteins of each class. The word rule of the previous section holds here too."
+        "How well the model knows each class, what changing its neurons does, which neurons it rests on and what these "
+        "detect. The word rule of the previous section holds here too. Every class has an address, such as "
+        f"#{pages[0].id}."
     )
-    return Section("classes-top", "Neurons per class", (intro, *tables))
+    return Section("class-pages", title, (intro, *pages))
+
+
+def _class_text(results: Results, label: str) -> Text | None:
+    """How well the model tells the class on test proteins."""
+    values = results.metrics.get("test", {}).get("model", {}).get("per_class", {}).get(label)
+    if not values:
+        return None
+    return Text(
+        f"{count(values.get('n'))} test proteins; precision {fixed(values.get('precision'))}, "
+        f"recall {fixed(values.get('recall'))}, F1 {fixed(values.get('f1'))}."
+    )
+
+
+def _class_neurons(results: Results, label: str, own: pd.DataFrame, methods: list[str]) -> Table:
+    """The best neurons of a class by every method; those that have a card lead to it."""
+    cards = results.get("neuron_cards")
+    carded = set() if cards is None else set(cards[KEYS].itertuples(index=False, name=None))
+    best = {m: own[own["method"] == m].nlargest(TOP_PER_CLASS, "score").to_dict("records") for m in methods}
+    rows = []
+    for rank in range(max(len(records) for records in best.values())):
+        cells = [cell(str(rank + 1), rank + 1)]
+        for method in methods:
+            if rank >= len(best[method]):
+                cells.append(cell("–"))
+                continue
+            record = best[method][rank]
+            name = f"layer {record['layer']} {words(record['module'])} {record['neuron']}"
+            where = tuple(record[key] for key in KEYS)
+            cells.append(
+                cell(
+                    name, small=short(record["score"]), href=f"#{address('neuron', *where)}" if where in carded else ""
+                )
+            )
+        rows.append(Row(tuple(cells)))
+    columns = (("rank", True), *((words(m), False) for m in methods))
+    caption = f"Best neurons for class {results.class_name(label)}, with their scores; a link leads to a neuron's card"
+    return Table(address("class-neurons", label), caption, columns, tuple(rows))
+
+
+def _class_concepts(results: Results, label: str, own: pd.DataFrame, methods: list[str]) -> Table | None:
+    """Which concepts explain the class's best neurons, those of the interventions if there were any."""
+    associations, effects = results.get("associations"), results.get("intervention_effects")
+    if associations is None:
+        return None
+    method = methods[-1] if effects is None else str(effects["method"].iloc[0])
+    own = own[own["method"] == method]
+    best = own.nlargest(max(1, math.floor(results.knowledge_fraction * len(own) + 0.5)), "score")[KEYS]
+    bars = Bars(*(results.setting("characterize", k) or getattr(Bars(), k) for k in ("min_gain", "min_auroc")))
+    first = associations[associations["rank"] == 1].merge(best, on=KEYS)
+    good = first[explained(first, bars)].sort_values("f1_gain", ascending=False, kind="stable").drop_duplicates(KEYS)
+    rows = []
+    for concept, part in sorted(good.groupby("concept"), key=lambda item: -len(item[1])):
+        cells = [cell(str(concept)), cell(count(len(part)), len(part))]
+        cells += [cell(fixed(part[name].median(), 2), part[name].median()) for name in ("f1", "auroc")]
+        rows.append(Row(tuple(cells)))
+    missing = len(best) - len(good)
+    rows.append(Row((cell("no concept"), cell(count(missing), missing), cell("–"), cell("–"))))
+    columns = (("concept", False), ("neurons", True), ("median F1", True), ("median AUROC", True))
+    caption = (
+        f"What the best {percent(results.knowledge_fraction)} of neurons for class {results.class_name(label)} detect "
+        f"({count(len(best))}, by {words(method)}; motifs are not counted)"
+    )
+    return Table(address("class-concepts", label), caption, columns, tuple(rows))
 
 
 def agreement_section(results: Results) -> Section:

@@ -180,7 +180,9 @@ class CharacterizeSection(Section):
     min_proteins: int = Field(10, ge=2, description="proteins of discovery that must have a concept; half to confirm")
     fdr: float = Field(0.05, gt=0, lt=1, description="q value below which a concept is confirmed")
     min_gain: float = Field(0.5, ge=0, le=1, description="F1 above that of firing everywhere, to be explained")
-    min_auroc: float = Field(0.8, ge=0.5, le=1, description="or AUROC, to be explained")
+    min_auroc: float = Field(
+        0.8, ge=0.5, le=1, description="or AUROC, with a lower bound half as far above 0.5 and an F1 gain above 0"
+    )
     windows: int = Field(100, ge=5, description="windows of a motif, at most a quarter of the proteins")
     token_budget: int = Field(2048, ge=1, description="padded tokens a batch")
 

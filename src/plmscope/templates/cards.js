@@ -62,7 +62,9 @@
   };
   // Sites stand in rows under the letters: a triangle for an annotated residue, a bracket for a match of a pattern.
   const strip = (one) => {
-    const step = 13, zero = one.heights.some((h) => h < 0) ? 30 : 40, up = zero - 4, under = 57, row = 11, wide = one.sequence.length * step;
+    const step = 13, under = 57, row = 11, wide = one.sequence.length * step;
+    const top = Math.max(0, ...one.heights), range = top - Math.min(0, ...one.heights), scale = 36 / Math.max(1000, range);
+    const zero = 40 - (range - top) * scale;
     const ends = []; // of the rows, so that sites do not lie on each other
     const rows = one.sites.map(([first, last]) => {
       const free = ends.findIndex((end) => end < first - 1);
@@ -74,7 +76,7 @@
     const svg = draw("svg", { viewBox: `0 0 ${wide} ${tall}`, width: wide, height: tall, role: "img" });
     svg.append(draw("line", { x1: 0, x2: wide, y1: zero, y2: zero, class: "base" }));
     [...one.sequence].forEach((letter, i) => {
-      const h = one.heights[i] ?? 0, high = Math.abs(h) / 1000 * (h < 0 ? 12 : up), position = one.start + i;
+      const h = one.heights[i] ?? 0, high = Math.abs(h) * scale, position = one.start + i;
       const bar = draw("rect", { x: i * step + 2, width: step - 4, y: h < 0 ? zero : zero - high, height: high, class: h < 0 ? "bar below" : "bar" });
       bar.append(draw("title", {}, `${letter}${position}: ${(h / 10).toFixed(0)} % of the largest`));
       const text = draw("text", { x: i * step + step / 2, y: 53, "font-size": 12, "text-anchor": "middle" }, letter);
@@ -115,6 +117,9 @@
         `${motif.consensus}: ${number(motif.bits, 1)} bits from ${motif.windows} windows; on held-out clusters AUROC ${number(motif.auroc)}, `
         + `firing ${number(motif.enrichment, 1)} times as often${where}; group ${motif.group}`)));
     }
+    if (!motif.matrix && motif.windows) {
+      parts.push(part("Motif", false, make("p", { class: "said" }, `None: the ${motif.windows} windows around its peaks have no column in common.`)));
+    }
     if (card.concepts.length) {
       parts.push(part("Concepts", false, table("On held-out clusters", [["concept", 0], ["sign", 0], ["F1", 1], ["AUROC", 1], ["q", 1], ["confirmed", 0]],
         card.concepts.map(([name, sign, f1, auroc, q, sure]) => [name, sign < 0 ? "low" : "high", number(f1), number(auroc), small(q), sure ? "yes" : "no"]))));
@@ -123,7 +128,7 @@
       parts.push(part("Without this neuron", false, table("Held at its mean, on test proteins", [["class", 0], ["probability", 1], ["decisions lost", 1]],
         card.effects.map(([label, moved, lost, n]) => [className(label), signed(moved), `${lost} of ${n}`]))));
     }
-    if (card.strips.length) parts.push(part("Where it fires most", true, ...card.strips.map(strip)));
+    if (card.strips.length) parts.push(part(card.sign < 0 ? "Where it is lowest" : "Where it fires most", true, ...card.strips.map(strip)));
     return make("article", { class: "card", id, "aria-labelledby": `${id}-name` },
       make("h3", { id: `${id}-name` }, make("a", { href: `#${id}` }, `${words(card.module)} ${card.neuron}, layer ${card.layer}`),
         make("span", { class: card.explained ? "tag" : "tag none" }, card.explained ? "explained" : "unexplained"), make("small", {}, ranks)),

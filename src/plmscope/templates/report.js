@@ -149,6 +149,14 @@
   }, { rootMargin: "-15% 0px -75% 0px" });
   document.querySelectorAll("section[id]").forEach((section) => watcher.observe(section));
 
+  // --- An address unfolds what it leads to
+  const unfold = () => {
+    const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    for (let part = target?.closest("details"); part; part = part.parentElement.closest("details")) part.open = true;
+    if (target) target.scrollIntoView({ behavior: "instant" });
+  };
+  addEventListener("hashchange", unfold);
+
   // --- Print: light colours and everything unfolded
   let before = null;
   addEventListener("beforeprint", () => {
@@ -169,4 +177,5 @@
 
   label();
   drawAll();
+  unfold();
 })();
