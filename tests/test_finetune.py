@@ -19,9 +19,10 @@ from sklearn.metrics import (
     log_loss,
     matthews_corrcoef,
 )
+from transformers import TrainingArguments
 
 from plmscope.errors import ModelError
-from plmscope.finetune import Training, _TokenBatches, baselines, composition, finetune, quality
+from plmscope.finetune import Training, _TokenBatches, baselines, composition, finetune, quality, stay_on
 from plmscope.model import Classifier, load_model
 from plmscope.sequences import Protein
 from tests.conftest import LABELS, save_tiny_model
@@ -195,6 +196,22 @@ def test_class_weights_make_rare_classes_count(base: Path, tmp_path: Path) -> No
 def test_a_loss_that_is_no_number_is_an_error(base: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"loss of NaN; lower \[finetune\] learning_rate \(1e\+30\)"):
         finetune(fresh(base), TRAIN, VALIDATION, tmp_path, replace(TRAINING, epochs=2, learning_rate=1e30))
+
+
+# --- devices
+
+
+def test_training_stays_on_its_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trainer by itself takes the first of several GPUs, and splits every batch over all of them."""
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    arguments = TrainingArguments(str(tmp_path), use_cpu=True, per_device_train_batch_size=3)
+    stay_on(torch.device("cpu"), arguments)
+    assert arguments.device == torch.device("cpu") and not chosen
+    arguments._n_gpu = 2
+    stay_on(torch.device("cuda:1"), arguments)
+    assert (arguments.device, arguments.n_gpu, arguments.train_batch_size) == (torch.device("cuda:1"), 1, 3)
+    assert chosen == [torch.device("cuda:1")]
 
 
 # --- batches

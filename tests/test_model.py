@@ -140,6 +140,8 @@ def test_impossible_settings(tiny_folder: Path) -> None:
     assert "'float8' is not known; choose one of float32, bfloat16, float16" in refused(tiny_folder, dtype="float8")
     if not torch.cuda.is_available():
         assert "'cuda' is not available here" in refused(tiny_folder, device="cuda")
+    for device in ("mps", "meta", "gpu"):
+        assert f"device '{device}' is not known; use cpu, cuda or cuda:1" in refused(tiny_folder, device=device)
 
 
 # --- heads

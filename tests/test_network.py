@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace as replace_fields
 from pathlib import Path
 
 import pytest
 import torch
 
+from plmscope import gradients
+from plmscope.gradients import activations_and_gradients, log_odds
 from plmscope.hooks import record, replace
 from plmscope.model import Classifier, load_model
 from plmscope.network import Network
@@ -79,3 +83,29 @@ def test_hooks_are_gone_after_success_and_after_an_exception(tiny_folder: Path, 
     with pytest.raises(KeyError), replace(model, {Site(0, "key"): lambda a: a, Site(0, "no such module"): lambda a: a}):
         pass
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.model.modules())
+
+
+def test_nothing_is_made_on_another_device(tiny: Classifier, proteins: list[Protein]) -> None:
+    """On the meta device, where tensors have no values: one that is left on the CPU does not mix with the others."""
+    meta = torch.device("meta")
+    moved = replace_fields(tiny, model=copy.deepcopy(tiny.model).to(meta))
+    network = Network(moved)
+    hidden, context = Network(tiny).embed(tiny.batch(proteins[:3]))
+    assert context.rotary is not None and context.mask is not None
+    cos, sin = (part.to(meta) for part in context.rotary)
+    context = replace_fields(context, rotary=(cos, sin), mask=context.mask.to(meta), ends=context.ends.to(meta))
+    hidden, classes = hidden.to(meta), torch.zeros(3, dtype=torch.long, device=meta)
+    seen = {}
+    activations_and_gradients(network, hidden, context, classes, log_odds, lambda *one: seen.update({one[0]: one[1:]}))
+    assert len(seen) == 19 and {x.device for pair in seen.values() for x in pair} == {meta}
+    slices = {site: tiny.index.slice(site) for site in tiny.index.sites}
+    means = torch.zeros(3, len(tiny.index), device=meta)
+    for base, layer in ((None, 0), (means, 2)):
+        path = gradients._Path(2, 0.05, log_odds, base, slices, 10_000)
+        state = network.state(layer, hidden, context)
+        for module in MODULES:
+            start = gradients._start(state.activations[module], path, Site(layer, module), context)
+            found = gradients._gradient(network, layer, state, module, start, context, classes, path, 2, None)
+            assert found.device == meta and found.shape == state.activations[module].shape
+        both = gradients._query_and_key(network, layer, state, context, classes, path, 2)
+        assert {x.device for x in both.values()} == {meta}

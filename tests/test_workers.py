@@ -31,6 +31,8 @@ def test_the_allocators_own_error_is_recognised() -> None:
         torch.empty(2**60)
     assert workers.out_of_memory(caught.value)
     assert workers.out_of_memory(RuntimeError(ALLOCATOR))
+    blas = "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
+    assert workers.out_of_memory(RuntimeError(blas))
     assert not workers.out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 

@@ -231,6 +231,7 @@ def finetune(
         remove_unused_columns=False,
         dataloader_pin_memory=False,
     )
+    stay_on(classifier.device, arguments)
 
     def collate(rows: list[tuple[np.ndarray, Any]]) -> dict[str, torch.Tensor]:
         width = max(len(ids) for ids, _ in rows)
@@ -272,6 +273,14 @@ def finetune(
     if not np.isfinite(log["train_loss"]).all():
         raise ModelError(f"fine-tuning gave a loss of NaN; lower [finetune] learning_rate ({training.learning_rate!r})")
     return log
+
+
+def stay_on(device: torch.device, arguments: TrainingArguments) -> None:
+    """Train where the model is: by itself the trainer takes the first GPU, or splits batches over all of them."""
+    if device.type == "cuda":
+        vars(arguments)["_setup_devices"] = device  # what the property ``device`` has found
+        arguments._n_gpu = 1
+        torch.cuda.set_device(device)  # the accelerator's own
 
 
 def class_weights(members: BoolArray, task: Task) -> np.ndarray:

@@ -442,7 +442,9 @@ def _device(device: str) -> torch.device:
     try:
         place = torch.device(device)
     except RuntimeError:
-        raise ModelError(f"device {device!r} is not known; use cpu, cuda or cuda:1") from None
+        place = None
+    if place is None or place.type not in ("cpu", "cuda"):  # others lack float64, which sums are in
+        raise ModelError(f"device {device!r} is not known; use cpu, cuda or cuda:1")
     if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
         raise ModelError(f"device {device!r} is not available here; use --device cpu")
     return place

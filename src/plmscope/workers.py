@@ -105,11 +105,12 @@ def splitting(function: Callable[[D, int], B], token_budget: int) -> Callable[[D
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: PyTorch's on a GPU, its CPU allocator's, or Python's."""
+    """Whether an error says that memory ran out: PyTorch's on a GPU, cuBLAS's, the CPU allocator's, or Python's."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     text = str(error)
-    return isinstance(error, RuntimeError) and ("DefaultCPUAllocator" in text or "out of memory" in text)
+    said = ("DefaultCPUAllocator", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(words in text for words in said)
 
 
 def fitting_budget(token_budget: int, device: torch.device, bytes_per_token: int) -> int:
