@@ -63,11 +63,13 @@ class State:
     Attributes:
         hidden: ``(B, T, d)`` the layer's input; ``middle`` the residual stream after attention.
         activations: One ``(B, T, N)`` per module kind; in the last layer, those after the attention have ``T`` = 1.
+        inner: ``(B, T, N)`` what ``intermediate`` is the GELU of, where that is known.
     """
 
     hidden: torch.Tensor
     middle: torch.Tensor
     activations: dict[str, torch.Tensor] = field(default_factory=dict)
+    inner: torch.Tensor | None = None
 
 
 class Network:
@@ -142,9 +144,10 @@ class Network:
         mixed = self.attend(a["query"], a["key"], a["value"], context)
         a["attention_output"] = layer.attention_output(mixed)
         middle = hidden[:, rows] + a["attention_output"]
-        a["intermediate"] = F.gelu(layer.intermediate(layer.norms[1](middle)))
+        inner = layer.intermediate(layer.norms[1](middle))
+        a["intermediate"] = F.gelu(inner)
         a["output"] = layer.output(a["intermediate"])
-        return State(hidden, middle, a)
+        return State(hidden, middle, a, inner)
 
     def resume(
         self, number: int, state: State, module: str, activation: torch.Tensor, context: Context
