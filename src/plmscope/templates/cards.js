@@ -96,7 +96,7 @@
       }
       if (!annotated) mark.append(draw("path", { d: `M${x + 2} ${y} V${y + 5} H${end - 2} V${y}` }));
       svg.append(mark);
-      return `${annotated ? "▲" : "⌴"} ${name} ${where}`;
+      return `${annotated ? "▲" : "pattern"} ${name} ${where}`;
     });
     const text = `${one.id}, residues ${one.start} to ${one.start + one.sequence.length - 1}, peak ${letterAt(one.position)}${one.position} (${number(one.peak)})${said.length ? `; ${said.join(", ")}` : ""}`;
     svg.setAttribute("aria-label", text);
