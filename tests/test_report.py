@@ -6,6 +6,7 @@ import json
 import math
 import re
 import shutil
+import subprocess
 from copy import copy as shallow
 from html.parser import HTMLParser
 from pathlib import Path
@@ -38,6 +39,7 @@ from plmscope.report_neurons import classes_section, neurons_section
 from plmscope.results import SCHEMA, Run
 from tests.fake_run import METHODS, make_fake_run
 
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or ""
 HOSTILE = "</script><script>alert(1)</script>"
 #: Tables that the report has no use for, or shows if they are there and does not miss.
 UNSHOWN = (
@@ -496,24 +498,28 @@ def test_nothing_is_loaded_from_anywhere(page: Page) -> None:
     assert "url(" not in css and "@import" not in css
 
 
-def test_hostile_text_stays_text(copy: Run, page: Page) -> None:
+def poison(copy: Run, text: str) -> None:
+    """Put a text wherever a table or file of a run has words of its own."""
     for name in ("proteins", "class_scores"):
         frame = copy.table(name)
-        copy.write_table(name, frame.assign(label=frame["label"].replace("3", HOSTILE)))
+        copy.write_table(name, frame.assign(label=frame["label"].replace("3", text)))
     cards, effects = copy.table("neuron_cards"), copy.table("intervention_effects")
-    copy.write_table("neuron_cards", cards.assign(sentence=HOSTILE, concept=f'"{HOSTILE}', top_proteins="[]"))
-    copy.write_table("intervention_effects", effects.replace({"label": {"3": HOSTILE}, "effect_on": {"3": HOSTILE}}))
+    copy.write_table("neuron_cards", cards.assign(sentence=text, concept=f'"{text}', top_proteins="[]"))
+    copy.write_table("intervention_effects", effects.replace({"label": {"3": text}, "effect_on": {"3": text}}))
     excluded, gaps = copy.table("excluded"), copy.table("completeness")
-    copy.write_table("excluded", excluded.assign(reason=f'{HOSTILE}" onclick="x'))
-    copy.write_table("completeness", gaps.assign(id=HOSTILE))
+    copy.write_table("excluded", excluded.assign(reason=f'{text}" onclick="x'))
+    copy.write_table("completeness", gaps.assign(id=text))
     metrics = copy.metrics()
     per_class = metrics["splits"]["test"]["model"]["per_class"]
-    per_class[HOSTILE] = per_class.pop("3")
-    metrics["labels"][2] = HOSTILE
+    per_class[text] = per_class.pop("3")
+    metrics["labels"][2] = text
     copy.write_json("metrics.json", metrics)
-    copy.update_manifest(name=HOSTILE, command=HOSTILE)
-    (copy.path / "study.toml").write_text(f"name = '{HOSTILE}'\n")
+    copy.update_manifest(name=text, command=text)
+    (copy.path / "study.toml").write_text(f"name = {json.dumps(text)}\n")
 
+
+def test_hostile_text_stays_text(copy: Run, page: Page) -> None:
+    poison(copy, HOSTILE)
     source = report.write_report(copy).read_text(encoding="utf-8")
     hostile = Page(source)
     assert HOSTILE not in source
@@ -523,6 +529,22 @@ def test_hostile_text_stays_text(copy: Run, page: Page) -> None:
     figures = json.loads(hostile.scripts[1])
     ticks = figures["plot-confusion"]["layout"]["yaxis"]["ticktext"]
     assert any(tick.startswith("&lt;/script&gt;") for tick in ticks)  # Plotly reads some HTML: it gets none
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium here")
+def test_a_browser_executes_nothing_of_the_data(copy: Run, tmp_path: Path) -> None:
+    """Chromium draws the report of poisoned data; what would run, if anything did, renames the page."""
+    attack = "document.title='owned'"
+    poison(copy, f'</script><script>{attack}</script><img src=x onerror="{attack}"><svg onload={attack}>')
+    path = report.write_report(copy)
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=4000", "--dump-dom"]
+    drawn = subprocess.run(
+        [CHROMIUM, *options, f"--user-data-dir={tmp_path / 'chromium'}", path.as_uri()],
+        capture_output=True, text=True, check=True, timeout=300,
+    ).stdout  # fmt: skip
+    assert "<title>owned" not in drawn and "owned" in drawn
+    assert "js-plotly-plot" in drawn  # its own scripts did run
+    assert not {tag for tag, attributes in Page(drawn).elements if {"onerror", "onload"} & set(attributes)}
 
 
 def test_figures_are_strict_json_and_match_their_places(page: Page) -> None:

@@ -1,12 +1,14 @@
 """A whole study: its run folder holds to the data contract, repeats, survives any death, redoes only what it must."""
 
 import bz2
+import errno
 import io
 import json
 import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ import sklearn.metrics
 from pandas.testing import assert_frame_equal
 
 import plmscope.parts
+import plmscope.results
 from plmscope.cli import main
 from plmscope.errors import InputError, RunError, SelectionError, StudyError
 from plmscope.evaluation import evaluate
@@ -552,6 +555,54 @@ def test_killed_study_continues_to_the_same_tables(golden: Golden, tmp_path: Pat
         assert (folder / path / "model.safetensors").read_bytes() == (
             golden.run / path / "model.safetensors"
         ).read_bytes()
+
+
+def test_full_disk_at_every_write_is_one_line_and_damages_nothing(
+    golden: Golden, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each write of two stages fails once, half done; with space again the command ends as if nothing had been."""
+    run, whole = golden.copy(tmp_path / "run"), golden.copy(tmp_path / "whole")
+    for folder in (run, whole):
+        changed(golden.study, folder / "study.toml", evaluate=CHEAP, density={"nulls": []})
+        (folder / "report.html").unlink()  # else it is written anew each time
+    for stage in ("evaluate", "density"):
+        assert main([stage, str(whole), "--quiet"]) == 0
+    capfd.readouterr()
+    write = plmscope.results._write_with
+    left = refused = 0
+
+    def full(path: Path, into: Callable[[Path], object]) -> None:
+        nonlocal left
+        left -= 1
+
+        def half(temporary: Path) -> None:
+            into(temporary)
+            os.truncate(temporary, temporary.stat().st_size // 2)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        write(path, into if left else half)
+
+    monkeypatch.setattr(plmscope.results, "_write_with", full)
+    for stage in ("evaluate", "density"):
+        for number in range(1, 30):
+            # Parts of the evaluation are saved in the first lives alone: from then on the disk fails at its tables.
+            monkeypatch.setattr(plmscope.parts, "SAVE_SECONDS", 0 if number < 4 else 60)
+            left = number
+            if main([stage, str(run), "--quiet"]) == 0:
+                break
+            refused += 1
+            line = capfd.readouterr().err
+            assert line.startswith(f"plmscope: error: {run}") and line.count("\n") == 1
+            assert "cannot be written (No space left on device)" in line
+            assert not Stages(read_study(run / "study.toml"), Run.open(run))._is_done(stage)
+            assert not list(run.rglob(".*.tmp"))
+            for path in run.glob("*.parquet"):
+                pd.read_parquet(path)
+        capfd.readouterr()
+    assert refused >= 10
+    for path in whole.glob("*.parquet"):
+        assert (run / path.name).read_bytes() == path.read_bytes(), path.name
+    assert {p.name for p in run.iterdir()} == {p.name for p in whole.iterdir()}
 
 
 def test_refused_input_leaves_an_old_run_as_it_was(golden: Golden, tmp_path: Path) -> None:
