@@ -277,27 +277,31 @@ def class_effects(results: Results, label: str) -> Table | None:
     own = None if effects is None else effects[effects["label"].astype(str) == label]
     if own is None or not len(own):
         return None
+    methods = own["method"].unique()
+    several = len(methods) > 1
     columns = (
-        ("proteins of", False), ("neurons", False), ("chosen by", False), ("n", True), ("change of probability", True),
-        ("matched draws", True), ("difference", True), ("95 % interval", True), ("p", True), ("q", True),
-        ("right decisions lost", True), ("lost by draws", True),
+        ("proteins of", False), ("neurons", False), *([("chosen by", False)] if several else []), ("n", True),
+        ("change of probability", True), ("matched draws", True), ("difference", True), ("95 % interval", True),
+        ("p", True), ("q", True), ("right decisions lost", True), ("lost by draws", True),
     )  # fmt: skip
     rows = []
     for row in own.to_dict("records"):
         other = str(row["effect_on"])
         on = "all other classes" if other == "" else results.class_name(other)
+        known = is_number(row["ci_low"])
         cells = [
             cell(on, href="" if other in ("", label) else f"#{address('class', other)}"),
-            cell(_factor_words(row["factor"])), cell(words(row["method"])),
+            cell(_factor_words(row["factor"])), *([cell(words(row["method"]))] if several else []),
             cell(count(row["n_proteins"]), row["n_proteins"]),
             *(cell(signed(row[k]), row[k]) for k in ("probability_change", "against", "difference")),
-            cell(f"{fixed(row['ci_low'])} to {fixed(row['ci_high'])}", row["ci_low"]),
+            cell(f"{fixed(row['ci_low'])} to {fixed(row['ci_high'])}" if known else "–", row["ci_low"]),
             *(cell(short(row[k]), row[k]) for k in ("p_value", "q_value")),
             cell(count(row["decisions_lost"]), row["decisions_lost"]),
             cell(fixed(row["decisions_lost_against"], 1), row["decisions_lost_against"]),
         ]  # fmt: skip
         rows.append(Row(tuple(cells), strong=other == label))
-    caption = f"What changing the neurons of class {results.class_name(label)} does to every class"
+    by = "" if several else f" (chosen by {words(methods[0])})"
+    caption = f"What changing the neurons of class {results.class_name(label)}{by} does to every class"
     return Table(address("class-effects", label), caption, columns, tuple(rows))
 
 
