@@ -231,6 +231,12 @@ nulls = {nulls}
 [characterize]
 min_proteins = 2
 concepts = ["amino acid", "class"]
+[intervene]
+fraction = 0.1
+draws = 2
+factors = [2.0]
+neurons = 2
+proteins_per_class = 2
 """
 
 
