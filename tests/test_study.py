@@ -613,6 +613,23 @@ def test_refused_input_leaves_an_old_run_as_it_was(golden: Golden, tmp_path: Pat
     assert contents(folder) == before
 
 
+def test_an_installation_anew_does_not_change_the_embedded_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"weights")
+    monkeypatch.setattr("plmscope.checkpoints.embedded_folder", lambda: tmp_path)
+
+    def digest() -> str:
+        return Stages(Study(), Run(tmp_path))._model_digest
+
+    before = digest()
+    os.utime(weights, (1, 1))
+    assert digest() == before
+    weights.write_bytes(b"Weights")
+    assert digest() != before
+
+
 # --- settings ---------------------------------------------------------------------------------------------------------
 
 

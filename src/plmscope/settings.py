@@ -276,15 +276,15 @@ def demo_study() -> Study:
         score=ScoreSection(proteins_per_class=8, points=6, token_budget=1024),
         evaluate=EvaluateSection(
             methods=("activation", "activation_contrast", "integrated_gradients"),
-            fractions=(0.05, 0.1, 0.2, 0.5, 0.8),
+            fractions=(0.1, 0.2, 0.5, 0.8),
             scopes=("pooled",),
             draws=20,
             draws_elsewhere=2,
-            max_proteins=72,
+            max_proteins=54,
         ),
         density=DensitySection(bootstraps=200),
-        characterize=CharacterizeSection(max_proteins=900),
-        intervene=InterveneSection(factors=(2.0,), draws=5, neurons=24, proteins_per_class=8),
+        characterize=CharacterizeSection(max_proteins=750),
+        intervene=InterveneSection(factors=(2.0,), draws=4, neurons=24, proteins_per_class=8),
     )
 
 
