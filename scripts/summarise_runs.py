@@ -36,6 +36,9 @@ def quality(runs: list[Run]) -> pd.DataFrame:
         for name in ("model", "composition", "majority"):
             row[f"{name}: balanced accuracy"] = f"{test[name]['balanced_accuracy']:.3f}"
         row |= {"model: accuracy": f"{test['model']['accuracy']:.3f}", "model: MCC": f"{test['model']['mcc']:.3f}"}
+        if "mean_average_precision" in test["model"]:  # multi-label
+            for name in ("model", "composition"):
+                row[f"{name}: mean average precision"] = f"{test[name]['mean_average_precision']:.3f}"
         rows.append(row | {"minutes": f"{seconds / 60:.0f}", "peak memory (GB)": f"{memory / 1024:.1f}"})
     return pd.DataFrame(rows)
 
