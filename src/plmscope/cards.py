@@ -34,6 +34,8 @@ MARKED = ("feature", "pattern")
 MIN_FIRED = 10
 #: Residues from an end that count as near it, and the share of peaks that makes it worth saying.
 NEAR, MOSTLY = 40, 0.6
+#: Peaks are equally high if they differ by at most this share.
+TIED = 1e-3
 
 
 @dataclass(frozen=True)
@@ -193,12 +195,19 @@ def _anchor(motif: pd.Series) -> str:
 
 
 def _where(motifs: Motifs, row: int, proteins: Sequence[Protein]) -> list[str]:
-    """Near an end of the protein, if most peaks are."""
+    """Near an end of the protein, if most peaks are.
+
+    Nothing where all peaks are equally high: such a neuron sees single letters, a protein has the same peak several
+    times, and the first of them, which is listed, is near the start for no other reason.
+    """
     there = motifs.windows.protein[row] >= 0
     position = motifs.windows.position[row, there]
     length = np.array([len(proteins[p]) for p in motifs.windows.protein[row, there]])
     long = length > 4 * NEAR  # in a short protein everything is near an end
     if long.sum() < MIN_FIRED:
+        return []
+    peak = motifs.windows.value[row, there][long]
+    if np.ptp(peak) <= TIED * np.abs(peak).max():
         return []
     for share, end in (
         ((position[long] < NEAR).mean(), "N"),
