@@ -92,13 +92,12 @@ def captum_conductance(
         end, _ = network.embed(batch)
     start = _start(network, batch, [model.encode(letter)[1] for letter in AMINO_ACIDS], "mean_embedding")
     forward = from_embedding(model, protein)
-    parts = [
-        LayerConductance(forward, module_of(model, site)[0]).attribute(
-            end, start, n_steps=steps, internal_batch_size=at_once
-        )
-        for site in model.index.sites[:sites]
-    ]
-    return np.concatenate([part.sum(1)[0].detach().numpy() for part in parts])
+    parts = []
+    for site in model.index.sites[:sites]:
+        one = LayerConductance(forward, module_of(model, site)[0])
+        part = one.attribute(end, start, n_steps=steps, internal_batch_size=at_once)
+        parts.append(part.sum(1)[0].detach().numpy())  # at once: what Captum returns holds on to its graph
+    return np.concatenate(parts)
 
 
 def from_embedding(model: Classifier, protein: Protein) -> Callable[[torch.Tensor], torch.Tensor]:
