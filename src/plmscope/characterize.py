@@ -781,10 +781,16 @@ def associate(
         table = pd.DataFrame(columns | {"concept": columns["concept"].astype(object)})
         return Characterization(table, motifs.finished() if motifs is not None else None, 0, 0)
     residue_codes, protein_codes = _fitted(stream, n, discovery, settings, saved, device or torch.device("cpu"))
+    held = np.zeros(len(concepts), np.int64)  # by how many proteins of confirmation
+    marks = []
+    for protein in confirmation:
+        annotation = concepts.annotate(protein)
+        held[[*annotation.positions, *annotation.holds]] += 1
+        marks.append(_of_protein(annotation))
     found = saved.read("chosen")
     if found is None:
         pairs = _discovered(
-            stream, n, discovery, confirmation, concepts, chosen, settings, windows, residue_codes, protein_codes, saved
+            stream, n, discovery, held, concepts, chosen, settings, windows, residue_codes, protein_codes, saved
         )
         saved.write("chosen", lambda: {**_arrays(pairs, _PAIRS), **_arrays(windows, _PEAKS)})
         saved.drop("discovering")
@@ -794,7 +800,6 @@ def associate(
     motifs = make_motifs(windows, chosen, discovery, concepts, confirmation) if len(chosen) else None
 
     levels = [_Confirmation(pairs, concepts, level, n) for level in ("residue", "protein")]
-    marks = [_of_protein(concepts.annotate(protein)) for protein in confirmation]
     permuted = _permuted(marks, np.random.default_rng([settings.seed, 12]))
     # A neuron of few values may have none as rare as that: its highest then, if it is not its usual one.
     rare, usual = (int(firing[np.argmin(np.abs(np.array(settings.fractions) - f))]) for f in (MOTIF_FRACTION, 0.2))
@@ -842,7 +847,7 @@ def _discovered(
     stream: Stream,
     n: int,
     discovery: Sequence[Protein],
-    confirmation: Sequence[Protein],
+    held: np.ndarray,
     concepts: ConceptSet,
     chosen: np.ndarray,
     settings: Settings,
@@ -851,7 +856,7 @@ def _discovered(
     protein_codes: Codes,
     saved: _Saved,
 ) -> _Pairs:
-    """The pass over the discovery proteins: fills the windows, chooses the pairs."""
+    """The pass over the discovery proteins fills the windows and chooses the pairs; ``held`` counts the others'."""
     firing = firing_codes(settings.fractions)
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         of_residues = _Counts(concepts, "residue", n, firing, pool)
@@ -880,10 +885,6 @@ def _discovered(
             if len(chosen):
                 windows.add(_both_signs(chunk, chosen), chunk.rows, chunk.lengths)
         windows.settle()
-    held = np.zeros(len(concepts), np.int64)
-    for protein in confirmation:
-        annotation = concepts.annotate(protein)
-        held[[*annotation.positions, *annotation.holds]] += 1
     eligible = np.flatnonzero((seen >= settings.min_proteins) & (2 * held >= settings.min_proteins))
     selected = np.zeros(n, bool)
     selected[chosen] = True

@@ -70,13 +70,21 @@ def collect(
     return found
 
 
-def read_part(path: Path, like: Mapping[str, np.ndarray]) -> Arrays | None:
-    """One saved part, equally many steps of every name; ``None`` if it is damaged or of another shape."""
+def _read(path: Path) -> Arrays | None:
+    """The arrays of a file; ``None`` if it is not there or damaged."""
     try:
         with np.load(path, allow_pickle=False) as saved:
-            arrays = {name: saved[name] for name in like}
+            return dict(saved)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
+
+
+def read_part(path: Path, like: Mapping[str, np.ndarray]) -> Arrays | None:
+    """One saved part, equally many steps of every name; ``None`` if it is damaged or of another shape."""
+    arrays = _read(path)
+    if arrays is None or not like.keys() <= arrays.keys():
+        return None
+    arrays = {name: arrays[name] for name in like}
     shapes = {name: array.shape[1:] for name, array in arrays.items()}
     steps = {array.shape[:1] for array in arrays.values()}
     sound = len(steps) == 1 and shapes == {name: one.shape for name, one in like.items()}
@@ -105,13 +113,9 @@ class Parts:
     def _path(self, name: str) -> Path:
         return self.folder / f"{self._stamp}-{name}.npz"
 
-    def read(self, name: str) -> dict[str, np.ndarray] | None:
+    def read(self, name: str) -> Arrays | None:
         """The arrays of a name; ``None`` if they are not there or damaged."""
-        try:
-            with np.load(self._path(name), allow_pickle=False) as saved:
-                return dict(saved)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            return None
+        return _read(self._path(name))
 
     def write(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Write arrays under a name.

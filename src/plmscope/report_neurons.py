@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Hashable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -29,6 +29,7 @@ from plmscope.report_blocks import (
 )
 from plmscope.report_input import Results
 from plmscope.report_knowledge import KEYS, class_effects
+from plmscope.selection import size_of
 
 TOP = 50
 TOP_PER_CLASS = 10
@@ -43,9 +44,8 @@ def neurons_section(results: Results) -> Section:
     scores = neurons[methods]
     ranks = scores.rank(ascending=False, method="first", na_option="bottom").astype(int)
     shown = neurons[(ranks <= TOP).any(axis=1)]
-    limit = max(1, math.floor(results.knowledge_fraction * len(neurons) + 0.5))
-    cards = results.get("neuron_cards")
-    carded = set() if cards is None else set(cards[KEYS].itertuples(index=False, name=None))
+    limit = size_of(results.knowledge_fraction, len(neurons))
+    links = _card_links(results)
     options = []
     for method in sorted(methods, key=lambda m: JUDGES.index(m) if m in JUDGES else len(JUDGES)):
         word = neuron_word(comparison, method)
@@ -55,7 +55,7 @@ def neurons_section(results: Results) -> Section:
     for place in shown.index:
         where = tuple(shown.loc[place, key] for key in KEYS)
         cells = [
-            cell(f"{words(where[1])} {where[2]}", href=f"#{address('neuron', *where)}" if where in carded else ""),
+            cell(f"{words(where[1])} {where[2]}", href=links.get(where, "")),
             cell(count(shown.loc[place, "layer"]), shown.loc[place, "layer"]),
         ]
         for method in methods:
@@ -83,12 +83,12 @@ def classes_section(results: Results) -> Section:
     methods = [m for m in results.methods if m in set(scores["method"])]
     methods += [str(m) for m in scores["method"].unique() if m not in methods]
     scores = scores.assign(label=scores["label"].astype(str))
-    pages = []
+    pages, links = [], _card_links(results)
     for label in sorted(scores["label"].unique()):
         own = scores[scores["label"] == label]
         blocks = (
-            _class_text(results, label), class_effects(results, label), _class_neurons(results, label, own, methods),
-            _class_concepts(results, label, own, methods),
+            _class_text(results, label), class_effects(results, label),
+            _class_neurons(results, label, own, methods, links), _class_concepts(results, label, own, methods),
         )  # fmt: skip
         name = f"Class {results.class_name(label)}"
         pages.append(Page(address("class", label), name, tuple(block for block in blocks if block is not None)))
@@ -111,10 +111,17 @@ def _class_text(results: Results, label: str) -> Text | None:
     )
 
 
-def _class_neurons(results: Results, label: str, own: pd.DataFrame, methods: list[str]) -> Table:
-    """The best neurons of a class by every method; those that have a card lead to it."""
+def _card_links(results: Results) -> dict[tuple[Hashable, ...], str]:
+    """Layer, module and neuron of every card to where it is on the page."""
     cards = results.get("neuron_cards")
-    carded = set() if cards is None else set(cards[KEYS].itertuples(index=False, name=None))
+    found = () if cards is None else cards[KEYS].itertuples(index=False, name=None)
+    return {where: f"#{address('neuron', *where)}" for where in found}
+
+
+def _class_neurons(
+    results: Results, label: str, own: pd.DataFrame, methods: list[str], links: Mapping[tuple[Hashable, ...], str]
+) -> Table:
+    """The best neurons of a class by every method; those that have a card lead to it."""
     best = {m: own[own["method"] == m].nlargest(TOP_PER_CLASS, "score").to_dict("records") for m in methods}
     rows = []
     for rank in range(max(len(records) for records in best.values())):
@@ -126,11 +133,7 @@ def _class_neurons(results: Results, label: str, own: pd.DataFrame, methods: lis
             record = best[method][rank]
             name = f"layer {record['layer']} {words(record['module'])} {record['neuron']}"
             where = tuple(record[key] for key in KEYS)
-            cells.append(
-                cell(
-                    name, small=short(record["score"]), href=f"#{address('neuron', *where)}" if where in carded else ""
-                )
-            )
+            cells.append(cell(name, small=short(record["score"]), href=links.get(where, "")))
         rows.append(Row(tuple(cells)))
     columns = (("rank", True), *((words(m), False) for m in methods))
     caption = f"Best neurons for class {results.class_name(label)}, with their scores; a link leads to a neuron's card"
@@ -144,7 +147,7 @@ def _class_concepts(results: Results, label: str, own: pd.DataFrame, methods: li
         return None
     method = methods[-1] if effects is None else str(effects["method"].iloc[0])
     own = own[own["method"] == method]
-    best = own.nlargest(max(1, math.floor(results.knowledge_fraction * len(own) + 0.5)), "score")[KEYS]
+    best = own.nlargest(size_of(results.knowledge_fraction, len(own)), "score")[KEYS]
     bars = Bars(*(results.setting("characterize", k) or getattr(Bars(), k) for k in ("min_gain", "min_auroc")))
     first = associations[associations["rank"] == 1].merge(best, on=KEYS)
     good = first[explained(first, bars)].sort_values("f1_gain", ascending=False, kind="stable").drop_duplicates(KEYS)

@@ -43,7 +43,7 @@ from plmscope.settings import Section, Study, write_study
 from plmscope.shards import PartialScores, Shard, merge_shards, score_shard, shards_in
 from plmscope.splits import Split, balance_lines, balance_table, leakage, leakage_lines, split_proteins
 from plmscope.trials import TABLES as INTERVENE_TABLES
-from plmscope.trials import intervene_run
+from plmscope.trials import intervene_run, judges
 
 MEAN_PROTEINS_PER_CLASS = 200
 #: Proteins that are scored in float32 too when a study asks for less.
@@ -576,10 +576,7 @@ class Stages:
         from plmscope.evaluation import Grid, Predictions, compare, curve_table, evaluate_points
 
         e, opened = self.study.evaluate, OpenRun(self.run)
-        model, test = opened.model, opened.proteins("test")
-        if e.max_proteins:
-            per_class = -(-e.max_proteins // len(model.labels))
-            test = one_per_cluster(test, opened.clusters, per_class, self.study.seed, task=model.task)
+        model, test = opened.model, judges(opened)
         scores = {method: opened.scores(method) for method in e.methods or self.study.score.methods}
         scored = "activation_std" in self.study.score.methods
         activity = opened.scores("activation_std").values if scored else None
