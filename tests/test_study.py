@@ -767,3 +767,34 @@ def test_standard_input_labels_beside_it_and_windows(
     with pytest.raises(InputError, match="standard input: line 1: protein 'x' has '1'"):
         finetune(b">x\nMK1\n")
     assert not list((tmp_path / "run").glob(".stdin*")) and (tmp_path / "run" / "stdin").read_bytes()[:3] == b"BZh"
+
+
+def test_hostile_names_stay_inside_the_run_folder(
+    golden: Golden, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Ids and classes that are paths, markup or formulas go through every stage and leave it as they came in."""
+    classes = ["../../../escaped", "/tmp/../escaped\\x", "<img src=x onerror=alert(1)>"]
+    desk = tmp_path / "a" / "b"
+    desk.mkdir(parents=True)
+    monkeypatch.chdir(desk)
+    table = pd.read_csv(golden.data, sep="\t")
+    table["id"] = [f"../../{i}/escaped" if i % 2 else f"{i}:=cmd|'&*?" for i in range(len(table))]
+    table["kind"] = table["ec"].str[0].map(dict(zip("236", classes, strict=True)))
+    table.to_csv("hostile.tsv", sep="\t", index=False)
+    study = changed(
+        golden.study, desk / "hostile.toml", data={"path": "hostile.tsv", "label": "kind"},
+        split={"method": "cluster"}, finetune={"epochs": 1}, evaluate=CHEAP, density={"nulls": ["label_shuffled"]},
+    )  # fmt: skip
+    assert main(["run", str(study), "--out", "run", "--quiet"]) == 0
+    assert main(["export", "run"]) == 0
+    assert {path.name for path in tmp_path.rglob("*") if not path.is_relative_to(desk / "run")} == {
+        "a", "b", "hostile.tsv", "hostile.toml",
+    }  # fmt: skip
+    run = Run.open("run")
+    proteins = run.table("proteins")
+    assert set(proteins["label"]) == set(classes) and set(proteins["id"]) <= set(table["id"])
+    assert set(run.table("class_scores")["label"]) == set(classes)
+    assert set(run.table("interventions")["label"]) <= {*classes, ""}
+    assert "<img src=x" not in (desk / "run" / "report.html").read_text()
+    assert "escaped" in (desk / "run" / "csv" / "proteins.csv").read_text()
+    assert "Traceback" not in capfd.readouterr().err
