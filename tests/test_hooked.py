@@ -174,6 +174,12 @@ def test_batches_and_threads_do_not_matter(family: Classifier, few: list[Protein
             np.testing.assert_allclose(a.log_prob_true, b.log_prob_true, atol=1e-4)
 
 
+def test_layers_that_run_again_give_the_same(family: Classifier, few: list[Protein]) -> None:
+    for scorer in (conductance, integrated_gradients):
+        plain, again = (scorer(family, few, points=2, recompute=recompute)[0].values for recompute in (False, True))
+        np.testing.assert_allclose(again, plain, rtol=0, atol=1e-6 * np.abs(plain).max())
+
+
 def test_no_hook_stays(family: Classifier, few: list[Protein]) -> None:
     def hooks() -> int:
         return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in family.model.modules())

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace as replace_fields
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from plmscope import gradients
-from plmscope.gradients import activations_and_gradients, log_odds
+from plmscope.conductance import conductance
+from plmscope.gradients import activations_and_gradients, integrated_gradients, log_odds
 from plmscope.hooks import record, replace
 from plmscope.model import Classifier, load_model
-from plmscope.network import Network
+from plmscope.network import Context, Network, State
+from plmscope.scores import NeuronScores
 from plmscope.sequences import Protein
 from plmscope.sites import MODULES, Site
+from plmscope.workers import LAST_RESORT
 from tests.conftest import save_tiny_model
 
 SHAPES = {
@@ -109,3 +115,31 @@ def test_nothing_is_made_on_another_device(tiny: Classifier, proteins: list[Prot
             assert found.device == meta and found.shape == state.activations[module].shape
         both = gradients._query_and_key(network, layer, state, context, classes, path, 2)
         assert {x.device for x in both.values()} == {meta}
+
+
+@pytest.mark.parametrize("scorer", [conductance, integrated_gradients])
+def test_layers_run_again_where_asked_and_where_nothing_else_fits(
+    scorer: Callable[..., tuple[NeuronScores, ...]],
+    tiny: Classifier,
+    proteins: list[Protein],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real, ran = Network.state, list[int]()
+
+    def watched(self: Network, number: int, hidden: torch.Tensor, context: Context) -> State:
+        ran.append(number)
+        return real(self, number, hidden, context)
+
+    def scores(**settings: Any) -> tuple[list[int], np.ndarray]:
+        ran.clear()
+        found = scorer(tiny, proteins[:1], points=2, **settings)[0].values
+        return list(ran), found
+
+    monkeypatch.setattr(Network, "state", watched)
+    plain, expected = scores()
+    asked, values = scores(recompute=True)
+    tight, others = scores(token_budget=LAST_RESORT)
+    assert "2, 1, 0" in str(asked) or scorer is integrated_gradients  # backwards, a graph of its own for each
+    assert len(asked) > len(plain) and len(tight) >= len(asked)
+    for found in (values, others):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())

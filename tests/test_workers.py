@@ -15,7 +15,7 @@ from plmscope.errors import ModelError
 from plmscope.evaluation import predict
 from plmscope.hooked import Hooked
 from plmscope.model import Batch, Classifier, load_model
-from plmscope.workers import fitting_budget, free_memory, in_order, splitting
+from plmscope.workers import LAST_RESORT, fitting_budget, free_memory, in_order, splitting
 from tests.conftest import make_proteins
 from tests.families import HOOKED
 
@@ -64,7 +64,7 @@ def test_one_protein_is_tried_with_less_and_then_given_up(tiny: Classifier) -> N
 
     with pytest.raises(ModelError, match=r"a protein of 35 residues does not fit into memory alone; lower"):
         splitting(work, 200)(batch)
-    assert budgets == [200, 100, 50, 25]
+    assert budgets == [200, 100, 50, 25, LAST_RESORT]
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from dataclasses import replace as changed
+from functools import partial
 from typing import Any, NoReturn
 
 import numpy as np
@@ -29,7 +30,7 @@ import torch
 
 from plmscope.hooks import Change, record, replace
 from plmscope.model import Batch, Batches, Classifier, residue_mean
-from plmscope.network import Context, Network, State, at_tokens
+from plmscope.network import Context, Network, State, at_tokens, run_layer
 from plmscope.sites import MODULES, Site
 from plmscope.workers import splitting
 
@@ -53,10 +54,11 @@ class Hooked:
     Args:
         classifier: Of any supported architecture; its weights are shared, never changed.
         held: Neurons at constants; they are in :meth:`logits` alone.
+        recompute: As of :class:`~plmscope.network.Network`.
     """
 
-    def __init__(self, classifier: Classifier, held: Held | None = None) -> None:
-        self.classifier, self.held = classifier, held
+    def __init__(self, classifier: Classifier, held: Held | None = None, recompute: bool = False) -> None:
+        self.classifier, self.held, self.recompute = classifier, held, recompute
         layers: Any = classifier.model.get_submodule(classifier.architecture.layers)
         self.layers = range(len(layers))
         self._of_thread = threading.local()
@@ -128,7 +130,7 @@ class Hooked:
     def above(self, number: int, hidden: torch.Tensor, context: Context) -> torch.Tensor:
         """Logits ``(B, C)`` from the input of layer ``number`` upward; at the number of layers, the head alone."""
         for n in range(number, len(self.layers)):
-            hidden = self._run(n, hidden, context)
+            hidden = run_layer(partial(self._run, n, context=context), hidden, self.recompute)
         architecture = self.classifier.architecture
         for path in architecture.after:
             if path == architecture.head and self.classifier.pooling == "mean":
@@ -172,9 +174,9 @@ class Hooked:
 AnyNetwork = Network | Hooked
 
 
-def network_of(classifier: Classifier) -> AnyNetwork:
+def network_of(classifier: Classifier, recompute: bool = False) -> AnyNetwork:
     """The fast network where it fits, that of Hugging Face's layers and hooks everywhere else."""
-    return Network(classifier) if Network.fits(classifier) else Hooked(classifier)
+    return Network(classifier, recompute) if Network.fits(classifier) else Hooked(classifier, recompute=recompute)
 
 
 def logits_of(network: AnyNetwork, batches: Batches) -> Iterator[tuple[list[int], torch.Tensor]]:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -163,8 +164,8 @@ def _scaled_logits(network: AnyNetwork, batches: Batches, slices: Mapping[Site, 
 
 def _scaled_network(network: Network, factors: Mapping[Site, torch.Tensor]) -> Network:
     """A network that multiplies activations; its weights are those of ``network``."""
-    clone = object.__new__(Network)
-    clone.model, clone.heads, clone.layers = network.model, network.heads, []
+    clone = copy(network)
+    clone.layers = []
     for number, layer in enumerate(network.layers):
         by = {module: factors[Site(number, module)] for module in MODULES if Site(number, module) in factors}
         inner = by.pop("intermediate", None)  # after its non-linearity: the input of the output module

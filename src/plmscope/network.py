@@ -14,11 +14,13 @@ of the untouched model.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 
 from plmscope.errors import ModelError
 from plmscope.model import Batch, Classifier
@@ -77,16 +79,19 @@ class Network:
 
     Args:
         classifier: Its weights are shared, never changed.
+        recompute: Of a forward pass that is differentiated keep the layers' inputs alone, and run each layer again when
+            the backward pass comes to it: less memory, one more forward pass (Chen et al., arXiv:1604.06174).
 
     Raises:
         ModelError: the architecture is not ``esm``, or the head reads more than the first token;
             :func:`plmscope.hooked.network_of` has an answer for every classifier.
     """
 
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(self, classifier: Classifier, recompute: bool = False) -> None:
         if not self.fits(classifier):
             raise ModelError(f"{classifier.name}: no piecewise forward pass for this architecture or head")
         self.model: Any = classifier.model
+        self.recompute = recompute
         self.heads = int(self.model.config.num_attention_heads)
         layers: Any = self.model.get_submodule(classifier.architecture.layers)
         self.layers: list[Layer] = [self._layer(module) for module in layers]
@@ -198,8 +203,11 @@ class Network:
     def above(self, number: int, hidden: torch.Tensor, context: Context) -> torch.Tensor:
         """Logits ``(B, C)`` from the input of layer ``number`` upward; at the number of layers, the head alone."""
         for n in range(number, len(self.layers)):
-            hidden = self.after(self.state(n, hidden, context))
+            hidden = run_layer(self._layer_of(n, context), hidden, self.recompute)
         return self.head(hidden[:, :1])
+
+    def _layer_of(self, number: int, context: Context) -> Callable[[torch.Tensor], torch.Tensor]:
+        return lambda hidden: self.after(self.state(number, hidden, context))
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits ``(B, C)`` from the first token's output of the last layer, ``(B, 1, d)``."""
@@ -210,6 +218,14 @@ class Network:
         """Logits ``(B, C)``: the whole forward pass."""
         hidden, context = self.embed(batch)
         return self.above(0, hidden, context)
+
+
+def run_layer(layer: Callable[[torch.Tensor], torch.Tensor], hidden: torch.Tensor, recompute: bool) -> torch.Tensor:
+    """``layer(hidden)``; with ``recompute`` autograd keeps ``hidden`` alone."""
+    if not recompute:
+        return layer(hidden)
+    found: torch.Tensor = checkpoint(layer, hidden, use_reentrant=False, preserve_rng_state=False)
+    return found
 
 
 def at_tokens(constants: torch.Tensor, value: torch.Tensor, context: Context) -> torch.Tensor:

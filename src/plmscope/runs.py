@@ -139,9 +139,10 @@ def score_all(
             if scorer in (gradients.integrated_gradients, ablation.single_ablation):
                 how |= {"baseline": constants if settings.baseline == "mean" else None}
             if scorer is gradients.integrated_gradients:
-                how |= {"points": settings.points, "tolerance": settings.tolerance}
+                how |= {"points": settings.points, "tolerance": settings.tolerance, "recompute": settings.recompute}
             elif scorer is conductance.conductance:
                 how |= {"points": settings.conductance_points, "tolerance": settings.tolerance}
+                how |= {"recompute": settings.recompute}
             if scorer is not activation.activation_scores:
                 how |= {"target": settings.target}
             found |= {one.method: one for one in scorer(model, proteins, **how)}

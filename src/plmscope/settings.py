@@ -118,6 +118,7 @@ class ScoreSection(Section):
         0.05, gt=0, lt=1, description="of the completeness gap, the estimated error and the best 5 %, where points = 0"
     )
     proteins_per_class: int = Field(32, ge=1, description="training proteins, each from another cluster")
+    recompute: bool = Field(False, description="run layers again in the backward pass: less memory, a third more time")
     token_budget: int = Field(2048, ge=0, description="tokens times points at once; 0: by free memory")
 
 
@@ -272,7 +273,7 @@ def demo_study() -> Study:
         name="demo",
         data=DataSection(max_length=400, too_long="skip"),
         split=SplitSection(identity=0.5, held_out="held_out"),
-        finetune=FinetuneSection(epochs=3, patience=2, learning_rate=3e-4, token_budget=2048),
+        finetune=FinetuneSection(epochs=2, patience=2, learning_rate=3e-4, token_budget=2048),
         score=ScoreSection(proteins_per_class=8, points=6, token_budget=1024),
         evaluate=EvaluateSection(
             methods=("activation", "activation_contrast", "integrated_gradients"),

@@ -143,10 +143,11 @@ class Stages:
                 self.run.update_manifest(stages={name: {"status": "running", "fingerprint": fingerprint}})
                 getattr(self, f"_{name}")()
                 memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-                entry = {"status": "done", "fingerprint": fingerprint, "seconds": round(time.time() - started, 1)}
+                seconds = round(time.time() - started, 1)
+                entry = {"status": "done", "fingerprint": fingerprint, "seconds": seconds}
                 self.run.update_manifest(stages={name: entry | {"peak_memory_mb": round(memory)}})
-                self.say(f"{name}: done in {entry['seconds']:.0f} s")
-                if entry["seconds"] > 10:  # it takes a third of a second itself
+                self.say(f"{name}: done in {seconds:.0f} s")
+                if seconds > 10:  # it takes a third of a second itself
                     _give_back_memory()
                 started = time.time()
 

@@ -28,6 +28,10 @@ B = TypeVar("B")
 FEWEST_TOKENS, MOST_TOKENS = 256, {"cpu": 4096, "cuda": 65536}
 
 
+#: A token budget below any state: one state at a time, in the least memory that the function can do with.
+LAST_RESORT = 1
+
+
 def in_order(function: Callable[[A], B], items: Iterable[A], device: torch.device) -> Iterator[B]:
     """``function`` of every item, in order; at most twice as many items as threads are under way."""
     if device.type != "cpu":
@@ -69,7 +73,8 @@ D = TypeVar("D", bound=Divisible)
 def splitting(function: Callable[[D, int], B], token_budget: int) -> Callable[[D], list[B]]:
     """``function(batch, token_budget)`` that is tried again in parts when memory runs out.
 
-    Half of the proteins at a time; a single protein with half the budget, until one state of it at a time is left.
+    Half of the proteins at a time; a single protein with half the budget, until one state of it at a time is left; and
+    that with :data:`LAST_RESORT`.
 
     Args:
         function: Of a batch and a token budget.
@@ -94,12 +99,12 @@ def splitting(function: Callable[[D, int], B], token_budget: int) -> Callable[[D
         if len(item.rows) > 1:
             return [part for half in item.halves() for part in run(half, budget)]
         tokens = item.input_ids.shape[1]
-        if budget <= tokens:
+        if budget <= LAST_RESORT:
             raise ModelError(
                 f"a protein of {tokens - 2} residues does not fit into memory alone; lower data.max_length, or use a "
                 "device with more memory"
             )
-        return run(item, budget // 2)
+        return run(item, LAST_RESORT if budget <= tokens else budget // 2)
 
     return lambda item: run(item, token_budget)
 
