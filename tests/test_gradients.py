@@ -93,6 +93,7 @@ def test_few_points_leave_a_gap_that_is_reported(tiny: Classifier, proteins: lis
     fine = integrated_gradients(tiny, proteins, points=16)[0].completeness
     assert coarse is not None and fine is not None
     assert coarse["gap"].abs().mean() > 10 * fine["gap"].abs().mean()
+    assert not coarse["settled"].all() and fine["settled"].mean() > coarse["settled"].mean()  # judged by the gap
 
 
 def test_batches_and_budgets_do_not_matter(tiny: Classifier) -> None:

@@ -5,6 +5,7 @@ import errno
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -620,14 +621,77 @@ def test_an_installation_anew_does_not_change_the_embedded_model(
     weights.write_bytes(b"weights")
     monkeypatch.setattr("plmscope.checkpoints.embedded_folder", lambda: tmp_path)
 
+    run = Run.create(tmp_path / "run")
+
     def digest() -> str:
-        return Stages(Study(), Run(tmp_path))._model_digest
+        return Stages(Study(), run)._model_digest
 
     before = digest()
     os.utime(weights, (1, 1))
     assert digest() == before
     weights.write_bytes(b"Weights")
     assert digest() != before
+
+
+def test_a_finished_run_needs_none_of_its_files(
+    golden: Golden, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = golden.copy(tmp_path / "run")
+    gone = {"data": {"path": "/gone/enzymes.tsv"}, "model": {"checkpoint": "/gone/model"}}
+    changed(folder / "study.toml", folder / "study.toml", **gone)
+    monkeypatch.chdir(tmp_path)
+    for stage in ("evaluate", "report"):
+        assert main([stage, "run", "--quiet"]) == 0
+    assert "done in" not in capfd.readouterr().err
+    assert read_study(folder / "study.toml").data.path == "/gone/enzymes.tsv"
+    # The study itself reads them again.
+    assert main(["run", str(folder / "study.toml"), "--out", "run"]) == 2
+    assert "'/gone/enzymes.tsv': cannot be read" in capfd.readouterr().err
+
+
+def test_a_touched_model_is_the_same_and_another_is_not(golden: Golden, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(golden.model, tmp_path / "model"))
+    run = golden.copy(tmp_path / "run")
+    study = read_study(golden.study).model_copy(
+        update={"model": read_study(golden.study).model.model_copy(update={"checkpoint": str(model)})}
+    )
+
+    def tuned() -> bool:
+        stages = Stages(study, Run.open(run))
+        stages._reads = True
+        return stages._is_done("finetune")
+
+    assert tuned()  # elsewhere, with other times
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    assert not tuned()
+
+
+def test_an_earlier_stage_run_again_leaves_nothing_of_the_old_model(
+    golden: Golden, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = golden.copy(tmp_path / "run")
+    study = changed(golden.study, tmp_path / "study.toml", finetune={"epochs": 1})
+    assert main(["finetune", str(study), "--out", str(folder), "--quiet"]) == 0
+    run = Run.open(folder)
+    assert "finished: finetune)" in repr(run)
+    assert not any(run.has(name) for name in ("neurons", "comparison", "density", "concepts", "interventions"))
+    assert not (folder / "ablation_means.parquet").exists()
+    assert "over matched chance" not in capfd.readouterr().out
+
+
+def test_a_classifier_is_explained_as_it_is(golden: Golden, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    study = changed(
+        golden.study, tmp_path / "study.toml", model={"checkpoint": str(golden.run)}, finetune={"epochs": 0},
+        density={"nulls": []}, evaluate=CHEAP, characterize={"enabled": False}, intervene={"enabled": False},
+    )  # fmt: skip
+    assert main(["run", str(study), "--out", str(tmp_path / "run")]) == 0
+    assert "new" not in capfd.readouterr().err
+    weights = [(folder / "model" / "model.safetensors").read_bytes() for folder in (golden.run, tmp_path / "run")]
+    assert weights[0] == weights[1]
+    changed(study, study, model={"checkpoint": str(golden.model)})
+    assert main(["run", str(study), "--out", str(tmp_path / "other")]) == 2
+    assert "finetune.epochs = 0: " in capfd.readouterr().err and not (tmp_path / "other").exists()
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------
@@ -791,6 +855,7 @@ def test_hostile_names_stay_inside_the_run_folder(
         "a", "b", "hostile.tsv", "hostile.toml",
     }  # fmt: skip
     run = Run.open("run")
+    assert read_study("run/study.toml").data.path == str(desk / "hostile.tsv")
     proteins = run.table("proteins")
     assert set(proteins["label"]) == set(classes) and set(proteins["id"]) <= set(table["id"])
     assert set(run.table("class_scores")["label"]) == set(classes)

@@ -126,11 +126,23 @@ def embedded_folder() -> Path:
     return Path(str(resources.files("plmscope") / "embedded" / "model"))
 
 
+def local_folder(name: str) -> Path | None:
+    """The folder of a checkpoint that is on the disk; of a run folder that of its fine-tuned model; else ``None``."""
+    folder = embedded_folder() if name == EMBEDDED else Path(name).expanduser()
+    try:
+        if not folder.is_dir():
+            return None
+    except OSError:  # too long for a name
+        return None
+    of_run = (folder / "manifest.json").is_file() and (folder / "model" / "config.json").is_file()
+    return folder / "model" if of_run and not (folder / "config.json").is_file() else folder
+
+
 def find(name: str, revision: str | None = None, say: Callable[[str], None] = lambda line: None) -> Checkpoint:
     """Find a checkpoint and check all that can be checked without building a model.
 
     Args:
-        name: ``plmscope:embedded``, a folder, or a hub id.
+        name: ``plmscope:embedded``, a folder, a run folder (its fine-tuned model), or a hub id.
         revision: Branch, tag or commit on the hub.
         say: Told when something is downloaded.
 
@@ -138,10 +150,10 @@ def find(name: str, revision: str | None = None, say: Callable[[str], None] = la
         ModelError: it is not there, lacks a file, has pickled weights only, comes with code, is cut short, or its
             configuration is impossible.
     """
-    folder = embedded_folder() if name == EMBEDDED else Path(name).expanduser()
-    if folder.is_dir():
+    folder = local_folder(name)
+    if folder is not None:
         found = Checkpoint(name, folder)
-    elif name.startswith((".", "/", "~")) or folder.exists() or name.count("/") > 1:
+    elif name.startswith((".", "/", "~")) or name.count("/") > 1 or len(name) > 255 or Path(name).exists():
         raise ModelError(
             f"{name}: no such model folder; name a folder with config.json and model.safetensors, or a hub id"
         )

@@ -140,7 +140,7 @@ def conductance(
         path = _Path(network, batch, _start(network, batch, letters, baseline), wanted, asked.target, rule, budget)
         n = points or FEWEST_POINTS
         while True:
-            found = path.walk(n, index.sites, tolerance, keep=not points)
+            found = path.walk(n, index.sites, tolerance, fixed=bool(points))
             if points or n >= MOST_POINTS or found.settled.all():
                 return found
             n *= 2
@@ -151,8 +151,7 @@ def conductance(
     done = in_order(splitting(work, budget), batches, classifier.device)
     for found in (one for parts in track(done, "conductance", len(batches)) for one in parts):
         sums.add(found.rows, conductance=found.whole, half=found.half)
-        settled = np.ones_like(found.settled) if points else found.settled
-        gaps.add([ids[row] for row in found.rows], found.expected, found.entering.sum(1), found.points, settled)
+        gaps.add([ids[row] for row in found.rows], found.expected, found.entering.sum(1), found.points, found.settled)
     settings = {"points": points, "rule": rule, "baseline": baseline, "target": target}
     return (finish(sums, settings if points else settings | {"tolerance": tolerance}, gaps.frame()),)
 
@@ -195,8 +194,8 @@ class _Path:
     token_budget: int
     states: dict[Site, _Pair] = field(default_factory=dict)
 
-    def walk(self, n: int, sites: Sequence[Site], tolerance: float, *, keep: bool) -> _Found:
-        """Sums with ``n`` intervals; ``keep`` keeps the states for a walk with twice as many."""
+    def walk(self, n: int, sites: Sequence[Site], tolerance: float, *, fixed: bool) -> _Found:
+        """Sums with ``n`` intervals; unless that is ``fixed``, the states are kept for a walk with twice as many."""
         with torch.no_grad():
             end, context = self.network.embed(self.batch)
             ends = [self.target(self.network.above(0, h, context), self.classes) for h in (end, self.start)]
@@ -207,7 +206,7 @@ class _Path:
         coarse: dict[Site, torch.Tensor] = {}
         at_once = max(1, self.token_budget // (end.shape[0] * end.shape[1]))
         known, self.states = self.states, {}
-        if keep and n + 1 <= at_once:
+        if not fixed and n + 1 <= at_once:
 
             def visit(site: Site, a: torch.Tensor, g: torch.Tensor) -> None:
                 pair = _between(known.pop(site), (a, g)) if site in known else (a, g)
@@ -234,9 +233,9 @@ class _Path:
         whole, half = (torch.cat([total[site] for site in sites], 1).cpu().numpy() for total in (fine, coarse or fine))
         expected = (ends[0] - ends[1]).double().cpu().numpy()
         gap = np.abs(entering.sum(1) - expected)
-        good = settled(whole, half, np.zeros(len(whole)), tolerance)
+        good = np.ones(len(whole), dtype=bool) if fixed else settled(whole, half, np.zeros(len(whole)), tolerance)
         good &= gap <= tolerance * np.abs(entering).sum(1) + NEGLIGIBLE
-        error = np.linalg.norm(whole - half, axis=1) / 3
+        error = np.linalg.norm(whole - half, axis=1) / 3 if not fixed else np.zeros(len(whole))
         good &= error <= tolerance * np.linalg.norm(whole, axis=1) + NEGLIGIBLE
         return _Found(self.batch.rows, whole, half, entering, expected, np.full(len(whole), n), good)
 

@@ -402,7 +402,10 @@ def _attribute(network: AnyNetwork, batch: Batch, classes: torch.Tensor, path: _
                     a = state.activations[m]
                     value = (gradient * (a.float() - starts[m].float())).sum(1).double().cpu().numpy()  # (B, N)
                     points[:, s], out[:, part] = n, value
-                    if m in before:
+                    if path.points:  # nothing to compare with but what the sum should be
+                        gap = np.abs(value.sum(1) - expected[:, s])
+                        good[:, s] = gap <= path.tolerance * np.abs(value).sum(1) + NEGLIGIBLE
+                    elif m in before:
                         whole = np.abs(value).sum(1)
                         if bends[m] is not None:  # units of a token cancel: their size tells little of what is at stake
                             whole = np.abs(expected[:, s]) + path.tolerance * whole

@@ -22,7 +22,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from transformers.utils import logging as hf_logging
 
 from plmscope.checkpoints import Checkpoint, built, find, first_line
-from plmscope.errors import InputError, ModelError
+from plmscope.errors import InputError, ModelError, shown
 from plmscope.labels import BoolArray, Task, classes_of, membership, pack
 from plmscope.lora import Adapter
 from plmscope.sequences import AMINO_ACIDS, LETTERS, Protein
@@ -109,6 +109,7 @@ class Classifier:
         name: What was asked for; ``revision`` and ``sha256`` say what was found.
         pooling: What the head reads: ``first``, the first token, or ``mean``, the mean of the residues.
         files: sha256 of every file that was read, by name.
+        new_head: Whether its classification head is fresh and untrained.
         ablation_means: ``(3, N)`` mean activations at the first token, the last token and residues, if they are known.
     """
 
@@ -122,6 +123,7 @@ class Classifier:
     sha256: str = ""
     pooling: str = "first"
     files: dict[str, str] = field(default_factory=dict, repr=False)
+    new_head: bool = False
     ablation_means: np.ndarray | None = field(default=None, repr=False)
     _letters: dict[str, int] = field(default_factory=dict, repr=False)
     _ends: tuple[int, int] = field(default=(0, 0), repr=False)
@@ -349,14 +351,16 @@ def load_model(
     seed: int = 0,
     random_weights: bool = False,
     pooling: str | None = None,
+    new_head: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Classifier:
     """Load a classifier, or an encoder that gets a fresh classification head.
 
     Args:
         checkpoint: ``plmscope:embedded``, a folder, or a hub id; a LoRA adapter is merged into its base model.
-        labels: Class names for a fresh head; ``None`` takes the checkpoint's own head, names and task.
-        task: Of a fresh head: ``single``, or ``multi`` for proteins with several classes.
+        labels: Class names. A checkpoint's own head is kept, in its order, if it is for exactly these classes and this
+            task; otherwise there is a fresh one. ``None`` takes the checkpoint's own head, names and task.
+        task: Of the labels: ``single``, or ``multi`` for proteins with several classes.
         device: ``cpu``, ``cuda`` or ``cuda:1``.
         dtype: ``float32``, ``bfloat16`` or ``float16``.
         revision: Hub revision: a branch, tag or commit.
@@ -364,6 +368,7 @@ def load_model(
         random_weights: Take the architecture and the tokenizer of the checkpoint, but no weights: a control.
         pooling: What the head reads: ``first``, the first token, or ``mean``, the mean of the residues; ``None`` takes
             what the checkpoint says, else ``first``. It is written to ``config.json`` and unknown to transformers.
+        new_head: A fresh head for the labels also where the checkpoint has one.
         say: Told one line at a time what is downloaded, made anew or left out.
 
     Raises:
@@ -385,7 +390,11 @@ def load_model(
         raise ModelError(f"{name}: its base model {base.name} is an adapter too; name a model")
     config: Any = built(base.name, lambda: AutoConfig.from_pretrained(base.folder, trust_remote_code=False))
     architecture = _architecture(config, name)
-    names = labels if labels is not None else adapter.labels(architecture) if adapter else None
+    own = tuple(str(config.id2label[i]) for i in range(config.num_labels))
+    multi = config.problem_type == PROBLEM_TYPES["multi"]
+    kept = labels is not None and not (adapter or new_head or random_weights)
+    kept = kept and sorted(own) == sorted(labels or ()) and multi == (task == "multi")
+    names = labels if labels is not None and not kept else adapter.labels(architecture) if adapter else None
     if names is not None:
         config.num_labels = len(names)
         config.id2label = dict(enumerate(names))
@@ -407,7 +416,9 @@ def load_model(
         if adapter:
             model = adapter.merged(model, architecture, with_head=labels is None)
             say(f"{name}: LoRA adapter merged into {base.name}")
-        if labels is not None and not any(key.startswith("classifier.") for key in heads):
+        kept = kept and not heads
+        if labels is not None and not kept and not any(key.startswith("classifier.") for key in heads):
+            say(f"{name}: its classification head for {shown(', '.join(own))} is replaced by a new one")
             torch.manual_seed(seed)  # the checkpoint's own head knows other classes
             model.classifier.load_state_dict(from_config(config).classifier.state_dict())
     for key, weight in model.named_parameters():
@@ -432,6 +443,7 @@ def load_model(
         sha256="" if random_weights else found.sha256,
         pooling=pooling,
         files=found.files | ({f"{base.name}/{file}": digest for file, digest in base.files.items()} if adapter else {}),
+        new_head=labels is not None and not kept,
     )  # fmt: skip
     classifier.freeze()
     return classifier

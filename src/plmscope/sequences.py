@@ -365,6 +365,9 @@ class _Labelling(NamedTuple):
             return row._replace(columns=row.columns | {self.column: (match and match[1]) or ""})
         if self.level is not None and self.column not in row.columns:
             other = pick(row.columns, EC_COLUMNS)
+            if other is None:  # EC Number, EC_NUMBER
+                known = {name.casefold() for name in EC_COLUMNS}
+                other = next((name for name in row.columns if name.casefold() in known), None)
             if other is not None:
                 return row._replace(columns=row.columns | {self.column: row.columns[other]})
         return row

@@ -92,7 +92,7 @@ class ModelSection(Section):
 class FinetuneSection(Section):
     """Classification."""
 
-    epochs: int = Field(10, ge=1, description="at most")
+    epochs: int = Field(10, ge=0, description="at most; 0: the checkpoint is a classifier, taken as it is")
     learning_rate: float = Field(2e-4, gt=0, description="peak of AdamW")
     token_budget: int = Field(4096, ge=1, description="padded tokens a batch")
     class_weights: bool = Field(True, description="weigh classes inversely to their frequency")

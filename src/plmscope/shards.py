@@ -261,20 +261,34 @@ def merge_shards(
     if not there:
         other = " (those that are there belong to other settings or another model)" if any(folder.glob("*.npz")) else ""
         raise RunError(f"{folder}: no shards of this run{other}; make the first of two with: {command} 1/2")
-    # The division with the fewest gaps is the one that was meant.
-    total = min({shard.total for shard in there}, key=lambda n: n - sum(shard.total == n for shard in there))
-    merged, missing = PartialScores(), []
-    for shard in (Shard(number, total) for number in range(1, total + 1)):
-        one = PartialScores.load(shard.path(folder, stamp), index) if shard in there else None
-        if one is None or one.done < len(shard.of(proteins)):
-            missing.append(shard)
-        elif not missing:
-            merged = merged + one
+    gaps = _gaps(folder, stamp, proteins, index)
+    total = min(gaps, key=lambda total: (len(gaps[total]), -total))  # what was meant: the one with the fewest
+    merged, missing = PartialScores(), gaps[total]
+    if not missing:
+        for number in range(1, total + 1):
+            merged = merged + (PartialScores.load(Shard(number, total).path(folder, stamp), index) or PartialScores())
     if missing:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         state = "not finished or damaged" if missing[0] in there else "missing"
         raise RunError(f"{folder}: shard {missing[0]}{more} is {state}; make it with: {command} {missing[0]}")
     return merged
+
+
+def _gaps(folder: Path, stamp: str, proteins: Sequence[Protein], index: NeuronIndex) -> dict[int, list[Shard]]:
+    """For every division of which there is a shard, those that are missing, not finished or damaged."""
+    there, found = shards_in(folder, stamp), dict[int, list[Shard]]()
+    for total in sorted({shard.total for shard in there}):
+        found[total] = []
+        for shard in (Shard(number, total) for number in range(1, total + 1)):
+            one = PartialScores.load(shard.path(folder, stamp), index) if shard in there else None
+            if one is None or one.done < len(shard.of(proteins)):
+                found[total].append(shard)
+    return found
+
+
+def complete(folder: Path, stamp: str, proteins: Sequence[Protein], index: NeuronIndex) -> bool:
+    """Whether all shards of a division into several are there and finished."""
+    return any(total > 1 and not missing for total, missing in _gaps(folder, stamp, proteins, index).items())
 
 
 def shards_in(folder: Path, stamp: str) -> list[Shard]:

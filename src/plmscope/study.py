@@ -40,7 +40,7 @@ from plmscope.scores import NeuronScores, class_table, from_table, resampling_gr
 from plmscope.selection import SCOPES, agreement, density, precision_agreement, select_top
 from plmscope.sequences import Protein, ProteinSet, read_proteins
 from plmscope.settings import Section, Study, write_study
-from plmscope.shards import PartialScores, Shard, merge_shards, score_shard, shards_in
+from plmscope.shards import PartialScores, Shard, complete, merge_shards, score_shard
 from plmscope.splits import Split, balance_lines, balance_table, leakage, leakage_lines, split_proteins
 from plmscope.trials import TABLES as INTERVENE_TABLES
 from plmscope.trials import intervene_run, judges
@@ -140,8 +140,14 @@ class Stages:
                     self.say(f"{name}: finished before, nothing changed, not run again")
                     continue
                 fingerprint = self._fingerprint(name)
-                self.run.update_manifest(stages={name: {"status": "running", "fingerprint": fingerprint}})
+                known = self.run.manifest()["stages"]
+                after = [other for other in STAGES if name in _before(other) and other in known]
+                outdated = {other: known[other] | {"status": "outdated"} for other in after}
+                self.run.update_manifest(stages={name: {"status": "running", "fingerprint": fingerprint}, **outdated})
                 getattr(self, f"_{name}")()
+                for other in after:  # of another model, or of other scores; a report is written anew
+                    if other != "report":
+                        self.run.clear(*PRODUCTS[other])
                 memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
                 seconds = round(time.time() - started, 1)
                 entry = {"status": "done", "fingerprint": fingerprint, "seconds": seconds}
@@ -170,7 +176,7 @@ class Stages:
         """Settings and versions into the run folder; what a killed process left of a file goes."""
         for left in self.run.path.rglob(".*.tmp"):
             left.unlink()
-        text = write_study(self.study).encode()
+        text = write_study(_anchored(self.study)).encode()
         path = self.run.path / "study.toml"
         if not path.is_file() or path.read_bytes() != text:
             write_atomic(path, text)
@@ -200,8 +206,10 @@ class Stages:
             "intervene": [s.intervene],
             "report": [s.report, s.name],
         }
+        # A file is known by its digest: it may be moved.
+        names = {"path", "labels", "checkpoint", "features"}
         parts = [
-            json.dumps(n.model_dump() if isinstance(n, Section) else n, sort_keys=True)
+            json.dumps(n.model_dump(exclude=names) if isinstance(n, Section) else n, sort_keys=True)
             for b in [*_before(stage), stage]
             for n in needs[b]
         ]
@@ -231,16 +239,25 @@ class Stages:
                 return new
         return kept
 
+    @property
+    def _known(self) -> dict[str, str]:
+        """What the manifest says of the study's files; they need not be there any more where none is read again."""
+        found = self.run.manifest().get("inputs", {})
+        return found if isinstance(found, dict) else {}
+
     @cached_property
     def _data_digest(self) -> str:
-        return self._data.sha256
+        known = self._known.get("data")
+        return known if known and not self._reads else self._data.sha256
 
     @cached_property
     def _features_digest(self) -> str:
         """What tells one file of features from another; empty without one."""
         path = Path(self.study.characterize.features)
-        if not self.study.characterize.features or not path.is_file():  # a missing one is refused when it is read
+        if not self.study.characterize.features:
             return ""
+        if not path.is_file():  # refused where it is read
+            return "" if self._reads else self._known.get("features", "")
         with path.open("rb") as handle:
             return hashlib.file_digest(handle, "sha256").hexdigest()
 
@@ -248,20 +265,32 @@ class Stages:
     def _model_digest(self) -> str:
         """What tells one checkpoint from another without loading it.
 
-        The bytes of the embedded one, which is small and gets new times with every installation; size and time of a
-        local folder's files; the name of another.
+        The bytes of a folder's files; they are read again only where a size or a time differs from what the manifest
+        has. The name of another.
         """
-        from plmscope.checkpoints import EMBEDDED, embedded_folder
+        from plmscope.checkpoints import local_folder
 
-        name = self.study.model.checkpoint
-        folder = embedded_folder() if name == EMBEDDED else Path(name)
-        if not folder.is_dir():
-            return name
-        files = sorted(path for path in folder.iterdir() if path.is_file())
-        if name == EMBEDDED:
-            read = (path.read_bytes() for path in files if path.suffix in (".json", ".safetensors", ".txt"))
-            return hashlib.sha256(b"".join(read)).hexdigest()
-        return ";".join(f"{path.name}:{path.stat().st_size}:{path.stat().st_mtime_ns}" for path in files)
+        known, folder = self._known, local_folder(self.study.model.checkpoint)
+        if known.get("model") and (not self._reads or self._model_files == known.get("model_files")):
+            return known["model"]
+        if folder is None:
+            return self.study.model.checkpoint
+        digest = hashlib.sha256()
+        for path in _model_parts(folder):
+            with path.open("rb") as handle:
+                digest.update(path.name.encode() + hashlib.file_digest(handle, "sha256").digest())
+        return digest.hexdigest()
+
+    @cached_property
+    def _model_files(self) -> str:
+        """Sizes and times of the files of a local checkpoint."""
+        from plmscope.checkpoints import local_folder
+
+        folder = local_folder(self.study.model.checkpoint)
+        if folder is None:
+            return self.study.model.checkpoint
+        stats = {path: path.stat() for path in _model_parts(folder)}
+        return ";".join(f"{path}:{stat.st_size}:{stat.st_mtime_ns}" for path, stat in stats.items())
 
     # --- the stages ---------------------------------------------------------------------------------------------------
 
@@ -275,6 +304,23 @@ class Stages:
         if study.finetune.lora_rank:
             require_peft()
         self.say(repr(found))
+        # Before the clusters, which can take minutes.
+        base = load_model(
+            study.model.checkpoint, labels=found.labels, task=found.task, device=study.device,
+            revision=study.model.revision or None, seed=study.seed, pooling=study.model.pooling, say=self.say,
+        )  # fmt: skip
+        if not study.finetune.epochs and base.new_head:
+            raise StudyError(
+                f"finetune.epochs = 0: {study.model.checkpoint} has no trained head for the classes "
+                f"{', '.join(found.labels)}; fine-tune it, or name a classifier of exactly these classes"
+            )
+        if rare := base.read_as_x(found.proteins):
+            self.say(rare)
+        for protein in found.proteins:
+            try:
+                base.encode(protein.sequence)
+            except InputError as error:
+                raise InputError(f"{found.source}: protein {protein.id!r}: {error}") from None
         s = study.split
         try:
             split = split_proteins(
@@ -288,17 +334,6 @@ class Stages:
         asked = None if s.method == "column" else {"train": s.train, "validation": s.validation, "test": s.test}
         for line in balance_lines(balance_table(found.proteins, split, found.task), asked):
             self.say(line)
-        base = load_model(
-            study.model.checkpoint, labels=found.labels, task=found.task, device=study.device,
-            revision=study.model.revision or None, seed=study.seed, pooling=study.model.pooling, say=self.say,
-        )  # fmt: skip
-        if rare := base.read_as_x(found.proteins):
-            self.say(rare)
-        for protein in found.proteins:
-            try:
-                base.encode(protein.sequence)
-            except InputError as error:
-                raise InputError(f"{found.source}: protein {protein.id!r}: {error}") from None
         of = {
             part: [p for p in found.proteins if split.assignment[p.id] == part]
             for part in ("train", "validation", "test")
@@ -315,7 +350,6 @@ class Stages:
 
         study, run = self.study, self.run
         found, split, of, base = self._inputs.found, self._inputs.split, self._inputs.of, self._inputs.base
-        labels = found.labels
         table = pd.DataFrame(
             {
                 "id": [p.id for p in found.proteins],
@@ -332,6 +366,7 @@ class Stages:
         run.write_table("proteins", table)
         run.write_table("excluded", pd.DataFrame([(e.id, e.reason) for e in found.excluded], columns=["id", "reason"]))
         model, log = self._trained(base, of["train"], of["validation"], run.path / "model", "fine-tuned")
+        labels = model.labels
         run.write_table("training", log)
         splits = {}
         members = model.membership(of["train"])
@@ -346,6 +381,7 @@ class Stages:
         config = model.model.config
         run.update_manifest(
             threads=_threads(),
+            inputs={"data": found.sha256, "model": self._model_digest, "model_files": self._model_files},
             data={
                 "source": found.source, "sha256": found.sha256,
                 "n_read": found.n_read, "n_excluded": len(found.excluded), "n_windowed": found.windowed,
@@ -387,7 +423,10 @@ class Stages:
             training = Training(
                 f.epochs, f.learning_rate, f.token_budget, f.class_weights, f.patience, self.study.seed, f.lora_rank
             )
-            log = finetune(base, train, validation, checkpoints, training, self.track)
+            if f.epochs:
+                log = finetune(base, train, validation, checkpoints, training, self.track)
+            else:  # a classifier that is explained as it is
+                log = pd.DataFrame(columns=["epoch", "train_loss", "validation_loss", "validation_balanced_accuracy"])
             log = log.assign(model=name, seconds=round(time.time() - started, 1))
             temporary = folder.with_name(f"{folder.name}.tmp")
             shutil.rmtree(temporary, ignore_errors=True)
@@ -408,7 +447,7 @@ class Stages:
         chosen, groups = self._scored_proteins(opened)
         constants, n_means = self._ablation_means(model, opened.proteins("train"), opened.clusters)
         folder, stamp = self.parts or self._parts_folder, self._parts_stamp()
-        if self.parts or _complete(shards_in(folder, stamp)):
+        if self.parts or complete(folder, stamp, chosen, model.index):
             command = f"plmscope score {self.run.path}" + (f" --out {folder}" if folder != self._parts_folder else "")
             partial = merge_shards(folder, stamp, chosen, model.index, f"{command} --shard")
             if partial.constants is not None:  # those that the shards took; another machine rounds in another way
@@ -465,7 +504,7 @@ class Stages:
                 constants, _ = self._ablation_means(opened.model, opened.proteins("train"), opened.clusters)
             self._parts_of(opened.model, chosen, groups, constants, shard, path).save(path)
         self.say(f"score: shard {shard} is in {path}")
-        if out is None and _complete(shards_in(folder, stamp)):
+        if out is None and complete(folder, stamp, chosen, opened.model.index):
             # Whoever ends last finds all files and no lock.
             with contextlib.suppress(BusyError):
                 self.execute(["score"])
@@ -667,7 +706,7 @@ class Stages:
         base = load_model(
             study.model.checkpoint, labels=opened.model.labels, task=study.data.task, device=study.device,
             seed=study.seed, revision=self.run.manifest()["model"]["revision"] or None,
-            random_weights=null == "random_weights", pooling=study.model.pooling,
+            random_weights=null == "random_weights", pooling=study.model.pooling, new_head=True,
         )  # fmt: skip
         model, log = self._trained(base, train, validation, folder / "model", null)
         training = self.run.table("training")
@@ -695,7 +734,8 @@ class Stages:
             return
         parts = Parts(self.run.path / "characterize.parts", self._fingerprint("characterize"))
         found = characterize_run(OpenRun(self.run), self._data, parts, self.track, self.say)
-        self.run.update_manifest(characterize={"enabled": True, **found})
+        inputs = self._known | {"features": self._features_digest}
+        self.run.update_manifest(characterize={"enabled": True, **found}, inputs=inputs)
 
     def _intervene(self) -> None:
         """Suppress and enhance each class's neurons on test proteins."""
@@ -724,10 +764,27 @@ def _versions() -> list[str]:
     return [importlib.metadata.version(name) for name in ("plmscope", "torch", "transformers")]
 
 
-def _complete(shards: Sequence[Shard]) -> bool:
-    """Whether all shards of more than one are there."""
-    totals = [shard.total for shard in shards]
-    return any(total > 1 and totals.count(total) == total for total in totals)
+def _model_parts(folder: Path) -> list[Path]:
+    """The files of a checkpoint that are read."""
+    return sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".txt") and p.is_file())
+
+
+def _anchored(study: Study) -> Study:
+    """A study whose files are found from any working directory."""
+    from plmscope.checkpoints import EMBEDDED, local_folder
+
+    def whole(name: str) -> str:
+        return name if name in ("", STDIN) or name.startswith("plmscope:") else str(Path(name).absolute())
+
+    d, m, c = study.data, study.model, study.characterize
+    folder = m.checkpoint != EMBEDDED and local_folder(m.checkpoint)
+    return study.model_copy(
+        update={
+            "data": d.model_copy(update={"path": whole(d.path), "labels": whole(d.labels)}),
+            "model": m.model_copy(update={"checkpoint": whole(m.checkpoint)}) if folder else m,
+            "characterize": c.model_copy(update={"features": whole(c.features)}),
+        }
+    )
 
 
 def _give_back_memory() -> None:
