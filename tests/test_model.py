@@ -185,6 +185,18 @@ def test_labels_never_name_the_head_of_other_classes(tiny_folder: Path, tiny: Cl
     assert torch.equal(head(model), head(load_model(tiny_folder, labels=labels, seed=3)))
 
 
+def test_a_trained_head_for_these_classes_stays(tiny_folder: Path, tiny: Classifier) -> None:
+    said: list[str] = []
+    for labels in (LABELS, LABELS[::-1]):
+        model = load_model(tiny_folder, labels=labels, say=said.append)
+        assert torch.equal(head(model), head(tiny)) and model.labels == LABELS and not model.new_head
+    assert not said
+    for other in ({"new_head": True}, {"task": "multi"}):
+        model = load_model(tiny_folder, labels=LABELS, say=said.append, **other)  # type: ignore[arg-type]
+        assert not torch.equal(head(model), head(tiny)) and model.new_head
+    assert said == 2 * [f"{tiny_folder}: its classification head for '1, 2, 3' is replaced by a new one"]
+
+
 def test_random_weights_share_nothing_but_the_shape(tiny_folder: Path, tiny: Classifier) -> None:
     one, other = (load_model(tiny_folder, labels=LABELS, random_weights=True, seed=seed) for seed in (1, 2))
     assert one.index == tiny.index and one.sha256 == "" != tiny.sha256

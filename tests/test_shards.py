@@ -160,6 +160,11 @@ def test_command_line_shards_give_the_tables_of_an_unsharded_run(
     for name in SCORED:
         (folder / f"{name}.parquet").unlink()
     before = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+    stamp = Stages(read_study(folder / "study.toml"), Run.open(folder))._parts_stamp()
+    (folder / "score.parts").mkdir()
+    PartialScores().save(Shard(1, 2).path(folder / "score.parts", stamp))  # killed early
+    assert main(["score", str(folder), "--shard", "2/2", "--quiet"]) == 0  # its own work is done
+    shutil.rmtree(folder / "score.parts")
     with Run.open(folder).locked(shared=True):  # as another shard does
         assert main(["score", str(folder), "--shard", "2/2"]) == 0
     assert "score: shard 2/2 is in " in capfd.readouterr().err

@@ -449,6 +449,16 @@ def load_model(
     return classifier
 
 
+def find_on(checkpoint: str, device: str, revision: str | None, say: Callable[[str], None]) -> None:
+    """Refuse what :func:`load_model` would refuse before it builds anything.
+
+    Raises:
+        ModelError: the device is absent, or of the checkpoint what :func:`~plmscope.checkpoints.find` refuses.
+    """
+    _device(device)
+    find(checkpoint, revision, say)
+
+
 def _device(device: str) -> torch.device:
     """The device, if it is here."""
     try:

@@ -298,13 +298,26 @@ class Stages:
     def _inputs(self) -> _Inputs:
         """Everything that is read from outside the run folder: whatever can be refused is refused here."""
         from plmscope.lora import require_peft
-        from plmscope.model import load_model
+        from plmscope.model import find_on, load_model
 
         study, found = self.study, self._data
         if study.finetune.lora_rank:
             require_peft()
         self.say(repr(found))
-        # Before the clusters, which can take minutes.
+        find_on(study.model.checkpoint, study.device, study.model.revision or None, self.say)  # clusters take minutes
+        s = study.split
+        try:
+            split = split_proteins(
+                found.proteins, method=s.method, identity=s.identity, coverage=s.coverage, validation=s.validation,
+                test=s.test, seed=study.seed, held_out=s.held_out, column=s.column,
+                cluster_column=s.cluster_column, task=found.task,
+            )  # fmt: skip
+        except InputError as error:
+            raise InputError(f"{found.source}: {error}") from None
+        self.say(repr(split))
+        asked = None if s.method == "column" else {"train": s.train, "validation": s.validation, "test": s.test}
+        for line in balance_lines(balance_table(found.proteins, split, found.task), asked):
+            self.say(line)
         base = load_model(
             study.model.checkpoint, labels=found.labels, task=found.task, device=study.device,
             revision=study.model.revision or None, seed=study.seed, pooling=study.model.pooling, say=self.say,
@@ -321,19 +334,6 @@ class Stages:
                 base.encode(protein.sequence)
             except InputError as error:
                 raise InputError(f"{found.source}: protein {protein.id!r}: {error}") from None
-        s = study.split
-        try:
-            split = split_proteins(
-                found.proteins, method=s.method, identity=s.identity, coverage=s.coverage, validation=s.validation,
-                test=s.test, seed=study.seed, held_out=s.held_out, column=s.column,
-                cluster_column=s.cluster_column, task=found.task,
-            )  # fmt: skip
-        except InputError as error:
-            raise InputError(f"{found.source}: {error}") from None
-        self.say(repr(split))
-        asked = None if s.method == "column" else {"train": s.train, "validation": s.validation, "test": s.test}
-        for line in balance_lines(balance_table(found.proteins, split, found.task), asked):
-            self.say(line)
         of = {
             part: [p for p in found.proteins if split.assignment[p.id] == part]
             for part in ("train", "validation", "test")
