@@ -55,6 +55,13 @@ def swelling(bench: Bench) -> None:
     bench.data.write_bytes(gzip.compress(b">p\n" + (b"A" * 79 + b"\n") * 20_000))
 
 
+def long_notes(bench: Bench) -> None:
+    """A Parquet file whose rows share one text, with a lower bound as above."""
+    assert bench.patch is not None
+    bench.patch.setattr(formats, "EXPANSION_FROM", 10**6)
+    pd.read_csv(bench.data, sep="\t").assign(note="x" * 10**5).to_parquet(bench.data)
+
+
 def second(text: str, more: str = "") -> Callable[[Bench], object]:
     """A second table with the labels, and more settings."""
 
@@ -135,6 +142,16 @@ CASES = [
         parquet(sequence="peptide"),
         "{data}: is not FASTA (no '>' at its start), and as a table it lacks the column 'sequence'; its header is "
         "'id', 'ec', 'peptide'",
+    ),
+    Case(
+        "a Parquet column holds structs",
+        lambda b: pd.DataFrame({"id": ["p"], "sequence": [LEFT], "ec": [{"level": 1}]}).to_parquet(b.data),
+        "{data}: the column 'ec' holds struct<level: int64>; write it as text, lists joined by ';', or drop it",
+    ),
+    Case(
+        "a short Parquet file holds a long text in every row",
+        long_notes,
+        "{data}: is larger than 1,000,000 bytes when decompressed; split it",
     ),
     Case(
         "an xz file is cut short",
@@ -227,6 +244,11 @@ CASES = [
         "{folder}/l: line 3: the id 'p0' is there twice; keep one row a protein",
     ),
     Case(
+        "the second table has a row for each of a protein's classes",
+        second("id\tkind\np0\ta\np0\tb\n", 'task = "multi"'),
+        "{folder}/l: line 3: the id 'p0' is there twice; keep one row a protein, its classes joined by ';'",
+    ),
+    Case(
         "both tables have a column",
         second("id\tec\np0\ta\n"),
         "{folder}/l: the column 'ec' is in {data} too; rename one",
@@ -299,6 +321,27 @@ CASES = [
         "a feature would steer the terminal",
         features(FEATURES + "p0\tX\x1b[2J\t3\t3\t\n"),
         "{folder}/f: line 3: 'X\\x1b[2J' 3..3 of protein 'p0' has an unprintable character; remove it",
+    ),
+    Case(
+        "a feature has no type",
+        features("id\ttype\tstart\tend\np0\t\t3\t3\n"),
+        "{folder}/f: line 2: '' 3..3 of protein 'p0' lacks a type; add it",
+    ),
+    Case(
+        "the type of a feature has 100,000 letters",
+        features(f"id\ttype\tstart\tend\np0\t{'A' * 100_000}\t3\t3\n"),
+        f"{{folder}}/f: line 2: '{'A' * 30}...{'A' * 30}' (100,000 characters) 3..3 of protein 'p0' has a type of more "
+        "than 200 characters; shorten it",
+    ),
+    Case(
+        "a place in GFF is half a residue",
+        features(GFF + "p0\tx\tActive site\t5.5\t6\t.\t.\t.\t.\n"),
+        "{folder}/f: line 2: '5.5' is not a position such as 52, 3..9 or ?; correct it",
+    ),
+    Case(
+        "a place in a UniProt cell is negative",
+        features("Entry\tActive site\np0\tACT_SITE -5\n"),
+        "{folder}/f: line 2: column 'Active site': '-5' is not a position such as 52, 3..9 or ?; correct it",
     ),
     Case(
         "a line of GFF lacks fields",

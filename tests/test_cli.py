@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from plmscope import __version__
 from plmscope.cli import app, main
 from plmscope.results import STAGES, Run
+from plmscope.settings import read_study
 from tests.conftest import Golden, save_tiny_model
 
 STUDY = """\
@@ -191,6 +192,42 @@ CASES = [
         content("id\tec\tsequence\n" + "".join(f"p{i}\t{i % 3 + 1}\t{'ACGT' * 9}\n" for i in range(9))),
         "{data}: all 9 sequences look like DNA or RNA; give their translation",
     ),
+    Case(
+        "a table is separated by semicolons",
+        content("id;ec;sequence\n"),
+        "{data}: is not FASTA (no '>' at its start), and as a table it lacks the column 'id' and 'sequence'; its "
+        "header is 'id;ec;sequence'; separate its fields by tabs or commas, not by ';'",
+    ),
+    Case(
+        "ids and sequences are one column",
+        setting(data='id_column = "sequence"'),
+        "{data}: the column 'sequence' holds ids or sequences, not both; name two",
+    ),
+    Case(
+        "columns are named, but the file is FASTA",
+        lambda b: (setting(data='sequence_column = "peptide"')(b), content(f">p ec=1\n{LEFT}\n")(b)),
+        "{data}: sequence_column = 'peptide' is for tables; leave it empty",
+    ),
+    Case(
+        "the sequence file is an Excel workbook",
+        lambda b: b.data.write_bytes(b"PK\x03\x04\x14\x00\xfc\x00"),
+        "{data}: is an Excel workbook or a zip archive; export the sheet as CSV, or unpack the archive",
+    ),
+    Case(
+        "the sequence file is an old Excel workbook",
+        lambda b: b.data.write_bytes(bytes.fromhex("d0cf11e0a1b11ae1") + bytes(600)),
+        "{data}: is an Excel workbook or another Office file; export the sheet as CSV",
+    ),
+    Case(
+        "the sequence file is compressed twice",
+        lambda b: b.data.write_bytes(gzip.compress(gzip.compress(table().encode()))),
+        "{data}: is compressed twice; decompress it once",
+    ),
+    Case(
+        "the sequence file is UTF-16",
+        lambda b: b.data.write_text(table(), encoding="utf-16"),
+        "{data}: line 1 is not UTF-8 text (byte 0xff); save it as UTF-8",
+    ),
     Case("a row has too few columns", row("q\t1.1.1.1"), "{data}: line 32 has 2 fields, the header 3; correct it"),
     Case(
         "the label names no column",
@@ -349,7 +386,40 @@ CASES = [
     Case(
         "a value has the wrong type",
         setting(finetune='epochs = "many"'),
-        "{study}: finetune.epochs = 'many': Input should be a valid integer...",
+        "{study}: finetune.epochs: 'many' is not a whole number",
+    ),
+    Case(
+        "a number is in quotes",
+        setting(evaluate='fractions = [0.1, "0.5"]'),
+        "{study}: evaluate.fractions: '0.5' is not a number",
+    ),
+    Case("a number is true", setting(finetune="epochs = true"), "{study}: finetune.epochs: true is not a whole number"),
+    Case("a switch is 1", setting(characterize="enabled = 1"), "{study}: characterize.enabled: 1 is not true or false"),
+    Case(
+        "the seed is too large",
+        nothing,
+        "command line: seed = 5000000000: Input should be less than or equal to 4294967295",
+        ("finetune", "{study}", "--out", "{out}", "--seed", "5000000000"),
+    ),
+    Case(
+        "a value has 100,000 letters",
+        study(f'device = "{"x" * 100_000}"'),
+        f"{{study}}: device = '{'x' * 99}...{'x' * 99}': use cpu, cuda or cuda:1",
+    ),
+    Case(
+        "a key is like no other",
+        setting(report="qqqq = 1"),
+        "{study}: unknown key 'report.qqqq'; known are report.knowledge_fraction",
+    ),
+    Case(
+        "the study file nests without end",
+        study("x = " + "[" * 20_000),
+        "{study}: cannot be read (...recursion...); 'plmscope init' writes a study file",
+    ),
+    Case(
+        "a number has 5,000 digits",
+        study("seed = " + "9" * 5000),
+        "{study}: cannot be read (...digits...); 'plmscope init' writes a study file",
     ),
     Case(
         "a value is out of range",
@@ -397,6 +467,11 @@ CASES = [
         "the model folder is missing",
         lambda b: shutil.rmtree(b.model),
         "{model}: no such model folder; name a folder with config.json and model.safetensors, or a hub id",
+    ),
+    Case(
+        "the name of the model has 5,000 letters",
+        lambda b: b.study.write_text(b.study.read_text().replace(str(b.model), "m" * 5000)),
+        "mmm...mmm: no such model folder; name a folder with config.json and model.safetensors, or a hub id",
     ),
     Case(
         "the model folder has no config.json",
@@ -503,6 +578,12 @@ CASES = [
         "{out}: is a file; name a folder with --out",
     ),
     Case(
+        "--out has 300 letters",
+        nothing,
+        "ooo...ooo: cannot be made (File name too long); name another folder with --out",
+        ("run", "{study}", "--out", "o" * 300),
+    ),
+    Case(
         "--out lies under a file",
         lambda b: b.out.parent.write_text("x"),
         "{out}: cannot be made (Not a directory); name another folder with --out",
@@ -567,6 +648,12 @@ CASES = [
         nothing,
         "{study}: is there already; choose another name or use --force",
         ("init", "{study}"),
+    ),
+    Case(
+        "init would write into a missing folder",
+        nothing,
+        "{folder}/none: no such folder; make it or name another file",
+        ("init", "{folder}/none/study.toml"),
     ),
     # --- the command line
     Case("the command does not exist", nothing, "No such command 'scores'...ee plmscope --help", ("scores", "{out}")),
@@ -675,6 +762,22 @@ def test_two_processes_do_not_share_a_run_folder(bench: Bench, capfd: pytest.Cap
     with Run(folder).locked():
         line = refusal(capfd, ["run", str(bench.study), "--out", str(folder), "--quiet"])
     assert line == f"{folder}: another plmscope process is writing here; wait for it or use --out"
+
+
+def test_whatever_fails_before_the_first_stage_leaves_no_folder(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("plmscope.study.write_study", fail)
+    before = tree(bench.folder)
+    with pytest.raises(ZeroDivisionError):
+        main(["finetune", str(bench.study), "--out", str(bench.out), "--quiet"])
+    assert tree(bench.folder) == before
+
+
+def test_a_study_file_may_begin_with_a_mark_of_byte_order(bench: Bench) -> None:
+    bench.study.write_text("\ufeff" + bench.study.read_text())
+    assert read_study(bench.study).name == "bad"
 
 
 def test_full_disk(bench: Bench, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -121,6 +122,10 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
          {"gi": "15674171", "organism": "Lactococcus lactis"}),
         ("NP_1.1 a [Homo sapiens]\x01XP_2.1 b [Pan]", "NP_1.1", {"organism": "Homo sapiens", "also": "XP_2.1"}),
         ("gb|AAA1.1|LOCUS words", "AAA1.1", {}),
+        ("sp|P1|N d OS=Z GN=q PE=1 SV=2 ec=1.1.1.1 kind=x", "P1",
+         {"entry_name": "N", "OS": "Z", "GN": "q", "PE": "1", "SV": "2", "ec": "1.1.1.1", "kind": "x"}),
+        ("lcl|NC_1.1_prot_NP_1.1_1 [gene=a] [EC_number=1.1.1.1] [EC_number=2.1.1.1] [protein=b c=d]",
+         "NC_1.1_prot_NP_1.1_1", {"gene": "a", "EC_number": "1.1.1.1;2.1.1.1", "protein": "b c=d"}),
         ("pdb|1ABC|A Chain A", "1ABC_A", {}),
         ("sp|broken no second bar", "sp|broken", {}),
         ('P1 name="two words" organism=x [Homo]', "P1", {"name": "two words", "organism": "x"}),
@@ -140,6 +145,34 @@ def test_named_columns_and_those_of_uniprot(tmp_path: Path) -> None:
         rows(tmp_path, f"id,peptide\nx,{A}\n", id_column="gene")
     with pytest.raises(InputError, match="line 2: protein 'P1' has 31 residues where 'Length' says '32'"):
         rows(tmp_path, f"Entry\tLength\tSequence\nP1\t32\t{A[1:]}\n")
+
+
+def test_parquet_values_become_text(tmp_path: Path) -> None:
+    columns = {
+        "id": list("abcd"), "sequence": [A] * 4, "kinds": [["x", "y"], ["x"], [], None],
+        "pair": pa.array([["x", None], None, ["y", "z"], ["x", "x"]], pa.list_(pa.string(), 2)),
+        "number": pa.array([1.5, float("nan"), None, 2.0]), "level": pa.array(["k"] * 4).dictionary_encode(),
+    }  # fmt: skip
+    pq.write_table(pa.table(columns), tmp_path / "f")
+    found = [row.columns for row in protein_rows(open_content(tmp_path / "f", "f"))]
+    assert [list(row.values()) for row in found] == [
+        ["x;y", "x", "1.5", "k"], ["x", "", "", "k"], ["", "y;z", "", "k"], ["", "x;x", "2", "k"],
+    ]  # fmt: skip
+
+
+def test_long_fields_and_marks_of_byte_order(tmp_path: Path) -> None:
+    (row,) = rows(tmp_path, "\ufeffid,sequence\na," + "M" * 500_000 + "\n")
+    assert (row.id, len(row.sequence)) == ("a", 500_000)
+
+
+def test_a_class_that_may_be_a_missing_value_is_told(tmp_path: Path) -> None:
+    (tmp_path / "f").write_text(f"id,kind,sequence\na,NA,{A}\nb,x,{B}\n")
+    found = read_proteins(tmp_path / "f", label="kind")
+    assert found.labels == ("NA", "x")
+    assert "; 'NA' counted as a class: leave the cell empty if it is none; 0 excluded" in repr(found)
+    (tmp_path / "f").write_text(f">a\n{A}\n>b x\n{B}\n>c y\n{A[::-1]}\n")
+    found = read_proteins(tmp_path / "f", label="header:^. ?(x)?")
+    assert found.reasons == {"its header gives an empty class by '^. ?(x)?'": 2}
 
 
 def test_flat_files(tmp_path: Path) -> None:

@@ -150,9 +150,16 @@ def test_damaged_tables_are_named(run: Run) -> None:
 def test_metrics(run: Run) -> None:
     with pytest.raises(RunError, match=r"metrics\.json: cannot be read .No such file or directory.; delete it"):
         run.metrics()
-    run.write_json("metrics.json", {"b": 1, "a": [2]})
-    assert run.metrics() == {"a": [2], "b": 1}
-    assert list(json.loads((run.path / "metrics.json").read_text())) == ["a", "b"]
+    block = {"balanced_accuracy": 0.5}
+    test: dict[str, object] = {"model": block, "composition": block, "majority": block}
+    run.write_json("metrics.json", {"splits": {"test": test}, "a": [2]})
+    assert run.metrics() == {"a": [2], "splits": {"test": test}}
+    assert list(json.loads((run.path / "metrics.json").read_text())) == ["a", "splits"]
+    splits = (5, {"test": 5}, {"test": test | {"model": {}}}, {"test": {"model": block}}, {"test": test, "train": 5})
+    for damaged in ({}, *({"splits": one} for one in splits)):
+        run.write_json("metrics.json", damaged)
+        with pytest.raises(RunError, match=r"metrics\.json: its 'splits' are damaged; delete it, then"):
+            run.metrics()
 
 
 def test_export_and_clear(run: Run) -> None:

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from plmscope.errors import InputError, shown
 from plmscope.formats import ID_NAMES, Content, called, flat_entries, located, open_content, open_table, pick
-from plmscope.sequences import Protein, ec_classes
+from plmscope.sequences import MAX_NAME, Protein, ec_classes
 from plmscope.uniprot import FEATURES, KEY_OF, Feature, parse_feature_cell, parse_place, split_bond
 
 __all__ = ["EC_NAMES", "FeatureSet", "ec_classes", "read_features"]
@@ -205,6 +205,11 @@ def _check(source: str, found: _Found, parts: Sequence[Protein]) -> None:
     where += f" of protein {shown(found.id)}"
     if not found.id.isprintable() or not found.feature.type.isprintable():
         raise InputError(f"{where} has an unprintable character; remove it")
+    for what, text in (("an id", found.id), ("a type", found.feature.type)):
+        if not text:
+            raise InputError(f"{where} lacks {what}; add it")
+        if len(text) > MAX_NAME:
+            raise InputError(f"{where} has {what} of more than {MAX_NAME} characters; shorten it")
     if not 1 <= found.feature.start <= found.feature.end:
         raise InputError(f"{where}: need 1 <= start <= end; positions count from 1")
     if not parts:
@@ -284,7 +289,10 @@ def _gff_features(content: Content) -> Iterator[_Found]:
         name, _, kind, start, end = (unquote(field) for field in fields[:5])
         attributes = dict(part.partition("=")[::2] for part in fields[8].split(";"))
         notes = [unquote(attributes[key]) for key in ("Note", "evidence") if attributes.get(key)]
-        (first, _, unsure), (_, last, unsure_end) = parse_place(start), parse_place(end)
+        try:
+            (first, _, unsure), (_, last, unsure_end) = parse_place(start), parse_place(end)
+        except InputError as error:
+            raise InputError(f"{content.source}: line {number}: {error}") from None
         feature = Feature(KEY_OF.get(kind, kind), first, last, "; ".join(notes), unsure or unsure_end)
         for part in split_bond(feature):
             yield _Found(f"line {number}", name, part)

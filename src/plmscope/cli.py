@@ -51,7 +51,7 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of an
 Out = Annotated[
     Path | None, typer.Option("--out", "-o", help="Run folder; default runs/NAME of the study.", show_default=False)
 ]
-Seed = Annotated[int | None, typer.Option("--seed", help="Overrides the study's seed.", min=0, show_default=False)]
+Seed = Annotated[int | None, typer.Option("--seed", help="Overrides the study's seed.", show_default=False)]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda or cuda:1.", show_default=False)]
 Dtype = Annotated[
     str | None,
@@ -98,6 +98,8 @@ def init(
 
     if path.exists() and not force:
         raise StudyError(f"{path}: is there already; choose another name or use --force")
+    if not path.parent.is_dir():
+        raise StudyError(f"{path.parent}: no such folder; make it or name another file")
     write_atomic(path, write_study(Study()).encode())
     _tell(f"wrote {path}; edit it, then: plmscope run {path}")
 

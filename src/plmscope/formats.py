@@ -11,6 +11,7 @@ or grows without bound when it is decompressed stops the reading with one line.
 from __future__ import annotations
 
 import bz2
+import codecs
 import contextlib
 import csv
 import gzip
@@ -32,6 +33,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from Bio.SeqIO.FastaIO import SimpleFastaParser
 
 from plmscope.errors import InputError, shown
+from plmscope.labels import SEPARATOR
 from plmscope.uniprot import Entry, parse_entry, parse_header
 
 if TYPE_CHECKING:
@@ -57,9 +59,12 @@ _FASTA_FIELD = re.compile(r'(?:^|[ \t])([A-Za-z][\w.-]*)=("[^"]*"(?![^ \t])|[^ \
 _NCBI = re.compile(r"(?:gi\|(\d+)\|)?(?:ref|gb|emb|dbj|pir|prf|tpg|tpe|tpd|bbs|lcl|gnl\|[^|]+)\|([^| ]+)\|?([^| ]*)")
 _PDB = re.compile(r"(?:gi\|(\d+)\|)?pdb\|(\w+)\|(\w*)")
 _NCBI_ORGANISM = re.compile(r"\[([^\[\]=]+)\]\s*$")
+_NCBI_FIELD = re.compile(r"\[([A-Za-z][\w.-]*)=([^\[\]]*)\]")
 # Bytes that are not UTF-8 arrive as these characters ("surrogateescape"), so that the line is known.
 _UNDECODABLE = re.compile("[\udc80-\udcff]")
-_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
+#: How many bytes of a text are looked at to see whether it is one.
+SNIFFED = 2**16
 
 
 class Row(NamedTuple):
@@ -166,11 +171,6 @@ def open_content(path: Path, source: str) -> Content:
     first, lines = head[-1], itertools.chain(head, lines)
     if first.startswith(">"):
         return Content("fasta", path, source, lines)
-    if _CONTROL.search(first):
-        raise InputError(
-            f"{source}: is binary, but neither compressed in a known way nor Parquet; save it as FASTA, TSV, CSV or "
-            "Parquet"
-        )
     if first.startswith("##gff-version"):
         return Content("gff", path, source, lines)
     if first.startswith("ID   ") and first.rstrip().endswith("AA."):
@@ -192,21 +192,53 @@ _OPENERS: dict[bytes, Callable[[Path], Any]] = {
     b"\x28\xb5\x2f\xfd": _open_zstd,
 }
 _CUT_SHORT = ("Truncated", "ended before the end-of-stream marker")
+#: What a file is that starts so and is no text.
+_NO_TEXT = {
+    b"PK\x03\x04": "is an Excel workbook or a zip archive; export the sheet as CSV, or unpack the archive",
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "is an Excel workbook or another Office file; export the sheet as CSV",
+    b"PAR1": "is Parquet, compressed once more; decompress it",
+    **dict.fromkeys(_OPENERS, "is compressed twice; decompress it once"),
+}
+
+
+def _refuse_binary(start: bytes, source: str) -> None:
+    """Refuse what is no text by its first bytes: control characters in the first line, or the mark of another format.
+
+    UTF-16, which has zeros too, is left to whoever decodes the lines; so is FASTA: NCBI joins headers by Ctrl-A.
+    """
+    found = next((what for mark, what in _NO_TEXT.items() if start.startswith(mark)), None)
+    if found:
+        raise InputError(f"{source}: {found}")
+    text = start.removeprefix(codecs.BOM_UTF8).lstrip()
+    if text.startswith((b">", codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return
+    if _CONTROL.search(re.split(rb"[\r\n]", text, maxsplit=1)[0]):
+        raise InputError(
+            f"{source}: is binary, but neither compressed in a known way nor Parquet; save it as FASTA, TSV, CSV or "
+            "Parquet"
+        )
+
+
+_LARGER = "{}: is larger than {:,} bytes when decompressed; split it"
+
+
+def _bound(path: Path) -> int:
+    """How many characters a compressed file may have."""
+    return min(MAX_SIZE, max(EXPANSION_FROM, MAX_EXPANSION * path.stat().st_size))
 
 
 def _lines(path: Path, source: str, opener: Callable[[Path], Any] | None) -> Iterator[str]:
     """The lines of a text file, one at a time, each known to be UTF-8 and of sane length."""
-    size = 0
-    bound = min(MAX_SIZE, max(EXPANSION_FROM, MAX_EXPANSION * path.stat().st_size))
+    size, bound = 0, _bound(path)
+    opened = opener or (lambda path: path.open("rb"))
     try:
-        with (
-            path.open("rb") if opener is None else opener(path) as raw,
-            io.TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape") as text,
-        ):
+        with opened(path) as raw:
+            _refuse_binary(raw.read(SNIFFED), source)
+        with opened(path) as raw, io.TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape") as text:
             for number, line in enumerate(iter(lambda: text.readline(MAX_LINE), ""), 1):
                 size += len(line)
                 if opener is not None and size > bound:
-                    raise InputError(f"{source}: is larger than {bound:,} bytes when decompressed; split it")
+                    raise InputError(_LARGER.format(source, bound))
                 if len(line) == MAX_LINE:
                     raise InputError(f"{source}: line {number} is longer than {MAX_LINE:,} characters; wrap it")
                 if not line.isascii() and (found := _UNDECODABLE.search(line)):
@@ -267,6 +299,7 @@ def _text_rows(content: Content) -> Iterator[tuple[str, Sequence[str]]]:
     else:
         reader = csv.reader(content.lines, strict=True)
     width, start = 0, 1
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_ENTRY))  # of the whole process
     try:
         for fields in reader:
             place, start = f"line {start}", reader.line_num + 1
@@ -282,19 +315,26 @@ def _text_rows(content: Content) -> Iterator[tuple[str, Sequence[str]]]:
 
 
 def _parquet_rows(content: Content) -> Iterator[tuple[str, Sequence[str]]]:
-    """The same of a Parquet file, a thousand rows at a time."""
+    """The same of a Parquet file, 64 rows at a time: each may be long, although a dictionary makes the file short."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    size, bound = 0, _bound(content.path)
     try:
         with pq.ParquetFile(content.path) as file:
             groups = range(file.metadata.num_row_groups)
             if sum(file.metadata.row_group(group).total_byte_size for group in groups) > MAX_SIZE:
-                raise InputError(f"{content.source}: is larger than {MAX_SIZE:,} bytes when decompressed; split it")
-            yield "header", list(file.schema_arrow.names)
+                raise InputError(_LARGER.format(content.source, MAX_SIZE))
+            names = list(file.schema_arrow.names)
+            for name, kind in zip(names, file.schema_arrow.types, strict=True):
+                _refuse_nested(kind, f"{content.source}: the column {shown(name)}")
+            yield "header", names
             numbers = itertools.count(1)
-            for batch in file.iter_batches(batch_size=1000):
+            for batch in file.iter_batches(batch_size=64):
                 texts = [_texts(column) for column in batch.columns]
+                size += sum(len(text) for column in texts for text in column)
+                if size > bound:
+                    raise InputError(_LARGER.format(content.source, bound))
                 for number, fields in zip(numbers, zip(*texts, strict=True), strict=False):
                     yield f"row {number}", fields
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -302,12 +342,35 @@ def _parquet_rows(content: Content) -> Iterator[tuple[str, Sequence[str]]]:
 
 
 def _texts(column: pa.Array) -> list[str]:
-    """A Parquet column as text; what is missing becomes empty."""
+    """A Parquet column as text: a list joined by ``;``; what is missing or not a number becomes empty."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if _is_list(column.type):
+        items = iter(_texts(column.flatten()))
+        lengths = pc.list_value_length(column).to_pylist()
+        return [SEPARATOR.join(filter(None, itertools.islice(items, length or 0))) for length in lengths]
+    missing = (None, "nan") if pa.types.is_floating(column.type) else (None,)
+    encoded = column.cast(pa.string()).dictionary_encode(null_encoding="encode")  # equal texts are one object
+    texts = ["" if text in missing else text for text in encoded.dictionary.to_pylist()]
+    return [texts[number] for number in encoded.indices.to_pylist()]
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    """Whether the values are lists, of any length or of one."""
     import pyarrow as pa
 
-    # Nested values have no cast to text.
-    values = column.to_pylist() if pa.types.is_nested(column.type) else column.cast(pa.string()).to_pylist()
-    return ["" if value is None else str(value) for value in values]
+    return isinstance(kind, pa.ListType | pa.LargeListType | pa.FixedSizeListType)
+
+
+def _refuse_nested(kind: pa.DataType, what: str) -> None:
+    """Refuse a column that is no text, and no list of it."""
+    import pyarrow as pa
+
+    if pa.types.is_nested(kind.value_type if _is_list(kind) else kind):
+        raise InputError(
+            f"{what} holds {' '.join(str(kind).split())[:60]}; write it as text, lists joined by ';', or drop it"
+        )
 
 
 def pick(names: Iterable[str], wanted: Sequence[str]) -> str | None:
@@ -328,8 +391,12 @@ def protein_rows(content: Content, id_column: str = "", sequence_column: str = "
         sequence_column: Of a table; empty: the first of :data:`SEQUENCE_NAMES` that is there.
 
     Raises:
-        InputError: the file is damaged, or has no such column.
+        InputError: the file is damaged, is no table but columns are named, or has no such column.
     """
+    if content.format not in ("parquet", "table"):
+        for setting, given in (("id_column", id_column), ("sequence_column", sequence_column)):
+            if given:
+                raise InputError(f"{content.source}: {setting} = {shown(given)} is for tables; leave it empty")
     if content.format == "fasta":
         return _fasta_rows(content.lines, content.source)
     if content.format == "flat":
@@ -349,9 +416,15 @@ def _table_rows(content: Content, id_column: str, sequence_column: str) -> Itera
     missing = [names[0] for name, names in zip(own, (id_names, sequence_names), strict=True) if name is None]
     if missing:
         found = ", ".join(repr(name[:30]) for name in table.names[:12])
+        if len(table.names) == 1 and ";" in table.names[0]:
+            found += "; separate its fields by tabs or commas, not by ';'"
         raise InputError(
             f"{content.source}: is not FASTA (no '>' at its start), and as a table it lacks the column "
             f"{' and '.join(map(repr, missing))}; its header is {found}"
+        )
+    if own[0] == own[1]:
+        raise InputError(
+            f"{content.source}: the column {shown(str(own[0]))} holds ids or sequences, not both; name two"
         )
     # UniProt writes how long the sequence is: a cut one shows.
     checked = own[0] == "Entry" and "Length" in table.names
@@ -413,6 +486,9 @@ def _parse_title(title: str) -> tuple[str, dict[str, str], str]:
     organism = _NCBI_ORGANISM.search(rest)
     if organism and "organism=" not in rest:
         columns["organism"] = organism[1].strip()
+    for key, value in _NCBI_FIELD.findall(rest):  # NCBI repeats a key that has several values
+        columns[key] = SEPARATOR.join(filter(None, (columns.get(key, ""), value.strip())))
+    rest = _NCBI_FIELD.sub("", rest)
     if others:
         columns["also"] = " ".join(_parse_title(other)[0] for other in others)
     return name, columns, rest

@@ -93,6 +93,7 @@ SCHEMA: dict[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 
+_AGAIN = "delete it, then 'plmscope run' writes it again"
 STAGES = ("finetune", "score", "evaluate", "density", "characterize", "intervene", "report")
 
 
@@ -176,7 +177,7 @@ class Run:
             RunError: the folder is missing or is not a run folder of a known schema.
         """
         path = Path(path)
-        if not path.is_dir():
+        if not os.path.isdir(path):  # Path.is_dir raises where the name is too long
             raise RunError(f"{path}: no such run folder; 'plmscope run STUDY' makes one")
         if not (path / "manifest.json").is_file():
             raise RunError(f"{path}: not a plmscope run folder (no manifest.json); name another folder")
@@ -196,12 +197,12 @@ class Run:
             RunError: the folder cannot be made, or holds something that is not a run.
         """
         path = Path(path)
-        if path.exists() and not path.is_dir():
-            raise RunError(f"{path}: is a file; name a folder with --out")
-        if path.is_dir() and any(path.iterdir()) and not (path / "manifest.json").is_file():
-            raise RunError(f"{path}: is not empty and not a plmscope run; name another folder with --out")
-        made = [folder for folder in (path, *path.parents) if not folder.exists()]
         try:
+            if path.exists() and not path.is_dir():
+                raise RunError(f"{path}: is a file; name a folder with --out")
+            if path.is_dir() and any(path.iterdir()) and not (path / "manifest.json").is_file():
+                raise RunError(f"{path}: is not empty and not a plmscope run; name another folder with --out")
+            made = [folder for folder in (path, *path.parents) if not folder.exists()]
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"{path}: cannot be made ({error.strerror}); name another folder with --out") from None
@@ -246,10 +247,22 @@ class Run:
         return manifest
 
     def metrics(self) -> dict[str, Any]:
-        """``metrics.json`` (classification quality per split, with its baselines)."""
-        return self._json("metrics.json")
+        """``metrics.json`` (classification quality per split, with its baselines).
 
-    def _json(self, name: str, advice: str = "delete it, then 'plmscope run' writes it again") -> dict[str, Any]:
+        Raises:
+            RunError: it cannot be read, or is not what plmscope writes.
+        """
+        metrics = self._json("metrics.json", _AGAIN)
+        try:
+            blocks = [block for split in metrics["splits"].values() for block in split.values()]
+            known = [metrics["splits"]["test"][name] for name in ("model", "composition", "majority")]
+            if all(isinstance(block["balanced_accuracy"], int | float) for block in [*blocks, *known]):
+                return metrics
+        except (AttributeError, KeyError, TypeError):
+            pass
+        raise RunError(f"{self.path / 'metrics.json'}: its 'splits' are damaged; {_AGAIN}")
+
+    def _json(self, name: str, advice: str) -> dict[str, Any]:
         path = self.path / name
         try:
             content = json.loads(path.read_text())
@@ -288,14 +301,10 @@ class Run:
         try:
             frame = pd.read_parquet(path)
         except Exception as error:  # pyarrow raises several kinds for a damaged file
-            raise RunError(
-                f"{path}: is damaged ({_one_line(error)}); delete it, then 'plmscope run' writes it again"
-            ) from None
+            raise RunError(f"{path}: is damaged ({_one_line(error)}); {_AGAIN}") from None
         missing = [column for column in SCHEMA[name] if column not in frame.columns]
         if missing:
-            raise RunError(
-                f"{path}: lacks the columns {', '.join(missing)}; delete it, then 'plmscope run' writes it again"
-            )
+            raise RunError(f"{path}: lacks the columns {', '.join(missing)}; {_AGAIN}")
         return frame
 
     def write_table(self, name: str, frame: pd.DataFrame) -> None:

@@ -38,6 +38,8 @@ LETTERS = "ACDEFGHIKLMNPQRSTVWYXUBZO"
 AMINO_ACIDS = LETTERS[:20]
 #: Names by which the column of EC numbers is known, best first.
 EC_COLUMNS = ("ec", "EC number", "EC", "ec_number")
+#: What programs write for a missing value, in lower case.
+MISSING = ("nan", "na", "n/a", "none", "null")
 #: Longest id or label, in characters.
 MAX_NAME = 200
 #: How many classes a text lists before it counts the others.
@@ -131,6 +133,8 @@ class ProteinSet:
         classes += f" and {len(labels) - LISTED:,} more" if len(labels) > LISTED else ""
         several = sum(len(one) > 1 for one in own)
         classes += f"; {several:,} proteins with several" if several else ""
+        if doubtful := [label for label in labels if label.casefold() in MISSING]:
+            classes += f"; {' and '.join(map(repr, doubtful))} counted as a class: leave the cell empty if it is none"
         left_out = "; ".join(f"{number:,} x {reason}" for reason, number in self.reasons.items())
         excluded = f"{len(self.excluded):,} excluded" + (f": {left_out}" if left_out else "")
         if self.windowed:
@@ -202,7 +206,8 @@ def read_proteins(
     """Read and check the proteins of one file.
 
     Lower-case letters count as upper case, and one ``*`` at the end of a sequence as the stop that it is: it is not a
-    residue. Blanks around ids and labels are dropped. In a Parquet file numbers are turned into text.
+    residue. Blanks around ids and labels are dropped. In a Parquet file numbers are turned into text, lists are joined
+    by ``;``, and what is missing or NaN is empty.
 
     Args:
         path: FASTA, TSV, CSV, Parquet or a Swiss-Prot flat file, text compressed by gzip, bzip2, xz or zstd or not;
@@ -214,8 +219,8 @@ def read_proteins(
         task: ``"single"``: a protein has one class. ``"multi"``: it may have several, those of its EC numbers or those
             that the column joins by ``;``; its label has them sorted and joined by ``;``.
         labels: A second table with the ids of proteins and columns about them, such as the label's; or empty.
-        id_column: Column of the ids in tables; empty: ``id``, ``Entry`` or ``accession``.
-        sequence_column: Column of the sequences in tables; empty: ``sequence`` or ``Sequence``.
+        id_column: Column of the ids in tables; empty: ``id``, ``Entry`` or ``accession``. Refused where no file is one.
+        sequence_column: Column of the sequences in tables; empty: ``sequence`` or ``Sequence``. Refused elsewhere.
         classes: Proteins that have another class are excluded; empty: none are.
         min_per_class: Proteins that have a class with fewer proteins, after all other exclusions, are excluded. In a
             multi-label task this is repeated until no class has fewer.
@@ -250,7 +255,7 @@ def read_proteins(
         raise StudyError(f"task {task!r} is unknown; use {' or '.join(map(repr, TASKS))}")
     source = str(path)
     labelling = _labelling(source, label)
-    second = _read_second(labels, id_column) if labels else None
+    second = _read_second(labels, id_column, task) if labels else None
 
     found: list[Protein] = []
     fate: dict[str, str | None] = {}  # why a protein is left out, by id, in file order
@@ -264,7 +269,9 @@ def read_proteins(
         content = open_content(file, source)
         if labelling is not None and labelling.pattern is not None and content.format != "fasta":
             raise InputError(f"{source}: label {label!r} needs FASTA headers; name a column instead")
-        for row in protein_rows(content, id_column, sequence_column):
+        # Beside a second table the column of ids may be that table's alone.
+        own = id_column if second is None or content.format in ("parquet", "table") else ""
+        for row in protein_rows(content, own, sequence_column):
             _check_id(source, row, places)
             places[row.id] = row.place
             sequence = _checked_sequence(source, row)
@@ -277,7 +284,9 @@ def read_proteins(
                 if value is not None:
                     reason = _refused_class(source, row, value, task, classes)
                 elif labelling.pattern is not None:
-                    reason = f"its header does not match {labelling.pattern.pattern!r}"
+                    matched = labelling.pattern.search(row.header) is not None
+                    reason = f"its header {'gives an empty class' if matched else 'does not match'} "
+                    reason += f"{'by ' if matched else ''}{labelling.pattern.pattern!r}"
             names.update(dict.fromkeys(row.columns))
             if reason is None and len(sequence) < min_length:
                 reason = f"shorter than {min_length} residues"
@@ -410,7 +419,7 @@ class _Second:
         return row._replace(columns=row.columns | (dict.fromkeys(self.names, "") if found is None else found))
 
 
-def _read_second(source: str, id_column: str) -> _Second:
+def _read_second(source: str, id_column: str, task: Task) -> _Second:
     """Read the table that the setting ``labels`` names."""
     if source == STDIN:
         raise StudyError("labels '-': standard input is for the sequences; name a file")
@@ -426,7 +435,10 @@ def _read_second(source: str, id_column: str) -> _Second:
         for place, fields in table.rows:
             name = fields.pop(own).strip()
             if name in columns:
-                raise InputError(f"{source}: {place}: the id {shown(name)} is there twice; keep one row a protein")
+                advice = f", its classes joined by {SEPARATOR!r}" if task == "multi" else ""
+                raise InputError(
+                    f"{source}: {place}: the id {shown(name)} is there twice; keep one row a protein{advice}"
+                )
             columns[name] = fields
     return _Second(source, tuple(name for name in table.names if name != own), columns, sha256)
 

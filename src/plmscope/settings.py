@@ -13,20 +13,36 @@ import difflib
 import json
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from plmscope.concepts import KINDS, Kind
-from plmscope.errors import SelectionError, StudyError
+from plmscope.errors import SelectionError, StudyError, shown
 from plmscope.labels import Task
 from plmscope.selection import check_fraction
+
+#: The largest seed that NumPy and scikit-learn take.
+MAX_SEED = 2**32 - 1
+_CALLED = {int: "a whole number", float: "a number", bool: "true or false"}
 
 
 class Section(BaseModel):
     """A table of the study file; unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _of_its_type(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse ``"5"`` and true for 5, and 1 for true, which pydantic takes; its strict mode takes no list either."""
+        wanted: Any = cls.model_fields[str(info.field_name)].annotation
+        kind = get_args(wanted)[0] if get_origin(wanted) is tuple else wanted
+        for one in value if isinstance(value, list | tuple) else [value]:
+            if kind in _CALLED and (isinstance(one, str) or isinstance(one, bool) != (kind is bool)):
+                given = shown(one) if isinstance(one, str) else json.dumps(one, default=str)[:60]
+                raise ValueError(f"{given} is not {_CALLED[kind]}")
+        return value
 
 
 class DataSection(Section):
@@ -215,9 +231,11 @@ class ReportSection(Section):
 class Study(Section):
     """All settings of a study; ``plmscope init`` writes them out with their defaults."""
 
-    name: str = Field("study", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="names the run folder")
-    seed: int = Field(0, ge=0, description="of everything that is random")
-    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu, cuda, cuda:1")
+    name: str = Field(
+        "study", max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="names the run folder"
+    )
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="of everything that is random")
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:[0-9]+)?)$", description="cpu, cuda, cuda:1")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of scoring and evaluation")
     data: DataSection = DataSection()
     split: SplitSection = SplitSection()
@@ -297,9 +315,9 @@ def read_study(path: str | Path) -> Study:
     """
     path = Path(path)
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:  # of TOML, UTF-8 and numbers of too many digits
+        reason = error.strerror if isinstance(error, OSError) else str(error)[:200]
         raise StudyError(f"{path}: cannot be read ({reason}); 'plmscope init' writes a study file") from None
     return parse_study(content, str(path))
 
@@ -314,13 +332,16 @@ def parse_study(content: dict[str, Any], source: str) -> Study:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(key, _keys(), n=1, cutoff=0.4)
-            advice = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(_keys())}"
-            raise StudyError(f"{source}: unknown key {key!r}{advice}") from None
+            near = difflib.get_close_matches(key[:200], [k for k in _keys() if key.count(".") <= k.count(".")], 1, 0.4)
+            section = ".".join([*map(str, first["loc"][:-1]), ""]).lstrip(".")
+            known = [name for name in _keys() if name.startswith(section) and "." not in name[len(section) :]]
+            advice = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
+            raise StudyError(f"{source}: unknown key {shown(key)}{advice}") from None
         message = first["msg"].removeprefix("Value error, ")
         if first["type"] == "string_pattern_mismatch":
             message = _PATTERNS[key]
-        given = f" {key} = {first['input']!r}:"
+        value = repr(first["input"])
+        given = f" {key} = {value if len(value) <= 200 else value[:100] + '...' + value[-100:]}:"
         if first["type"] == "value_error":
             given = f" {key}:" if key else ""
         raise StudyError(f"{source}:{given} {message}") from None

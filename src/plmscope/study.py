@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from plmscope.errors import BusyError, InputError, PlmscopeError, RunError, SelectionError, StudyError
+from plmscope.errors import BusyError, InputError, RunError, SelectionError, StudyError
 from plmscope.formats import STDIN, save_stdin
 from plmscope.knowledge import TABLES, card_methods, characterize_run, read_inputs
 from plmscope.labels import packed_labels, rarest
@@ -130,11 +130,11 @@ class Stages:
                     read_inputs(self.study, self._data.proteins)
                 if not done["finetune"]:
                     _ = self._inputs
-            except PlmscopeError:
+                self._begin()
+            except Exception:
                 (self.run.path / NEW_STDIN).unlink(missing_ok=True)
                 self.run.discard()
                 raise
-            self._begin()
             for name in (stage for stage in STAGES if stage in wanted):
                 if self._is_done(name):
                     self.say(f"{name}: finished before, nothing changed, not run again")
@@ -256,7 +256,7 @@ class Stages:
         path = Path(self.study.characterize.features)
         if not self.study.characterize.features:
             return ""
-        if not path.is_file():  # refused where it is read
+        if not os.path.isfile(path):  # refused where it is read, and so is a name that is too long
             return "" if self._reads else self._known.get("features", "")
         with path.open("rb") as handle:
             return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -89,11 +89,14 @@ _HEADER = re.compile(r"(?:sp|tr)\|([^| \t]+)\|([^| \t]*)[ \t]*(.*)", re.DOTALL)
 _HEADER_FIELD = re.compile(r"(?:^|(?<=[ \t]))(OS|OX|GN|PE|SV)=")
 _EC = re.compile(r"\bEC=([0-9][0-9.n-]*)")
 _TOKEN = re.compile(r'\s*(?:([A-Z][A-Z_]+) ([^;"]+?)|/(\w+)(?:="((?:[^"]|"")*)")?)\s*(?:;|$)')
-_PLACE = re.compile(r"[<>]?(\d{1,9})(?:\.\.[<>]?(\d{1,9}))?")
+_PLACE = re.compile(r"[<>]?([0-9]{1,9})(?:\.\.[<>]?([0-9]{1,9}))?")
+_UNSURE_PLACE = re.compile(r"(?:[<>?]?[0-9]{1,9}|\?|\.)(?:\.\.(?:[<>?]?[0-9]{1,9}|\?))?")
 
 
 def parse_header(title: str) -> tuple[str, dict[str, str], str] | None:
     """Accession, columns and description of a UniProtKB FASTA header; None if it is another kind.
+
+    What follows a number (OX, PE, SV) counts as description, so that fields may be added at the end.
 
     >>> parse_header("sp|P12345|AATM_RABIT Aspartate aminotransferase OS=Oryctolagus cuniculus OX=9986 GN=GOT2")
     ... # doctest: +NORMALIZE_WHITESPACE
@@ -107,6 +110,9 @@ def parse_header(title: str) -> tuple[str, dict[str, str], str] | None:
     description, *fields = _HEADER_FIELD.split(rest)
     columns = {"entry_name": name}
     for key, value in zip(fields[::2], fields[1::2], strict=True):
+        if key in ("OX", "PE", "SV"):  # numbers: what comes after is not UniProt's, but may be the user's
+            value, _, more = value.strip().partition(" ")
+            description += f" {more}" if more else ""
         columns.setdefault(key, value.strip())
     return accession, columns, description.strip()
 
@@ -114,12 +120,17 @@ def parse_header(title: str) -> tuple[str, dict[str, str], str] | None:
 def parse_place(text: str) -> tuple[int, int, str]:
     """First and last residue of a location, and the reason why it cannot be used, or ``""``.
 
+    Raises:
+        InputError: it is none; ``?``, ``?7`` and GFF's ``.`` are places that UniProt does not know exactly.
+
     >>> parse_place("7"), parse_place("<1..20"), parse_place("?..20")[2]
     ((7, 7, ''), (1, 20, ''), 'its position is not known exactly')
     """
     if ":" in text:
         return 0, 0, ISOFORM
     found = _PLACE.fullmatch(text)
+    if found is None and not _UNSURE_PLACE.fullmatch(text):
+        raise InputError(f"{shown(text)} is not a position such as 52, 3..9 or ?; correct it")
     if found is None:
         return 0, 0, INEXACT
     return int(found[1]), int(found[2] or found[1]), ""
