@@ -135,7 +135,7 @@ def test_too_long_is_an_error_that_counts(tmp_path: Path) -> None:
         (gzip.compress(b"", mtime=0), ["is empty"]),
         ("some words\nand more\n", ["is not FASTA", "'id' and 'sequence'", "'some words'"]),
         ("<!DOCTYPE html>\n<p>\n", ["is not FASTA"]),
-        (b"PK\x03\x04\x00\x00", ["binary"]),
+        (b"PK\x03\x04\x00\x00", ["zip archive"]),
         (b"\x80\x04\x95K\x00.", ["line 1", "not UTF-8", "0x80"]),  # a pickle is text that cannot be read, no more
         (">P1\n".encode("utf-16"), ["not UTF-8"]),
         (b"PAR1 and no more", ["Parquet"]),
