@@ -64,6 +64,7 @@ import plmscope.conductance, plmscope.evaluation, plmscope.finetune, plmscope.re
 import plmscope.parts as parts, plmscope.shards as shards, plmscope.study as study
 from plmscope.cli import main
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 settings, folder, mode, wanted, seed = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3], *map(int, sys.argv[4:6])
 left, free = None, 0
 filler = folder / "filler"
