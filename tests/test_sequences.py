@@ -136,7 +136,7 @@ def test_too_long_is_an_error_that_counts(tmp_path: Path) -> None:
         ("some words\nand more\n", ["is not FASTA", "'id' and 'sequence'", "'some words'"]),
         ("<!DOCTYPE html>\n<p>\n", ["is not FASTA"]),
         (b"PK\x03\x04\x00\x00", ["zip archive"]),
-        (b"\x80\x04\x95K\x00.", ["line 1", "not UTF-8", "0x80"]),  # a pickle is text that cannot be read, no more
+        (b"\x80\x04\x95K\x00.", ["is binary"]),  # a pickle is never opened
         (">P1\n".encode("utf-16"), ["not UTF-8"]),
         (b"PAR1 and no more", ["Parquet"]),
         (gzip.compress(f">P1\n{A}\n".encode(), mtime=0)[:-9], ["cut short"]),
