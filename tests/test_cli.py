@@ -474,6 +474,11 @@ CASES = [
         "mmm...mmm: no such model folder; name a folder with config.json and model.safetensors, or a hub id",
     ),
     Case(
+        "the model is said to be with an unknown user",
+        lambda b: b.study.write_text(b.study.read_text().replace(str(b.model), "~nobody-99/m")),
+        "~nobody-99/m: no such model folder; name a folder with config.json and model.safetensors, or a hub id",
+    ),
+    Case(
         "the model folder has no config.json",
         lambda b: (b.model / "config.json").unlink(),
         "{model}: has no config.json; name a Hugging Face model folder",

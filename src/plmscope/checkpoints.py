@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -128,7 +129,7 @@ def embedded_folder() -> Path:
 
 def local_folder(name: str) -> Path | None:
     """The folder of a checkpoint that is on the disk; of a run folder that of its fine-tuned model; else ``None``."""
-    folder = embedded_folder() if name == EMBEDDED else Path(name).expanduser()
+    folder = embedded_folder() if name == EMBEDDED else Path(os.path.expanduser(name))  # Path's raises
     try:
         if not folder.is_dir():
             return None
