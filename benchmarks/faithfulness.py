@@ -10,7 +10,7 @@ it needs a small model (or ``--sample``). Every other scorer sees the same prote
   compared with the size of the ablation's effect;
 - **top 5 %**: share of its best 5 % that is among those of single-neuron ablation; chance is 5 %;
 - **keep**, **ablate**: balanced accuracy of the network that keeps its best neurons (higher is better), or loses them
-  (lower is better), on proteins that were not scored: area over shares from 1 % to 50 % divided by their range, zero
+  (lower is better), on proteins that were not scored: area over shares from 1 % to 90 % divided by their range, zero
   ablation, beside random neurons;
 - **split-half r**: Spearman correlation of the scores from one half of the clusters with those from the other, mean of
   random halves;
@@ -40,7 +40,8 @@ from plmscope.settings import DataSection, FinetuneSection, SplitSection, Study
 from plmscope.stats import metric, metric_area
 from plmscope.study import Stages
 
-FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+#: Up to 90 %: a small model that keeps half of its neurons may be at chance, and there is nothing to tell apart there.
+FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 0.8, 0.9)
 #: Scores that say how much, not in which direction.
 UNSIGNED = ("activation", "activation_std", "activation_contrast", "integrated_gradients_abs")
 TRUTH = "single_ablation"

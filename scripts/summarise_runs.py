@@ -149,6 +149,22 @@ def modules(runs: list[Run], fraction: float) -> pd.DataFrame:
     return wide.reset_index()
 
 
+def completeness(runs: list[Run], first_layers: int = 3) -> pd.DataFrame:
+    """Mean size of the completeness gap as a share of the mean size of the change, by module and first layers."""
+    rows = []
+    for run in (run for run in runs if run.has("completeness")):
+        frame = run.table("completeness")
+        layers = sorted(frame["layer"].unique())[:first_layers]
+        for (method, module), own in frame.groupby(["method", "module"], sort=True):
+            parts = {"all layers": own} | {f"layer {layer}": own[own["layer"] == layer] for layer in layers}
+            row = {"run": run.path.name, "method": method, "module": module}
+            row["points"] = f"{own['points'].min()} to {own['points'].max()}"
+            for name, part in parts.items():
+                row[name] = f"{part['gap'].abs().mean() / part['expected'].abs().mean():.2%}" if len(part) else "–"
+            rows.append(row | {"above tolerance": f"{1 - own['settled'].mean():.1%}"})
+    return pd.DataFrame(rows)
+
+
 def main() -> None:
     """Read the runs, print every table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -157,6 +173,7 @@ def main() -> None:
     for title, frame in (
         ("Model quality on test clusters", quality(runs)),
         ("Nearest training identity of the test proteins", leakage(runs)),
+        ("Completeness gap: mean size as a share of the mean change, by module and first layers", completeness(runs)),
         ("Area over chance: keep, mean ablation, pooled, balanced accuracy (primary: random_matched)", primary(runs)),
         ("Balanced accuracy by the share that is kept, all others at their mean", survivors(runs)),
         ("All cells against matched chance", cells(runs)),

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from plmscope.activation import METHODS, activation_scores, summarise_activations
-from plmscope.errors import InputError
+from plmscope.errors import InputError, SelectionError
 from plmscope.model import Classifier, load_model
+from plmscope.scores import check_ranking
 from plmscope.sequences import Protein
 from plmscope.sites import Site
 from tests.conftest import LABELS, make_proteins
@@ -128,6 +129,16 @@ def test_a_class_without_proteins_has_no_part(tiny: Classifier, uneven: list[Pro
     for one in summary.scores():
         assert set(one.per_class) == {"1", "2"}
         np.testing.assert_allclose(one.values, by_loop(tiny, two)[one.method], rtol=1e-4, atol=1e-6)
+
+
+def test_a_ranking_that_is_one_tie_is_refused(tiny: Classifier, uneven: list[Protein]) -> None:
+    one_each = list({p.label: p for p in uneven}.values())[:2]
+    scores = {s.method: s for s in activation_scores(tiny, one_each)}
+    with pytest.raises(
+        SelectionError, match=r"^activation_contrast: all .* same score \(0\), .* two proteins of a class"
+    ):
+        check_ranking(scores["activation_contrast"])
+    check_ranking(scores["activation_std"])
 
 
 def test_one_class_alone_has_no_contrast(tiny: Classifier, uneven: list[Protein]) -> None:

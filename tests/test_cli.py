@@ -1,5 +1,6 @@
 """The command line as a user meets it: every foreseeable mistake is one line that says what is wrong and what to do."""
 
+import contextlib
 import errno
 import gzip
 import json
@@ -141,6 +142,22 @@ def config(**settings: object) -> Callable[[Bench], object]:
         path.write_text(json.dumps(json.loads(path.read_text()) | settings))
 
     return spoil
+
+
+def busy(bench: Bench) -> None:
+    """Hold the lock of a run folder, as another process would."""
+    held = contextlib.ExitStack()
+    held.enter_context(Run(bench.run_folder()).locked())
+    bench.closing.append(held.close)
+
+
+def unwritable(method: str, code: int) -> Callable[[Bench], object]:
+    """Make a way of writing fail as the system would; root may write everywhere."""
+
+    def fail(path: Path, *_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code), str(path))
+
+    return lambda bench: bench.patch.setattr(Path, method, fail) if bench.patch else None
 
 
 CASES = [
@@ -649,6 +666,22 @@ CASES = [
         ("export", "{out}", "--out", "{data}"),
     ),
     Case(
+        "another process writes to the run folder",
+        busy,
+        "{out}: another plmscope process is writing here; wait for it or use --out",
+    ),
+    Case(
+        "the run folder cannot be made in a read-only folder",
+        unwritable("mkdir", errno.EACCES),
+        "{out}: cannot be made (Permission denied); name another folder with --out",
+    ),
+    Case(
+        "the disk is full",
+        unwritable("write_bytes", errno.ENOSPC),
+        "{folder}/new.toml: cannot be written (No space left on device); free the disk or choose another --out",
+        ("init", "{folder}/new.toml"),
+    ),
+    Case(
         "init would replace a file",
         nothing,
         "{study}: is there already; choose another name or use --force",
@@ -739,7 +772,8 @@ def check(case: Case, bench: Bench, capfd: pytest.CaptureFixture[str]) -> None:
     pattern = ".*".join(re.escape(part) for part in case.message.split("..."))
     assert re.fullmatch(pattern, line), line
     after = tree(bench.folder)
-    after.pop("runs/bad/.lock", None)  # empty, and dropped with its process
+    for found in (before, after):
+        found.pop("runs/bad/.lock", None)  # empty, and dropped with its process
     for name in case.leaves:
         after.pop(name)
         before.pop(name, None)
@@ -762,13 +796,6 @@ def test_long_proteins_are_skipped_with_a_count(bench: Bench, capfd: pytest.Capt
     )
 
 
-def test_two_processes_do_not_share_a_run_folder(bench: Bench, capfd: pytest.CaptureFixture[str]) -> None:
-    folder = bench.run_folder()
-    with Run(folder).locked():
-        line = refusal(capfd, ["run", str(bench.study), "--out", str(folder), "--quiet"])
-    assert line == f"{folder}: another plmscope process is writing here; wait for it or use --out"
-
-
 def test_whatever_fails_before_the_first_stage_leaves_no_folder(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError
@@ -783,19 +810,6 @@ def test_whatever_fails_before_the_first_stage_leaves_no_folder(bench: Bench, mo
 def test_a_study_file_may_begin_with_a_mark_of_byte_order(bench: Bench) -> None:
     bench.study.write_text("\ufeff" + bench.study.read_text())
     assert read_study(bench.study).name == "bad"
-
-
-def test_full_disk(bench: Bench, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, data: bytes) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device", str(path))
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    line = refusal(capfd, ["init", str(bench.folder / "new.toml")])
-    assert (
-        line == f"{bench.folder / 'new.toml'}: cannot be written (No space left on device); "
-        "free the disk or choose another --out"
-    )
-    assert not (bench.folder / "new.toml").exists()
 
 
 def test_unwritable_disk_below_a_library(

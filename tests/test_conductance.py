@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -135,3 +136,20 @@ def test_impossible_requests_are_refused(tiny: Classifier, proteins: list[Protei
         conductance(tiny, proteins, rule="captum")
     with pytest.raises(SelectionError, match="rule 'simpson' is not known"):
         conductance(tiny, proteins, rule="simpson")
+
+
+def test_the_mean_embedding_is_summed_in_float32(tmp_path: Path) -> None:
+    model = load_model(save_tiny_model(tmp_path / "model"), dtype="bfloat16")
+    network, batch = network_of(model), model.batch([Protein("P", "MKVLAC", "1")])
+    letters = [model.encode(letter)[1] for letter in "ACDEFGHIKLMNPQRSTVWY"]
+    start = _start(network, batch, letters, "mean_embedding")
+    assert start.dtype == torch.bfloat16
+    each = []
+    for letter in letters:
+        ids = torch.where(batch.residue_mask, letter, batch.input_ids)
+        with torch.no_grad():
+            each.append(network.embed(replace(batch, input_ids=ids))[0].double())
+    error = (start.double() - torch.stack(each).mean(0))[batch.residue_mask].abs().max()
+    assert error <= 2**-8 * torch.stack(each).mean(0).abs().max()  # one rounding
+    exact = torch.stack(each).mean(0).bfloat16()
+    assert (start == exact)[batch.residue_mask].double().mean() > 0.98

@@ -182,6 +182,35 @@ def test_a_cut_download_continues(service: Service, tmp_path: Path) -> None:
     assert [r.get("cursor") for r in service.requests[3:]] == ["c2", "c4"]
 
 
+@pytest.mark.parametrize("name", ["e.features.tsv.gz", "e.tsv.gz.json"])
+def test_files_of_the_user_are_not_replaced(service: Service, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(InputError, match=rf"{name}: is there already; choose another --out or use --force"):
+        get(service, tmp_path)
+    assert (tmp_path / name).read_text() == "mine" and not service.requests
+    check(get(service, tmp_path, force=True))
+
+
+def test_a_call_that_was_killed_at_the_end_is_finished(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(path: Path, data: bytes) -> None:
+        if path.name == "e.tsv.gz.json":
+            raise Killed
+        write(path, data)
+
+    write = module._write
+    monkeypatch.setattr(module, "_write", kill)
+    with pytest.raises(Killed):
+        get(service, tmp_path)
+    assert (tmp_path / "e.features.tsv.gz").exists() and not (tmp_path / "e.tsv.gz").exists()
+    monkeypatch.undo()
+    check(get(service, tmp_path))
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -404,6 +404,32 @@ def test_methods_paragraph_holds_what_a_paper_needs(results: Results) -> None:
     assert [part for part in parts if part not in text] == []
 
 
+@pytest.mark.parametrize(
+    ("split", "said"),
+    [
+        ({"method": "random", "cluster_column": ""}, "at random, every protein on its own"),
+        ({"method": "column", "cluster_column": ""}, "names their sets, and every protein is a cluster of its own"),
+        ({"method": "column", "cluster_column": "family"}, "names their sets, and the column 'family' their clusters"),
+        ({"method": "cluster", "cluster_column": "family"}, "as the column 'family' of the data names them"),
+    ],
+)
+def test_identity_is_named_only_where_it_made_the_clusters(results: Results, split: dict[str, str], said: str) -> None:
+    results.manifest = results.manifest | {"split": {"identity": 0.3, "coverage": 0.8} | split}
+    text = methods_paragraph(results)
+    assert said in text and "30 %" not in text and "30 %" not in texts(data_section(results)).split("left out")[1][:200]
+    units = "clusters" if split["method"] == "cluster" or split["cluster_column"] else "proteins"
+    assert f"over test {units} (stratified" in text
+
+
+def test_fixed_points_are_said_to_be_fixed(results: Results) -> None:
+    gaps = results.tables["completeness"]
+    results.tables["completeness"] = gaps.assign(settled=gaps["module"] != "key")
+    text = texts(completeness_section(results))
+    assert "points of integrated gradients was fixed at 16, not found" in text
+    assert "(16.7 %) is above the tolerance" in text and "beside the mean change at " in text
+    assert "key of layer 0 (11.1 %)" in text
+
+
 def test_draws_that_differ_between_cells_are_told_apart(results: Results) -> None:
     comparison = results.tables["comparison"]
     more = comparison["n_draws"].mask(comparison["primary"].astype(bool), 199)

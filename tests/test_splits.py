@@ -154,6 +154,13 @@ def test_column_split() -> None:
         "Split(column: train 3 proteins in 3 clusters, validation 1 proteins in 1 clusters, "
         "test 1 proteins in 1 clusters)"
     )
+    families = [replace(p, columns=p.columns | {"family": name}) for p, name in zip(proteins, "uvwvx", strict=True)]
+    split = split_proteins(families, method="column", column="part", cluster_column="family")
+    assert split.clusters == {"P0": "u", "P1": "v", "P2": "w", "P3": "v", "P4": "x"}
+    assert repr(split) == (
+        "Split(column, clusters by column 'family': train 3 proteins in 3 clusters, validation 1 proteins in 1 "
+        "clusters, test 1 proteins in 1 clusters; 1 of the clusters have proteins in more than one set)"
+    )
     with pytest.raises(InputError, match="class 'b' into train"):
         split_proteins(proteins[:-1], method="column", column="part")
     with pytest.raises(InputError, match="no protein into test"):

@@ -392,6 +392,13 @@ def test_second_time_nothing_is_run_again(golden: Golden, tmp_path: Path, capfd:
     lines = capfd.readouterr().err.splitlines()
     assert lines == [f"{stage}: finished before, nothing changed, not run again" for stage in STAGES]
     after = contents(folder)
+    stages = plmscope.study.Stages(read_study(folder / "study.toml"), Run.open(folder))
+    for stage, name in plmscope.study.IF_ASKED.items():
+        content = (folder / name).read_bytes()
+        (folder / name).unlink()
+        assert not stages._is_done(stage), name
+        (folder / name).write_bytes(content)
+        assert stages._is_done(stage), name
     for content in (before, after):  # the manifest names the latest command
         manifest = json.loads(content["manifest.json"])
         content["manifest.json"] = json.dumps(manifest | {"command": ""}).encode()
@@ -752,6 +759,7 @@ def test_study_with_odd_texts_reads_back(tmp_path: Path) -> None:
         ({"evaluate": {"fractions": []}}, "evaluate.fractions = []: Tuple should have at least 1 item"),
         ({"evaluate": {"controls": []}}, "evaluate.controls = []: Tuple should have at least 1 item"),
         ({"score": {"methods": []}}, "score.methods = []: Tuple should have at least 1 item"),
+        ({"intervene": {"methods": ["magic"]}}, "intervene.methods has 'magic', which is not among score.methods"),
         ({"score": {"methods": ["activation"] * 2}}, "a method is there twice; remove one"),
         ({"finetune": {"learning_rate": float("inf")}}, "learning_rate = inf: Input should be a finite number"),
         ({"name": "../x"}, "name = '../x': use letters, digits, '.', '_' and '-', a letter or digit first"),

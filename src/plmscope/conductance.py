@@ -174,10 +174,12 @@ def _start(network: AnyNetwork, batch: Batch, letters: Sequence[int], baseline: 
             mean = torch.zeros_like(real)
         else:
             # Through the embeddings module, so that its scale, positions and normalisation are in the baseline too.
-            mean = torch.zeros_like(real)
+            # Summed in float32: twenty roundings of a low precision would be a bend of the path's start.
+            total = torch.zeros_like(real, dtype=torch.float32)
             for letter in letters:
                 ids = torch.where(batch.residue_mask, letter, batch.input_ids)
-                mean += network.embed(replace(batch, input_ids=ids))[0] / len(letters)
+                total += network.embed(replace(batch, input_ids=ids))[0]
+            mean = (total / len(letters)).to(real.dtype)
         return torch.where(batch.residue_mask.unsqueeze(-1), mean, real)
 
 

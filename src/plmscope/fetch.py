@@ -254,7 +254,8 @@ class _Download:
     def run(self, restart: bool, force: bool) -> Fetched:
         """All steps."""
         there = [path for path in (self.out, self.features_out, self.provenance_file) if path.exists()]
-        if self.out.exists() and not force:
+        ours = not self.out.exists() and self.ending()  # killed while it put the files in place, the proteins last
+        if there and not force and not ours:
             raise InputError(f"{there[0]}: is there already; choose another --out or use --force")
         if restart:
             for path in (self.state_file, self.part, self.features_part):
@@ -281,6 +282,13 @@ class _Download:
         if state.rows != state.total:
             raise self.changed(f"{state.rows:,} proteins came where it had announced {state.total:,}")
         return self.finished(state)
+
+    def ending(self) -> bool:
+        """Whether an earlier call had all pages, so that files which are there may be its own."""
+        try:
+            return json.loads(self.state_file.read_text())["finished"] is True
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
 
     def resumed(self) -> State:
         """What an earlier call left, its files cut back to what is known to be sound; else a new start."""

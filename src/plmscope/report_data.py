@@ -67,14 +67,22 @@ def _data_sentence(results: Results) -> str:
     method = results.look("split", "method")
     sentence = f"{count(n_read)} proteins were read from {results.look('data', 'source') or 'an unnamed source'} and "
     sentence += f"{count(n_excluded)} left out. "
-    if method == "cluster":
+    families = results.look("split", "cluster_column")
+    if method == "cluster" and families:
+        sentence += f"Whole clusters, as the column {families!r} names them, go to one split."
+    elif method == "cluster":
         identity, coverage = (percent(results.look("split", key)) for key in ("identity", "coverage"))
         sentence += (
             f"Whole clusters (sequence identity {identity}, coverage {coverage}) go to one split, so that relatives of "
             "a test protein are not trained on."
         )
     elif method:
-        sentence += f"The split was made by {words(method)}: relatives of a test protein may be in training."
+        made = "as a column of the data says" if method == "column" else "at random"
+        sentence += f"The split was made {made}: relatives of a test protein may be in training."
+    proteins = results.get("proteins")
+    if families and proteins is not None:
+        several = int((proteins.groupby("cluster")["split"].nunique() > 1).sum())
+        sentence += f" {count(several)} clusters have proteins in more than one split." if several else ""
     return sentence
 
 

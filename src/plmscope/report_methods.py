@@ -84,21 +84,50 @@ def completeness_section(results: Results) -> Section:
         "its value. The gap between the sum and that change is the numerical error of the path integral; it is stored "
         f"for every protein and site. Over all {count(len(frame))} its median size is "
         f"{short(frame['size'].median())} against a median change of {short(frame['expected'].abs().median())}."
-        + _points_words(frame)
+        + _points_words(results, frame)
     )
     table = Table("gaps", "Completeness gaps per method and module", columns, tuple(rows))
     return Section("completeness", "Completeness of the attributions", (intro, table))
 
 
-def _points_words(frame: pd.DataFrame) -> str:
-    """How many points the paths took, and how many were not good enough with the most; "" for runs without them."""
+def _points_words(results: Results, frame: pd.DataFrame) -> str:
+    """How many points the paths took and for how many sites that was not enough; "" for runs without such columns."""
     if "points" not in frame:
         return ""
-    low, mean, high = (
-        f"{value:.3g}" for value in (frame["points"].min(), frame["points"].mean(), frame["points"].max())
-    )
-    loose = count(int((~frame["settled"].astype(bool)).sum()))
-    return f" The paths took {low} to {high} points, {mean} on average; {loose} of them stayed above the tolerance."
+    words_of = []
+    for method, own in frame.groupby("method", sort=True):
+        points, loose = own["points"], ~own["settled"].astype(bool)
+        fixed_points = results.setting("score", "conductance_points" if method == "conductance" else "points")
+        tolerance = results.setting("score", "tolerance")
+        bound = f"the tolerance{f' of {tolerance}' if tolerance is not None else ''}"
+        above = f"{count(int(loose.sum()))} of {count(len(own))} proteins and sites ({percent(loose.mean())})"
+        if fixed_points:
+            text = (
+                f"The number of points of {words(method)} was fixed at {count(fixed_points)}, not found; the gap of "
+                f"{above} is above {bound}."
+            )
+        else:
+            low, mean, high = (f"{value:.3g}" for value in (points.min(), points.mean(), points.max()))
+            text = (
+                f"The paths of {words(method)} took {low} to {high} points, {mean} on average; {above} stayed above "
+                f"{bound} with the most."
+            )
+        words_of.append(f" {text}{_worst_sites(own)}")
+    return "".join(words_of)
+
+
+def _worst_sites(own: pd.DataFrame, most: int = 3) -> str:
+    """The sites whose mean gap is largest beside the mean change; "" where there is one site only."""
+    means = own[["gap", "expected"]].abs().groupby([own["layer"], own["module"]], sort=True).mean()
+    if len(means) < 2:
+        return ""
+    share = (means["gap"] / means["expected"].replace(0.0, math.nan)).dropna()
+    worst = share.sort_values(ascending=False, kind="stable").head(most).rename("share").reset_index()
+    named = [
+        f"{words(module)} of layer {layer} ({percent(value)})"
+        for layer, module, value in zip(worst["layer"], worst["module"], worst["share"], strict=True)
+    ]
+    return f" The mean gap is largest beside the mean change at {listed(named)}." if named else ""
 
 
 def methods_section(results: Results) -> Section:
@@ -130,8 +159,7 @@ def methods_paragraph(results: Results) -> str:
         f"Sequences came from {look('data', 'source') or 'an unnamed source'} (sha256 "
         f"{look('data', 'sha256') or 'not recorded'}); {count(look('data', 'n_read'))} were read and "
         f"{count(look('data', 'n_excluded'))} excluded.",
-        f"They were split by {words(look('split', 'method') or 'a method not recorded')} (identity "
-        f"{percent(look('split', 'identity'))}, coverage {percent(look('split', 'coverage'))}).",
+        split_sentence(results),
     ]
     if neurons is not None:
         total, target = count(len(neurons)), results.setting("score", "target")
@@ -160,11 +188,12 @@ def methods_paragraph(results: Results) -> str:
         )
     if comparison is not None:
         controls = listed([control_words(str(c)) for c in comparison["against"].unique()])
+        units = "clusters" if look("split", "method") == "cluster" or look("split", "cluster_column") else "proteins"
         kinds = listed([words(k) for k in sorted(comparison["p_kind"].astype(str).unique())])
         sentences.append(
             f"Each selection was compared with random draws ({draws_words(comparison)}) of each control ({controls}) "
             f"by the area under its curve (trapezoid rule); p values are one-sided ({kinds}), intervals are 95 % "
-            "bootstrap intervals over test clusters (stratified by class) and draws, and secondary comparisons are "
+            f"bootstrap intervals over test {units} (stratified by class) and draws, and secondary comparisons are "
             "corrected by Benjamini-Hochberg. The primary outcome, fixed in advance, was the balanced accuracy kept "
             "under mean ablation with pooled ranking against random neurons matched by site; only methods with "
             "p < 0.05 and an interval above 0 yield what we call knowledge neurons."
@@ -174,6 +203,23 @@ def methods_paragraph(results: Results) -> str:
         f"{count(look('threads'))} threads, seed {look('seed')}."
     )
     return " ".join(sentences)
+
+
+def split_sentence(results: Results) -> str:
+    """How the proteins came into their sets, and where their clusters come from."""
+    method, families = results.look("split", "method"), results.look("split", "cluster_column")
+    if method == "cluster" and families:
+        return f"Whole clusters, as the column {families!r} of the data names them, were put into one set."
+    if method == "cluster":
+        identity, coverage = (percent(results.look("split", key)) for key in ("identity", "coverage"))
+        return f"Whole clusters by MMseqs2 (identity {identity}, coverage {coverage}) were put into one set."
+    if method == "random":
+        return "They were put into sets at random, every protein on its own, whatever its relatives."
+    if method == "column":
+        clusters = f"the column {families!r} their clusters" if families else "every protein is a cluster of its own"
+        column = results.setting("split", "column") or "split"
+        return f"The column {column!r} of the data names their sets, and {clusters}."
+    return "How they were split is not recorded."
 
 
 def _record_table(results: Results) -> Table:

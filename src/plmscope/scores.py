@@ -294,6 +294,23 @@ class Completeness:
         return frame
 
 
+def check_ranking(scores: NeuronScores) -> None:
+    """Refuse scores that are all equal: the best of them would be the first of layer 0, by no merit.
+
+    Raises:
+        SelectionError: all (finite) scores of two or more neurons are the same.
+    """
+    known = scores.values[np.isfinite(scores.values)]
+    if len(known) > 1 and np.ptp(known) == 0:
+        advice = f"leave {scores.method} out of score.methods"
+        if scores.method == "activation_contrast":
+            advice = f"it needs two proteins of a class: raise score.proteins_per_class, or {advice}"
+        raise SelectionError(
+            f"{scores.method}: all {len(known):,} neurons have the same score ({known[0]:g}), so none is better than "
+            f"another; {advice}"
+        )
+
+
 def score_table(scores: Sequence[NeuronScores]) -> pd.DataFrame:
     """``neurons.parquet``: one row a neuron, one column a method."""
     frame = scores[0].index.table()

@@ -84,7 +84,7 @@ class SplitSection(Section):
     test: float = Field(0.15, gt=0, lt=1, description="share of every class")
     held_out: str = Field("", description="column: only clusters marked 1 there enter validation and test")
     column: str = Field("split", description="what method = column reads")
-    cluster_column: str = Field("", description="column with clusters made elsewhere; empty: MMseqs2 makes them")
+    cluster_column: str = Field("", description="column with clusters made elsewhere; empty: MMseqs2's, or none")
 
     @model_validator(mode="after")
     def _sum(self) -> SplitSection:
@@ -159,7 +159,9 @@ class EvaluateSection(Section):
     )
     draws: int = Field(199, ge=2, description="random draws in the primary cell (keep, mean, pooled)")
     draws_elsewhere: int = Field(19, ge=2, description="random draws in every other cell")
-    max_proteins: int = Field(0, ge=0, description="test proteins from distinct clusters, classes even; 0: all of them")
+    max_proteins: int = Field(
+        0, ge=0, description="test proteins of distinct clusters, the same of each class, rounded up; 0: all"
+    )
     token_budget: int = Field(2048, ge=1, description="padded tokens a batch")
 
 
@@ -272,14 +274,14 @@ class Study(Section):
             raise ValueError(
                 "characterize.fractions: a neuron that fires at half of the residues fires at none; stay below 0.5"
             )
-        missing = [method for method in self.characterize.methods if method not in self.score.methods]
-        if missing:
-            raise ValueError(f"characterize.methods has {missing[0]!r}, which is not among score.methods; add it there")
         if len(set(self.score.methods)) < len(self.score.methods):
             raise ValueError(f"score.methods = {list(self.score.methods)!r}: a method is there twice; remove one")
-        unscored = [method for method in self.evaluate.methods if method not in self.score.methods]
-        if unscored:
-            raise ValueError(f"evaluate.methods has {unscored[0]!r}, which is not among score.methods; add it there")
+        for name, section in (
+            ("evaluate", self.evaluate), ("characterize", self.characterize), ("intervene", self.intervene)
+        ):  # fmt: skip
+            unscored = [method for method in section.methods if method not in self.score.methods]
+            if unscored:
+                raise ValueError(f"{name}.methods has {unscored[0]!r}, which is not among score.methods; add it there")
         if "random_active" in self.evaluate.controls and "activation_std" not in self.score.methods:
             raise ValueError("evaluate.controls has random_active, which needs activation_std among score.methods")
         return self

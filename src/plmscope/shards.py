@@ -31,7 +31,7 @@ import pandas as pd
 from plmscope.errors import PlmscopeError, RunError, SelectionError
 from plmscope.progress import Track
 from plmscope.results import write_arrays
-from plmscope.scores import GroupSums, NeuronScores
+from plmscope.scores import GroupSums, NeuronScores, check_ranking
 from plmscope.sequences import Protein
 from plmscope.sites import NeuronIndex
 
@@ -132,7 +132,11 @@ class PartialScores:
         return cls(scored, 1, constants)
 
     def finish(self, methods: Sequence[str], proteins: Sequence[Protein]) -> list[NeuronScores]:
-        """Scores by each method, proteins and rows of the completeness in the order of ``proteins``."""
+        """Scores by each method, proteins and rows of the completeness in the order of ``proteins``.
+
+        Raises:
+            SelectionError: all neurons have the same score.
+        """
         from plmscope.scoring import finish
 
         ids = [protein.id for protein in proteins]
@@ -145,6 +149,8 @@ class PartialScores:
                 rows = rows.iloc[order].reset_index(drop=True)
             for method, settings in one.settings.items():
                 found[method] = changed(finish(method, one.sums, settings, rows), proteins=tuple(ids))
+        for method in methods:
+            check_ranking(found[method])
         return [found[method] for method in methods]
 
     def save(self, path: Path) -> None:

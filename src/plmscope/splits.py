@@ -50,10 +50,11 @@ class Split:
     Attributes:
         assignment: ``"train"``, ``"validation"`` or ``"test"`` by protein id, in the order of the proteins.
         clusters: Cluster by protein id, named after one of its members, or as a column names it.
-        method: ``"cluster"``, ``"random"`` or ``"column"``; only the first has clusters of more than one protein.
+        method: ``"cluster"``, ``"random"`` or ``"column"``; in the last two, unless a column names the clusters, every
+            protein (with its windows) is one of its own.
         identity: Sequence identity of the clusters, 0 to 1 (method ``"cluster"``).
         coverage: Share of a member that has to align with its representative, 0 to 1 (method ``"cluster"``).
-        cluster_column: Where the clusters come from if not from MMseqs2 (method ``"cluster"``).
+        cluster_column: Where the clusters come from if not from MMseqs2 (methods ``"cluster"`` and ``"column"``).
     """
 
     assignment: dict[str, Part]
@@ -69,6 +70,12 @@ class Split:
         found = Counter(self.assignment.values())
         return {part: found[part] for part in PARTS}
 
+    @property
+    def n_shared(self) -> int:
+        """Number of clusters with proteins in more than one set; 0 unless columns name both clusters and sets."""
+        places = {(self.clusters[name], part) for name, part in self.assignment.items()}
+        return sum(n > 1 for n in Counter(cluster for cluster, _ in places).values())
+
     def __repr__(self) -> str:
         clusters = {
             part: len({self.clusters[name] for name, own in self.assignment.items() if own == part}) for part in PARTS
@@ -76,7 +83,10 @@ class Split:
         sets = ", ".join(f"{part} {n:,} proteins in {clusters[part]:,} clusters" for part, n in self.counts.items())
         how = f" at identity {self.identity:g}, coverage {self.coverage:g}" if self.method == "cluster" else ""
         how = f" by column {self.cluster_column!r}" if self.cluster_column else how
-        return f"Split({self.method}{how}: {sets})"
+        if self.method == "column" and self.cluster_column:
+            how = f", clusters{how}"
+        shared = f"; {self.n_shared:,} of the clusters have proteins in more than one set" if self.n_shared else ""
+        return f"Split({self.method}{how}: {sets}{shared})"
 
 
 def split_proteins(
@@ -117,6 +127,8 @@ def split_proteins(
             the shares ask for, both shares shrink alike.
         column: What ``"column"`` reads; its values are ``train``, ``validation`` and ``test``.
         cluster_column: Name of a column with the cluster of every protein, made elsewhere; empty: MMseqs2 makes them.
+            With ``"column"`` it changes no set: these clusters are what bootstraps draw, and scored proteins are each
+            from another one. How many stand in more than one set is counted (``n_shared``), not refused.
         task: ``"single"``: a label is one class. ``"multi"``: it is one or several, joined by ``;``.
 
     Returns:
@@ -139,7 +151,7 @@ def split_proteins(
         raise StudyError(f"validation {validation!r} and test {test!r}: need two shares above 0, together below 1")
     if held_out and method == "column":
         raise StudyError(f"held_out {held_out!r} has no effect when a column gives the split; leave one of them out")
-    if cluster_column and method != "cluster":
+    if cluster_column and method == "random":
         raise StudyError(f"cluster_column {cluster_column!r} has no effect with method {method!r}; leave it out")
     proteins = list(proteins)
     labels = _labels(proteins, task)
@@ -147,7 +159,8 @@ def split_proteins(
     if method == "column":
         assignment = _column_split(proteins, column)
         _check_classes(proteins, assignment, task, ("train",), f"column {column!r}", "move some there")
-        return Split(assignment, alone, method, identity, coverage)
+        clusters = {p.id: _cluster_of(p, cluster_column) for p in proteins} if cluster_column else alone
+        return Split(assignment, clusters, method, identity, coverage, cluster_column)
     if method == "random":
         clusters = alone
     elif cluster_column:

@@ -54,6 +54,8 @@ NEW_STDIN = "stdin.new"
 APART = {"characterize": ("evaluate", "density"), "intervene": ("characterize",)}
 #: Stages that a study can leave out.
 OPTIONAL = ("characterize", "intervene")
+#: Scores whose sums are compared with what they should be.
+PATH_METHODS = ("integrated_gradients", "integrated_gradients_abs", "conductance")
 #: Without these files a stage has to run again, whatever the manifest says.
 PRODUCTS = {
     "finetune": ("proteins.parquet", "excluded.parquet", "leakage.parquet", "training.parquet", "metrics.json",
@@ -66,6 +68,8 @@ PRODUCTS = {
     "intervene": tuple(f"{name}.parquet" for name in INTERVENE_TABLES),
     "report": ("report.html",),
 }  # fmt: skip
+#: Files of a stage that only some settings ask for.
+IF_ASKED = {"score": "completeness.parquet", "density": "density_null.parquet", "intervene": "neuron_effects.parquet"}
 
 
 @dataclass(frozen=True)
@@ -147,7 +151,7 @@ class Stages:
                 getattr(self, f"_{name}")()
                 for other in after:  # of another model, or of other scores; a report is written anew
                     if other != "report":
-                        self.run.clear(*PRODUCTS[other])
+                        self.run.clear(*PRODUCTS[other], *filter(None, [IF_ASKED.get(other)]))
                 memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
                 seconds = round(time.time() - started, 1)
                 entry = {"status": "done", "fingerprint": fingerprint, "seconds": seconds}
@@ -160,8 +164,18 @@ class Stages:
     def _is_done(self, stage: str) -> bool:
         """Whether a stage finished with these inputs and its files are still there."""
         left_out = stage in OPTIONAL and not getattr(self.study, stage).enabled
-        there = left_out or all((self.run.path / name).is_file() for name in PRODUCTS[stage])
+        there = left_out or all((self.run.path / name).is_file() for name in self._products(stage))
         return there and self.run.is_done(stage, self._fingerprint(stage))
+
+    def _products(self, stage: str) -> tuple[str, ...]:
+        """The files that a stage writes with these settings."""
+        study = self.study
+        asked = {
+            "score": any(method in PATH_METHODS for method in study.score.methods),
+            "density": bool(study.density.nulls),
+            "intervene": study.intervene.neurons > 0,
+        }
+        return (*PRODUCTS[stage], IF_ASKED[stage]) if asked.get(stage) else PRODUCTS[stage]
 
     def _check_methods(self) -> None:
         """Refuse an unknown scoring method before hours are spent on a model."""
@@ -561,7 +575,9 @@ class Stages:
         """Score a few proteins in float32 too; how far the rankings agree goes into the manifest."""
         from plmscope.model import load_model
 
-        few = one_per_cluster(chosen, opened.clusters, PRECISION_PROTEINS_PER_CLASS, self.study.seed)
+        few = one_per_cluster(
+            chosen, opened.clusters, PRECISION_PROTEINS_PER_CLASS, self.study.seed, task=opened.model.task
+        )
         reference = load_model(self.run.path / "model", device=self.study.device)
         ours, theirs = (
             score_all(m, few, self.study.score, constants, track=self.track) for m in (opened.model, reference)
@@ -740,7 +756,7 @@ class Stages:
     def _intervene(self) -> None:
         """Suppress and enhance each class's neurons on test proteins."""
         if not self.study.intervene.enabled:
-            self.run.clear(*PRODUCTS["intervene"], "neuron_effects.parquet")
+            self.run.clear(*PRODUCTS["intervene"], IF_ASKED["intervene"])
             self.run.update_manifest(interventions={"enabled": False})
             return
         folder, stamp = self.run.path / "intervene.parts", self._fingerprint("intervene")[:16]
