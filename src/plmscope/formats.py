@@ -121,7 +121,7 @@ def located(source: str) -> Iterator[Path]:
             path.open("rb").close()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{source!r}: cannot be read ({reason}); check the path") from None
+        raise InputError(f"{shown(source, 1000)}: cannot be read ({reason}); check the path") from None
     if not path.is_file():
         kind = "a folder" if path.is_dir() else "not a regular file"
         raise InputError(f"{source}: is {kind}; name one FASTA or table file")
@@ -420,7 +420,7 @@ def _table_rows(content: Content, id_column: str, sequence_column: str) -> Itera
             found += "; separate its fields by tabs or commas, not by ';'"
         raise InputError(
             f"{content.source}: is not FASTA (no '>' at its start), and as a table it lacks the column "
-            f"{' and '.join(map(repr, missing))}; its header is {found}"
+            f"{' and '.join(map(shown, missing))}; its header is {found}"
         )
     if own[0] == own[1]:
         raise InputError(

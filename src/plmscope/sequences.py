@@ -268,7 +268,7 @@ def read_proteins(
             sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
         content = open_content(file, source)
         if labelling is not None and labelling.pattern is not None and content.format != "fasta":
-            raise InputError(f"{source}: label {label!r} needs FASTA headers; name a column instead")
+            raise InputError(f"{source}: label {shown(str(label))} needs FASTA headers; name a column instead")
         # Beside a second table the column of ids may be that table's alone.
         own = id_column if second is None or content.format in ("parquet", "table") else ""
         for row in protein_rows(content, own, sequence_column):
@@ -300,7 +300,9 @@ def read_proteins(
     if not places:
         raise InputError(f"{source}: has no protein; give a file with at least one")
     if labelling is not None and labelling.column not in names:
-        raise InputError(f"{source}: label {label!r} needs the column {labelling.column!r}; {_listed(names)}")
+        raise InputError(
+            f"{source}: label {shown(str(label))} needs the column {shown(labelling.column)}; {_listed(names)}"
+        )
     if longer and too_long == "error":
         place, name, length = longer[0]
         raise InputError(
