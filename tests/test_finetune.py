@@ -54,7 +54,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def fresh(base: Path) -> Classifier:
-    return load_model(base, labels=LABELS, seed=1)
+    return load_model(base, new_head=True, labels=LABELS, seed=1)
 
 
 @pytest.fixture(scope="module")
