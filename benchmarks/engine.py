@@ -433,12 +433,12 @@ def section_faithfulness(args: argparse.Namespace) -> None:
 
 #: What there is to measure, the longest first: about this many CPU minutes each with the default options.
 SECTIONS: dict[str, tuple[Callable[[argparse.Namespace], None], float]] = {
-    "many": (section_many, 18),
-    "conductance": (section_conductance, 17),
-    "integrated_gradients": (section_integrated_gradients, 14),
-    "faithfulness": (section_faithfulness, 10),
-    "equal_accuracy": (section_equal_accuracy, 8),
-    "memory": (section_memory, 6),
+    "many": (section_many, 16),
+    "integrated_gradients": (section_integrated_gradients, 10),
+    "faithfulness": (section_faithfulness, 9),
+    "conductance": (section_conductance, 8),
+    "memory": (section_memory, 8),
+    "equal_accuracy": (section_equal_accuracy, 6),
     "scaling": (section_scaling, 4),
     "selections": (section_selections, 1),
     "gradient_activation": (section_gradient_activation, 1),

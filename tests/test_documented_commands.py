@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from plmscope.sequences import read_proteins
 from plmscope.settings import Study, parse_study, write_study
 from tests.conftest import Golden, save_tiny_model, write_enzymes
 from tests.hub import Hub, serving
@@ -27,7 +28,7 @@ from tests.test_readme import PAGES, SHELL, blocks
 #: What makes any study small; all else is as the page has it.
 SMALL: dict[str, dict[str, Any]] = {
     "": {"device": "cpu"},
-    "data": {"labels": "", "label": "ec:1", "min_per_class": 2},
+    "data": {"min_per_class": 2},
     "split": {"method": "random", "train": 0.6, "validation": 0.2, "test": 0.2},
     "finetune": {"epochs": 1, "token_budget": 1024},
     "score": {"methods": ["activation_contrast", "conductance"], "conductance_points": 2, "proteins_per_class": 4},
@@ -74,10 +75,10 @@ def run_by_bash(text: str, prompted: bool) -> list[list[str]]:
     return found
 
 
-def small(shown: list[dict[str, Any]], data: Path) -> str:
+def small(shown: list[dict[str, Any]]) -> str:
     """The study that a page's settings make together, cut to a size that runs in a second or two."""
-    content: dict[str, Any] = {}
-    for part in [*shown, SMALL, {"data": {"path": str(data)}}]:
+    content: dict[str, Any] = {"data": {"path": "enzymes.fasta", "label": "ec:1"}}
+    for part in [*shown, SMALL]:
         for key, value in part.items():
             if key == "":
                 content |= value
@@ -116,16 +117,20 @@ def test_bash_expands_loops_arrays_and_continued_lines() -> None:
 def ends(golden: Golden, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
     """For every page its commands, each with its status and what it said."""
     desk = tmp_path_factory.mktemp("pages")
-    data = write_enzymes(desk / "enzymes.tsv", per_class=10)
+    data = read_proteins(write_enzymes(desk / "enzymes.tsv", per_class=10), label="ec:1")
     todo = {}
     for page, lines in COMMANDS.items():
         folder = desk / page.replace("/", "-")
         golden.copy(folder / "runs" / "demo")
+        # What the pages call the user's files.
+        fasta = "".join(f">{p.id} ec={p.columns['ec']}\n{p.sequence}\n" for p in data)
+        (folder / "enzymes.fasta").write_text(fasta)
+        (folder / "labels.tsv").write_text("id\tkind\n" + "".join(f"{p.id}\tkind {p.label}\n" for p in data))
         shown = [tomllib.loads(block.text) for block in blocks(PAGES[page], ("toml",))]
         for name in {word for line in lines for word in line if word.endswith(".toml")}:
             created = any(line[:2] == ["init", name] for line in lines)
             template = [tomllib.loads(write_study(Study()))] if created else []
-            (folder / ("small.toml" if created else name)).write_text(small([*template, *shown], data))
+            (folder / ("small.toml" if created else name)).write_text(small([*template, *shown]))
         todo[folder.name] = lines
     encoder = save_tiny_model(desk / "encoder", scale=20)
     hub = Hub(dict.fromkeys(("facebook/esm2_t6_8M_UR50D", "facebook/esm2_t33_650M_UR50D"), encoder))
