@@ -158,10 +158,13 @@ def completeness(runs: list[Run], first_layers: int = 3) -> pd.DataFrame:
         for (method, module), own in frame.groupby(["method", "module"], sort=True):
             parts = {"all layers": own} | {f"layer {layer}": own[own["layer"] == layer] for layer in layers}
             row = {"run": run.path.name, "method": method, "module": module}
-            row["points"] = f"{own['points'].min()} to {own['points'].max()}"
+            low, high = own["points"].min(), own["points"].max()
+            row["points"] = str(low) if low == high else f"{low} to {high}"
             for name, part in parts.items():
-                row[name] = f"{part['gap'].abs().mean() / part['expected'].abs().mean():.2%}" if len(part) else "–"
-            rows.append(row | {"above tolerance": f"{1 - own['settled'].mean():.1%}"})
+                row[name] = f"{part['gap'].abs().mean() / part['expected'].abs().mean():.1%}" if len(part) else "–"
+            rows.append(
+                row | {"gap above 5 % of the change": f"{(own['gap'].abs() > 0.05 * own['expected'].abs()).mean():.0%}"}
+            )
     return pd.DataFrame(rows)
 
 
