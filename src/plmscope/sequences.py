@@ -38,6 +38,7 @@ LETTERS = "ACDEFGHIKLMNPQRSTVWYXUBZO"
 AMINO_ACIDS = LETTERS[:20]
 #: Names by which the column of EC numbers is known, best first.
 EC_COLUMNS = ("ec", "EC number", "EC", "ec_number")
+_EC_FOLDED = {name.casefold() for name in EC_COLUMNS}
 #: What programs write for a missing value, in lower case.
 MISSING = ("nan", "na", "n/a", "none", "null")
 #: Longest id or label, in characters.
@@ -377,8 +378,7 @@ class _Labelling(NamedTuple):
         if self.level is not None and self.column not in row.columns:
             other = pick(row.columns, EC_COLUMNS)
             if other is None:  # EC Number, EC_NUMBER
-                known = {name.casefold() for name in EC_COLUMNS}
-                other = next((name for name in row.columns if name.casefold() in known), None)
+                other = next((name for name in row.columns if name.casefold() in _EC_FOLDED), None)
             if other is not None:
                 return row._replace(columns=row.columns | {self.column: row.columns[other]})
         return row

@@ -151,7 +151,7 @@ class Stages:
                 getattr(self, f"_{name}")()
                 for other in after:  # of another model, or of other scores; a report is written anew
                     if other != "report":
-                        self.run.clear(*PRODUCTS[other], *filter(None, [IF_ASKED.get(other)]))
+                        self.run.clear(*_every_product(other))
                 memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
                 seconds = round(time.time() - started, 1)
                 entry = {"status": "done", "fingerprint": fingerprint, "seconds": seconds}
@@ -175,7 +175,7 @@ class Stages:
             "density": bool(study.density.nulls),
             "intervene": study.intervene.neurons > 0,
         }
-        return (*PRODUCTS[stage], IF_ASKED[stage]) if asked.get(stage) else PRODUCTS[stage]
+        return _every_product(stage) if asked.get(stage) else PRODUCTS[stage]
 
     def _check_methods(self) -> None:
         """Refuse an unknown scoring method before hours are spent on a model."""
@@ -756,7 +756,7 @@ class Stages:
     def _intervene(self) -> None:
         """Suppress and enhance each class's neurons on test proteins."""
         if not self.study.intervene.enabled:
-            self.run.clear(*PRODUCTS["intervene"], IF_ASKED["intervene"])
+            self.run.clear(*_every_product("intervene"))
             self.run.update_manifest(interventions={"enabled": False})
             return
         folder, stamp = self.run.path / "intervene.parts", self._fingerprint("intervene")[:16]
@@ -773,6 +773,11 @@ class Stages:
 def _before(stage: str) -> list[str]:
     """The stages that one depends on, in order."""
     return [name for name in STAGES[: STAGES.index(stage)] if name not in APART.get(stage, ())]
+
+
+def _every_product(stage: str) -> tuple[str, ...]:
+    """The files that a stage writes with any settings."""
+    return (*PRODUCTS[stage], IF_ASKED[stage]) if stage in IF_ASKED else PRODUCTS[stage]
 
 
 def _versions() -> list[str]:
