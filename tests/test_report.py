@@ -407,10 +407,10 @@ def test_methods_paragraph_holds_what_a_paper_needs(results: Results) -> None:
 @pytest.mark.parametrize(
     ("split", "said"),
     [
-        ({"method": "random", "cluster_column": ""}, "at random, every protein on its own"),
-        ({"method": "column", "cluster_column": ""}, "names their sets, and every protein is a cluster of its own"),
-        ({"method": "column", "cluster_column": "family"}, "names their sets, and the column 'family' their clusters"),
-        ({"method": "cluster", "cluster_column": "family"}, "as the column 'family' of the data names them"),
+        ({"method": "random", "cluster_column": ""}, "at random, each on its own"),
+        ({"method": "column", "cluster_column": ""}, "sets of the proteins, and every protein is a cluster of its own"),
+        ({"method": "column", "cluster_column": "family"}, "of the proteins, and the column 'family' their clusters"),
+        ({"method": "cluster", "cluster_column": "family"}, "cluster that the column 'family' of the data names"),
     ],
 )
 def test_identity_is_named_only_where_it_made_the_clusters(results: Results, split: dict[str, str], said: str) -> None:

@@ -64,26 +64,35 @@ def data_section(results: Results) -> Section:
 
 def _data_sentence(results: Results) -> str:
     n_read, n_excluded = results.look("data", "n_read"), results.look("data", "n_excluded")
-    method = results.look("split", "method")
+    method, families = results.look("split", "method"), results.look("split", "cluster_column")
     sentence = f"{count(n_read)} proteins were read from {results.look('data', 'source') or 'an unnamed source'} and "
-    sentence += f"{count(n_excluded)} left out. "
-    families = results.look("split", "cluster_column")
-    if method == "cluster" and families:
-        sentence += f"Whole clusters, as the column {families!r} names them, go to one split."
-    elif method == "cluster":
-        identity, coverage = (percent(results.look("split", key)) for key in ("identity", "coverage"))
-        sentence += (
-            f"Whole clusters (sequence identity {identity}, coverage {coverage}) go to one split, so that relatives of "
-            "a test protein are not trained on."
-        )
-    elif method:
-        made = "as a column of the data says" if method == "column" else "at random"
-        sentence += f"The split was made {made}: relatives of a test protein may be in training."
+    sentence += f"{count(n_excluded)} left out. {split_sentence(results)}"
+    if method == "cluster" and not families:
+        sentence += " That keeps close relatives of test proteins out of training."
+    elif method and method != "cluster":
+        sentence += " Relatives of a test protein may be in training."
     proteins = results.get("proteins")
     if families and proteins is not None:
         several = int((proteins.groupby("cluster")["split"].nunique() > 1).sum())
         sentence += f" {count(several)} clusters have proteins in more than one split." if several else ""
     return sentence
+
+
+def split_sentence(results: Results) -> str:
+    """How the proteins came into their sets, and where their clusters come from."""
+    method, families = results.look("split", "method"), results.look("split", "cluster_column")
+    if method == "cluster" and families:
+        return f"Every cluster that the column {families!r} of the data names went whole into one set."
+    if method == "cluster":
+        identity, coverage = (percent(results.look("split", key)) for key in ("identity", "coverage"))
+        return f"Every cluster by MMseqs2 (identity {identity}, coverage {coverage}) went whole into one set."
+    if method == "random":
+        return "Proteins were put into sets at random, each on its own, whatever its relatives."
+    if method == "column":
+        clusters = f"the column {families!r} their clusters" if families else "every protein is a cluster of its own"
+        column = results.setting("split", "column") or "split"
+        return f"The column {column!r} of the data names the sets of the proteins, and {clusters}."
+    return "How they were split is not recorded."
 
 
 def _count_table(results: Results, proteins: pd.DataFrame) -> Table:

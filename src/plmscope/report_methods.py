@@ -25,6 +25,7 @@ from plmscope.report_blocks import (
     short,
     words,
 )
+from plmscope.report_data import split_sentence
 from plmscope.report_input import Results
 
 REFERENCES = (
@@ -203,23 +204,6 @@ def methods_paragraph(results: Results) -> str:
         f"{count(look('threads'))} threads, seed {look('seed')}."
     )
     return " ".join(sentences)
-
-
-def split_sentence(results: Results) -> str:
-    """How the proteins came into their sets, and where their clusters come from."""
-    method, families = results.look("split", "method"), results.look("split", "cluster_column")
-    if method == "cluster" and families:
-        return f"Whole clusters, as the column {families!r} of the data names them, were put into one set."
-    if method == "cluster":
-        identity, coverage = (percent(results.look("split", key)) for key in ("identity", "coverage"))
-        return f"Whole clusters by MMseqs2 (identity {identity}, coverage {coverage}) were put into one set."
-    if method == "random":
-        return "They were put into sets at random, every protein on its own, whatever its relatives."
-    if method == "column":
-        clusters = f"the column {families!r} their clusters" if families else "every protein is a cluster of its own"
-        column = results.setting("split", "column") or "split"
-        return f"The column {column!r} of the data names their sets, and {clusters}."
-    return "How they were split is not recorded."
 
 
 def _record_table(results: Results) -> Table:
