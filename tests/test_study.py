@@ -379,7 +379,8 @@ def test_open_run(golden: Golden) -> None:
         run.proteins("tset")
     with pytest.raises(SelectionError, match="no scores by 'gradient'; there are activation_std, integrated_gradients"):
         run.scores("gradient")
-    assert run.model.ablation_means.shape == (3, NEURONS)
+    means = run.model.ablation_means
+    assert means.shape == (3, NEURONS) and means.flags.writeable  # PyTorch warns of others
 
 
 # --- again, otherwise, and after a death ------------------------------------------------------------------------------

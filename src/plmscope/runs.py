@@ -90,7 +90,7 @@ class OpenRun:
         classifier = load_model(self.run.path / "model", device=self.study.device, dtype=self.study.dtype)
         if (self.run.path / "ablation_means.parquet").is_file():
             frame = read_parquet(self.run, "ablation_means")
-            classifier.ablation_means = frame[["first", "last", "residue"]].to_numpy(dtype=np.float64).T
+            classifier.ablation_means = frame[["first", "last", "residue"]].to_numpy(dtype=np.float64, copy=True).T
         return classifier
 
     def scores(self, method: str) -> NeuronScores:
