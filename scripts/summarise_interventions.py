@@ -38,7 +38,7 @@ def own_and_others(effects: pd.DataFrame) -> pd.DataFrame:
         own, rest = (part[part["effect_on"] == name].iloc[0] for name in (label, ""))
         rows.append(
             {
-                "neurons of": label, "proteins": own["n_proteins"],
+                "neurons of": label, "proteins": own["n_proteins"], "right before": own["decisions_right"],
                 "own probability": f"{own['probability_change']:+.3f}", "matched draws": f"{own['against']:+.3f}",
                 "difference [95 %]": f"{own['difference']:+.3f} [{own['ci_low']:+.3f}, {own['ci_high']:+.3f}]",
                 "p": f"{own['p_value']:.2g}", "q": f"{own['q_value']:.2g}",

@@ -456,7 +456,8 @@ def _knowledge(rng: np.random.Generator, neurons: pd.DataFrame, proteins: pd.Dat
     explained = rng.random(len(top)) < 0.6
     where = [f"{m} {i}, layer {layer}" for layer, m, i in top[keys].itertuples(index=False)]
     said = [
-        "Fires on GxSxG, AUROC 0.91 on held-out clusters" if e else "No concept explains this neuron" for e in explained
+        "Fires on GxSxG, AUROC 0.91 on held-out clusters" if e else "Neither a concept nor a motif explains this neuron"
+        for e in explained
     ]
     cards = top.assign(
         sign=1, sentence=[f"{text}; {place}." for text, place in zip(said, where, strict=True)], explained=explained,
@@ -500,6 +501,7 @@ def _interventions(rng: np.random.Generator, neurons: pd.DataFrame, proteins: pd
                             "control": "random_matched" if draw >= 0 else "", "probability": 0.66,
                             "probability_change": change, "log_odds_change": 5 * change,
                             "label_probability_change": change / 2, "decisions_changed": lost + 1,
+                            "decisions_right": max(lost, sizes[other] - 1),
                             "decisions_lost": lost, "decisions_gained": 1,
                         }
                     )  # fmt: skip
@@ -517,7 +519,7 @@ def _interventions(rng: np.random.Generator, neurons: pd.DataFrame, proteins: pd
                         "ci_high": difference + 0.05, "p_kind": "prediction_t" if tested else "none",
                         "p_value": student.sf(abs(difference) / (against.std() * 1.1), 7) if tested else np.nan,
                         "n_draws": len(against), "draws_beaten": int((own < against).sum()),
-                        "decisions_lost": round(max(0.0, -own) * n),
+                        "decisions_right": n - 1, "decisions_lost": round(max(0.0, -own) * (n - 1)),
                         "decisions_lost_against": max(0.0, -against.mean()) * n if tested else np.nan,
                     }
                 )  # fmt: skip
@@ -527,7 +529,7 @@ def _interventions(rng: np.random.Generator, neurons: pd.DataFrame, proteins: pd
         dict(where)
         | {
             "effect_on": label, "n_proteins": 10, "probability_change": rng.normal(-0.01, 0.02),
-            "log_odds_change": rng.normal(-0.1, 0.1), "decisions_changed": 1, "decisions_lost": 1,
+            "log_odds_change": rng.normal(-0.1, 0.1), "decisions_right": 7, "decisions_changed": 1, "decisions_lost": 1,
             "decisions_gained": 0,
         }
         for where in neurons.nlargest(_count(0.02), "integrated_gradients")[keys].to_dict("records")

@@ -101,8 +101,8 @@ def test_effects_by_hand() -> None:
     members = np.eye(3, dtype=bool)[[0, 0, 1, 1, 1]]
     found = effects(log_odds(np.log(p), "single"), log_odds(np.log(q), "single"), members, label=0)
     first, second = found[0], found[1]
-    assert (first.n_proteins, first.decisions_changed, first.decisions_lost, first.decisions_gained) == (2, 1, 1, 0)
-    assert (second.decisions_changed, second.decisions_lost, second.decisions_gained) == (2, 0, 1)
+    assert first[-4:] == (2, 1, 1, 0) and first.n_proteins == 2  # right before, changed, lost, gained
+    assert second[-4:] == (1, 2, 0, 1)
     assert first.probability_change == pytest.approx((-0.4 + 0.1) / 2)
     assert second.label_probability_change == pytest.approx((0 - 0.2 - 0.5) / 3)
     odds = [np.log(x / (1 - x)) for x in (0.8, 0.6, 0.4, 0.7)]

@@ -57,7 +57,7 @@ def test_selected_neurons_have_cards_and_motifs(run: Run) -> None:
         own = good[(good[KEYS] == [card.layer, card.module, card.neuron]).all(axis=1)]
         assert card.concept == "" or card.concept in own["concept"].tolist()
         assert card.explained == (card.concept != "" or card.motif != "")
-        assert card.explained != card.sentence.startswith("No concept explains this neuron")
+        assert card.explained != card.sentence.startswith("Neither a concept nor a motif explains this neuron")
         assert f"{card.module}, layer {card.layer}, neuron {card.neuron}." in card.sentence
     proteins = run.table("proteins").set_index("id")
     for peak in json.loads(cards["top_proteins"].iloc[0]):

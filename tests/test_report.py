@@ -471,7 +471,8 @@ def test_intervention_answer_follows_its_rule(results: Results) -> None:
     assert answer.verdict == "partly" and "of 5 of 6 classes" in answer.text
     assert intervention_answer(effects.assign(q_value=0.2)).verdict == "no"
     lost = int(effects.loc[own, "decisions_lost"].sum())
-    assert f"{lost} of {int(effects.loc[own, 'n_proteins'].sum())} proteins lose" in answer.text
+    n, right = (int(effects.loc[own, name].sum()) for name in ("n_proteins", "decisions_right"))
+    assert f"of {n} proteins {right} have their right class before; {lost} of these lose it" in answer.text
 
 
 def test_each_class_has_its_matrix_row_in_numbers(results: Results) -> None:

@@ -4,7 +4,7 @@ A neuron is *explained* by a concept that was confirmed on held-out clusters and
 (F1 gain of at least ``min_gain``) or orders its activations: AUROC of at least ``min_auroc``, from enough clusters that
 its lower bound is at least half as far above chance, and an F1 gain above 0, so that the neuron also fires there more
 than elsewhere. Or by its motif, if that predicts on held-out clusters where it fires (AUROC of at least ``min_auroc``).
-Otherwise the sentence is "No concept explains this neuron": a number to look at, not a failure to hide.
+Otherwise the sentence is "Neither a concept nor a motif explains this neuron": a number, not a failure to hide.
 
     Fires on the pattern GxSxG (G-x-S-x-G: nucleophile elbow ...): F1 0.71, AUROC 0.93 on 212 held-out clusters
     (q = 2e-09); motif G-x-S-x-G, at its S, AUROC 0.96; 71 % of the motif's hits in EC 3; key, layer 3, neuron 17.
@@ -25,7 +25,7 @@ from plmscope.motifs import STRIP, Motifs
 from plmscope.sequences import Protein
 from plmscope.sites import Neuron, NeuronIndex
 
-UNEXPLAINED = "No concept explains this neuron"
+UNEXPLAINED = "Neither a concept nor a motif explains this neuron"
 #: Peaks listed on a card.
 TOP_PROTEINS = 5
 #: Kinds of concepts that are marked on their strips.

@@ -187,6 +187,7 @@ class Effect(NamedTuple):
         probability_change: Mean of after minus before, -1 to 1.
         log_odds_change: The same of the natural log-odds of their class.
         label_probability_change: The same of the probability of the class whose neurons were changed.
+        decisions_right: Proteins that were given their class before.
         decisions_changed: Proteins that are given other classes than before.
         decisions_lost: Proteins that were given their class before and are not after.
         decisions_gained: Proteins that were not and are.
@@ -197,6 +198,7 @@ class Effect(NamedTuple):
     probability_change: float
     log_odds_change: float
     label_probability_change: float
+    decisions_right: int
     decisions_changed: int
     decisions_lost: int
     decisions_gained: int
@@ -227,7 +229,7 @@ def effects(
         aside = math.nan if label is None else float(change[own, label].mean())
         found[d] = Effect(
             int(own.sum()), float(expit(before[own, d]).mean()), float(change[own, d].mean()),
-            float((after[own, d] - before[own, d]).mean()), aside, int(moved[own].sum()),
+            float((after[own, d] - before[own, d]).mean()), aside, int(was[own, d].sum()), int(moved[own].sum()),
             int((was & ~is_now)[own, d].sum()), int((is_now & ~was)[own, d].sum()),
         )  # fmt: skip
     return found
@@ -352,8 +354,8 @@ def effect_table(
                 "mode": mode_of(factor), "factor": math.nan if factor is None else factor, "fraction": first.fraction,
                 "n_proteins": int(members[:, inside].any(1).sum()), "probability_change": own, "against": math.nan,
                 "difference": math.nan, "ci_low": math.nan, "ci_high": math.nan, "p_value": math.nan, "p_kind": "none",
-                "n_draws": len(drawn), "draws_beaten": 0, "decisions_lost": int(lost[0, inside].sum()),
-                "decisions_lost_against": math.nan,
+                "n_draws": len(drawn), "draws_beaten": 0, "decisions_right": int((was & members)[:, inside].sum()),
+                "decisions_lost": int(lost[0, inside].sum()), "decisions_lost_against": math.nan,
             }  # fmt: skip
             if len(drawn):
                 test = compare_with_draws(own, drawn, 1 if mode_of(factor) == "enhance" else -1)
@@ -447,7 +449,8 @@ class Intervention:
             drawn = self.draws[self.draws["effect_on"] == row.effect_on]
             line = (
                 f"  class {row.effect_on}: probability {row.probability_change:+.3f} (from {row.probability:.3f}), "
-                f"{row.decisions_lost} right decisions lost and {row.decisions_gained} gained of {row.n_proteins}"
+                f"{row.decisions_lost} of {row.decisions_right} right decisions lost, {row.decisions_gained} gained on "
+                f"{row.n_proteins} proteins"
             )
             if len(drawn):
                 line += (

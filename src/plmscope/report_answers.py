@@ -267,12 +267,14 @@ def intervention_answer(effects: pd.DataFrame | None) -> Answer:
     if rows is None or not len(rows):
         return Answer("not run", question, "No class's neurons were suppressed ('plmscope intervene').")
     hit = (rows["ci_high"] < 0) & (rows["q_value"] < 0.05)
-    lost, drawn, n = (rows[name].sum() for name in ("decisions_lost", "decisions_lost_against", "n_proteins"))
+    lost, drawn, right, n = (
+        rows[name].sum() for name in ("decisions_lost", "decisions_lost_against", "decisions_right", "n_proteins")
+    )
     text = (
         f"Holding the best {percent(rows['fraction'].iloc[0])} of neurons for a class at their mean lowers the "
         f"probability of {count(hit.sum())} of {count(len(rows))} classes by more than as many random neurons from the "
-        f"same sites do. In decisions: {count(lost)} of {count(n)} proteins lose their right class, "
-        f"{fixed(drawn, 1)} under matched random neurons."
+        f"same sites do. In decisions: of {count(n)} proteins {count(right)} have their right class before; "
+        f"{count(lost)} of these lose it, {fixed(drawn, 1)} under matched random neurons."
     )
     verdict: Verdict = "yes" if hit.all() else "partly" if hit.any() else "no"
     return Answer(verdict, question, text)

@@ -60,8 +60,8 @@ def knowledge_section(results: Results) -> Section:
     ]
     intro = Text(
         f"{count(unexplained)} of the {count(len(unique))} selected neurons ({percent(unexplained / len(unique))}) are "
-        f"explained by no concept that was tried. Explained, by module: {'; '.join(shares)}. A sentence never says "
-        "more than its numbers, all of which come from clusters that had no part in choosing concept or threshold."
+        f"explained by neither a concept nor a motif. Explained by either, by module: {'; '.join(shares)}. A sentence "
+        "never says more than its numbers, which come from clusters that had no part in choosing threshold or motif."
     )
     return Section("knowledge", "What each neuron knows", (intro, Cards("cards", card_data(results))))
 
@@ -97,7 +97,7 @@ def card_data(results: Results) -> dict[str, Any]:
                     for r in known.get(where, [])[:SHOWN_CONCEPTS]
                 ],
                 "effects": [
-                    [str(r["effect_on"]), r["probability_change"], int(r["decisions_lost"]), int(r["n_proteins"])]
+                    [str(r["effect_on"]), r["probability_change"], int(r["decisions_lost"]), int(r["decisions_right"])]
                     for r in single.get(where, [])
                 ],
             }
@@ -210,9 +210,9 @@ def _matrix_figure(results: Results, effects: pd.DataFrame) -> FigureGroup:
     measures = {
         "difference": ("change of probability beyond matched draws", "%{z:+.2f}"),
         "probability_change": ("change of probability", "%{z:+.2f}"),
-        "decisions": ("right decisions lost, share of the class", "%{z:.0%}"),
+        "decisions": ("share of the right decisions that is lost", "%{z:.0%}"),
     }
-    own = own.assign(decisions=own["decisions_lost"] / own["n_proteins"].clip(lower=1))
+    own = own.assign(decisions=own["decisions_lost"] / own["decisions_right"].clip(lower=1))
     traces = []
     for (method, factor), rows in own.groupby(["method", own["factor"].map(_factor_key)], sort=False):
         for measure, (_, template) in measures.items():
@@ -282,7 +282,7 @@ def class_effects(results: Results, label: str) -> Table | None:
     columns = (
         ("proteins of", False), ("neurons", False), *([("chosen by", False)] if several else []), ("n", True),
         ("change of probability", True), ("matched draws", True), ("difference", True), ("95 % interval", True),
-        ("p", True), ("q", True), ("right decisions lost", True), ("lost by draws", True),
+        ("p", True), ("q", True), ("right before", True), ("lost", True), ("lost by draws", True),
     )  # fmt: skip
     rows = []
     for row in own.to_dict("records"):
@@ -296,7 +296,7 @@ def class_effects(results: Results, label: str) -> Table | None:
             *(cell(signed(row[k]), row[k]) for k in ("probability_change", "against", "difference")),
             cell(f"{fixed(row['ci_low'])} to {fixed(row['ci_high'])}" if known else "–", row["ci_low"]),
             *(cell(short(row[k]), row[k]) for k in ("p_value", "q_value")),
-            cell(count(row["decisions_lost"]), row["decisions_lost"]),
+            *(cell(count(row[k]), row[k]) for k in ("decisions_right", "decisions_lost")),
             cell(fixed(row["decisions_lost_against"], 1), row["decisions_lost_against"]),
         ]  # fmt: skip
         rows.append(Row(tuple(cells), strong=other == label))
@@ -348,6 +348,6 @@ def intervention_fact(results: Results) -> list[tuple[str, str]]:
     if effects is not None:
         rows = intervention_rows(effects)
         facts.append(
-            ("right decisions lost", f"{count(rows['decisions_lost'].sum())} of {count(rows['n_proteins'].sum())}")
+            ("right decisions lost", f"{count(rows['decisions_lost'].sum())} of {count(rows['decisions_right'].sum())}")
         )
     return facts

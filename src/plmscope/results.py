@@ -24,7 +24,7 @@ import pandas as pd
 
 from plmscope.errors import BusyError, RunError
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 
 #: Columns of every table of a run folder, in order.
 SCHEMA: dict[str, tuple[str, ...]] = {
@@ -71,17 +71,17 @@ SCHEMA: dict[str, tuple[str, ...]] = {
     ),
     "interventions": (
         "method", "label", "effect_on", "mode", "factor", "fraction", "n_neurons", "control", "draw", "n_proteins",
-        "probability", "probability_change", "log_odds_change", "label_probability_change", "decisions_changed",
-        "decisions_lost", "decisions_gained",
+        "probability", "probability_change", "log_odds_change", "label_probability_change", "decisions_right",
+        "decisions_changed", "decisions_lost", "decisions_gained",
     ),
     "intervention_effects": (
         "method", "label", "effect_on", "mode", "factor", "fraction", "n_proteins", "probability_change",
-        "against", "difference", "ci_low", "ci_high", "p_value", "p_kind", "n_draws", "draws_beaten", "decisions_lost",
-        "decisions_lost_against", "q_value",
+        "against", "difference", "ci_low", "ci_high", "p_value", "p_kind", "n_draws", "draws_beaten", "decisions_right",
+        "decisions_lost", "decisions_lost_against", "q_value",
     ),
     "neuron_effects": (
         "layer", "module", "neuron", "effect_on", "n_proteins", "probability_change", "log_odds_change",
-        "decisions_changed", "decisions_lost", "decisions_gained",
+        "decisions_right", "decisions_changed", "decisions_lost", "decisions_gained",
     ),
     "class_overlap": (
         "method", "fraction", "label", "other", "n", "n_other", "shared", "jaccard", "jaccard_expected", "p_value",

@@ -142,7 +142,7 @@ def intervene_run(
     lost = effects[(effects["label"] == effects["effect_on"]) & effects["factor"].isna()]
     say(
         f"intervene: held at the mean, the neurons of a class lose it {lost['decisions_lost'].sum():,} of "
-        f"{lost['n_proteins'].sum():,} proteins; matched draws {lost['decisions_lost_against'].sum():,.1f}"
+        f"{lost['decisions_right'].sum():,} right decisions; matched draws {lost['decisions_lost_against'].sum():,.1f}"
     )
     return {"proteins": len(proteins)}
 

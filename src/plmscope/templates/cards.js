@@ -125,8 +125,8 @@
         card.concepts.map(([name, sign, f1, auroc, q, sure]) => [name, sign < 0 ? "low" : "high", number(f1), number(auroc), small(q), sure ? "yes" : "no"]))));
     }
     if (card.effects.length) {
-      parts.push(part("Without this neuron", false, table("Held at its mean, on test proteins", [["class", 0], ["probability", 1], ["decisions lost", 1]],
-        card.effects.map(([label, moved, lost, n]) => [className(label), signed(moved), `${lost} of ${n}`]))));
+      parts.push(part("Without this neuron", false, table("Held at its mean, on test proteins", [["class", 0], ["probability", 1], ["right decisions lost", 1]],
+        card.effects.map(([label, moved, lost, right]) => [className(label), signed(moved), `${lost} of ${right}`]))));
     }
     if (card.strips.length) parts.push(part(card.sign < 0 ? "Where it is lowest" : "Where it fires most", true, ...card.strips.map(strip)));
     return make("article", { class: "card", id, "aria-labelledby": `${id}-name` },
