@@ -38,7 +38,7 @@ def motifs(tied: bool = False, **changes: object) -> SimpleNamespace:
 def row(concept: str, **changes: object) -> dict[str, object]:
     return {
         "position": 2, "sign": 1, "rank": 1, "concept": concept, "f1": 0.61, "f1_gain": 0.6, "auroc": 0.94,
-        "n_clusters": 1412, "p_value": 1e-10, "q_value": 2.4e-9, "confirmed": True,
+        "n_clusters": 1412, "p_value": 1e-10, "q_value": 2.4e-9, "confirmed": True, "discovery_auroc": 0.9,
     } | changes  # fmt: skip
 
 
@@ -107,9 +107,18 @@ def test_where_the_peak_is_in_the_motif(consensus, anchor, said):
     assert said in card([], motifs(consensus=consensus, anchor=anchor))["sentence"]
 
 
-def test_the_best_evidence_comes_first():
-    found = card([row("glycine (G)", f1_gain=0.6), row("GxSxG", rank=2, f1_gain=0.95, sign=-1)])
-    assert found["concept"] == "GxSxG" and found["sign"] == -1 and found["motif"] == ""
+def test_discovery_chooses_what_is_named():
+    """Were it chosen by the held-out numbers that are shown of it, these would be too good."""
+    rows = [row("glycine (G)"), row("GxSxG", rank=2, f1_gain=0.95, auroc=0.99)]
+    assert card(rows)["concept"] == card(rows[::-1])["concept"] == "glycine (G)"
+    assert card([row("glycine (G)", confirmed=False), rows[1]])["concept"] == "GxSxG"
+    found = card([*rows, row("alanine (A)", sign=-1, discovery_auroc=0.95)])
+    assert found["concept"] == "alanine (A)" and found["sign"] == -1 and found["motif"] == ""
+    low = motifs()
+    low.table.loc[1] = {**low.table.loc[0], "sign": -1, "consensus": "H-x-H", "information_bits": 9.0}
+    assert card([], low)["motif"] == "H-x-H"
+    low.table.loc[1, "n_fired"] = 9
+    assert card([], low)["motif"] == "W-x-C"
 
 
 def test_top_proteins_show_the_strip():

@@ -260,7 +260,17 @@ def test_density_uses_the_nearest_fraction_and_needs_its_judges_to_agree() -> No
     assert answer.verdict == "yes" and "best 5 %" in answer.text and "9.00 by" not in answer.text
     rows.append(keys("activation_contrast", 0.5, 0.4, 0.05))
     nulls = pd.concat([nulls, null("activation_contrast", 1.0, 1.0, 0.05)])
-    assert density_answer(pd.DataFrame(rows), nulls, 0.02).verdict == "unclear"
+    answer = density_answer(pd.DataFrame(rows), nulls, 0.02)
+    assert answer.verdict == "unclear"
+    assert "clearly denser than in both null models by integrated gradients, not by activation contrast" in answer.text
+
+
+def test_a_low_density_is_not_said_to_be_below_the_null_models() -> None:
+    """0.9 is less than an even spread, and more than either null model shows."""
+    frame = pd.DataFrame([keys("integrated_gradients", 0.9, 0.7)])
+    for nulls in (null("integrated_gradients", 0.5, 0.6), None):
+        answer = density_answer(frame, nulls, 0.02)
+        assert answer.verdict == "no" and "no denser than an even spread or a null model" in answer.text
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -495,7 +505,9 @@ def test_the_first_lines_answer(page: Page) -> None:
     text = page.text
     heading = text.index("fake", text.index("Methods and record"))
     assert text.index("The model beats both baselines") - heading < 400
-    assert text.index("2 of 4 methods beat") < text.index("no clear excess of keys") < text.index("449 proteins were")
+    assert (
+        text.index("2 of 4 methods beat") < text.index("The methods disagree: keys") < text.index("449 proteins were")
+    )
 
 
 def test_the_first_lines_say_that_the_model_fails(copy: Run) -> None:

@@ -9,7 +9,7 @@ from plmscope.characterize import offsets
 from plmscope.concepts import build_concepts
 from plmscope.hooks import record
 from plmscope.model import Classifier
-from plmscope.residue_attribution import attributed_residues
+from plmscope.residue_attribution import _auroc_within_letters, attributed_residues
 from plmscope.sites import NeuronIndex, Site, architecture_of
 from tests.planted import planted_model, planted_proteins, planted_tokenizer
 
@@ -70,3 +70,15 @@ def test_values_by_hand(planted):
     assert found["null_auroc"] == pytest.approx(np.mean(null), abs=1e-6)
     p = wilcoxon(np.subtract(real, null), alternative="greater").pvalue
     assert found["p_value"] == pytest.approx(p, rel=1e-6)
+
+
+def test_letters_alone_attract_nothing():
+    """Attribution that is the letter's own, of a letter that is rare among the others: one half all the same."""
+    letters = np.frombuffer(b"HDS" + b"H" * 2 + b"D" * 20 + b"S" * 30, np.uint8)
+    values = (letters == ord("H")).astype(float)
+    assert _auroc_within_letters(values, np.arange(3), letters) == 0.5
+    rng = np.random.default_rng(0)
+    values = rng.random(len(letters))
+    above = [np.mean(values[p] > values[3:][letters[3:] == letters[p]]) for p in range(3)]
+    assert _auroc_within_letters(values, np.arange(3), letters) == pytest.approx(np.mean(above))
+    assert np.isnan(_auroc_within_letters(values[:3], np.arange(3), letters[:3]))

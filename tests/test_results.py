@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from plmscope.errors import RunError
-from plmscope.results import SCHEMA, STAGES, Run, write_atomic
+from plmscope.results import SCHEMA, SCHEMA_VERSION, STAGES, Run, write_atomic
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_atomic_write_replaces_or_leaves_alone(tmp_path: Path, monkeypatch: pyte
 
 def test_create_then_open(run: Run) -> None:
     assert repr(run) == f"Run({str(run.path)!r}, finished: nothing yet)"
-    assert Run.open(run.path).manifest() == {"schema_version": "1.1", "stages": {}}
+    assert Run.open(run.path).manifest() == {"schema_version": SCHEMA_VERSION, "stages": {}}
     before = (run.path / "manifest.json").read_bytes()
     Run.create(run.path)  # continuing changes nothing
     assert (run.path / "manifest.json").read_bytes() == before

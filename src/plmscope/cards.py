@@ -98,10 +98,8 @@ def neuron_cards(
     """
     bars = bars or Bars()
     of_concept = {concept.name: concept for concept in concepts.concepts}
-    good = associations[explained(associations, bars)].assign(
-        quality=lambda frame: frame[["f1_gain", "auroc"]].max(axis=1)
-    )
-    good = good.sort_values(["position", "f1_gain"], ascending=[True, False], kind="stable")
+    # In the order of discovery: what is named is not chosen by the numbers that are shown of it.
+    good = associations[explained(associations, bars)].sort_values(["position", "rank"], kind="stable")
     by_neuron = dict(iter(good.groupby("position", sort=False)))
     rows_of: dict[int, list[int]] = {}
     for row, position in enumerate(motifs.neurons.tolist()):
@@ -129,21 +127,17 @@ def _card(
     class_name: str,
     sites_of: _Sites,
 ) -> dict[str, object]:
-    """Everything on one card; the sign is that of the better evidence."""
+    """Everything on one card; the sign is that of the concept that discovery ranked best, else of the richest motif."""
     table = motifs.table.iloc[list(rows)]
     judged = (table["consensus"] != "") & (table["n_fired"] >= MIN_FIRED) & (table["auroc_held_out"] >= bars.min_auroc)
-    quality = dict.fromkeys((1, -1), 0.0)
-    for found, area, ok in zip(table["sign"], table["auroc_held_out"], judged, strict=True):
-        quality[int(found)] = 2 * area - 1 if ok else 0.0
     if associations is not None:
-        for found, gain, area in associations[["sign", "f1_gain", "auroc"]].itertuples(index=False):
-            quality[int(found)] = max(quality[int(found)], gain, 2 * area - 1)
-    if any(quality.values()):
-        sign = 1 if quality[1] >= quality[-1] else -1
+        firsts = associations.drop_duplicates("sign")
+        best = firsts.iloc[int(firsts["discovery_auroc"].to_numpy().argmax())]
+        sign = int(best["sign"])
     else:
-        sign = int(table["sign"].iloc[int(table["information_bits"].to_numpy().argmax())])
-    same = None if associations is None else associations[associations["sign"] == sign]
-    best = None if same is None or same.empty else same.iloc[0]
+        best = None
+        bits = table["information_bits"].where(judged, -1.0) if judged.any() else table["information_bits"]
+        sign = int(table["sign"].iloc[int(bits.to_numpy().argmax())])
     place = table["sign"].tolist().index(sign)
     row, motif, has_motif = rows[place], table.iloc[place], bool(judged.iloc[place])
     said: list[str] = []

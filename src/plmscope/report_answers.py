@@ -106,7 +106,8 @@ def kept_sentence(row: Mapping[Any, Any]) -> str:
     method = words(row["method"])
     sentence = (
         f"By {method}: area difference {signed(row['difference'])} "
-        f"({interval(row['ci_low'], row['ci_high'])}, {p_words(row['p_value'])}, "
+        f"({interval(row['ci_low'], row['ci_high'])}, {p_words(row['p_value'])}"
+        f"{', extrapolated from the draws by a t test' if row['p_kind'] == 'prediction_t' else ''}, "
         f"better than {count(row['draws_beaten'])} of {count(row['n_draws'])} draws)"
     )
     if beats_chance(row):
@@ -125,7 +126,12 @@ def kept_answer(comparison: pd.DataFrame | None) -> Answer:
     question = "Do the chosen neurons beat matched chance?"
     rows = primary_rows(comparison)
     if not len(rows):
-        text = "The comparison with chance was not run, so no neuron is called a knowledge neuron in this report."
+        text = "The comparison with chance was not run"
+        if comparison is not None:
+            text = (
+                "The outcome fixed in advance (keep, mean, pooled, against matched neurons) is not among the settings"
+            )
+        text += ", so no neuron is called a knowledge neuron in this report."
         return Answer("not run", question, text)
     records = rows.to_dict("records")
     winners = [words(row["method"]) for row in records if beats_chance(row)]
@@ -170,7 +176,7 @@ def density_answer(density: pd.DataFrame | None, null: pd.DataFrame | None, frac
     judged = keys[keys["method"].isin(judges)]
     nearest = float(min(judged["fraction"].unique(), key=lambda value: (abs(value - fraction), value)))
     nulls = _key_rows(null)
-    verdicts: list[str] = []
+    verdicts: dict[str, str] = {}
     parts: list[str] = []
     for method in judges:
         rows = judged[(judged["method"] == method) & np.isclose(judged["fraction"], nearest)]
@@ -179,7 +185,7 @@ def density_answer(density: pd.DataFrame | None, null: pd.DataFrame | None, frac
         row = rows.iloc[0].to_dict()
         same = nulls[(nulls["method"] == method) & np.isclose(nulls["fraction"].astype(float), nearest)]
         limits = {name: float(same.loc[same["null"] == name, "enrichment"].max()) for name in NULLS}
-        verdicts.append(_dense(row, limits))
+        verdicts[words(method)] = _dense(row, limits)
         shown = [f"{fixed(limit, 2)} in the {NULLS[name]} model" for name, limit in limits.items() if is_number(limit)]
         parts.append(
             f"{fixed(row['enrichment'], 2)} by {words(method)} "
@@ -187,13 +193,19 @@ def density_answer(density: pd.DataFrame | None, null: pd.DataFrame | None, frac
         )
     numbers = f"among the best {percent(nearest)} of neurons, the share of keys relative to an even spread is "
     numbers += listed(parts)
-    if "no null" in verdicts:
+    found = set(verdicts.values())
+    if "no null" in found:
         verdict: Verdict = "unclear"
         text = f"This cannot be judged without both null models: {numbers}."
-    elif set(verdicts) == {"beyond"}:
+    elif found == {"beyond"}:
         verdict, text = "yes", f"Keys are denser than in both null models: {numbers}."
-    elif set(verdicts) == {"not"}:
-        verdict, text = "no", f"Keys are not denser than in the null models: {numbers}."
+    elif found == {"not"}:
+        verdict, text = "no", f"Keys are no denser than an even spread or a null model: {numbers}."
+    elif "beyond" in found:
+        beyond, rest = (listed([m for m, v in verdicts.items() if (v == "beyond") is dense]) for dense in (True, False))
+        verdict = "unclear"
+        text = f"The methods disagree: keys are clearly denser than in both null models by {beyond}, not by {rest}: "
+        text += f"{numbers}."
     else:
         verdict, text = "unclear", f"There is no clear excess of keys over the null models: {numbers}."
     raw = keys[(keys["method"] == "activation") & np.isclose(keys["fraction"].astype(float), nearest)]

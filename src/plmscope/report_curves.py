@@ -216,7 +216,9 @@ def comparison_section(results: Results) -> Section:
     intro = Text(
         "Areas under the curves above (trapezoid rule, linear axis). “Good sign” says which sign of the difference "
         "favours the method. Primary rows are the outcome fixed in advance and carry an uncorrected one-sided p value; "
-        "all others are secondary and are to be read by their q value (Benjamini-Hochberg)."
+        "all others are secondary and are to be read by their q value (Benjamini-Hochberg). A p value of the kind "
+        "“prediction t” is extrapolated from fewer than 199 draws: it is for looking, not for claiming, least of all "
+        "where draws are few."
     )
     ordered = comparison.sort_values("primary", ascending=False, kind="stable")
     rows = []

@@ -68,7 +68,7 @@ def _data_sentence(results: Results) -> str:
     sentence = f"{count(n_read)} proteins were read from {results.look('data', 'source') or 'an unnamed source'} and "
     sentence += f"{count(n_excluded)} left out. {split_sentence(results)}"
     if method == "cluster" and not families:
-        sentence += " That keeps close relatives of test proteins out of training."
+        sentence += " That keeps most close relatives of test proteins out of training."
     elif method and method != "cluster":
         sentence += " Relatives of a test protein may be in training."
     proteins = results.get("proteins")
@@ -126,7 +126,8 @@ def _count_table(results: Results, proteins: pd.DataFrame) -> Table:
 
 
 def _leakage_blocks(results: Results, leakage: pd.DataFrame) -> list[Block]:
-    threshold = results.look("split", "identity")
+    clustered = results.look("split", "method") == "cluster" and not results.look("split", "cluster_column")
+    threshold = results.look("split", "identity") if clustered else None
     found = leakage[leakage["identity"].notna() & (leakage["nearest_train"].fillna("").astype(str) != "")]
     sentences, traces = [], []
     edges = np.linspace(0, 1, 41)

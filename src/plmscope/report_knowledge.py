@@ -61,7 +61,8 @@ def knowledge_section(results: Results) -> Section:
     intro = Text(
         f"{count(unexplained)} of the {count(len(unique))} selected neurons ({percent(unexplained / len(unique))}) are "
         f"explained by neither a concept nor a motif. Explained by either, by module: {'; '.join(shares)}. A sentence "
-        "never says more than its numbers, which come from clusters that had no part in choosing threshold or motif."
+        "never says more than its numbers, which come from clusters that had no part in choosing concept, threshold or "
+        "motif; only where peaks lie is told of the training clusters."
     )
     return Section("knowledge", "What each neuron knows", (intro, Cards("cards", card_data(results))))
 

@@ -28,6 +28,11 @@ from plmscope.report_blocks import (
 from plmscope.report_data import split_sentence
 from plmscope.report_input import Results
 
+#: How a p value came about, in words.
+P_KINDS = {
+    "permutation": "counted among the draws, where there are 199 or all are alike",
+    "prediction_t": "with fewer draws, extrapolated by a t test of the method as one more draw",
+}
 REFERENCES = (
     (
         "Nori D, Singireddy S, Ten Have M (2023). Identification of Knowledge Neurons in Protein Language Models. "
@@ -154,8 +159,9 @@ def methods_paragraph(results: Results) -> str:
     sentences = [
         f"{look('model', 'id') or 'The model'} (revision {look('model', 'revision') or 'not recorded'}, sha256 "
         f"{look('model', 'sha256') or 'not recorded'}; {count(look('model', 'parameters'))} parameters, "
-        f"{count(look('model', 'layers'))} layers, hidden size {count(look('model', 'hidden'))}) was fine-tuned to "
-        f"classify proteins by {results.setting('data', 'label') or 'their label'}"
+        f"{count(look('model', 'layers'))} layers, hidden size {count(look('model', 'hidden'))}) "
+        f"{'was taken as it was, to' if results.setting('finetune', 'epochs') == 0 else 'was fine-tuned to'} classify "
+        f"proteins by {results.setting('data', 'label') or 'their label'}"
         f"{' (multi-label, one sigmoid per class)' if results.task == 'multi' else ''}.",
         f"Sequences came from {look('data', 'source') or 'an unnamed source'} (sha256 "
         f"{look('data', 'sha256') or 'not recorded'}); {count(look('data', 'n_read'))} were read and "
@@ -190,7 +196,7 @@ def methods_paragraph(results: Results) -> str:
     if comparison is not None:
         controls = listed([control_words(str(c)) for c in comparison["against"].unique()])
         units = "clusters" if look("split", "method") == "cluster" or look("split", "cluster_column") else "proteins"
-        kinds = listed([words(k) for k in sorted(comparison["p_kind"].astype(str).unique())])
+        kinds = listed([P_KINDS[k] for k in sorted({*comparison["p_kind"]} & {*P_KINDS})]) or "none was computed"
         sentences.append(
             f"Each selection was compared with random draws ({draws_words(comparison)}) of each control ({controls}) "
             f"by the area under its curve (trapezoid rule); p values are one-sided ({kinds}), intervals are 95 % "

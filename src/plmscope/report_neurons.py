@@ -148,7 +148,7 @@ def _class_concepts(results: Results, label: str, own: pd.DataFrame, methods: li
     method = methods[-1] if effects is None else str(effects["method"].iloc[0])
     own = own[own["method"] == method]
     best = own.nlargest(size_of(results.knowledge_fraction, len(own)), "score")[KEYS]
-    bars = Bars(*(results.setting("characterize", k) or getattr(Bars(), k) for k in ("min_gain", "min_auroc")))
+    bars = Bars(**{k: v for k in ("min_gain", "min_auroc") if (v := results.setting("characterize", k)) is not None})
     first = associations[associations["rank"] == 1].merge(best, on=KEYS)
     good = first[explained(first, bars)].sort_values("f1_gain", ascending=False, kind="stable").drop_duplicates(KEYS)
     rows = []

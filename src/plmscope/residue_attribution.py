@@ -6,8 +6,8 @@ With ``a`` and ``g = dF/da`` of the neurons of a set at the token of residue ``r
 
 ``input`` is the same at the output of the embeddings. In every protein, the AUROC of A for telling annotated residues
 from the others; its mean over clusters is compared with that of the annotation shifted within the protein (Wilcoxon
-signed ranks over clusters, one-sided). Catalytic residues are seldom alanines, so a second AUROC has only residues of
-the same amino acids in the same protein as negatives: what is left is about the place, not about the letter.
+signed ranks over clusters, one-sided). Catalytic residues are seldom alanines, so a second AUROC compares every
+annotated residue with the others of *its own* amino acid in the protein: what is left is about the place.
 """
 
 from __future__ import annotations
@@ -112,15 +112,13 @@ def attributed_residues(
                 where = annotation.positions.get(number)
                 if where is None or not 0 < len(where) < len(protein):
                     continue
-                alike = np.isin(codes, codes[where])
-                alike[where] = True
                 for name in names:
                     own = values[name][place, 1 : len(protein) + 1]
                     found.setdefault((number, name), []).append(
                         (
                             _auroc(own, where),
                             _auroc(own, (where + shift) % len(protein)),
-                            _auroc(own[alike], np.flatnonzero(np.isin(np.flatnonzero(alike), where))),
+                            _auroc_within_letters(own, where, codes),
                             0.5,
                         )
                     )
@@ -179,6 +177,21 @@ def _auroc(values: np.ndarray, positives: np.ndarray) -> float:
     if not n or not m:
         return float("nan")
     return float((rankdata(values)[positives].sum() - n * (n + 1) / 2) / (n * m))
+
+
+def _auroc_within_letters(values: np.ndarray, positives: np.ndarray, letters: np.ndarray) -> float:
+    """Mean of the AUROCs within every letter, weighted by its positives; NaN where no letter has both sides.
+
+    Pooled over letters, a letter that is rarer among the others than among the positives would tell by itself.
+    """
+    areas, weights = [], []
+    for letter in np.unique(letters[positives]):
+        own = np.flatnonzero(letters == letter)
+        n = np.isin(own, positives).sum()
+        if n < len(own):
+            areas.append(_auroc(values[own], np.flatnonzero(np.isin(own, positives))))
+            weights.append(n)
+    return float(np.average(areas, weights=weights)) if weights else float("nan")
 
 
 def _p(differences: np.ndarray) -> float:
