@@ -95,6 +95,7 @@ def test_signed_ranks_equal_scipy():
         test = scipy.stats.wilcoxon(row, zero_method="wilcox", alternative="greater", method="asymptotic")
         assert own == pytest.approx(test.pvalue) and count == (row != 0).sum()
     assert np.isnan(signed_rank_p(np.bincount([5 + 10] * 5, minlength=21)[None])[0][0])  # five clusters are too few
+    assert signed_rank_p(np.eye(1, 21, 20, dtype=int) * 5000)[0][0] > 0  # 5,000 clusters that agree
 
 
 def test_rank_sums_equal_scipy():

@@ -44,6 +44,9 @@ def test_chance_is_that_of_matched_draws() -> None:
 def test_laws() -> None:
     one, other = random_selection(0.3, 1), random_selection(0.4, 2)
     assert overlap(one, one).jaccard == 1 and overlap(one, one).p_value < 1e-6
+    large = NeuronIndex.of(6, 320, 1280)
+    many = Selection(large, np.arange(len(large)) % 50 == 0)
+    assert 0 < overlap(many, many).p_value < 1e-300
     assert overlap(one, ~one).shared == 0 and overlap(one, ~one).p_value == 1
     there, back = overlap(one, other), overlap(other, one)
     assert (there.shared, there.jaccard, back.n) == (back.shared, back.jaccard, there.n_other)

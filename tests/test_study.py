@@ -761,6 +761,8 @@ def test_study_with_odd_texts_reads_back(tmp_path: Path) -> None:
         ({"evaluate": {"controls": []}}, "evaluate.controls = []: Tuple should have at least 1 item"),
         ({"score": {"methods": []}}, "score.methods = []: Tuple should have at least 1 item"),
         ({"intervene": {"methods": ["magic"]}}, "intervene.methods has 'magic', which is not among score.methods"),
+        ({"intervene": {"factors": [0, 2]}}, "intervene.factors = [0.0, 2.0]: have to be above 0 and different"),
+        ({"intervene": {"factors": [2, 2]}}, "intervene.factors = [2.0, 2.0]: have to be above 0 and different"),
         ({"score": {"methods": ["activation"] * 2}}, "a method is there twice; remove one"),
         ({"finetune": {"learning_rate": float("inf")}}, "learning_rate = inf: Input should be a finite number"),
         ({"name": "../x"}, "name = '../x': use letters, digits, '.', '_' and '-', a letter or digit first"),

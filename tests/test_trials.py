@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -12,8 +14,9 @@ from plmscope.errors import RunError
 from plmscope.overlap import overlap
 from plmscope.results import Run
 from plmscope.runs import open_run
+from plmscope.scores import NeuronScores
 from plmscope.selection import select_top
-from plmscope.trials import class_methods, class_scores, halves, intervene_run
+from plmscope.trials import class_methods, class_scores, halves, intervene_run, stability
 from tests.conftest import Golden
 
 NAMES = ("interventions", "intervention_effects", "neuron_effects", "class_overlap", "stability")
@@ -66,6 +69,17 @@ def test_halves_share_no_cluster(folder: Path) -> None:
     one, two = halves(opened.proteins("scoring"), opened.clusters)
     assert {opened.clusters[p.id] for p in one}.isdisjoint(opened.clusters[p.id] for p in two)
     assert len(one) + len(two) == len(opened.proteins("scoring")) and min(len(one), len(two)) >= 3
+
+
+def test_halves_of_which_one_ranks_nothing_are_not_compared(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = open_run(folder)
+    scores = {"integrated_gradients": class_scores(opened, "integrated_gradients")}
+    whole, flat = opened.scores("integrated_gradients"), np.zeros(len(opened.model.index))
+    one = NeuronScores(whole.method, whole.index, whole.values, {"2": whole.values})
+    for label, other in (("2", replace(one, values=flat)), ("", replace(one, per_class={"2": flat}))):
+        monkeypatch.setattr("plmscope.trials._halves", lambda *_, other=other: (one, other))
+        found = stability(opened, scores, 0.05)
+        assert found.loc[found["compared_with"] == "halves", "label"].tolist() == [label]
 
 
 def test_a_selection_made_elsewhere(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

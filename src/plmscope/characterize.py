@@ -41,7 +41,7 @@ from plmscope.parts import Parts
 from plmscope.progress import Track, silent
 from plmscope.sequences import Protein
 from plmscope.sites import NeuronIndex, Site
-from plmscope.stats import benjamini_hochberg
+from plmscope.stats import TINY, benjamini_hochberg
 from plmscope.workers import splitting
 
 #: Shares of residues, and of proteins, at which a neuron counts as firing.
@@ -605,7 +605,7 @@ def signed_rank_p(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     excess = (up * rank).sum(1) - (both * rank).sum(1) / 2
     deviation = np.sqrt((both * rank**2).sum(1) / 4)
     n = both.sum(1)
-    p = norm.sf(excess / np.where(deviation > 0, deviation, 1))
+    p = np.maximum(norm.sf(excess / np.where(deviation > 0, deviation, 1)), TINY)
     return np.where(n >= 6, p, np.nan), n.astype(np.int64)
 
 
@@ -617,7 +617,7 @@ def rank_sum_p(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
     ties = (both**3 - both).sum(1) / np.maximum(total * (total - 1), 1)
     deviation = np.sqrt(np.maximum((total + 1 - ties) / (12 * np.maximum(a * b, 1)), 1e-30))
     area = np.nan_to_num(auroc_of_histograms(positive, negative), nan=0.5)
-    p: np.ndarray = norm.sf((area - 0.5) / deviation)
+    p: np.ndarray = np.maximum(norm.sf((area - 0.5) / deviation), TINY)
     return np.where((a >= 6) & (b >= 6), p, np.nan)
 
 

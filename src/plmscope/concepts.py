@@ -102,6 +102,8 @@ def parse_pattern(text: str) -> Pattern:
         count = "" if low is None else f"{{{low}}}" if high is None else f"{{{low},{high}}}"
         parts.append(expression + count)
     expression = "".join(parts) + (r"\Z" if end else "")
+    if re.fullmatch(expression, ""):
+        raise InputError(f"pattern {text!r} can match no residue at all; let it ask for one at least")
     return Pattern(text, re.compile((r"\A" if start else "") + f"(?=({expression}))", re.DOTALL))
 
 

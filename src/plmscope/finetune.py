@@ -360,7 +360,8 @@ def quality(true: np.ndarray, log_p: np.ndarray, labels: Sequence[str]) -> dict[
 
     Returns:
         ``n, accuracy, balanced_accuracy, macro_f1, mcc, log_loss`` (nats) and ``per_class`` with
-        ``n, precision, recall, f1``; a class without proteins has n = 0 and does not enter the balanced accuracy.
+        ``n, precision, recall, f1``; a class without proteins has n = 0 and does not enter the balanced accuracy, and
+        the macro F1 only if it is predicted.
 
         A multi-label task is one yes-or-no task per class, a class being predicted where its probability is above one
         half: balanced accuracy, F1, Matthews coefficient and log-loss are means over the classes (the first three over
@@ -377,7 +378,7 @@ def quality(true: np.ndarray, log_p: np.ndarray, labels: Sequence[str]) -> dict[
         "n": len(true),
         "accuracy": float(accuracy_score(true, predicted)),
         "balanced_accuracy": float(recall[n > 0].mean()),
-        "macro_f1": float(f1_score(true, predicted, average="macro", labels=numbers[n > 0], zero_division=0.0)),
+        "macro_f1": float(f1_score(true, predicted, average="macro", zero_division=0.0)),  # as in stats
         "mcc": float(matthews_corrcoef(true, predicted)),
         "log_loss": float(log_loss(true, probabilities / probabilities.sum(1, keepdims=True), labels=numbers)),
         "per_class": {
@@ -398,7 +399,7 @@ def _multi_label_quality(true: BoolArray, probabilities: np.ndarray, labels: Seq
         "n": len(true),
         "accuracy": float(accuracy_score(true, predicted)),
         "balanced_accuracy": metric("balanced_accuracy", true, pack(predicted), np.zeros(len(true)), len(labels)),
-        "macro_f1": float(f1[present].mean()),
+        "macro_f1": float(f1[(n > 0) | predicted.any(0)].mean()),
         "mcc": float(np.mean([matthews_corrcoef(true[:, c], predicted[:, c]) for c in present.tolist()])),
         "log_loss": float(-np.where(true, np.log(inside), np.log1p(-inside)).mean()),
         "micro_f1": float(f1_score(true, predicted, average="micro", zero_division=0.0)),

@@ -256,9 +256,9 @@ class Trial:
     change: Change
 
     @property
-    def key(self) -> tuple[str, str, float, float]:
-        """What a trial has in common with its draws; a factor of ``None`` is -1 here."""
-        return self.method, self.label, -1.0 if self.change.factor is None else self.change.factor, self.fraction
+    def key(self) -> tuple[str, str, float | None, float]:
+        """What a trial has in common with its draws."""
+        return self.method, self.label, self.change.factor, self.fraction
 
 
 def plan(
@@ -334,7 +334,7 @@ def effect_table(
     weights = bootstrap_weights(list(clusters), rarest(members), BOOTSTRAPS, np.random.default_rng([seed, 8]))
     p, was = expit(before), decisions(before, task)
     present = np.flatnonzero(members.any(0)).tolist()
-    groups: dict[tuple[str, str, float, float], list[int]] = {}
+    groups: dict[tuple[str, str, float | None, float], list[int]] = {}
     for place, trial in enumerate(trials):
         groups.setdefault(trial.key, []).append(place)
     rows = []

@@ -62,6 +62,17 @@ def one_of_each_cluster(
     return [proteins[row] for row in sorted(rows)]
 
 
+def unrelated(held: Sequence[Protein], train: Sequence[Protein], clusters: Mapping[str, str]) -> list[Protein]:
+    """The held-out proteins that have no train protein in their cluster; a split by a column may divide clusters.
+
+    >>> some = [Protein(name, "MK") for name in "abc"]
+    >>> [p.id for p in unrelated(some[1:], some[:1], {"a": "x", "b": "x", "c": "y"})]
+    ['c']
+    """
+    trained = {clusters[p.id] for p in train}
+    return [p for p in held if clusters[p.id] not in trained]
+
+
 def characterize_run(
     opened: OpenRun, found: ProteinSet, parts: Parts, track: Track, say: Callable[[str], None]
 ) -> dict[str, Any]:
@@ -86,7 +97,11 @@ def characterize_run(
     if parts.folder.is_dir():
         say("characterize: continuing from what was counted before")
     shares = (max(1, limit - limit // 3), max(1, limit // 3)) if limit else (0, 0)
-    sides = [opened.proteins("train"), [*opened.proteins("validation"), *opened.proteins("test")]]
+    train, held = opened.proteins("train"), [*opened.proteins("validation"), *opened.proteins("test")]
+    sides = [train, unrelated(held, train, opened.clusters)]
+    related = len(held) - len(sides[1])
+    if related:
+        say(f"characterize: {related:,} of {len(held):,} held-out proteins are of a train protein's cluster, left out")
     discovery, confirmation = (
         one_of_each_cluster(side, opened.clusters, annotated, share, study.seed)
         for side, share in zip(sides, shares, strict=True)
@@ -151,7 +166,8 @@ def characterize_run(
         f"{result.control:,} of {result.tested:,} pairs are confirmed"
     )
     return {
-        "discovery_proteins": len(discovery), "confirmation_proteins": len(confirmation), "concepts": len(concepts),
+        "discovery_proteins": len(discovery), "confirmation_proteins": len(confirmation),
+        "confirmation_related": related, "concepts": len(concepts),
         "pairs": len(result.associations), "pairs_tested": result.tested,
         "pairs_confirmed": int(result.associations["confirmed"].sum()), "pairs_confirmed_shifted": result.control,
         "neurons": len(index), "neurons_with_concept": int(with_concept), "selected": len(one_each),

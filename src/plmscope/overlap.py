@@ -24,7 +24,7 @@ from scipy.stats import hypergeom
 
 from plmscope.errors import SelectionError
 from plmscope.selection import Selection
-from plmscope.stats import benjamini_hochberg
+from plmscope.stats import TINY, benjamini_hochberg
 
 COLUMNS = ("n", "n_other", "shared", "jaccard", "jaccard_expected", "p_value")
 
@@ -70,7 +70,7 @@ def overlap(one: Selection, other: Selection) -> Overlap:
     counts = np.arange(len(chance))
     ratios = counts / np.maximum(total - counts, 1)
     jaccard = shared / max(total - shared, 1)
-    p = min(1.0, float(chance[shared:].sum()))
+    p = min(1.0, max(TINY, float(chance[shared:].sum())))
     return Overlap(int(a.sum()), int(b.sum()), shared, jaccard, float(chance @ ratios), p)
 
 

@@ -282,6 +282,11 @@ class Study(Section):
             unscored = [method for method in section.methods if method not in self.score.methods]
             if unscored:
                 raise ValueError(f"{name}.methods has {unscored[0]!r}, which is not among score.methods; add it there")
+        factors = self.intervene.factors
+        if any(factor <= 0 for factor in factors) or len(set(factors)) < len(factors):
+            raise ValueError(
+                f"intervene.factors = {list(factors)!r}: have to be above 0 and different; 0 is always there"
+            )
         if "random_active" in self.evaluate.controls and "activation_std" not in self.score.methods:
             raise ValueError("evaluate.controls has random_active, which needs activation_std among score.methods")
         return self

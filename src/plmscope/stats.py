@@ -34,6 +34,8 @@ from plmscope.labels import pack, packed_has
 FloatArray = NDArray[np.float64]
 
 #: Metrics of one set of predictions, as they are named in every table.
+#: The smallest p value that is written: none is 0, whatever double precision holds of it.
+TINY = float(np.finfo(np.float64).tiny)
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "true_class_probability")
 
 #: From this number of draws on, p values come from counting draws and not from the prediction t test.
@@ -531,7 +533,7 @@ def hypergeometric_enrichment(n_total: int, n_selected: int, overall_total: int,
             f"impossible counts: {n_selected!r} of {n_total!r} selected in the site, "
             f"{overall_selected!r} of {overall_total!r} in the model"
         )
-    return float(stats.hypergeom.sf(n_selected - 1, overall_total, overall_selected, n_total))
+    return max(TINY, float(stats.hypergeom.sf(n_selected - 1, overall_total, overall_selected, n_total)))
 
 
 def benjamini_hochberg(p_values: Sequence[float] | np.ndarray) -> FloatArray:

@@ -219,11 +219,17 @@ def stability(
     rows = []
     for method, of_class in scores.items():
         if (both := _halves(opened, method, track)) is not None:
-            rows.append(_compared(OVERALL, "halves", fraction, *both))
+            pairs = {OVERALL: both}
             for label in of_class:
                 if all(label in half.per_class for half in both):
                     one, two = (NeuronScores(method, half.index, half.per_class[label]) for half in both)
-                    rows.append(_compared(label, "halves", fraction, one, two))
+                    pairs[label] = one, two
+            # Where a half has too few proteins for a score, all neurons have the same and none is best.
+            rows += [
+                _compared(label, "halves", fraction, *pair)
+                for label, pair in pairs.items()
+                if all(np.ptp(half.values) > 0 for half in pair)
+            ]
         whole = opened.scores(method)
         for null in opened.study.density.nulls:
             path = opened.run.path / "nulls" / null / "neurons.parquet"
