@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from plmscope.runs import one_per_cluster, open_run
 from plmscope.selection import select_top
 from plmscope.sequences import Protein, read_proteins
 from plmscope.settings import Study, parse_study, read_study, write_study
-from plmscope.study import Stages
+from plmscope.study import Stages, _anchored, _kept_apart
 from tests.conftest import Golden, make_proteins
 
 MODULES = {"query": 24, "key": 24, "value": 24, "attention_output": 24, "intermediate": 48, "output": 24}
@@ -680,7 +681,10 @@ def test_an_earlier_stage_run_again_leaves_nothing_of_the_old_model(
 ) -> None:
     folder = golden.copy(tmp_path / "run")
     study = changed(golden.study, tmp_path / "study.toml", finetune={"epochs": 1})
+    for name in ("score.parts", "evaluate.parts"):  # as a kill leaves them
+        (folder / name).mkdir()
     assert main(["finetune", str(study), "--out", str(folder), "--quiet"]) == 0
+    assert not list(folder.glob("*.parts"))  # they were counted with other weights
     run = Run.open(folder)
     assert "finished: finetune)" in repr(run)
     assert not any(run.has(name) for name in ("neurons", "comparison", "density", "concepts", "interventions"))
@@ -700,6 +704,39 @@ def test_a_classifier_is_explained_as_it_is(golden: Golden, tmp_path: Path, capf
     changed(study, study, model={"checkpoint": str(golden.model)})
     assert main(["run", str(study), "--out", str(tmp_path / "other")]) == 2
     assert "finetune.epochs = 0: " in capfd.readouterr().err and not (tmp_path / "other").exists()
+
+
+def test_the_shuffled_null_is_scored_on_as_many_of_every_class(
+    golden: Golden, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the labels of its own; the run's sample has as many of every true class, and of a shuffled one by chance."""
+    folder = golden.copy(tmp_path / "run")
+    (folder / "nulls" / "label_shuffled" / "neurons.parquet").unlink()
+    seen: list[list[Protein]] = []
+
+    def stop(_: object, model: object, chosen: list[Protein], *rest: object) -> None:
+        seen.append(chosen)
+        raise InterruptedError
+
+    monkeypatch.setattr(Stages, "_parts_of", stop)
+    with pytest.raises(InterruptedError):
+        Stages(read_study(folder / "study.toml"), Run.open(folder))._null_scores("label_shuffled")
+    assert Counter(p.label for p in seen[0]) == {"2": 6, "3": 6, "6": 6}
+    true = {p.id: p.label for p in open_run(folder).proteins("train")}
+    assert any(true[p.id] != p.label for p in seen[0])
+
+
+def test_a_stage_alone_does_not_take_other_data(
+    golden: Golden, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder, data = golden.copy(tmp_path / "run"), tmp_path / "enzymes.tsv"
+    shutil.copy(golden.data, data)
+    changed(folder / "study.toml", folder / "study.toml", data={"path": str(data)})
+    (folder / "motifs.parquet").unlink()
+    data.write_text(data.read_text().replace("\t2.", "\t6.", 1))
+    assert main(["characterize", str(folder)]) == 2
+    said = capfd.readouterr().err
+    assert f"{data}: has changed since {folder} was made from it; put it back or use 'plmscope run'" in said
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------
@@ -752,6 +789,29 @@ def test_study_with_odd_texts_reads_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("content", "held_out"),
+    [
+        ({}, "held_out"),
+        ({"split": {"method": "random"}}, "held_out"),
+        ({"split": {"method": "column"}}, ""),
+        ({"split": {"held_out": "mine"}}, "mine"),
+        ({"data": {"path": "mine.tsv"}}, ""),
+        ({"model": {"checkpoint": "facebook/esm2_t6_8M_UR50D"}}, ""),
+    ],
+)
+def test_the_embedded_model_is_tested_on_enzymes_that_it_never_saw(content: dict[str, object], held_out: str) -> None:
+    assert _kept_apart(parse_study(content, "my.toml")).split.held_out == held_out
+
+
+def test_a_folder_at_home_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.json").write_text("{}")
+    study = parse_study({"model": {"checkpoint": "~/mine"}}, "my.toml")
+    assert _anchored(study).model.checkpoint == str(tmp_path / "mine")
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
         ({"evaluate": {"fractions": [0.5, 0.1]}}, "evaluate.fractions = [0.5, 0.1]: has to increase"),
@@ -761,6 +821,7 @@ def test_study_with_odd_texts_reads_back(tmp_path: Path) -> None:
         ({"evaluate": {"controls": []}}, "evaluate.controls = []: Tuple should have at least 1 item"),
         ({"score": {"methods": []}}, "score.methods = []: Tuple should have at least 1 item"),
         ({"intervene": {"methods": ["magic"]}}, "intervene.methods has 'magic', which is not among score.methods"),
+        ({"finetune": {"epochs": 0}}, "finetune.epochs = 0 leaves the null models untrained; write density.nulls = []"),
         ({"intervene": {"factors": [0, 2]}}, "intervene.factors = [0.0, 2.0]: have to be above 0 and different"),
         ({"intervene": {"factors": [2, 2]}}, "intervene.factors = [2.0, 2.0]: have to be above 0 and different"),
         ({"score": {"methods": ["activation"] * 2}}, "a method is there twice; remove one"),

@@ -39,7 +39,8 @@ from plmscope.uniprot import Entry, parse_entry, parse_header
 if TYPE_CHECKING:
     import pyarrow as pa
 
-EMBEDDED = {"plmscope:enzymes": "enzymes.tsv.gz"}
+ENZYMES = "plmscope:enzymes"
+EMBEDDED = {ENZYMES: "enzymes.tsv.gz"}
 STDIN = "-"
 #: Largest decompressed file that is read, in characters (text) or bytes (Parquet).
 MAX_SIZE = 4 * 2**30

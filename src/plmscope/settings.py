@@ -282,6 +282,8 @@ class Study(Section):
             unscored = [method for method in section.methods if method not in self.score.methods]
             if unscored:
                 raise ValueError(f"{name}.methods has {unscored[0]!r}, which is not among score.methods; add it there")
+        if not self.finetune.epochs and self.density.nulls:
+            raise ValueError("finetune.epochs = 0 leaves the null models untrained; write density.nulls = []")
         factors = self.intervene.factors
         if any(factor <= 0 for factor in factors) or len(set(factors)) < len(factors):
             raise ValueError(

@@ -29,7 +29,7 @@ import numpy as np
 import pandas as pd
 
 from plmscope.errors import BusyError, InputError, RunError, SelectionError, StudyError
-from plmscope.formats import STDIN, save_stdin
+from plmscope.formats import ENZYMES, STDIN, save_stdin
 from plmscope.knowledge import TABLES, card_methods, characterize_run, read_inputs
 from plmscope.labels import packed_labels, rarest
 from plmscope.parts import Parts, collect
@@ -109,6 +109,9 @@ class Stages:
     say: Callable[[str], None] = lambda line: None
     parts: Path | None = None
     _reads: bool = field(default=False, init=False, repr=False)  # whether the first stage is wanted
+
+    def __post_init__(self) -> None:
+        self.study = _kept_apart(self.study)
 
     def execute(self, wanted: Sequence[str] = STAGES) -> None:
         """Run the wanted stages in order; finished ones whose inputs did not change are left alone.
@@ -232,12 +235,17 @@ class Stages:
     @cached_property
     def _data(self) -> ProteinSet:
         d = self.study.data
-        return read_proteins(
+        found = read_proteins(
             d.path, label=d.label, task=d.task, labels=d.labels, id_column=d.id_column,
             sequence_column=d.sequence_column, classes=d.classes, min_per_class=d.min_per_class,
             duplicates=d.duplicates, min_length=d.min_length, max_length=d.max_length, too_long=d.too_long,
             window_overlap=d.window_overlap, stdin=self._stdin() if d.path == STDIN else None,
         )  # fmt: skip
+        if not self._reads and self._known.get("data", found.sha256) != found.sha256:
+            raise RunError(
+                f"{found.source}: has changed since {self.run.path} was made from it; put it back or use 'plmscope run'"
+            )
+        return found
 
     def _stdin(self) -> Path:
         """Standard input as a file in the run folder, where later stages and commands find it again."""
@@ -311,6 +319,7 @@ class Stages:
     @cached_property
     def _inputs(self) -> _Inputs:
         """Everything that is read from outside the run folder: whatever can be refused is refused here."""
+        from plmscope.checkpoints import EMBEDDED
         from plmscope.lora import require_peft
         from plmscope.model import find_on, load_model
 
@@ -320,6 +329,11 @@ class Stages:
         self.say(repr(found))
         find_on(study.model.checkpoint, study.device, study.model.revision or None, self.say)  # clusters take minutes
         s = study.split
+        if study.data.path == ENZYMES and study.model.checkpoint == EMBEDDED and s.held_out:
+            self.say(
+                f"split: only proteins marked {s.held_out} are for validation and test; {EMBEDDED} was trained on EC "
+                "numbers of others"
+            )
         try:
             split = split_proteins(
                 found.proteins, method=s.method, identity=s.identity, coverage=s.coverage, validation=s.validation,
@@ -447,6 +461,10 @@ class Stages:
             base.save(temporary)
             content = {"fingerprint": stamp, "log": log.to_dict("list")}
             (temporary / log_file.name).write_text(json.dumps(content))
+            # What was counted with other weights goes first: their parts may have the stamp of the same settings.
+            for parts in folder.parent.glob("*.parts"):
+                shutil.rmtree(parts)
+            (folder.parent / "neurons.parquet").unlink(missing_ok=True)
             shutil.rmtree(folder, ignore_errors=True)
             temporary.replace(folder)
             shutil.rmtree(checkpoints)
@@ -661,7 +679,8 @@ class Stages:
             points, found_all, true, [opened.clusters[p.id] for p in test], len(model.labels), self.study.seed
         )
         self.run.write_table("curves", curves)
-        ids = pd.Categorical(np.tile([p.id for p in test], len(points)))
+        places = np.tile(np.arange(len(test), dtype=np.int32), len(points))
+        ids = pd.Categorical.from_codes(places, dtype=pd.CategoricalDtype([p.id for p in test]))
         numbers = np.repeat(np.arange(len(points)), len(test))
         answers = predicted.reshape(-1, *predicted.shape[2:])
         if model.task == "multi":
@@ -706,7 +725,6 @@ class Stages:
         folder.mkdir(parents=True, exist_ok=True)
         opened, study = OpenRun(self.run), self.study
         train, validation = opened.proteins("train"), opened.proteins("validation")
-        chosen = opened.proteins("scoring", per_class=study.score.proteins_per_class)
         if null == "label_shuffled":
             rng = np.random.default_rng([study.seed, 4])
             shuffled = dict(
@@ -716,9 +734,10 @@ class Stages:
                     strict=True,
                 )
             )
-            train, validation, chosen = (
-                [replace(p, label=shuffled[p.id]) for p in group] for group in (train, validation, chosen)
-            )
+            train, validation = ([replace(p, label=shuffled[p.id]) for p in group] for group in (train, validation))
+        chosen = one_per_cluster(  # as many of every class as in the run, by the labels of this model
+            train, opened.clusters, study.score.proteins_per_class, study.seed, task=study.data.task
+        )
         base = load_model(
             study.model.checkpoint, labels=opened.model.labels, task=study.data.task, device=study.device,
             seed=study.seed, revision=self.run.manifest()["model"]["revision"] or None,
@@ -790,19 +809,35 @@ def _model_parts(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".txt") and p.is_file())
 
 
+def _kept_apart(study: Study) -> Study:
+    """Of the embedded enzymes, test the embedded model on those alone that it never saw: it was trained on EC numbers.
+
+    A split by a column is the user's own.
+    """
+    from plmscope.checkpoints import EMBEDDED
+
+    s = study.split
+    own = study.data.path != ENZYMES or study.model.checkpoint != EMBEDDED
+    if own or s.held_out or s.method == "column":
+        return study
+    return study.model_copy(update={"split": s.model_copy(update={"held_out": "held_out"})})
+
+
 def _anchored(study: Study) -> Study:
     """A study whose files are found from any working directory."""
     from plmscope.checkpoints import EMBEDDED, local_folder
 
-    def whole(name: str) -> str:
-        return name if name in ("", STDIN) or name.startswith("plmscope:") else str(Path(name).absolute())
+    def whole(name: str, expand: bool = False) -> str:
+        if name in ("", STDIN) or name.startswith("plmscope:"):
+            return name
+        return str(Path(os.path.expanduser(name) if expand else name).absolute())
 
     d, m, c = study.data, study.model, study.characterize
     folder = m.checkpoint != EMBEDDED and local_folder(m.checkpoint)
     return study.model_copy(
         update={
             "data": d.model_copy(update={"path": whole(d.path), "labels": whole(d.labels)}),
-            "model": m.model_copy(update={"checkpoint": whole(m.checkpoint)}) if folder else m,
+            "model": m.model_copy(update={"checkpoint": whole(m.checkpoint, expand=True)}) if folder else m,
             "characterize": c.model_copy(update={"features": whole(c.features)}),
         }
     )
