@@ -198,6 +198,15 @@ def test_a_loss_that_is_no_number_is_an_error(base: Path, tmp_path: Path) -> Non
         finetune(fresh(base), TRAIN, VALIDATION, tmp_path, replace(TRAINING, epochs=2, learning_rate=1e30))
 
 
+def test_out_of_memory_is_one_line(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(self: object, **how: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("plmscope.finetune._Trainer.train", train)
+    with pytest.raises(ModelError, match=r"ran out of memory; lower \[finetune\] token_budget \(300\)"):
+        finetune(fresh(base), TRAIN, VALIDATION, tmp_path, TRAINING)
+
+
 # --- devices
 
 

@@ -121,6 +121,13 @@ def test_log_odds_by_hand() -> None:
     assert log_odds(logits + 7, torch.tensor([1])).item() == pytest.approx(want, abs=1e-5)
 
 
+def test_targets_are_in_float32_whatever_the_model_is_in() -> None:
+    logits, classes = torch.tensor([[2.03, -1.07, 0.51]]).bfloat16(), torch.tensor([0])
+    for task in TARGETS.values():
+        for target in task.values():
+            assert torch.equal(target(logits, classes), target(logits.float(), classes))
+
+
 def test_impossible_requests_are_refused(tiny: Classifier, proteins: list[Protein]) -> None:
     with pytest.raises(SelectionError, match="points = -1"):
         integrated_gradients(tiny, proteins, points=-1)

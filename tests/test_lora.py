@@ -86,6 +86,24 @@ def test_labels_get_a_fresh_head_on_the_merged_encoder(made: tuple[Path, Path, C
     assert head.std() < 0.1
 
 
+@pytest.mark.parametrize("settings", [{"task_type": "SEQ_CLS"}, {"target_modules": ["query", "dense"]}])
+def test_adapters_of_common_recipes_get_a_fresh_head(tmp_path: Path, settings: dict[str, object]) -> None:
+    """peft puts the head of a task type back, and ``dense`` is a module of the head too."""
+    base = save_tiny_model(tmp_path / "base")
+    config = peft.LoraConfig(**{"r": 2, "target_modules": ["query", "key"]} | settings)
+    model = peft.get_peft_model(AutoModelForSequenceClassification.from_pretrained(base), config)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(tmp_path / "adapter")
+    found = load_model(tmp_path / "adapter", labels=["x", "y"])
+    assert found.labels == ("x", "y")
+    place = "esm.encoder.layer.0.attention.self.query.weight"
+    theirs = model.merge_and_unload().state_dict()[place]
+    torch.testing.assert_close(found.model.state_dict()[place], theirs)
+    assert not torch.equal(theirs, load_model(base).model.state_dict()[place])
+
+
 def set_base(adapter: Path, base: str, **settings: object) -> None:
     path = adapter / "adapter_config.json"
     content = json.loads(path.read_text()) | {"base_model_name_or_path": base} | settings

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -179,3 +180,14 @@ def test_every_table_has_its_row_with_all_its_columns_in_the_docs(name: str) -> 
     columns = rows[0].split("|")[3]
     missing = [column for column in SCHEMA[name] if f"`{column}`" not in columns]
     assert not missing, f"docs/run-folder.md: {name} lacks {missing}"
+
+
+def test_a_disk_without_locks_is_not_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run.create(tmp_path / "run")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(RunError, match=r"cannot be locked \(No locks available\); use a folder on another disk"):
+        run.locked().__enter__()

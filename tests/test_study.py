@@ -24,7 +24,7 @@ import plmscope.results
 from plmscope.cli import main
 from plmscope.errors import InputError, RunError, SelectionError, StudyError
 from plmscope.evaluation import evaluate
-from plmscope.results import SCHEMA, STAGES, Run
+from plmscope.results import SCHEMA, SCHEMA_VERSION, STAGES, Run
 from plmscope.runs import one_per_cluster, open_run
 from plmscope.selection import select_top
 from plmscope.sequences import Protein, read_proteins
@@ -90,7 +90,7 @@ def test_columns_in_order(tables: dict[str, pd.DataFrame], name: str) -> None:
 
 def test_manifest(golden: Golden) -> None:
     manifest = json.loads((golden.run / "manifest.json").read_text())
-    assert manifest["schema_version"] == "1.1"
+    assert manifest["schema_version"] == SCHEMA_VERSION
     assert {"plmscope", "torch", "transformers", "python"} <= set(manifest["versions"])
     assert (manifest["seed"], manifest["device"], manifest["dtype"], manifest["name"]) == (
         1,

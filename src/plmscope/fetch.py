@@ -202,10 +202,12 @@ def _locked(out: Path) -> Iterator[None]:
     with path.open("w") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise InputError(
                 f"{out}: another plmscope process fetches it; wait for it or choose another --out"
             ) from None
+        except OSError as error:  # some network disks have no locks
+            raise InputError(f"{path}: cannot be locked ({error.strerror}); use --out on another disk") from None
         try:
             yield
         finally:

@@ -45,6 +45,7 @@ from plmscope.model import Classifier
 from plmscope.progress import Track, silent
 from plmscope.sequences import AMINO_ACIDS, Protein
 from plmscope.stats import metric
+from plmscope.workers import out_of_memory
 
 
 @dataclass(frozen=True)
@@ -204,7 +205,7 @@ def finetune(
     sampler = _TokenBatches([len(ids) for ids in data["train"].ids], training.token_budget, training.seed)
     longest = max(len(ids) for ids in data["validation"].ids)
     cuda = classifier.device.type == "cuda"
-    bf16 = torch.cuda.is_bf16_supported() if cuda else torch.cpu._is_avx512_bf16_supported()
+    bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if cuda else torch.cpu._is_avx512_bf16_supported()
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=training.epochs,
@@ -265,7 +266,15 @@ def finetune(
     last = _last_whole_checkpoint(checkpoints)
     if last is not None and (stopped := _stopped_early(last, training.patience)):
         arguments.num_train_epochs = stopped  # the trainer would go on for another epoch
-    trainer.train(resume_from_checkpoint=last)
+    try:
+        trainer.train(resume_from_checkpoint=last)
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise ModelError(
+            f"fine-tuning ran out of memory; lower [finetune] token_budget ({training.token_budget}) or "
+            "data.max_length, set lora_rank, or use a device with more memory"
+        ) from None
     if adapters is not None:
         classifier.model = adapters.merge_and_unload()
     classifier.freeze()

@@ -43,7 +43,11 @@ SHARED = "shared"
 
 
 def log_odds(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-    """``z_y - logsumexp of the others``: ``(B, C), (B,) -> (B,)``; unchanged by a shift of all logits."""
+    """``z_y - logsumexp of the others``: ``(B, C), (B,) -> (B,)``; unchanged by a shift of all logits.
+
+    In float32 whatever the model's precision, as all targets.
+    """
+    logits = logits.float()
     true = logits.gather(1, classes.unsqueeze(1)).squeeze(1)
     others = logits.scatter(1, classes.unsqueeze(1), float("-inf"))
     return true - others.logsumexp(1)
@@ -51,12 +55,12 @@ def log_odds(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
 
 def _logit(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
     """``z_y``."""
-    return logits.gather(1, classes.unsqueeze(1)).squeeze(1)
+    return logits.float().gather(1, classes.unsqueeze(1)).squeeze(1)
 
 
 def _log_probability(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
     """``log p_y``; saturates where the model is sure."""
-    return _logit(logits.log_softmax(1), classes)
+    return _logit(logits.float().log_softmax(1), classes)
 
 
 def _log_sigmoid(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:

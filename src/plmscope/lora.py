@@ -10,6 +10,7 @@ an extra (``pip install 'plmscope[lora]'``).
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -63,7 +64,9 @@ class Adapter:
         settings.inference_mode, settings.init_lora_weights = True, True
         weights, head = dict(self.weights), self._head(architecture)
         if not with_head:
-            settings.modules_to_save = None
+            settings.modules_to_save = settings.task_type = None  # peft puts the head of a task type back
+            # A LoRA target such as dense may be a module of the head too.
+            settings.exclude_modules = "(" + "|".join(re.escape(n.rstrip(".")) for n in architecture.new) + r")(\..*)?"
             weights = {key: weight for key, weight in weights.items() if key not in head}
 
         def build() -> Any:

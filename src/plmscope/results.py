@@ -140,7 +140,7 @@ def lock(path: Path, busy: str, shared: bool = False) -> Iterator[None]:
 
     Raises:
         BusyError: another process holds it; ``busy`` says so.
-        RunError: the file cannot be written.
+        RunError: the file cannot be written, or its disk has no locks.
     """
     try:
         handle = path.open("w")
@@ -149,8 +149,10 @@ def lock(path: Path, busy: str, shared: bool = False) -> Iterator[None]:
     with handle:
         try:
             fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise BusyError(f"{busy}; wait for it or use --out") from None
+        except OSError as error:  # some network disks have no locks
+            raise RunError(f"{path}: cannot be locked ({error.strerror}); use a folder on another disk") from None
         yield
 
 

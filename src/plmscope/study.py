@@ -155,7 +155,9 @@ class Stages:
                 for other in after:  # of another model, or of other scores; a report is written anew
                     if other != "report":
                         self.run.clear(*_every_product(other))
-                memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+                memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+                    2**20 if sys.platform == "darwin" else 1024
+                )
                 seconds = round(time.time() - started, 1)
                 entry = {"status": "done", "fingerprint": fingerprint, "seconds": seconds}
                 self.run.update_manifest(stages={name: entry | {"peak_memory_mb": round(memory)}})
