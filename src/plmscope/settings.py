@@ -82,7 +82,10 @@ class SplitSection(Section):
     train: float = Field(0.7, gt=0, lt=1, description="share of every class")
     validation: float = Field(0.15, gt=0, lt=1, description="share of every class")
     test: float = Field(0.15, gt=0, lt=1, description="share of every class")
-    held_out: str = Field("", description="column: only clusters marked 1 there enter validation and test")
+    held_out: str = Field(
+        "",
+        description="column: only clusters marked 1 there are tested on; empty: none, or the embedded enzymes' own",
+    )
     column: str = Field("split", description="what method = column reads")
     cluster_column: str = Field("", description="column with clusters made elsewhere; empty: MMseqs2's, or none")
 
@@ -122,7 +125,8 @@ class ScoreSection(Section):
     methods: tuple[str, ...] = Field(
         ("activation", "activation_std", "activation_contrast", "integrated_gradients"),
         min_length=1,
-        description="see plmscope.scoring.SCORERS",
+        description="activation, activation_std, activation_contrast, integrated_gradients, integrated_gradients_abs, "
+        "conductance, gradient_activation, attribution_patching, single_ablation",
     )
     target: Literal["log_odds", "logit", "log_probability"] = Field("log_odds", description="of the true class")
     baseline: Literal["zero", "mean"] = Field("zero", description="where the integration path starts")
@@ -226,7 +230,10 @@ class ReportSection(Section):
     """What the report shows."""
 
     knowledge_fraction: float = Field(
-        0.02, gt=0, le=1, description="share that is called knowledge neurons if it beat chance"
+        0.02,
+        gt=0,
+        le=1,
+        description="share that gets cards, answers for keys, and is called knowledge neurons if it beat chance",
     )
 
 
