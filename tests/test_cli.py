@@ -584,7 +584,7 @@ CASES = [
     Case(
         "there is no GPU",
         nothing,
-        "device 'cuda' is not available here; use --device cpu",
+        "device 'cuda' is not available here; run the study with --device cpu, or on a machine that has it",
         ("run", "{study}", "--out", "{out}", "--device", "cuda"),
     ),
     Case(
@@ -618,17 +618,17 @@ CASES = [
     Case(
         "manifest.json is damaged",
         lambda b: (b.run_folder() / "manifest.json").write_text("{"),
-        "{out}/manifest.json: cannot be read (...); the run cannot be continued, name another folder with --out",
+        "{out}/manifest.json: cannot be read (...); the run cannot be continued, start it anew in another folder",
     ),
     Case(
         "manifest.json is a list",
         lambda b: (b.run_folder() / "manifest.json").write_text("[]"),
-        "{out}/manifest.json: is not a JSON object; the run cannot be continued, name another folder with --out",
+        "{out}/manifest.json: is not a JSON object; the run cannot be continued, start it anew in another folder",
     ),
     Case(
         "the stages in manifest.json are damaged",
         lambda b: (b.run_folder() / "manifest.json").write_text('{"schema_version": "1.0", "stages": [1]}'),
-        "{out}/manifest.json: its 'stages' are damaged; the run cannot be continued, name another folder with --out",
+        "{out}/manifest.json: its 'stages' are damaged; the run cannot be continued, start it anew in another folder",
     ),
     Case(
         "the run was written by another schema",
@@ -654,10 +654,28 @@ CASES = [
         ("evaluate", "{out}"),
     ),
     Case(
-        "a run folder is given to finetune",
+        "a run folder is given to run",
         lambda b: b.run_folder(),
-        "{out}: cannot be read (Is a directory); 'plmscope init' writes a study file",
+        "{out}: is a run folder; continue it with: plmscope run {out}/study.toml --out {out}",
+        ("run", "{out}"),
+    ),
+    Case(
+        "the study file is a folder",
+        lambda b: b.out.mkdir(parents=True),
+        "{out}: is a folder; name a study file, which 'plmscope init' writes",
         ("finetune", "{out}"),
+    ),
+    Case(
+        "a factor without a selection",
+        lambda b: b.run_folder(),
+        "--label and --factor need --selection; without it every class's own neurons are judged",
+        ("intervene", "{out}", "--factor", "2"),
+    ),
+    Case(
+        "a selection and another run to compare",
+        lambda b: b.run_folder(),
+        "--selection and --other exclude each other; give one command for each",
+        ("intervene", "{out}", "--selection", "{data}", "--other", "{out}"),
     ),
     Case(
         "nothing to export to",
@@ -668,7 +686,7 @@ CASES = [
     Case(
         "another process writes to the run folder",
         busy,
-        "{out}: another plmscope process is writing here; wait for it or use --out",
+        "{out}: another plmscope process is writing here; wait until it has ended",
     ),
     Case(
         "the run folder cannot be made in a read-only folder",
@@ -678,7 +696,7 @@ CASES = [
     Case(
         "the disk is full",
         unwritable("write_bytes", errno.ENOSPC),
-        "{folder}/new.toml: cannot be written (No space left on device); free the disk or choose another --out",
+        "{folder}/new.toml: cannot be written (No space left on device); free space there or choose another place",
         ("init", "{folder}/new.toml"),
     ),
     Case(
@@ -698,26 +716,26 @@ CASES = [
     Case(
         "an option does not exist",
         nothing,
-        "No such option: --outdir...ee plmscope --help",
+        "No such option: --outdir...ee plmscope run --help",
         ("run", "{study}", "--outdir", "x"),
     ),
     Case(
         "an option has no value",
         nothing,
-        "Option '--out' requires an argument; see plmscope --help",
+        "Option '--out' requires an argument; see plmscope run --help",
         ("run", "{study}", "--out"),
     ),
     Case(
         "an option has a wrong value",
         nothing,
-        "Invalid value for '--seed': ...; see plmscope --help",
+        "Invalid value for '--seed': ...; see plmscope run --help",
         ("run", "{study}", "--seed", "one"),
     ),
-    Case("an argument is missing", nothing, "Missing argument 'STUDY'; see plmscope --help", ("run",)),
+    Case("an argument is missing", nothing, "Missing argument 'STUDY'; see plmscope run --help", ("run",)),
     Case(
         "there is an argument too many",
         nothing,
-        "Got unexpected extra argument(s) ({out}); see plmscope --help",
+        "Got unexpected extra argument(s) ({out}); see plmscope report --help",
         ("report", "{out}", "{out}"),
     ),
 ]
@@ -820,7 +838,7 @@ def test_unwritable_disk_below_a_library(
 
     monkeypatch.setattr("plmscope.model.load_model", refuse)
     line = refusal(capfd, ["run", str(bench.study), "--out", str(bench.out), "--quiet"])
-    assert line == "/cache/model: Permission denied; free space or use --out"
+    assert line == "/cache/model: Permission denied; allow writing there or choose another place"
 
 
 def test_bug_is_not_dressed_up_as_a_mistake(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -949,8 +967,8 @@ def test_weights_that_find_no_space_are_one_line(
 
     monkeypatch.setattr("plmscope.results.write_atomic", broken)
     assert main(["init", str(tmp_path / "s.toml")]) == 2
-    line = "plmscope: error: model weights cannot be written (No space left on device); free space or use --out\n"
-    assert capfd.readouterr().err == line
+    line = "model weights cannot be written (No space left on device); free space there or choose another place"
+    assert capfd.readouterr().err == f"plmscope: error: {line}\n"
     text = "shapes differ"
     with pytest.raises(RuntimeError, match="shapes differ"):
         main(["init", str(tmp_path / "s.toml")])

@@ -133,7 +133,7 @@ def test_what_is_refused(made: tuple[Path, Path, Classifier], tmp_path: Path, mo
     assert "has pickled weights only" in refused(mine)
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "peft", None)
-        assert refused(adapter) == "LoRA needs the library peft; install it: pip install 'plmscope[lora]'"
+        assert refused(adapter) == "LoRA needs the library peft; install it: pip install 'peft>=0.19'"
     shutil.copy(base / "model.safetensors", mine)
     assert "holds a model and an adapter" in refused(mine)
 
@@ -178,5 +178,5 @@ def test_training_adapters_and_continuing(small: Path, tmp_path: Path) -> None:
 
 def test_missing_peft_is_said_before_training(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(ModelError, match=r"pip install 'plmscope\[lora\]'"):
+    with pytest.raises(ModelError, match="pip install 'peft>=0.19'"):
         finetune(load_model(small, labels=LABELS), TRAIN, VALIDATION, tmp_path, LORA)

@@ -34,7 +34,7 @@ def test_atomic_write_replaces_or_leaves_alone(tmp_path: Path, monkeypatch: pyte
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", half)
-    with pytest.raises(RunError, match=r"x\.json: cannot be written .No space left on device.; free the disk"):
+    with pytest.raises(RunError, match=r"x\.json: cannot be written .No space left on device.; free space there"):
         write_atomic(path, b"newer")
     assert path.read_bytes() == b"new" and list(tmp_path.iterdir()) == [path]
 

@@ -5,6 +5,7 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from plmscope.errors import InputError, RunError, SelectionError, StudyError
 from plmscope.evaluation import evaluate
 from plmscope.results import SCHEMA, SCHEMA_VERSION, STAGES, Run
 from plmscope.runs import one_per_cluster, open_run
+from plmscope.scoring import SCORERS
 from plmscope.selection import select_top
 from plmscope.sequences import Protein, read_proteins
 from plmscope.settings import Study, parse_study, read_study, write_study
@@ -801,6 +803,11 @@ def test_study_with_odd_texts_reads_back(tmp_path: Path) -> None:
 )
 def test_the_embedded_model_is_tested_on_enzymes_that_it_never_saw(content: dict[str, object], held_out: str) -> None:
     assert _kept_apart(parse_study(content, "my.toml")).split.held_out == held_out
+
+
+def test_the_study_file_names_every_method() -> None:
+    told = re.search(r"^methods = .*  # (activation, .*)$", write_study(Study()), re.MULTILINE)
+    assert told and set(told[1].split(", ")) == set(SCORERS)
 
 
 def test_a_folder_at_home_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from plmscope import __version__
-from plmscope.errors import PlmscopeError, StudyError
+from plmscope.errors import PlmscopeError, StudyError, unwritten_advice
 
 if TYPE_CHECKING:
     from plmscope.results import Run
@@ -58,7 +58,8 @@ Dtype = Annotated[
     typer.Option("--dtype", help="Of scoring and evaluation: float32, bfloat16 or float16.", show_default=False),
 ]
 Model = Annotated[
-    str | None, typer.Option("--model", help="Folder or Hugging Face hub id of the language model.", show_default=False)
+    str | None,
+    typer.Option("--model", help="Folder, run folder, Hugging Face hub id or plmscope:embedded.", show_default=False),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors and the closing table only.")]
 
@@ -226,7 +227,7 @@ def density(folder: RunFolder, quiet: Quiet = False) -> None:
 
 @app.command()
 def characterize(folder: RunFolder, quiet: Quiet = False) -> None:
-    """Compare every neuron with what is known of residues and proteins; motifs and a sentence for the best."""
+    """Fifth stage: compare every neuron with what is known of residues and proteins; motifs and cards of the best."""
     _stage(folder, "characterize", quiet)
 
 
@@ -253,10 +254,14 @@ def intervene(
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Suppress and enhance each class's neurons on test proteins; what becomes of the classes and decisions."""
+    """Sixth stage: suppress and enhance each class's neurons on test proteins, and see what becomes of decisions."""
     from plmscope.runs import open_run
     from plmscope.trials import compare_runs, judge_selection
 
+    if selection is None and (label is not None or factor is not None):
+        raise StudyError("--label and --factor need --selection; without it every class's own neurons are judged")
+    if selection is not None and other is not None:
+        raise StudyError("--selection and --other exclude each other; give one command for each")
     opened = open_run(folder)
     if selection is not None:
         found = judge_selection(opened, selection, label, factor)
@@ -284,7 +289,7 @@ def export(
         Path | None, typer.Option("--out", "-o", help="Folder; default RUN/csv.", show_default=False)
     ] = None,
 ) -> None:
-    """Write every table of a run as CSV, for other programs."""
+    """Write the tables of a run as CSV, for other programs; all but ablation_means and score_bootstraps."""
     from plmscope.results import Run
 
     written = Run.open(folder).export(out or folder / "csv")
@@ -444,7 +449,10 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if type(error).__module__.split(".")[0] in ("click", "typer") and hasattr(error, "format_message"):
             text = error.format_message().rstrip(". ")
-            return _complain(text + (" See" if text.endswith("?") else "; see") + " plmscope --help")
+            first = next(iter(sys.argv[1:] if arguments is None else arguments), "")
+            known = {command.callback.__name__ for command in app.registered_commands if command.callback}
+            command = f"plmscope {first}" if first in known else "plmscope"
+            return _complain(f"{text}{' See' if text.endswith('?') else '; see'} {command} --help")
         if unwritten := _unwritten(error):
             return _complain(unwritten)
         raise
@@ -457,11 +465,12 @@ def _unwritten(error: BaseException) -> str:
     """One line if a library could not write, for want of space or permission; empty for any other error."""
     kinds = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)
     if isinstance(error, OSError) and error.errno in kinds:
-        return f"{error.filename or 'disk'}: {error.strerror}; free space or use --out"
+        return f"{error.filename or 'disk'}: {error.strerror}; {unwritten_advice(error.errno)}"
     text = str(error)  # safetensors and PyTorch tell the system's error in their own
     found = next((kind for kind in kinds if f"os error {kind})" in text), None)
     if found or any(words in text for words in ("PytorchStreamWriter failed", "unexpected pos ", "iostream error")):
-        return f"model weights cannot be written ({os.strerror(found or errno.ENOSPC)}); free space or use --out"
+        code = found or errno.ENOSPC
+        return f"model weights cannot be written ({os.strerror(code)}); {unwritten_advice(code)}"
     return _unwritten(error.__context__) if error.__context__ else ""
 
 

@@ -13,6 +13,8 @@
 The text is one line: what is wrong, where, and what to do. The command line prints it and exits with status 2.
 """
 
+import errno
+
 
 class PlmscopeError(Exception):
     """Base of every error that a user can mend."""
@@ -47,6 +49,16 @@ def shown(text: str, limit: int = 60) -> str:
     if len(text) <= limit:
         return repr(text)
     return f"{text[: limit // 2] + '...' + text[-(limit // 2) :]!r} ({len(text):,} characters)"
+
+
+def unwritten_advice(code: int | None) -> str:
+    """What to do where a file cannot be written, by the system's error number; right for every command.
+
+    >>> unwritten_advice(errno.EROFS), unwritten_advice(errno.ENOSPC)
+    ('allow writing there or choose another place', 'free space there or choose another place')
+    """
+    forbidden = code in (errno.EACCES, errno.EPERM, errno.EROFS)
+    return f"{'allow writing' if forbidden else 'free space'} there or choose another place"
 
 
 class BusyError(RunError):

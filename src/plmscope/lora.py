@@ -5,7 +5,7 @@ A linear module with weights ``W`` gets a product of two thin matrices beside it
     y = x W^T + b + (alpha / r) x A^T B^T          A (r, in), B (out, r); merged: W + (alpha / r) B A
 
 Once merged it is a model like any other: the neurons are those of the sum. The library ``peft`` does the work; it is
-an extra (``pip install 'plmscope[lora]'``).
+an extra (``pip install '.[lora]'`` in a checkout).
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def require_peft() -> None:
     try:
         import peft  # noqa: F401
     except ImportError:
-        raise ModelError("LoRA needs the library peft; install it: pip install 'plmscope[lora]'") from None
+        raise ModelError("LoRA needs the library peft; install it: pip install 'peft>=0.19'") from None
 
 
 def with_adapters(model: Any, architecture: Architecture, rank: int, seed: int) -> Any:

@@ -468,7 +468,9 @@ def _device(device: str) -> torch.device:
     if place is None or place.type not in ("cpu", "cuda"):  # others lack float64, which sums are in
         raise ModelError(f"device {device!r} is not known; use cpu, cuda or cuda:1")
     if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
-        raise ModelError(f"device {device!r} is not available here; use --device cpu")
+        raise ModelError(
+            f"device {device!r} is not available here; run the study with --device cpu, or on a machine that has it"
+        )
     return place
 
 

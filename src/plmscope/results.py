@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from plmscope.errors import BusyError, RunError
+from plmscope.errors import BusyError, RunError, unwritten_advice
 
 SCHEMA_VERSION = "1.2"
 
@@ -94,6 +94,7 @@ SCHEMA: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 _AGAIN = "delete it, then 'plmscope run' writes it again"
+_LOST = "the run cannot be continued, start it anew in another folder"
 STAGES = ("finetune", "score", "evaluate", "density", "characterize", "intervene", "report")
 
 
@@ -126,7 +127,7 @@ def _write_with(path: Path, write: Callable[[Path], object]) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         reason = error.strerror or _one_line(error)
-        raise RunError(f"{path}: cannot be written ({reason}); free the disk or choose another --out") from None
+        raise RunError(f"{path}: cannot be written ({reason}); {unwritten_advice(error.errno)}") from None
 
 
 def _one_line(error: BaseException) -> str:
@@ -145,12 +146,13 @@ def lock(path: Path, busy: str, shared: bool = False) -> Iterator[None]:
     try:
         handle = path.open("w")
     except OSError as error:
-        raise RunError(f"{path.parent}: cannot be written ({error.strerror}); name another folder with --out") from None
+        advice = unwritten_advice(error.errno)
+        raise RunError(f"{path.parent}: cannot be written ({error.strerror}); {advice}") from None
     with handle:
         try:
             fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise BusyError(f"{busy}; wait for it or use --out") from None
+            raise BusyError(f"{busy}; wait until it has ended") from None
         except OSError as error:  # some network disks have no locks
             raise RunError(f"{path}: cannot be locked ({error.strerror}); use a folder on another disk") from None
         yield
@@ -239,13 +241,10 @@ class Run:
         Raises:
             RunError: it cannot be read, or is not what plmscope writes.
         """
-        manifest = self._json("manifest.json", "the run cannot be continued, name another folder with --out")
+        manifest = self._json("manifest.json", _LOST)
         stages = manifest.setdefault("stages", {})
         if not isinstance(stages, dict) or not all(isinstance(entry, dict) for entry in stages.values()):
-            raise RunError(
-                f"{self.path / 'manifest.json'}: its 'stages' are damaged; "
-                "the run cannot be continued, name another folder with --out"
-            )
+            raise RunError(f"{self.path / 'manifest.json'}: its 'stages' are damaged; {_LOST}")
         return manifest
 
     def metrics(self) -> dict[str, Any]:

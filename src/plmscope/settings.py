@@ -332,6 +332,11 @@ def read_study(path: str | Path) -> Study:
     path = Path(path)
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except IsADirectoryError:
+        own = path / "study.toml"
+        if own.is_file() and (path / "manifest.json").is_file():
+            raise StudyError(f"{path}: is a run folder; continue it with: plmscope run {own} --out {path}") from None
+        raise StudyError(f"{path}: is a folder; name a study file, which 'plmscope init' writes") from None
     except (OSError, ValueError, RecursionError) as error:  # of TOML, UTF-8 and numbers of too many digits
         reason = error.strerror if isinstance(error, OSError) else str(error)[:200]
         raise StudyError(f"{path}: cannot be read ({reason}); 'plmscope init' writes a study file") from None
