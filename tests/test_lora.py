@@ -178,5 +178,5 @@ def test_training_adapters_and_continuing(small: Path, tmp_path: Path) -> None:
 
 def test_missing_peft_is_said_before_training(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(ModelError, match="pip install 'peft>=0.19'"):
+    with pytest.raises(ModelError, match=r"pip install 'peft>=0.19'"):
         finetune(load_model(small, labels=LABELS), TRAIN, VALIDATION, tmp_path, LORA)
