@@ -286,18 +286,25 @@ def equal(setup: Setup) -> None:
     constants = activation.summarise_activations(reference, proteins).constants("mean")
     ranked = wanted["integrated_gradients"]
     selections = [select_top(ranked, share) for share in ((0.1,) if small else (0.05, 0.3, 0.8))]
+    parts: dict[str, Callable[[], None]] = {}
     for place, dtype in enumerate(("float32", "bfloat16")):
-        if dtype == "bfloat16" and setup.device.type == "cpu" and not torch.cpu._is_avx512_bf16_supported():
-            results.sections["equal, bfloat16"] = "done: left out, this CPU has no bfloat16 arithmetic"
-            continue
-        try:
+
+        def compared(place: int = place, dtype: str = dtype) -> None:
             _equal_in(setup, dtype, place, reference, wanted, proteins, others, selections, constants)
+
+        parts[dtype] = compared
+    if setup.device.type == "cpu" and not torch.cpu._is_avx512_bf16_supported():
+        results.sections["equal, bfloat16"] = "done: left out, this CPU has no bfloat16 arithmetic"
+        del parts["bfloat16"]
+    parts["fine-tuning"] = lambda: _equal_training(setup)
+    parts["characterization"] = lambda: _equal_characterization(setup, reference, selections[0])
+    for name, part in parts.items():
+        try:
+            part()
         except OutOfTime:
             raise
         except Exception as error:
-            _told(results, f"equal, {dtype}", error)
-    _equal_characterization(setup, reference, selections[0])
-    _equal_training(setup)
+            _told(results, f"equal, {name}", error)
 
 
 def _equal_in(
@@ -329,10 +336,9 @@ def _equal_in(
         apart = float(np.abs(a - b).max() / np.abs(a).max())
         results.check("equal", f"{dtype}, logits, {name} ablation: share of largest", apart, LOGIT_LIMITS[place])
         answers = [np.stack([p.predicted for p in predict(c, others, pairs)]) for c in (reference, classifier)]
+        least_equal = (0.99, 0.8)[place]
         same = float((answers[0] == answers[1]).mean())
-        results.check(
-            "equal", f"{dtype}, decisions, {name} ablation: share equal", same, (0.99, 0.8)[place], least=True
-        )
+        results.check("equal", f"{dtype}, decisions, {name} ablation: share equal", same, least_equal, least=True)
     changes = [Change(one, factor) for one in selections[:2] for factor in (None, 0.0, 0.5, 2.0)]
     a, b = (np.stack(list(outcomes(c, others, changes, constants))) for c in (reference, classifier))
     apart = float(np.abs(a - b).max() / np.abs(a).max())
@@ -378,20 +384,14 @@ def _equal_training(setup: Setup) -> None:
     """The trainer on this device: stays on it, and ends near where the CPU ends."""
     train, validation = enzymes(2 if setup.small else 6, 40, 120), enzymes(2, 40, 120, skip=8)
     losses = []
-    for device in ("cpu", str(setup.device)):
+    for device in (str(setup.device), "cpu"):
         classifier = embedded(device)
         with tempfile.TemporaryDirectory() as folder:
             training = Training(epochs=1 if setup.small else 2, token_budget=512)
-            losses.append(
-                float(finetune(classifier, train, validation, Path(folder), training)["validation_loss"].iloc[-1])
-            )
-        setup.results.check(
-            "equal",
-            f"fine-tuning on {device}: stayed there",
-            float(classifier.device.type == torch.device(device).type and not classifier.model.training),
-            1,
-            least=True,
-        )
+            log = finetune(classifier, train, validation, Path(folder), training)
+        losses.append(float(log["validation_loss"].iloc[-1]))
+        stayed = classifier.device.type == torch.device(device).type
+        setup.results.check("equal", f"fine-tuning on {device}: stayed there", float(stayed), 1, least=True)
     setup.results.check("equal", "fine-tuning: difference of validation loss", abs(losses[0] - losses[1]), 0.1)
 
 
@@ -485,7 +485,7 @@ def memory(setup: Setup) -> None:
     results, cuda = setup.results, setup.device.type == "cuda"
     classifier = random_esm(*((2, 32, 2) if setup.small else (*SHAPES["8M"], 20)), setup.device)
     proteins = made(4, 40) if setup.small else made(16, 300)
-    most = 10**6
+    most = 50_000
 
     def by_conductance(budget: int, recompute: bool = False) -> np.ndarray:
         return conductance.conductance(classifier, proteins, points=8, token_budget=budget, recompute=recompute)[
@@ -493,7 +493,7 @@ def memory(setup: Setup) -> None:
         ].values
 
     wanted = by_conductance(600)
-    rooms = [200, 84] if not cuda else [2 * 10**9, 200 * 10**6]
+    rooms = [200, 84] if not cuda else [2 * 10**9, 300 * 10**6]
     for room in rooms:
         with little(setup, room), counting() as counts:
             found = by_conductance(most)
@@ -532,9 +532,16 @@ def memory(setup: Setup) -> None:
 # --- two processes ----------------------------------------------------------------------------------------------------
 
 
+def shared(device: torch.device, small: bool) -> tuple[Classifier, list[Protein]]:
+    """What both processes work on."""
+    if small:
+        return random_esm(2, 32, 2, device), made(6, 40)
+    return embedded(device), enzymes(1, 40, 160)
+
+
 def child(device: str, small: bool, folder: Path, number: int) -> None:
     """One of two processes: score when both are there, and say when."""
-    classifier, proteins = embedded(device), enzymes(1, 40, 80 if small else 160)
+    classifier, proteins = shared(torch.device(device), small)
     scored(classifier, proteins[:1], True, 2048)
     (folder / f"ready{number}").touch()
     until = time.monotonic() + 60
@@ -549,7 +556,8 @@ def child(device: str, small: bool, folder: Path, number: int) -> None:
 def two(setup: Setup) -> None:
     """Two processes at a time on one device."""
     results = setup.results
-    wanted = scored(embedded(setup.device), enzymes(1, 40, 80 if setup.small else 160), setup.small, 2048)
+    classifier, proteins = shared(setup.device, setup.small)
+    wanted = scored(classifier, proteins, setup.small, 2048)
     paths = [str(Path(plmscope.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
     with tempfile.TemporaryDirectory() as name:
@@ -636,6 +644,7 @@ def _speed_of(setup: Setup, name: str, classifier: Classifier, cost: Cost) -> No
     n_path, n_cond, n_eval = (2, 2, 4) if setup.small else (1, 8, 32) if big else (4, 16, 128)
     points = 2 if setup.small or big else 4
     _speed_training(setup, name, classifier, cost)
+    setup.clear()
     for dtype in ("bfloat16", "float32") if setup.device.type == "cuda" else ("float32",):
         model: Any = copy.deepcopy(classifier.model)
         one = Classifier(
@@ -689,7 +698,7 @@ def _speed_scores(
         (
             "conductance, intervals found",
             lambda some: conductance.conductance(classifier, some, tolerance=0.9, token_budget=0),
-            proteins,
+            few,
             0.0,
         ),
         (
@@ -776,21 +785,11 @@ def _speed_training(setup: Setup, name: str, classifier: Classifier, cost: Cost)
 
     step(1)
     total = 3 * steps * count * cost.layers * cost.layer
-    row = _measured(
-        setup,
-        name,
-        "fine-tuning step",
-        "bfloat16" if cuda else "float32",
-        lambda: step(steps),
-        steps * count,
-        cost.tokens,
-        total,
-    )
+    dtype = "bfloat16" if cuda else "float32"
+    row = _measured(setup, name, "fine-tuning step", dtype, lambda: step(steps), steps * count, cost.tokens, total)
     if row is not None:
         row["formula GB"] = 16 * sum(p.numel() for p in model.parameters()) / 1e9
         setup.results.speed(**row)
-    del model, optimizer
-    setup.clear()
 
 
 def _measured(
