@@ -411,7 +411,7 @@ def export(model: Model, data: Data, folder: Path, state: dict, args: argparse.N
         "record": data.record, "final": final, "hardware": hardware, "minutes": state["seconds"] / 60,
         "residues": state["residues"], "tokens": state["tokens"], "steps": state["step"],
         "parameters": sum(p.numel() for p in lm.parameters()), "difference_to_transformers": gap,
-        "settings": {k: v for k, v in vars(args).items() if k not in ("data", "out")}, "log": state["log"],
+        "settings": {k: v for k, v in vars(args).items() if k not in ("data", "out", "bring_back")}, "log": state["log"],
         "operations_per_second": state["operations"] / max(1e-9, state["seconds"]),
     }  # fmt: skip
     (folder / "training.json").write_text(json.dumps(record, indent=1))
