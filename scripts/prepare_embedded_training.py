@@ -16,6 +16,7 @@ their lengths, up to four EC numbers of each as indices, weights for drawing, an
 nearest training identity. ``scripts/train_embedded_model.py`` needs it, PyTorch, transformers and numpy, nothing else.
 """
 
+# ruff: noqa: E501
 import argparse
 import csv
 import gzip

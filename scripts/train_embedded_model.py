@@ -20,6 +20,7 @@ one layer and then never waits for Python.
 A CPU trains the same way, for days if need be: ``--device cpu --threads 1``, lowest priority by itself.
 """
 
+# ruff: noqa: E501
 from __future__ import annotations
 
 import argparse
@@ -294,7 +295,9 @@ def context_models(data: Data) -> tuple[np.ndarray, np.ndarray]:
     firsts = torch.zeros(len(flat), dtype=torch.bool, device=flat.device)
     firsts[data.starts] = True
     pairs = (flat[:-1] * 33 + flat[1:])[~firsts[1:]]
-    counts = torch.bincount(pairs, minlength=33 * 33).double().reshape(33, 33).cpu().numpy() + 20 * data.frequencies + 1e-9
+    counts = (
+        torch.bincount(pairs, minlength=33 * 33).double().reshape(33, 33).cpu().numpy() + 20 * data.frequencies + 1e-9
+    )
     after = np.log(counts / counts.sum(1, keepdims=True))  # after[l, x] = log P(x | left l)
     before = np.log(counts.T / counts.T.sum(1, keepdims=True))  # before[r, x] = log P(x | right r)
     prior = np.log(data.frequencies + 1e-12)
