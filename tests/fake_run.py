@@ -284,8 +284,8 @@ def _curves(rng: np.random.Generator) -> pd.DataFrame:
                 noise = rng.normal(0, 0.015, len(FRACTIONS))
                 values = {metric: _curve(mode, shift, metric, noise) for metric in INTACT}
                 rows += [
-                    {"method": method, "matched_to": matched_to, "scope": "pooled", "module": "", "draw": draw, "mode": mode,
-                     "ablation": ablation, "fraction": fraction, "n_neurons": _count(fraction)}
+                    {"method": method, "matched_to": matched_to, "scope": "pooled", "module": "", "draw": draw,
+                     "mode": mode, "ablation": ablation, "fraction": fraction, "n_neurons": _count(fraction)}
                     | {metric: values[metric][i] for metric in INTACT}
                     for i, fraction in enumerate(FRACTIONS)
                 ]  # fmt: skip
@@ -330,16 +330,16 @@ def _comparison(rng: np.random.Generator, curves: pd.DataFrame) -> pd.DataFrame:
                         better = BETTER[metric] * (1 if mode == "keep" else -1)
                         difference, spread = own - draws.mean(), draws.std(ddof=1)
                         width = 1.96 * float(np.hypot(spread, 0.008))
-                        statistic = better * difference / (spread * np.sqrt(1 + 1 / DRAWS))
+                        beaten = int(np.sum(better * own > better * draws))
                         rows.append(
                             {
                                 "method": method, "ranked_by": method, "against": control, "scope": "pooled",
                                 "module": "", "share_better": np.nan, "mode": mode,
                                 "ablation": ablation, "metric": metric, "auc": own, "auc_against": draws.mean(),
                                 "difference": difference, "better": better, "ci_low": difference - width,
-                                "ci_high": difference + width, "p_value": float(student.sf(statistic, DRAWS - 1)),
-                                "p_kind": "prediction_t", "n_draws": DRAWS,
-                                "draws_beaten": int(np.sum(better * own > better * draws)),
+                                "ci_high": difference + width, "p_value": (1 + DRAWS - beaten) / (1 + DRAWS),
+                                "p_kind": "permutation", "n_draws": DRAWS,
+                                "draws_beaten": beaten,
                                 "primary": (metric, mode, ablation, control)
                                 == ("balanced_accuracy", "keep", "mean", "random_matched"),
                             }
@@ -552,7 +552,7 @@ def _interventions(rng: np.random.Generator, neurons: pd.DataFrame, proteins: pd
                     | {
                         "effect_on": other, "n_proteins": n, "probability_change": own, "difference": difference,
                         "against": against.mean() if tested else np.nan, "ci_low": difference - 0.05,
-                        "ci_high": difference + 0.05, "p_kind": "prediction_t" if tested else "none",
+                        "ci_high": difference + 0.05, "p_kind": "permutation" if tested else "none",
                         "p_value": student.sf(abs(difference) / (against.std() * 1.1), 7) if tested else np.nan,
                         "n_draws": len(against), "draws_beaten": int((own < against).sum()),
                         "decisions_right": n - 1, "decisions_lost": round(max(0.0, -own) * (n - 1)),
