@@ -301,25 +301,25 @@ def test_no_evaluated_protein_was_trained_on_or_scored(golden: Golden, tables: d
 
 def test_comparison(tables: dict[str, pd.DataFrame]) -> None:
     table, curves = tables["comparison"], tables["curves"]
-    keys = ["method", "against", "scope", "mode", "ablation", "metric"]
-    assert len(table) == 8 * 2 * 3 * 5 and not table.duplicated(keys).any()
+    keys = ["method", "against", "scope", "module", "mode", "ablation", "metric"]
+    within = table["scope"] == "module"  # six kinds, keep and ablate, one control
+    assert (~within).sum() == 8 * 2 * 3 * 6 and within.sum() == 6 * 2 * 2 * 6 and not table.duplicated(keys).any()
+    assert table["ranked_by"].equals(table["method"].replace("integrated_gradients", "integrated_gradients_abs"))
     primary = table[table["primary"]]
-    assert primary["method"].tolist() == METHODS and primary["q_value"].isna().all()
-    names = ["against", "scope", "mode", "ablation", "metric"]
-    assert primary[names].drop_duplicates().to_numpy().tolist() == [
-        ["random_matched", "pooled", "keep", "mean", "balanced_accuracy"]
-    ]
-    assert (primary["n_draws"] == 3).all() and (table[table["mode"] == "ablate"]["n_draws"] == 2).all()
-    secondary = table[~table["primary"]]
-    assert ((secondary["q_value"] >= secondary["p_value"] - 1e-12) & (secondary["q_value"] <= 1)).all()
-    assert table["p_value"].between(0, 1, inclusive="right").all() and set(table["p_kind"]) <= {
-        "prediction_t",
-        "permutation",
-    }
-    counted = table[table["p_kind"] == "permutation"]  # here only where all draws are alike
-    np.testing.assert_allclose(
-        counted["p_value"], (1 + counted["n_draws"] - counted["draws_beaten"]) / (1 + counted["n_draws"])
+    names = ["method", "against", "scope", "module", "mode", "ablation", "metric"]
+    assert sorted(primary[names].to_numpy().tolist()) == sorted(
+        [method, "random_matched", *cell, "keep", "mean", "balanced_accuracy"]
+        for method in METHODS
+        for cell in (("pooled", ""), ("module", "key"))
     )
+    assert (primary["n_draws"] == 3).all() and (table[table["mode"] == "ablate"]["n_draws"] == 2).all()
+    # Two or three draws are counted, and are no test.
+    assert set(table["p_kind"]) == {"too_few_draws"} and table["q_value"].isna().all()
+    np.testing.assert_allclose(
+        table["p_value"], (1 + table["n_draws"] - table["draws_beaten"]) / (1 + table["n_draws"])
+    )
+    paired = table["metric"] == "log_probability"
+    assert table["share_better"].notna().equals(paired) and table.loc[paired, "share_better"].between(0, 1).all()
     np.testing.assert_allclose(table["difference"], table["auc"] - table["auc_against"], atol=1e-12)
     assert (table["ci_low"] <= table["ci_high"]).all() and (table["draws_beaten"] <= table["n_draws"]).all()
     good = np.where((table["mode"] == "keep") == (table["metric"] != "log_loss"), 1, -1)
@@ -332,7 +332,7 @@ def test_comparison(tables: dict[str, pd.DataFrame]) -> None:
         grid, values = ([0.1, 0.5, 1], [*values, intact]) if mode == "keep" else ([0, 0.1, 0.5], [intact, *values])
         return float(np.trapezoid(values, grid))
 
-    for row in table[table["metric"] == "balanced_accuracy"].itertuples():
+    for row in table[~within & (table["metric"] == "balanced_accuracy")].itertuples():
         here = (curves["scope"] == row.scope) & (curves["mode"] == row.mode) & (curves["ablation"] == row.ablation)
         cell = curves[here]
         matched_to = "" if row.against == "random" else row.method
@@ -340,6 +340,26 @@ def test_comparison(tables: dict[str, pd.DataFrame]) -> None:
         assert row.auc == pytest.approx(area(cell[cell["method"] == row.method], row.mode))
         areas = [area(rows, row.mode) for _, rows in chance.groupby("draw")]
         assert row.auc_against == pytest.approx(np.mean(areas))
+
+
+def test_modules(tables: dict[str, pd.DataFrame]) -> None:
+    """One row a kind, in agreement with the curves and the comparison."""
+    table, curves, comparison = tables["modules"], tables["curves"], tables["comparison"]
+    assert len(table) == 2 * 2 * 2 * 6 and set(table["model"]) == {"run"}
+    intact = curves.loc[0]
+    for row in table.itertuples():
+        held = curves[(curves["method"] == "held") & (curves["module"] == row.module)]
+        assert len(held) == 1 and held["n_neurons"].item() == 0 and held["fraction"].item() == 0
+        assert (row.intact, row.held) == (intact[row.metric], held[row.metric].item())
+        assert row.carried == pytest.approx(row.intact - row.held)
+        same = (comparison["scope"] == "module") & (comparison["against"] == "random_matched")
+        for column in ("module", "method", "mode", "ablation", "metric"):
+            same &= comparison[column] == getattr(row, column)
+        other = comparison[same].iloc[0]
+        for column in ("auc", "auc_against", "difference", "ci_low", "ci_high"):
+            assert getattr(row, column) == pytest.approx(other[column])
+        assert row.judged == (row.carried_low > 0)
+        assert np.isnan(row.sufficient_share) == (not row.judged or row.mode == "ablate")
 
 
 @pytest.mark.parametrize("name", ["density", "density_null"])
@@ -360,7 +380,10 @@ def test_density_sums_and_ratios(tables: dict[str, pd.DataFrame], name: str) -> 
         np.testing.assert_allclose(rows["density"], rows["n_selected"] / rows["n_total"])
         np.testing.assert_allclose(rows["enrichment"], rows["density"] / (selected / NEURONS))
         if name == "density":
-            assert rows["p_value"].between(0, 1).all() and (rows["q_value"] >= rows["p_value"] - 1e-12).all()
+            parts = rows[rows["module"] != "all"]
+            assert rows["p_value"].between(0, 1).all() and parts["p_permutation"].between(0.001, 1).all()
+            assert (parts["q_value"] >= parts["p_permutation"] - 1e-12).all()
+            assert rows.loc[rows["module"] == "all", ["p_permutation", "q_value"]].isna().all().all()
             assert (rows["ci_low"] <= rows["ci_high"]).all() and (rows["ci_low"] >= 0).all()
             chosen = tables["selections"].query("scope == 'pooled'")
             chosen = chosen[(chosen["method"] == key[0]) & (chosen["fraction"] == key[1])]

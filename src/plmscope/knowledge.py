@@ -115,7 +115,7 @@ def characterize_run(
     index = opened.model.index
     chosen = []
     for method in card_methods(study):
-        values = opened.scores(method).values
+        values = opened.ranking(method).values
         size = size_of(study.report.knowledge_fraction, len(index))
         best = np.argsort(-values, kind="stable")[: min(size, settings.max_neurons)]
         if size > settings.max_neurons:

@@ -16,7 +16,7 @@ from plmscope.errors import InputError, RunError
 from plmscope.labels import Task, classes_of
 from plmscope.progress import Track, silent
 from plmscope.results import Run
-from plmscope.scores import NeuronScores, from_table
+from plmscope.scores import FORMS, NeuronScores, from_table, signed_form, with_class_means
 from plmscope.sequences import Protein
 from plmscope.settings import ScoreSection, read_study
 from plmscope.sites import NeuronIndex
@@ -99,6 +99,11 @@ class OpenRun:
         scores = from_table(self.run.table("neurons"), index, method)
         return replace(scores, proteins=tuple(self.run.manifest().get("scoring_ids", ())))
 
+    def ranking(self, method: str) -> NeuronScores:
+        """What selections by a method are ranked by, under the method's name; ``settings`` say which score it is."""
+        column = self.study.score.ranked_by(method)
+        return replace(self.scores(column), method=method, settings={"ranked_by": column})
+
 
 def open_run(path: str | Path) -> OpenRun:
     """Open a run folder.
@@ -117,7 +122,7 @@ def score_all(
     groups: Sequence[str] | None = None,
     track: Track = silent,
 ) -> list[NeuronScores]:
-    """Scores by every method of the settings, in their order; a function that gives several is run once.
+    """Every score of the settings (``columns``), in their order; a function that gives several is run once.
 
     Args:
         model: The classifier.
@@ -127,16 +132,17 @@ def score_all(
         groups: Those of the proteins for bootstraps, from :func:`~plmscope.scores.resampling_groups`.
         track: Progress.
     """
-    from plmscope import ablation, activation, conductance, gradients
+    from plmscope import ablation, activation, conductance, gradients, linear
     from plmscope.scoring import SCORERS, check_methods
 
-    check_methods(settings.methods)
+    check_methods(settings.columns)
     found: dict[str, NeuronScores] = {}
     how: dict[str, Any]
-    for method in settings.methods:
+    squared = {name for name, ending in map(signed_form, settings.columns) if ending == FORMS["rms"]}
+    for method in settings.columns:
         if method not in found:
             scorer, how = SCORERS[method], {"token_budget": settings.token_budget, "groups": groups, "track": track}
-            if scorer in (gradients.integrated_gradients, ablation.single_ablation):
+            if scorer in (gradients.integrated_gradients, linear.gradient_activation, ablation.single_ablation):
                 how |= {"baseline": constants if settings.baseline == "mean" else None}
             if scorer is gradients.integrated_gradients:
                 how |= {"points": settings.points, "tolerance": settings.tolerance, "recompute": settings.recompute}
@@ -144,9 +150,9 @@ def score_all(
                 how |= {"points": settings.conductance_points, "tolerance": settings.tolerance}
                 how |= {"recompute": settings.recompute}
             if scorer is not activation.activation_scores:
-                how |= {"target": settings.target}
-            found |= {one.method: one for one in scorer(model, proteins, **how)}
-    return [found[method] for method in settings.methods]
+                how |= {"target": settings.target, "rms": signed_form(method)[0] in squared}
+            found |= {one.method: one for one in with_class_means(scorer(model, proteins, **how))}
+    return [found[method] for method in settings.columns]
 
 
 def read_parquet(run: Run, name: str) -> pd.DataFrame:

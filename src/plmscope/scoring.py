@@ -14,7 +14,7 @@ import pandas as pd
 from plmscope import ablation, activation, conductance, gradients, linear
 from plmscope.errors import SelectionError
 from plmscope.model import Classifier
-from plmscope.scores import GroupSums, NeuronScores
+from plmscope.scores import FORMS, GroupSums, NeuronScores, signed_form, with_class_means
 from plmscope.sequences import Protein
 
 Scorer = Callable[..., tuple[NeuronScores, ...]]
@@ -56,7 +56,9 @@ def score(
         InputError: no proteins, or a label that the model does not know.
     """
     check_methods([method])
-    found = SCORERS[method](model, proteins, **settings)
+    if signed_form(method)[1] == FORMS["rms"]:
+        settings["rms"] = True
+    found = with_class_means(SCORERS[method](model, proteins, **settings))
     return next(one for one in found if one.method == method)
 
 
@@ -75,7 +77,7 @@ def finish(
     if method in activation.METHODS:
         return next(one for one in activation.ActivationSummary(sums).scores() if one.method == method)
     if method in conductance.METHODS:
-        return conductance.finish(sums, settings, completeness)
+        return conductance.finish(method, sums, settings, completeness)
     if method in gradients.METHODS:
         settings = {**settings, **gradients.found_points(settings, completeness)}
     return sums.finish(method, settings, completeness)
