@@ -16,7 +16,7 @@ PACKAGE = ROOT / "src" / "plmscope"
 
 #: A module imports only from modules before it; the file names are the data flow.
 ORDER = (
-    "errors", "results", "parts", "progress", "labels", "stats", "uniprot", "formats", "sequences", "annotations",
+    "threads", "errors", "results", "parts", "progress", "labels", "stats", "uniprot", "formats", "sequences", "annotations",
     "splits", "sites", "workers", "checkpoints", "lora", "model", "finetune", "hooks", "network", "hooked", "folded",
     "scores", "activation", "gradients", "conductance", "linear", "ablation", "scoring", "selection", "overlap",
     "evaluation", "interventions", "concepts", "motifs", "cards", "characterize", "residue_attribution",
