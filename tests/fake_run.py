@@ -25,12 +25,14 @@ FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7)
 DRAWS = 20
 INDEX = NeuronIndex.of(layers=6, hidden=32, intermediate=128)
 INTACT = {
-    "accuracy": 0.745, "balanced_accuracy": 0.712, "macro_f1": 0.701, "log_loss": 0.83, "true_class_probability": 0.63
+    "accuracy": 0.745, "balanced_accuracy": 0.712, "macro_f1": 0.701, "log_loss": 0.83, "true_class_probability": 0.63,
+    "log_probability": -0.79,
 }  # fmt: skip
 CHANCE = {
-    "accuracy": 0.21, "balanced_accuracy": 1 / 6, "macro_f1": 0.06, "log_loss": 1.79, "true_class_probability": 0.17
+    "accuracy": 0.21, "balanced_accuracy": 1 / 6, "macro_f1": 0.06, "log_loss": 1.79, "true_class_probability": 0.17,
+    "log_probability": -1.79,
 }  # fmt: skip
-BETTER = {"accuracy": 1, "balanced_accuracy": 1, "macro_f1": 1, "log_loss": -1, "true_class_probability": 1}
+BETTER = dict.fromkeys(INTACT, 1) | {"log_loss": -1}
 
 STUDY = """\
 name = "fake"
@@ -99,6 +101,7 @@ def make_fake_run(path: Path, seed: int = 0) -> Run:
         "curves": curves,
         "predictions": predictions,
         "comparison": _comparison(rng, curves),
+        "modules": _modules(),
         "density": _density(neurons),
         "density_null": _density_null(rng, neurons),
         "agreement": _agreement(neurons),
@@ -264,7 +267,7 @@ def _curve(mode: str, half: float, metric: str, noise: np.ndarray) -> np.ndarray
 def _curves(rng: np.random.Generator) -> pd.DataFrame:
     half = {"activation": 0.33, "activation_std": 0.26, "activation_contrast": 0.16, "integrated_gradients": 0.09}
     intact = {
-        "method": "", "matched_to": "", "scope": "pooled", "draw": -1, "mode": "keep", "ablation": "none",
+        "method": "", "matched_to": "", "scope": "pooled", "module": "", "draw": -1, "mode": "keep", "ablation": "none",
         "fraction": 1.0, "n_neurons": len(INDEX), **INTACT,
     }  # fmt: skip
     series = [(method, "", -1, half[method]) for method in METHODS]
@@ -281,7 +284,7 @@ def _curves(rng: np.random.Generator) -> pd.DataFrame:
                 noise = rng.normal(0, 0.015, len(FRACTIONS))
                 values = {metric: _curve(mode, shift, metric, noise) for metric in INTACT}
                 rows += [
-                    {"method": method, "matched_to": matched_to, "scope": "pooled", "draw": draw, "mode": mode,
+                    {"method": method, "matched_to": matched_to, "scope": "pooled", "module": "", "draw": draw, "mode": mode,
                      "ablation": ablation, "fraction": fraction, "n_neurons": _count(fraction)}
                     | {metric: values[metric][i] for metric in INTACT}
                     for i, fraction in enumerate(FRACTIONS)
@@ -330,7 +333,8 @@ def _comparison(rng: np.random.Generator, curves: pd.DataFrame) -> pd.DataFrame:
                         statistic = better * difference / (spread * np.sqrt(1 + 1 / DRAWS))
                         rows.append(
                             {
-                                "method": method, "against": control, "scope": "pooled", "mode": mode,
+                                "method": method, "ranked_by": method, "against": control, "scope": "pooled",
+                                "module": "", "share_better": np.nan, "mode": mode,
                                 "ablation": ablation, "metric": metric, "auc": own, "auc_against": draws.mean(),
                                 "difference": difference, "better": better, "ci_low": difference - width,
                                 "ci_high": difference + width, "p_value": float(student.sf(statistic, DRAWS - 1)),
@@ -345,6 +349,37 @@ def _comparison(rng: np.random.Generator, curves: pd.DataFrame) -> pd.DataFrame:
     adjusted = np.minimum.accumulate(ordered * len(ordered) / np.arange(len(ordered), 0, -1))
     frame["q_value"] = adjusted.reindex(frame.index)  # NaN on the primary rows
     return frame
+
+
+def _modules() -> pd.DataFrame:
+    """Keys carry most and are the most concentrated; queries carry nothing that could be judged."""
+    rows: list[dict[str, Any]] = []
+    for method in METHODS:
+        for metric in ("balanced_accuracy", "log_probability"):
+            for place, module in enumerate(MODULES):
+                judged, intact = module != "query", INTACT[metric]
+                carried = 0.4 / (1 + place) if judged else 0.01
+                sufficient, against = 0.1 * (1 + place), 0.6
+                p = 0.005 * (1 + place) if judged else np.nan
+                rows.append(
+                    {
+                        "model": "run", "method": method, "ranked_by": method, "mode": "keep", "ablation": "mean",
+                        "metric": metric, "module": module, "n_neurons": len(INDEX) // len(MODULES), "intact": intact,
+                        "held": intact - carried, "carried": carried, "carried_low": carried - 0.05,
+                        "carried_high": carried + 0.05, "judged": judged, "auc": intact - 0.2 * carried,
+                        "auc_against": intact - 0.6 * carried, "difference": 0.4 * carried, "ci_low": 0.2 * carried,
+                        "ci_high": 0.6 * carried, "p_value": p, "p_kind": "permutation" if judged else "none",
+                        "p_holm": min(1.0, 5 * p) if judged else np.nan, "n_draws": 199,
+                        "sufficient_share": sufficient if judged else np.nan,
+                        "sufficient_low": 0.8 * sufficient if judged else np.nan,
+                        "sufficient_high": 1.2 * sufficient if judged else np.nan,
+                        "sufficient_share_against": against if judged else np.nan,
+                        "concentration": against / sufficient if judged else np.nan,
+                        "concentration_low": against / sufficient / 1.3 if judged else np.nan,
+                        "concentration_high": against / sufficient * 1.3 if judged else np.nan,
+                    }
+                )  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 def _density_rows(neurons: pd.DataFrame, fractions: tuple[float, ...]) -> pd.DataFrame:
@@ -371,7 +406,8 @@ def _density(neurons: pd.DataFrame) -> pd.DataFrame:
     frame["ci_high"] = frame["enrichment"] * (1 + width)
     drawn = (frame["fraction"] * len(INDEX) + 0.5).astype(int)
     frame["p_value"] = hypergeom.sf(frame["n_selected"] - 1, len(INDEX), frame["n_total"], drawn)
-    frame["q_value"] = np.minimum(frame["p_value"] * 3, 1.0)
+    frame["p_permutation"] = np.maximum(frame["p_value"], 1e-3)
+    frame["q_value"] = np.minimum(frame["p_permutation"] * 3, 1.0)
     return frame
 
 

@@ -44,7 +44,7 @@ HOSTILE = "</script><script>alert(1)</script>"
 #: Tables that the report has no use for, or shows if they are there and does not miss.
 UNSHOWN = (
     "selections", "concepts", "associations", "motifs", "attributed_residues", "interventions", "neuron_effects",
-    "class_overlap", "stability",
+    "class_overlap", "stability", "modules",
 )  # fmt: skip
 OPTIONAL = tuple(name for name in SCHEMA if name not in UNSHOWN)
 
