@@ -3,9 +3,9 @@
     python benchmarks/neighbour.py                    # about three minutes; on a machine that does nothing else
     python benchmarks/neighbour.py --neighbours 0     # the same without a neighbour: what sleeping costs
 
-Every setting has a process of its own, bound to the same cores as the neighbours, that takes steps of AdamW on one batch
-for some seconds; the settings take turns, so that other work on the machine meets all of them. The neighbours
-are loops that never rest. *Spinning* is what GNU's OpenMP library does where nobody says anything; *as plmscope sets
+Every setting has a process of its own, bound to the same cores as the neighbours, that takes steps of AdamW on one
+batch for some seconds; the settings take turns, so that other work on the machine meets all of them. The neighbours are
+loops that never rest. *Spinning* is what GNU's OpenMP library does where nobody says anything; *as plmscope sets
 it* says nothing either, and ``import plmscope`` does.
 
 Prints a Markdown table.
@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             one.wait()
     print(
         f"{args.cores} cores, {args.neighbours} busy neighbour{'' if args.neighbours == 1 else 's'}, {args.layers} "
-        f"layers of width {args.width}, 8 proteins of 200 residues a step, {args.rounds} rounds of {args.seconds:g} s.\n"
+        f"layers of width {args.width}, 8 proteins of 200 residues a step, {args.rounds} x {args.seconds:g} s.\n"
     )
     print("| threads wait | steps a minute | fewest and most in a round | CPU s a step |\n| --- | --- | --- | --- |")
     for name, rows in found.items():
