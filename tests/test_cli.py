@@ -375,6 +375,12 @@ CASES = [
         "{study}: data.window_overlap = 2000 is not below data.max_length = 1022",
     ),
     Case(
+        "a demo of another task",
+        nothing,
+        "demo task 'motifs' is unknown; use 'enzymes' or 'families'",
+        ("demo", "--task", "motifs", "--out", "{out}"),
+    ),
+    Case(
         "the study would write elsewhere",
         lambda b: b.study.write_text(b.study.read_text().replace('"bad"', '"../../evil"')),
         "{study}: name = '../../evil': use letters, digits, '.', '_' and '-', a letter or digit first",

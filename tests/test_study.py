@@ -30,7 +30,7 @@ from plmscope.runs import one_per_cluster, open_run
 from plmscope.scoring import SCORERS
 from plmscope.selection import select_top
 from plmscope.sequences import Protein, read_proteins
-from plmscope.settings import Study, parse_study, read_study, write_study
+from plmscope.settings import Study, demo_study, parse_study, read_study, write_study
 from plmscope.study import Stages, _anchored, _kept_apart
 from tests.conftest import Golden, make_proteins
 
@@ -820,12 +820,59 @@ def test_study_with_odd_texts_reads_back(tmp_path: Path) -> None:
         ({"split": {"method": "random"}}, "held_out"),
         ({"split": {"method": "column"}}, ""),
         ({"split": {"held_out": "mine"}}, "mine"),
+        ({"data": {"path": "plmscope:families", "label": "family"}}, "held_out"),
         ({"data": {"path": "mine.tsv"}}, ""),
         ({"model": {"checkpoint": "facebook/esm2_t6_8M_UR50D"}}, ""),
     ],
 )
-def test_the_embedded_model_is_tested_on_enzymes_that_it_never_saw(content: dict[str, object], held_out: str) -> None:
+def test_the_embedded_model_is_tested_on_proteins_that_it_never_saw(content: dict[str, object], held_out: str) -> None:
     assert _kept_apart(parse_study(content, "my.toml")).split.held_out == held_out
+
+
+def test_the_demo_takes_its_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Study] = []
+    monkeypatch.setattr("plmscope.cli._run", lambda study, *rest: started.append(study))
+    assert [main(["demo", *task]) for task in ([], ["--task", "enzymes"], ["--task", "families"])] == [0, 0, 0]
+    assert started == [demo_study(), demo_study(), demo_study("families")]
+    assert [study.data.path for study in started[1:]] == ["plmscope:enzymes", "plmscope:families"]
+    assert len({study.name for study in started}) == 2, "one would continue the run folder of the other"
+    for study in started:
+        assert study.split.held_out == "held_out" and parse_study(study.model_dump(), "demo") == study
+
+
+def test_a_study_of_families_ends_with_their_motifs(golden: Golden, tmp_path: Path) -> None:
+    """The settings of the demo, cut down, on the shortest proteins of three families."""
+    motifs = {"adenylate kinase": "adenylate kinase loop", "alanine racemase": "alanine racemase lysine"}
+    found = read_proteins("plmscope:families", label="family")
+    rows = ["\t".join(["id", "sequence", *found.proteins[0].columns])]
+    for family in (*motifs, "methyltransferase"):
+        for marked in "01":
+            own = [p for p in found if p.label == family and p.columns["held_out"] == marked]
+            rows += ["\t".join([p.id, p.sequence, *p.columns.values()]) for p in sorted(own, key=len)[:7]]
+    (tmp_path / "some.tsv").write_text("\n".join(rows) + "\n")
+    content = demo_study("families").model_dump()
+    for section, changed in {
+        "data": {"path": str(tmp_path / "some.tsv")}, "model": {"checkpoint": str(golden.model)},
+        "split": {"method": "random"}, "finetune": {"epochs": 1}, "intervene": {"enabled": False},
+        "score": {"methods": ["activation"], "proteins_per_class": 2}, "density": {"nulls": [], "bootstraps": 3},
+        "evaluate": CHEAP | {"methods": ["activation"], "draws_elsewhere": 2, "max_proteins": 6},
+        "characterize": {"concepts": ["pattern", "class"], "max_neurons": 5, "min_proteins": 3},
+    }.items():  # fmt: skip
+        content[section] |= changed
+    study = tmp_path / "families.toml"
+    study.write_text(write_study(parse_study(content, "families")))
+    assert main(["run", str(study), "--out", str(tmp_path / "run"), "--quiet"]) == 0
+    run = Run.open(tmp_path / "run")
+    marked = {p.id for p in found if p.columns["held_out"] == "1"}
+    parts = run.table("proteins").set_index("id")["split"]
+    assert set(parts) == {"train", "validation", "test"}
+    assert {name for name, part in parts.items() if part != "train"} <= marked
+    concepts = run.table("concepts").set_index("concept")
+    for motif in motifs.values():
+        assert concepts.loc[motif, "kind"] == "pattern" and concepts.loc[motif, "n_proteins"] >= 10
+    assert set(run.table("associations")["concept"]) & set(motifs.values())
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert all(family in report for family in (*motifs, "methyltransferase"))
 
 
 def test_the_study_file_names_every_method() -> None:

@@ -75,6 +75,9 @@ def _root(
 
 @app.command()
 def demo(
+    task: Annotated[
+        str, typer.Option("--task", help="enzymes: by EC class; families: protein families known by their motifs.")
+    ] = "enzymes",
     out: Out = None,
     seed: Seed = None,
     device: Device = None,
@@ -82,10 +85,10 @@ def demo(
     model: Model = None,
     quiet: Quiet = False,
 ) -> None:
-    """Run the whole experiment on the embedded model and enzymes: about twenty minutes on two CPU cores."""
+    """Run the whole experiment on the embedded model and proteins: about twenty minutes on two CPU cores."""
     from plmscope.settings import demo_study
 
-    _run(demo_study(), out, seed, device, dtype, model, quiet)
+    _run(demo_study(task), out, seed, device, dtype, model, quiet)
 
 
 @app.command()

@@ -52,7 +52,8 @@ class DataSection(Section):
     path: str = Field(
         "plmscope:enzymes",
         min_length=1,
-        description="FASTA, CSV, TSV, Parquet or Swiss-Prot flat file (.gz .bz2 .xz .zst too), -, or plmscope:enzymes",
+        description="FASTA, CSV, TSV, Parquet or Swiss-Prot flat file (.gz .bz2 .xz .zst too), -, plmscope:enzymes or "
+        "plmscope:families",
     )
     label: str = Field(
         "ec:1", min_length=1, description="ec:1 to ec:4, the name of a column, or header:PATTERN with one group"
@@ -85,7 +86,7 @@ class SplitSection(Section):
     test: float = Field(0.15, gt=0, lt=1, description="share of every class")
     held_out: str = Field(
         "",
-        description="column: only clusters marked 1 there are tested on; empty: none, or the embedded enzymes' own",
+        description="column: only clusters marked 1 there are tested on; empty: none, or the embedded proteins' own",
     )
     column: str = Field("split", description="what method = column reads")
     cluster_column: str = Field("", description="column with clusters made elsewhere; empty: MMseqs2's, or none")
@@ -344,9 +345,18 @@ class Study(Section):
         return self
 
 
-def demo_study() -> Study:
-    """The study of ``plmscope demo``: the embedded model and enzymes, a grid that two CPU cores finish in minutes."""
-    return Study(
+def demo_study(task: str = "enzymes") -> Study:
+    """The study of ``plmscope demo``: the embedded model and proteins, a grid that two CPU cores finish in minutes.
+
+    Args:
+        task: ``"enzymes"``, by EC class, or ``"families"``, protein families that are known by a motif.
+
+    Raises:
+        StudyError: there is no such task.
+    """
+    if task not in ("enzymes", "families"):
+        raise StudyError(f"demo task {shown(task)} is unknown; use 'enzymes' or 'families'")
+    study = Study(
         name="demo",
         data=DataSection(max_length=400, too_long="skip"),
         split=SplitSection(identity=0.5, held_out="held_out"),
@@ -366,6 +376,23 @@ def demo_study() -> Study:
         density=DensitySection(bootstraps=200),
         characterize=CharacterizeSection(max_proteins=750),
         intervene=InterveneSection(factors=(2.0,), draws=4, neurons=24, proteins_per_class=8),
+    )
+    return study if task == "enzymes" else _of_families(study)
+
+
+def _of_families(study: Study) -> Study:
+    """The same on the embedded families: more classes, each of fewer proteins and clusters."""
+    return study.model_copy(
+        update={
+            "name": f"{study.name}-families",
+            "data": DataSection(path="plmscope:families", label="family"),
+            "split": study.split.model_copy(update={"train": 0.6, "test": 0.25}),
+            "finetune": study.finetune.model_copy(update={"epochs": 4, "patience": 4}),
+            "score": study.score.model_copy(update={"proteins_per_class": 4}),
+            "evaluate": study.evaluate.model_copy(update={"max_proteins": 52}),
+            "characterize": study.characterize.model_copy(update={"max_proteins": 0, "min_proteins": 5}),
+            "intervene": study.intervene.model_copy(update={"proteins_per_class": 4}),
+        }
     )
 
 
