@@ -27,6 +27,7 @@ from plmscope.errors import InputError, RunError, SelectionError, StudyError
 from plmscope.evaluation import evaluate
 from plmscope.results import SCHEMA, SCHEMA_VERSION, STAGES, Run
 from plmscope.runs import one_per_cluster, open_run
+from plmscope.scores import FORMS, SIGNED
 from plmscope.scoring import SCORERS
 from plmscope.selection import select_top
 from plmscope.sequences import Protein, read_proteins
@@ -36,6 +37,8 @@ from tests.conftest import Golden, make_proteins
 
 MODULES = {"query": 24, "key": 24, "value": 24, "attention_output": 24, "intermediate": 48, "output": 24}
 METHODS = ["activation_std", "integrated_gradients"]
+#: What selections by each are ranked by.
+RANKED = ["activation_std", "integrated_gradients_abs"]
 CONTROLS = ["random", "random_matched", "random_active"]
 NEURONS = 3 * sum(MODULES.values())
 METRICS = ["accuracy", "balanced_accuracy", "macro_f1", "log_loss", "true_class_probability"]
@@ -85,7 +88,7 @@ def test_files_of_a_run_folder(golden: Golden) -> None:
 
 @pytest.mark.parametrize("name", sorted(WRITTEN))
 def test_columns_in_order(tables: dict[str, pd.DataFrame], name: str) -> None:
-    extra = METHODS if name == "neurons" else []
+    extra = [*METHODS, RANKED[1]] if name == "neurons" else []
     assert list(tables[name].columns) == [*SCHEMA[name], *extra]
     assert len(tables[name]) or name == "excluded"
 
@@ -202,12 +205,20 @@ def test_completeness_has_every_scored_protein_and_site(golden: Golden, tables: 
 def test_selections_are_the_best_scored(tables: dict[str, pd.DataFrame]) -> None:
     keys = ["layer", "module", "neuron"]
     table, neurons = tables["selections"], tables["neurons"].set_index(keys)
-    assert set(table["fraction"]) == {0.02, 0.05, 0.1, 0.5} and set(table["draw"]) == {-1}  # 0.02: the report's
-    assert set(table["scope"]) == {"pooled", "per_site"} and set(table["method"]) == set(METHODS)
+    assert set(table["scope"]) == {"pooled", "per_site", "module"} and set(table["method"]) == set(METHODS)
+    within = table["scope"] == "module"
+    assert set(table.loc[~within, "fraction"]) == {0.02, 0.05, 0.1, 0.5} and set(table["draw"]) == {-1}  # 0.02: report
+    assert set(table.loc[within, "fraction"]) == {0.2, 0.5}
     for (method, scope, fraction), rows in table.groupby(["method", "scope", "fraction"]):
         chosen = pd.MultiIndex.from_frame(rows[keys])
-        values = neurons[method]
-        if scope == "pooled":
+        values = neurons[dict(zip(METHODS, RANKED, strict=True))[method]]
+        if scope == "module":
+            sizes = rows.groupby("module").size()
+            assert sizes.to_dict() == {m: int(np.floor(fraction * 3 * n + 0.5)) for m, n in MODULES.items()}
+            for kind in MODULES:
+                mine = chosen[chosen.get_level_values("module") == kind]
+                assert values[mine].min() >= values[values.index.get_level_values("module") == kind].drop(mine).max()
+        elif scope == "pooled":
             assert len(rows) == int(np.floor(fraction * NEURONS + 0.5))
             assert values[chosen].min() >= values.drop(chosen).max()
         else:
@@ -219,7 +230,7 @@ def test_selections_are_the_best_scored(tables: dict[str, pd.DataFrame]) -> None
 def test_agreement(tables: dict[str, pd.DataFrame]) -> None:
     table, chosen = tables["agreement"], tables["selections"].query("scope == 'pooled'")
     assert table[["method", "other", "fraction"]].to_numpy().tolist() == [[*METHODS, 0.05], [*METHODS, 0.1]]
-    rho = tables["neurons"][METHODS].corr("spearman").iloc[0, 1]
+    rho = tables["neurons"][RANKED].corr("spearman").iloc[0, 1]
     np.testing.assert_allclose(table["spearman"], rho)
     for row in table.itertuples():
         a, b = (
@@ -237,13 +248,23 @@ def test_curves_have_every_cell_and_draw(tables: dict[str, pd.DataFrame]) -> Non
     assert len(intact) == 1 and intact.index[0] == 0
     assert intact[["method", "draw", "fraction", "n_neurons"]].to_numpy().tolist() == [["intact", -1, 1.0, NEURONS]]
     rest = curves[1:]
-    assert not rest.duplicated(["method", "matched_to", "scope", "draw", "mode", "ablation", "fraction"]).any()
+    assert not rest.duplicated(
+        ["method", "matched_to", "scope", "module", "draw", "mode", "ablation", "fraction"]
+    ).any()
+    within, rest = rest[rest["scope"] == "module"], rest[rest["scope"] != "module"]
+    assert set(within["module"]) == set(MODULES) and set(rest["module"]) == {""}
+    held = within[within["method"] == "held"]
+    assert (held["fraction"] == 0).all() and held["module"].value_counts().eq(1).all()
+    for (kind, fraction), rows in within.drop(held.index).groupby(["module", "fraction"]):
+        assert set(rows.loc[rows["draw"] < 0, "method"]) == set(METHODS)
+        assert (rows["n_neurons"] == int(np.floor(fraction * 3 * MODULES[kind] + 0.5))).all()
     for (scope, mode, ablation), rows in rest.groupby(["scope", "mode", "ablation"]):
-        draws = 3 if (scope, mode, ablation) == ("pooled", "keep", "mean") else 2
+        primary = (scope, mode, ablation) == ("pooled", "keep", "mean")
         assert set(rows.loc[rows["draw"] < 0, "method"]) == set(METHODS)
         for control, targets in (("random", {""}), ("random_matched", set(METHODS)), ("random_active", set(METHODS))):
             own = rows[rows["method"] == control]
             assert set(own["matched_to"]) == targets
+            draws = 3 if primary and control == "random_matched" else 2
             assert len(own) == draws * len(targets) * 2 and set(own["draw"]) == set(range(draws))
     assert rest.groupby(["scope", "mode", "ablation"]).ngroups == 8
     pooled = rest[rest["scope"] == "pooled"]
@@ -439,11 +460,11 @@ def test_low_precision_says_how_far_it_agrees_with_float32(golden: Golden, tmp_p
     plmscope.study.Stages(study, Run.open(folder), say=lines.append).execute(["score"])
     found = Run.open(folder).manifest()["precision"]
     assert (found["dtype"], found["proteins"]) == ("bfloat16", 6)
-    assert list(found["methods"]) == ["activation_std", "integrated_gradients"]
+    assert list(found["methods"]) == [*METHODS, RANKED[1]]
     for row in found["methods"].values():
         assert 0.8 < row["spearman"] <= 1 and 0.7 < row["overlap"] <= 1
     told = [line for line in lines if line.startswith("bfloat16 against float32, ")]
-    assert len(told) == 2 and "(6 proteins)" in told[0]
+    assert len(told) == 3 and "(6 proteins)" in told[0]
 
 
 def test_changed_setting_redoes_its_stage_and_later_ones(
@@ -877,7 +898,11 @@ def test_a_study_of_families_ends_with_their_motifs(golden: Golden, tmp_path: Pa
 
 def test_the_study_file_names_every_method() -> None:
     told = re.search(r"^methods = .*  # (activation, .*)$", write_study(Study()), re.MULTILINE)
-    assert told and set(told[1].split(", ")) == set(SCORERS)
+    assert told
+    names = set(told[1].split("; ")[0].split(", "))
+    forms = {name + ending for name in SIGNED for ending in FORMS.values()}
+    assert set(SCORERS) == names | forms and all(name in names for name in SIGNED)
+    assert all(ending in told[1] for ending in FORMS.values())
 
 
 def test_a_folder_at_home_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
