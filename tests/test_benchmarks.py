@@ -117,7 +117,11 @@ def test_faithfulness_compares_every_scorer(golden: Golden, capsys: pytest.Captu
     truth = rows["single_ablation"]
     assert truth[:3] == ["1.00", "1.00", "100%"] and truth[3:5] == ["", ""]  # sampled: no selection of all neurons
     assert all(0 <= float(cell) <= 1 for name in ("conductance", "random neurons") for cell in rows[name][3:5])
-    assert "36 of them ablated" in said.out and "balanced accuracy" in said.out and "single_ablation, single_ablation_abs:" in said.err
+    assert (
+        "36 of them ablated" in said.out
+        and "balanced accuracy" in said.out
+        and "single_ablation, single_ablation_abs:" in said.err
+    )
 
 
 def test_the_model_that_faithfulness_makes_by_itself() -> None:

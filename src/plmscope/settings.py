@@ -119,6 +119,7 @@ class FinetuneSection(Section):
     class_weights: bool = Field(True, description="weigh classes inversely to their frequency")
     patience: int = Field(3, ge=1, description="epochs without a better validation balanced accuracy")
     lora_rank: int = Field(0, ge=0, le=1024, description="rank of LoRA adapters, merged at the end; 0: all weights")
+    frozen_layers: int = Field(0, ge=0, description="embeddings and first layers that stay as they are; 0: none")
 
 
 class ScoreSection(Section):
@@ -332,6 +333,10 @@ class Study(Section):
             unscored = [method for method in section.methods if method not in self.score.methods]
             if unscored:
                 raise ValueError(f"{name}.methods has {unscored[0]!r}, which is not among score.methods; add it there")
+        if self.finetune.lora_rank and self.finetune.frozen_layers:
+            raise ValueError(
+                "finetune.frozen_layers: LoRA adapters are trained in every layer; set one of the two to 0"
+            )
         if not self.finetune.epochs and self.density.nulls:
             raise ValueError("finetune.epochs = 0 leaves the null models untrained; write density.nulls = []")
         factors = self.intervene.factors

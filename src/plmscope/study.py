@@ -457,7 +457,14 @@ class Stages:
             mark.write_text(stamp)
             started = time.time()
             training = Training(
-                f.epochs, f.learning_rate, f.token_budget, f.class_weights, f.patience, self.study.seed, f.lora_rank
+                f.epochs,
+                f.learning_rate,
+                f.token_budget,
+                f.class_weights,
+                f.patience,
+                self.study.seed,
+                f.lora_rank,
+                f.frozen_layers,
             )
             if f.epochs:
                 log = finetune(base, train, validation, checkpoints, training, self.track)
