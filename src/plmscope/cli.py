@@ -78,6 +78,9 @@ def demo(
     task: Annotated[
         str, typer.Option("--task", help="enzymes: by EC class; families: protein families known by their motifs.")
     ] = "enzymes",
+    full: Annotated[
+        bool, typer.Option("--full", help="Everything: longer proteins, more draws, null models, interventions.")
+    ] = False,
     out: Out = None,
     seed: Seed = None,
     device: Device = None,
@@ -85,10 +88,10 @@ def demo(
     model: Model = None,
     quiet: Quiet = False,
 ) -> None:
-    """Run the whole experiment on the embedded model and proteins: about twenty minutes on two CPU cores."""
+    """Run the experiment on the embedded model and proteins: minutes on two CPU cores, an hour or more with --full."""
     from plmscope.settings import demo_study
 
-    _run(demo_study(task), out, seed, device, dtype, model, quiet)
+    _run(demo_study(task, full), out, seed, device, dtype, model, quiet)
 
 
 @app.command()

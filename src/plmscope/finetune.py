@@ -288,8 +288,7 @@ def finetune(
 
 
 def _train_above(classifier: Classifier, frozen: int) -> None:
-    """Training mode, with the embeddings and the first ``frozen`` layers left as they are: nothing is computed for them
-    in the backward pass.
+    """Training mode, with the embeddings and the first ``frozen`` layers left out of the backward pass.
 
     Raises:
         ModelError: there are not so many layers.
