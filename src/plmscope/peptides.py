@@ -160,7 +160,7 @@ def _least(n: int, p: float, identity: float) -> _Least:
 
 
 class _Bits(NamedTuple):
-    """Sequences of one length as bits, residue k of each at bit k: five planes of the letters' numbers, and where one is.
+    """Sequences of one length as bits, residue k at bit k: five planes of the letters' numbers, and where one is.
 
     Attributes:
         length: Of each.
@@ -186,7 +186,9 @@ def _bits(sequences: Sequence[str]) -> list[_Bits]:
         by_length[len(sequence)].append(number)
     found = []
     for length, numbers in sorted(by_length.items()):
-        letters = np.array([[code.get(letter, 31) for letter in sequences[number]] for number in numbers], dtype=np.uint32)
+        letters = np.array(
+            [[code.get(letter, 31) for letter in sequences[number]] for number in numbers], dtype=np.uint32
+        )
         bit = np.uint32(1) << np.arange(length, dtype=np.uint32)
         planes = np.stack([((letters >> np.uint32(plane) & np.uint32(1)) * bit).sum(1) for plane in range(5)])
         there = ((letters != 31) * bit).sum(1)
@@ -218,7 +220,10 @@ def _among_short(
     same = first is second
     ones, others = _bits(first), _bits(second)
     todo = [
-        (one.rows(slice(start, start + step)), other.rows(slice(start if one.length == other.length and same else 0, None)))
+        (
+            one.rows(slice(start, start + step)),
+            other.rows(slice(start if one.length == other.length and same else 0, None)),
+        )
         for one in ones
         for other in others
         if not same or one.length <= other.length
@@ -245,7 +250,8 @@ def _among_short(
                 if start in equal and beside in equal:
                     possible |= equal[start] + equal[beside] >= least.gapped[shorter]
         for row, column in np.argwhere(possible & (best == 0)):
-            best[row, column] = _with_a_gap(first[one.numbers[row]], second[other.numbers[column]], least.gapped)
+            pair = first[int(one.numbers[row])], second[int(other.numbers[column])]
+            best[row, column] = _with_a_gap(*pair, least.gapped)
         rows, columns = np.nonzero(best)
         yield Pairs(one.numbers[rows], other.numbers[columns], best[rows, columns])
 
@@ -267,10 +273,11 @@ def _with_a_gap(one: str, other: str, least: IntArray) -> float:
 
 def _within_long(first: Sequence[str], second: Sequence[str], least: _Least) -> Iterator[Pairs]:
     """Relatives of short sequences that are a part of a long one."""
-    owner = np.repeat(np.arange(len(second)), [len(sequence) for sequence in second])
+    lengths = [len(sequence) for sequence in second]
+    owner = np.repeat(np.arange(len(second)), lengths)
     place = np.concatenate([np.arange(len(sequence)) for sequence in second])
     letters = np.frombuffer("".join(second).encode(), dtype=np.uint8)
-    left = np.array([len(second[o]) for o in owner]) - place  # residues from here to the end of the sequence
+    left = np.repeat(lengths, lengths) - place  # residues from here to the end of the sequence
     for number, sequence in enumerate(first):
         size = len(sequence)
         if size < LEAST:

@@ -52,7 +52,7 @@ _ALSO: Mapping[str, Part] = {
     "training": "train", "valid": "validation", "val": "validation", "dev": "validation", "development": "validation",
     "testing": "test",
 }  # fmt: skip
-_FOLDS = "numbers of folds name no sets: write a column beside {} with train, validation and test, and name it by column"
+_FOLDS = "numbers of folds name no sets: write a column with train, validation and test beside it, and name that one"
 
 
 @dataclass(frozen=True, repr=False)
@@ -462,9 +462,9 @@ def _refuse_twins(proteins: Sequence[Protein]) -> None:
     if twins:
         one, other = twins[0]
         raise InputError(
-            f"{len(twins):,} proteins have the sequence of another one, but another label: they are in one set with it, "
-            f"and too few clusters are left for a class (first {other.id!r}, {shown(str(other.label))}, and {one.id!r}, "
-            f'{shown(str(one.label))}); correct the labels, or join them with task = "multi"'
+            f"{len(twins):,} proteins have the sequence of another one, but another label: they are in one set with "
+            f"it, and too few clusters are left for a class (first {other.id!r}, {shown(str(other.label))}, and "
+            f'{one.id!r}, {shown(str(one.label))}); correct the labels, or join them with task = "multi"'
         )
 
 
@@ -492,12 +492,12 @@ def _is_held_out(protein: Protein, column: str) -> bool:
 
 def _column_split(proteins: Sequence[Protein], column: str) -> dict[str, Part]:
     """The sets that a column names; it may leave out validation."""
-    known: Mapping[str, Part] = {part: part for part in PARTS} | _ALSO
+    known: Mapping[str, Part] = {part: part for part in PARTS} | dict(_ALSO)
     assignment: dict[str, Part] = {}
     for protein in proteins:
         value = _value(protein, column)
         if value.casefold() not in known:
-            advice = f"; {_FOLDS.format(shown(column))}" if value.removesuffix(".0").isdigit() else ""
+            advice = f"; {_FOLDS}" if value.removesuffix(".0").isdigit() else ""
             raise InputError(
                 f"protein {protein.id!r}: column {column!r} has {shown(value)}, not train, validation or test{advice}"
             )
@@ -526,6 +526,7 @@ def _with_validation(
         result.update(dict.fromkeys(marked, "validation"))
         return result, f"column {column!r} names no validation: the {len(marked):,} marked in 'validation' are it"
     share, rng, members = validation / (1 - test), random.Random(seed), defaultdict(list)
+    clusters = _together(clusters, train, lambda protein: protein.sequence)
     for protein in train:
         members[clusters[protein.id]].append(protein.id)
     for label in sorted({labels[protein.id] for protein in train}):
@@ -637,12 +638,13 @@ def _clusters(proteins: Sequence[Protein], identity: float, coverage: float) -> 
         some = [Protein(representative[sequence], sequence) for sequence in simple]
         hits = _unmasked(some, some, identity)
         hits = hits[hits[["qcov", "tcov"]].max(axis=1) >= coverage]
-        links += [(some[query].id, some[target].id) for query, target in zip(hits["query"], hits["target"], strict=True)]
+        found = zip(hits["query"], hits["target"], strict=True)
+        links += [(some[query].id, some[target].id) for query, target in found]
     everything = list(representative)
     short = [sequence for sequence in everything if is_short(sequence)]
-    for some, others in ((short, short), (short, [sequence for sequence in everything if not is_short(sequence)])):
-        pairs = close_pairs(some, others, identity)
-        links += [(representative[some[a]], representative[others[b]]) for a, b, _ in zip(*pairs, strict=True)]
+    for others in (short, [sequence for sequence in everything if not is_short(sequence)]):
+        pairs = close_pairs(short, others, identity)
+        links += [(representative[short[a]], representative[others[b]]) for a, b, _ in zip(*pairs, strict=True)]
     merged = _merged([(cluster[a], cluster[b]) for a, b in links if cluster[a] != cluster[b]])
     cluster = {name: merged.get(centre, centre) for name, centre in cluster.items()}
     return {protein.id: cluster[representative[protein.sequence]] for protein in proteins}
