@@ -177,7 +177,7 @@ CASES = [
         "the sequence file is neither FASTA nor a table",
         content("hello\nworld\n"),
         "{data}: is not FASTA (no '>' at its start), and as a table it lacks the column 'id' and "
-        "'sequence'; its header is 'hello'",
+        "'sequence'; its header is 'hello'; name them by id_column and sequence_column",
     ),
     Case(
         "the sequence file is a program's",
@@ -210,10 +210,10 @@ CASES = [
         "{data}: all 9 sequences look like DNA or RNA; give their translation",
     ),
     Case(
-        "a table is separated by semicolons",
-        content("id;ec;sequence\n"),
+        "a table is separated by blanks",
+        content("id ec sequence\n"),
         "{data}: is not FASTA (no '>' at its start), and as a table it lacks the column 'id' and 'sequence'; its "
-        "header is 'id;ec;sequence'; separate its fields by tabs or commas, not by ';'",
+        "header is 'id ec sequence'; separate its fields by tabs or commas",
     ),
     Case(
         "ids and sequences are one column",
@@ -241,9 +241,9 @@ CASES = [
         "{data}: is compressed twice; decompress it once",
     ),
     Case(
-        "the sequence file is UTF-16",
-        lambda b: b.data.write_text(table(), encoding="utf-16"),
-        "{data}: line 1 is not UTF-8 text (byte 0xff); save it as UTF-8",
+        "the sequence file is UTF-16 and cut short",
+        lambda b: b.data.write_bytes(table().encode("utf-16")[:-1]),
+        "{data}: is not sound UTF-16 text; save it as UTF-8",
     ),
     Case("a row has too few columns", row("q\t1.1.1.1"), "{data}: line 32 has 2 fields, the header 3; correct it"),
     Case(

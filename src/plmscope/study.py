@@ -351,6 +351,8 @@ class Stages:
         except InputError as error:
             raise InputError(f"{found.source}: {error}") from None
         self.say(repr(split))
+        for note in split.notes:
+            self.say(f"split: {note}")
         asked = None if s.method == "column" else {"train": s.train, "validation": s.validation, "test": s.test}
         for line in balance_lines(balance_table(found.proteins, split, found.task), asked):
             self.say(line)
