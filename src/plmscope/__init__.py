@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from plmscope.activation import summarise_activations
     from plmscope.errors import InputError, ModelError, PlmscopeError, RunError, SelectionError, StudyError
     from plmscope.evaluation import Evaluation, evaluate
+    from plmscope.explaining.activations import activations
+    from plmscope.explaining.explainer import explain
+    from plmscope.explaining.explanation import Explanation
     from plmscope.interventions import Intervention, intervene
     from plmscope.model import Classifier, load_model
     from plmscope.report import write_report
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Classifier": "model",
     "Evaluation": "evaluation",
+    "Explanation": "explaining.explanation",
     "InputError": "errors",
     "Intervention": "interventions",
     "ModelError": "errors",
@@ -57,8 +61,10 @@ _HOME = {
     "Site": "sites",
     "Study": "settings",
     "StudyError": "errors",
+    "activations": "explaining.activations",
     "density": "selection",
     "evaluate": "evaluation",
+    "explain": "explaining.explainer",
     "intervene": "interventions",
     "load_model": "model",
     "open_run": "runs",
@@ -75,6 +81,7 @@ _HOME = {
 __all__ = [
     "Classifier",
     "Evaluation",
+    "Explanation",
     "InputError",
     "Intervention",
     "ModelError",
@@ -89,8 +96,10 @@ __all__ = [
     "Site",
     "Study",
     "StudyError",
+    "activations",
     "density",
     "evaluate",
+    "explain",
     "intervene",
     "load_model",
     "open_run",
