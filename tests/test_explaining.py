@@ -369,7 +369,7 @@ def test_features_stand_at_their_residues(opened, tmp_path):
     features = tmp_path / "features.tsv"
     features.write_text(f"id\tfeature_type\tstart\tend\n{protein.id}\tActive site\t3\t4\n")
     one = next(Explainer(opened, features=features, settings=FEW)([protein]))
-    assert one.residues["features"].tolist() == ["", "", "Active site", "Active site", *[""] * (len(protein) - 4)]
+    assert one.residues["features"].tolist() == ["", "", "ACT_SITE", "ACT_SITE", *[""] * (len(protein) - 4)]
 
 
 def test_a_sequence_becomes_a_protein():
