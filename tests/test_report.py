@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import hashlib
 import json
 import math
 import re
@@ -562,7 +565,7 @@ def test_hostile_text_stays_text(copy: Run, page: Page) -> None:
     source = report.write_report(copy).read_text(encoding="utf-8")
     hostile = Page(source)
     assert HOSTILE not in source
-    assert len(hostile.scripts) == len(page.scripts) == 6
+    assert len(hostile.scripts) == len(page.scripts) == 7
     assert not any("onclick" in attributes for _, attributes in hostile.elements)
     assert hostile.text.count("alert(1)") > 10  # shown as text, not dropped
     figures = json.loads(hostile.scripts[1])
@@ -577,6 +580,7 @@ def test_a_browser_executes_nothing_of_the_data(copy: Run, tmp_path: Path) -> No
     poison(copy, f'</script><script>{attack}</script><img src=x onerror="{attack}"><svg onload={attack}>')
     path = report.write_report(copy)
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=4000", "--dump-dom"]
+    options += ["--window-size=1280,6000"]  # plots are drawn when they come near the window
     drawn = subprocess.run(
         [CHROMIUM, *options, f"--user-data-dir={tmp_path / 'chromium'}", path.as_uri()],
         capture_output=True, text=True, check=True, timeout=300,
@@ -641,6 +645,39 @@ def test_the_same_folder_gives_the_same_file(run: Run, page: Page) -> None:
     first = (run.path / "report.html").read_bytes()
     assert report.write_report(Run.open(run.path)).read_bytes() == first
     assert not list(run.path.glob(".*.tmp"))
+
+
+LIBRARY = Path(report.__file__).parent / "templates" / "plotly"
+MOST_BYTES = 2_500_000
+
+
+def test_the_report_is_small(run: Run, page: Page) -> None:
+    """One file for an attachment: the plotting library is most of it, and is there once."""
+    packed = base64.b64encode((LIBRARY / "plotly-cartesian.min.js.gz").read_bytes()).decode()
+    source = (run.path / "report.html").read_text(encoding="utf-8")
+    assert source.count(packed) == 1
+    assert len(source.encode()) < MOST_BYTES
+
+
+def test_the_carried_library_is_the_one_that_its_readme_names(page: Page) -> None:
+    readme = (LIBRARY / "README.md").read_text(encoding="utf-8")
+    library = gzip.decompress((LIBRARY / "plotly-cartesian.min.js.gz").read_bytes())
+    assert f"`plotly-cartesian.min.js` (SHA-256) | `{hashlib.sha256(library).hexdigest()}`" in readme
+    version = re.search(r"plotly\.js \(cartesian - minified\) v([0-9.]+)", library[:200].decode())
+    assert version and f"`plotly.js-cartesian-dist-min` {version[1]}," in readme
+    licence = (LIBRARY / "LICENSE").read_text(encoding="utf-8")
+    assert licence.startswith("MIT License") and any(licence in script for script in page.scripts)
+
+
+def test_the_carried_library_draws_every_trace(page: Page) -> None:
+    library = gzip.decompress((LIBRARY / "plotly-cartesian.min.js.gz").read_bytes()).decode()
+    carried = set(re.findall(r'moduleType:"trace",name:"([a-z0-9]+)"', library))
+    used = {trace["type"] for figure in json.loads(page.scripts[1]).values() for trace in figure["traces"]}
+    sources = (path.read_text(encoding="utf-8") for path in Path(report.__file__).parent.glob("report_*.py"))
+    written = {name for text in sources for name in re.findall(r'"type": "(\w+)"', text)}
+    written -= {"category", "linear", "log", "line", "data"}  # of axes, shapes and error bars
+    assert used | written <= carried, (used | written) - carried
+    assert used >= {"scatter", "bar", "heatmap"}
 
 
 @pytest.mark.parametrize("name", OPTIONAL)

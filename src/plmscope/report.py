@@ -6,17 +6,18 @@ is missing is named in its section instead of failing the report. What may be cl
 :mod:`plmscope.report_answers`.
 
 Everything that comes from data is escaped: text by the template, JSON by Jinja's ``tojson``, plot labels by
-:func:`~plmscope.report_blocks.plot_text`. A content security policy forbids the file any request.
+:func:`~plmscope.report_blocks.plot_text`. A content security policy forbids the file any request. The plotting library
+(``templates/plotly/``) is carried packed; the page unpacks it when it stands, and draws what comes into view.
 """
 
 from __future__ import annotations
 
+import base64
 from importlib import resources
 from pathlib import Path
 
 import jinja2
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from plmscope.report_answers import (
     concentration_answer,
@@ -110,7 +111,8 @@ def render(run: Run) -> str:
         css=Markup((own / "report.css").read_text(encoding="utf-8")),
         js=Markup((own / "report.js").read_text(encoding="utf-8")),
         cards_js=Markup((own / "cards.js").read_text(encoding="utf-8")),
-        plotly=Markup(get_plotlyjs()),
+        plotly=base64.b64encode((own / "plotly" / "plotly-cartesian.min.js.gz").read_bytes()).decode("ascii"),
+        plotly_licence=Markup((own / "plotly" / "LICENSE").read_text(encoding="utf-8")),
     )
 
 

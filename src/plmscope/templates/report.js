@@ -52,14 +52,95 @@
     // Plotly takes "when" for a mistake, so it is left out.
     Plotly.react(plot, themed(traces.map(({ when, ...trace }) => trace), style), themed(layout, style), { ...config, displayModeBar: figure.small ? false : "hover", toImageButtonOptions: { format: "svg", filename: plot.id } });
   };
+  // The library is carried packed by gzip. It is unpacked when the page stands, and a plot is drawn when it comes near
+  // the window, so that neither holds up the text and the tables. The browser's own DecompressionStream would answer
+  // later only, and what is printed at once would have no plots; so RFC 1951 is read here.
+  const inflate = (data) => {
+    const out = new Uint8Array(new DataView(data.buffer).getUint32(data.length - 4, true));
+    let at = 10, to = 0, held = 0, kept = 0; // the header has 10 bytes: no name, no comment
+    const bits = (n) => {
+      while (kept < n) held |= data[at++] << kept, kept += 8;
+      const value = held & ((1 << n) - 1);
+      held >>>= n, kept -= n;
+      return value;
+    };
+    const codes = (lengths) => {
+      const count = new Uint16Array(16), next = new Uint16Array(17), symbols = new Uint16Array(lengths.length);
+      for (const length of lengths) if (length) count[length]++;
+      for (let length = 1; length < 16; length++) next[length + 1] = next[length] + count[length];
+      lengths.forEach((length, symbol) => { if (length) symbols[next[length]++] = symbol; });
+      return { count, symbols };
+    };
+    const read = ({ count, symbols }) => {
+      for (let length = 1, code = 0, first = 0, index = 0; length < 16; length++) {
+        code = code << 1 | bits(1), first <<= 1;
+        if (code - first < count[length]) return symbols[index + code - first];
+        index += count[length], first += count[length];
+      }
+      throw new Error("the plotting library is damaged");
+    };
+    const steps = (n, first, wait, same) => { // base values and extra bits of lengths and distances
+      const base = [], extra = [];
+      for (let i = 0, value = first; i < n; i++) extra.push(i < wait ? 0 : Math.floor((i - wait) / same) + 1), base.push(value), value += 1 << extra[i];
+      return { base, extra };
+    };
+    const lengths = steps(29, 3, 8, 4), distances = steps(30, 1, 4, 2);
+    lengths.base[28] = 258, lengths.extra[28] = 0;
+    for (let last = 0; !last;) {
+      last = bits(1);
+      const type = bits(2);
+      if (type === 0) {
+        held = kept = 0;
+        const size = data[at] | data[at + 1] << 8;
+        out.set(data.subarray(at + 4, at + 4 + size), to);
+        at += 4 + size, to += size;
+        continue;
+      }
+      let literal = Array.from({ length: 288 }, (_, i) => i < 144 ? 8 : i < 256 ? 9 : i < 280 ? 7 : 8), distance = Array(30).fill(5);
+      if (type === 2) {
+        const n = bits(5) + 257, m = bits(5) + 1, first = Array(19).fill(0), all = [];
+        for (let i = 0, k = bits(4) + 4; i < k; i++) first[[16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15][i]] = bits(3);
+        const code = codes(first);
+        while (all.length < n + m) {
+          const symbol = read(code);
+          if (symbol < 16) all.push(symbol);
+          else all.push(...Array(symbol === 16 ? 3 + bits(2) : symbol === 17 ? 3 + bits(3) : 11 + bits(7)).fill(symbol === 16 ? all.at(-1) : 0));
+        }
+        literal = all.slice(0, n), distance = all.slice(n);
+      }
+      const byLiteral = codes(literal), byDistance = codes(distance);
+      for (let symbol = read(byLiteral); symbol !== 256; symbol = read(byLiteral)) {
+        if (symbol < 256) { out[to++] = symbol; continue; }
+        const length = lengths.base[symbol - 257] + bits(lengths.extra[symbol - 257]), which = read(byDistance);
+        const back = distances.base[which] + bits(distances.extra[which]);
+        for (let i = 0; i < length; i++, to++) out[to] = out[to - back];
+      }
+    }
+    return out;
+  };
   const plots = [...document.querySelectorAll(".plot")];
+  const ready = new Set(); // near the window once, and drawn again with every change
+  const drawReady = () => ready.forEach(draw);
   const resized = new ResizeObserver((entries) => entries.forEach((entry) => {
     if (entry.target.data && entry.contentRect.width) Plotly.Plots.resize(entry.target);
   }));
-  plots.forEach((plot) => resized.observe(plot));
-  const drawAll = () => plots.forEach(draw);
+  const near = new IntersectionObserver((entries) => entries.forEach(({ isIntersecting, target }) => {
+    if (!isIntersecting) return;
+    near.unobserve(target);
+    ready.add(target);
+    draw(target);
+  }), { rootMargin: "800px 0px" });
+  const start = () => {
+    if (globalThis.Plotly) return;
+    const packed = Uint8Array.from(atob(document.getElementById("plotly").textContent), (c) => c.charCodeAt(0));
+    const library = document.createElement("script");
+    library.textContent = new TextDecoder().decode(inflate(packed));
+    document.head.append(library);
+    library.remove();
+    plots.forEach((plot) => { near.observe(plot); resized.observe(plot); });
+  };
   for (const select of document.querySelectorAll(".figures select")) {
-    select.addEventListener("change", () => select.closest(".figures").querySelectorAll(".plot").forEach(draw));
+    select.addEventListener("change", () => [...select.closest(".figures").querySelectorAll(".plot")].filter((plot) => ready.has(plot)).forEach(draw));
   }
 
   // --- Theme
@@ -68,9 +149,9 @@
   button.addEventListener("click", () => {
     root.dataset.theme = dark() ? "light" : "dark";
     try { localStorage.setItem("plmscope-theme", root.dataset.theme); } catch { /* storage may be off for local files */ }
-    label(); drawAll();
+    label(); drawReady();
   });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { label(); drawAll(); });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { label(); drawReady(); });
 
   // --- Tables
   const key = (row, column) => {
@@ -164,7 +245,9 @@
     root.dataset.theme = "light";
     before.folded.forEach((item) => { item.open = true; });
     printing = true;
-    drawAll();
+    start();
+    plots.forEach((plot) => { near.unobserve(plot); ready.add(plot); });
+    drawReady();
   });
   addEventListener("afterprint", () => {
     if (!before) return;
@@ -172,10 +255,10 @@
     before.folded.forEach((item) => { item.open = false; });
     before = null;
     printing = false;
-    drawAll();
+    drawReady();
   });
 
   label();
-  drawAll();
   unfold();
+  setTimeout(start); // after the first paint
 })();
