@@ -28,7 +28,7 @@ ORDER = (
 INSIDE = {
     "explaining": (
         "decision", "residues", "contributions", "held", "activations", "training", "detected", "explanation",
-        "explainer",
+        "explainer", "page", "folder",
     ),
 }  # fmt: skip
 
