@@ -28,7 +28,7 @@ ORDER = (
 INSIDE = {
     "explaining": (
         "decision", "residues", "contributions", "held", "activations", "training", "detected", "explanation",
-        "explainer", "page", "folder",
+        "explainer", "page", "folder", "variants",
     ),
 }  # fmt: skip
 

@@ -333,6 +333,43 @@ def explain(
 
 
 @app.command()
+def variants(
+    folder: RunFolder,
+    proteins: Proteins,
+    positions: Annotated[
+        str, typer.Option("--positions", help="Where: 10-40, or 5,9,12-20; default everywhere.", show_default=False)
+    ] = "",
+    mutations: Annotated[
+        Path | None,
+        typer.Option(
+            "--mutations",
+            help="File of mutations such as A12V of one protein, or a table with columns mutation and score.",
+            show_default=False,
+        ),
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option("--label", help="Class to follow; default what the model says.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder; default RUN/variants/NAME.", show_default=False)
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Substitute residues of your proteins: what becomes of the class, and which neurons fall silent or wake."""
+    from plmscope.errors import InputError
+    from plmscope.explaining.variants import variants_of_file
+    from plmscope.runs import open_run
+
+    if positions and mutations is not None:
+        raise InputError("--positions and --mutations exclude each other; give one of them")
+    where = variants_of_file(
+        open_run(folder), proteins, out, label=label, positions=positions, mutations=mutations, track=_track(quiet),
+        say=_tell,
+    )  # fmt: skip
+    _tell(f"wrote {where / 'variants.csv'}")
+
+
+@app.command()
 def export(
     folder: RunFolder,
     out: Annotated[
