@@ -29,7 +29,7 @@ ORDER = (
 INSIDE = {
     "explaining": (
         "decision", "residues", "contributions", "held", "activations", "training", "detected", "explanation",
-        "explainer",
+        "explainer", "page", "folder", "variants",
     ),
 }  # fmt: skip
 

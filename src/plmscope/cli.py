@@ -48,6 +48,9 @@ StudyFile = Annotated[
     Path, typer.Argument(metavar="STUDY", help="Study file; 'plmscope init' writes one.", show_default=False)
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of an earlier command.", show_default=False)]
+Proteins = Annotated[
+    Path, typer.Argument(metavar="PROTEINS", help="Any file of sequences that a study reads.", show_default=False)
+]
 Out = Annotated[
     Path | None, typer.Option("--out", "-o", help="Run folder; default runs/NAME of the study.", show_default=False)
 ]
@@ -286,6 +289,87 @@ def intervene(
 def report(folder: RunFolder, quiet: Quiet = False) -> None:
     """Last stage: write report.html from the tables, one file that opens offline."""
     _stage(folder, "report", quiet)
+
+
+@app.command()
+def explain(
+    folder: RunFolder,
+    proteins: Proteins,
+    label: Annotated[
+        str | None, typer.Option("--label", help="Class to explain; default what the model says.", show_default=False)
+    ] = None,
+    neurons: Annotated[
+        Path | None,
+        typer.Option(
+            "--neurons", help="TSV of neurons to hold together; default those of the class.", show_default=False
+        ),
+    ] = None,
+    features: Annotated[
+        Path | None, typer.Option("--features", help="Residue features to show beside it.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder; default RUN/explained/NAME.", show_default=False)
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object a protein and line instead of text.")
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Explain what the model says of your proteins: residues, neurons, how far to trust it; labels are not needed.
+
+    The same command continues one that was stopped.
+    """
+    from plmscope.explaining.folder import LINES, PAGE, explain_file
+    from plmscope.runs import open_run
+
+    found = explain_file(
+        open_run(folder), proteins, out, label=label, neurons=neurons, features=features, as_json=as_json,
+        track=_track(quiet), say=_say(quiet),
+    )  # fmt: skip
+    shown = Console(highlight=False, markup=False, emoji=False)
+    if as_json:
+        sys.stdout.write((found.folder / LINES).read_text(encoding="utf-8"))
+    elif found.first is not None and found.proteins == 1:
+        shown.print("\n".join(_plain(line) for line in repr(found.first).splitlines()), soft_wrap=True)
+    left_out = f", {found.excluded:,} left out (see explained.json)" if found.excluded else ""
+    _tell(f"explained {found.proteins:,} protein{'s' if found.proteins != 1 else ''}{left_out}: {found.folder / PAGE}")
+
+
+@app.command()
+def variants(
+    folder: RunFolder,
+    proteins: Proteins,
+    positions: Annotated[
+        str, typer.Option("--positions", help="Where: 10-40, or 5,9,12-20; default everywhere.", show_default=False)
+    ] = "",
+    mutations: Annotated[
+        Path | None,
+        typer.Option(
+            "--mutations",
+            help="File of mutations such as A12V of one protein, or a table with columns mutation and score.",
+            show_default=False,
+        ),
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option("--label", help="Class to follow; default what the model says.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder; default RUN/variants/NAME.", show_default=False)
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Substitute residues of your proteins: what becomes of the class, and which neurons fall silent or wake."""
+    from plmscope.errors import InputError
+    from plmscope.explaining.variants import variants_of_file
+    from plmscope.runs import open_run
+
+    if positions and mutations is not None:
+        raise InputError("--positions and --mutations exclude each other; give one of them")
+    where = variants_of_file(
+        open_run(folder), proteins, out, label=label, positions=positions, mutations=mutations, track=_track(quiet),
+        say=_tell,
+    )  # fmt: skip
+    _tell(f"wrote {where / 'variants.csv'}")
 
 
 @app.command()
