@@ -378,9 +378,35 @@ def export(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder; default RUN/csv.", show_default=False)
     ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model", help="Write a model with neurons held for good here instead of tables.", show_default=False
+        ),
+    ] = None,
+    keep: Annotated[
+        str, typer.Option("--keep", help="With --model, METHOD:SHARE: all other neurons are held.", show_default=False)
+    ] = "",
+    suppress: Annotated[
+        str, typer.Option("--suppress", help="With --model, a class: its neurons are held.", show_default=False)
+    ] = "",
+    ablation: Annotated[str, typer.Option("--ablation", help="With --model: held at mean or zero.")] = "mean",
 ) -> None:
-    """Write the tables of a run as CSV, for other programs; all but ablation_means and score_bootstraps."""
+    """Write the tables of a run as CSV, for other programs; all but ablation_means and score_bootstraps.
+
+    With --model, write its model with neurons held for good, a Hugging Face folder, instead.
+    """
+    from plmscope.errors import SelectionError
     from plmscope.results import Run
+
+    if model is not None:
+        from plmscope.edited import export_model
+        from plmscope.runs import open_run
+
+        _tell(repr(export_model(open_run(folder), model, keep=keep, suppress=suppress, ablation=ablation)))
+        return
+    if keep or suppress:
+        raise SelectionError("--keep and --suppress say which neurons of an exported model work; add --model FOLDER")
 
     written = Run.open(folder).export(out or folder / "csv")
     _tell(f"wrote {len(written)} tables to {out or folder / 'csv'}")
