@@ -191,3 +191,19 @@ def test_bfloat16_stays_near(tiny_folder: Path) -> None:
     ours = folded_logits(half, proteins, keep, constants)
     theirs = hooked_logits(full, proteins, keep, constants)
     assert float((ours - theirs).abs().max()) < 0.2 * float(theirs.abs().max())
+
+
+@torch.inference_mode()
+def test_what_lies_before_the_first_held_module_is_shared(shape: Classifier) -> None:
+    """Selections that begin at every place of the network, in an order that makes the shared states come and go."""
+    proteins, constants = make_proteins(3, seed=3), np.random.default_rng(0).normal(size=(3, len(shape.index)))
+    rng, one, stages = np.random.default_rng(1), folding(shape, proteins, 60), set()
+    assert one.intact is not None
+    for site in [*shape.index.sites, *reversed(shape.index.sites)]:
+        keep, part = np.ones(len(shape.index), dtype=bool), shape.index.slice(site)
+        keep[part] = rng.random(part.stop - part.start) < 0.5
+        stages.add(one._first(keep))
+        want = hooked_logits(shape, proteins, keep, constants)
+        for rows, logits in one.logits(keep, constants):
+            torch.testing.assert_close(logits, want[rows], atol=2e-4, rtol=1e-4)
+    assert stages == {(0, "input"), (0, "mixed"), (0, "middle"), *((n, s) for n in (1, 2) for s in ("input", "middle"))}

@@ -27,6 +27,7 @@ from plmscope.errors import InputError, RunError, SelectionError, StudyError
 from plmscope.evaluation import evaluate
 from plmscope.results import SCHEMA, SCHEMA_VERSION, STAGES, Run
 from plmscope.runs import one_per_cluster, open_run
+from plmscope.scores import FORMS, signed_form
 from plmscope.scoring import SCORERS
 from plmscope.selection import select_top
 from plmscope.sequences import Protein, read_proteins
@@ -36,6 +37,7 @@ from tests.conftest import Golden, make_proteins
 
 MODULES = {"query": 24, "key": 24, "value": 24, "attention_output": 24, "intermediate": 48, "output": 24}
 METHODS = ["activation_std", "integrated_gradients"]
+RANKED_BY = {"integrated_gradients": "integrated_gradients_abs"}
 CONTROLS = ["random", "random_matched", "random_active"]
 NEURONS = 3 * sum(MODULES.values())
 METRICS = ["accuracy", "balanced_accuracy", "macro_f1", "log_loss", "true_class_probability"]
@@ -85,7 +87,7 @@ def test_files_of_a_run_folder(golden: Golden) -> None:
 
 @pytest.mark.parametrize("name", sorted(WRITTEN))
 def test_columns_in_order(tables: dict[str, pd.DataFrame], name: str) -> None:
-    extra = METHODS if name == "neurons" else []
+    extra = [*METHODS, "integrated_gradients_abs"] if name == "neurons" else []
     assert list(tables[name].columns) == [*SCHEMA[name], *extra]
     assert len(tables[name]) or name == "excluded"
 
@@ -202,12 +204,21 @@ def test_completeness_has_every_scored_protein_and_site(golden: Golden, tables: 
 def test_selections_are_the_best_scored(tables: dict[str, pd.DataFrame]) -> None:
     keys = ["layer", "module", "neuron"]
     table, neurons = tables["selections"], tables["neurons"].set_index(keys)
-    assert set(table["fraction"]) == {0.02, 0.05, 0.1, 0.5} and set(table["draw"]) == {-1}  # 0.02: the report's
-    assert set(table["scope"]) == {"pooled", "per_site"} and set(table["method"]) == set(METHODS)
+    within = table["scope"] == "module"
+    assert set(table.loc[within, "fraction"]) == {0.2, 0.5} and set(table["draw"]) == {-1}
+    assert set(table.loc[~within, "fraction"]) == {0.02, 0.05, 0.1, 0.5}  # 0.02: the report's
+    assert set(table["scope"]) == {"pooled", "per_site", "module"} and set(table["method"]) == set(METHODS)
     for (method, scope, fraction), rows in table.groupby(["method", "scope", "fraction"]):
         chosen = pd.MultiIndex.from_frame(rows[keys])
-        values = neurons[method]
-        if scope == "pooled":
+        values = neurons[RANKED_BY.get(method, method)]
+        if scope == "module":
+            assert rows["module"].value_counts().to_dict() == {
+                module: int(np.floor(fraction * 3 * n + 0.5)) for module, n in MODULES.items()
+            }
+            keys_alone = values[values.index.get_level_values("module") == "key"]
+            best = chosen[chosen.get_level_values("module") == "key"]
+            assert keys_alone[best].min() >= keys_alone.drop(best).max()
+        elif scope == "pooled":
             assert len(rows) == int(np.floor(fraction * NEURONS + 0.5))
             assert values[chosen].min() >= values.drop(chosen).max()
         else:
@@ -219,7 +230,7 @@ def test_selections_are_the_best_scored(tables: dict[str, pd.DataFrame]) -> None
 def test_agreement(tables: dict[str, pd.DataFrame]) -> None:
     table, chosen = tables["agreement"], tables["selections"].query("scope == 'pooled'")
     assert table[["method", "other", "fraction"]].to_numpy().tolist() == [[*METHODS, 0.05], [*METHODS, 0.1]]
-    rho = tables["neurons"][METHODS].corr("spearman").iloc[0, 1]
+    rho = tables["neurons"][[RANKED_BY.get(m, m) for m in METHODS]].corr("spearman").iloc[0, 1]
     np.testing.assert_allclose(table["spearman"], rho)
     for row in table.itertuples():
         a, b = (
@@ -236,13 +247,22 @@ def test_curves_have_every_cell_and_draw(tables: dict[str, pd.DataFrame]) -> Non
     intact = curves[curves["ablation"] == "none"]
     assert len(intact) == 1 and intact.index[0] == 0
     assert intact[["method", "draw", "fraction", "n_neurons"]].to_numpy().tolist() == [["intact", -1, 1.0, NEURONS]]
-    rest = curves[1:]
-    assert not rest.duplicated(["method", "matched_to", "scope", "draw", "mode", "ablation", "fraction"]).any()
+    within = curves["scope"] == "module"
+    assert set(curves.loc[within, "module"]) == set(MODULES) and set(curves.loc[~within, "module"]) == {""}
+    keys = ["method", "matched_to", "scope", "module", "draw", "mode", "ablation", "fraction"]
+    assert not curves.duplicated(keys).any()
+    # A kind held as a whole; then keep and ablate, two shares, of two methods and two draws each (three for keys).
+    kinds = {(m, mode): 2 * (2 + 2 * (3 if (m, mode) == ("key", "keep") else 2)) for m in MODULES for mode in
+             ("keep", "ablate")}  # fmt: skip
+    held = curves["method"] == "held"
+    assert curves[held]["module"].tolist() == list(MODULES)
+    assert curves[within & ~held].groupby(["module", "mode"]).size().to_dict() == kinds
+    rest = curves[~within][1:]
     for (scope, mode, ablation), rows in rest.groupby(["scope", "mode", "ablation"]):
-        draws = 3 if (scope, mode, ablation) == ("pooled", "keep", "mean") else 2
+        primary = (scope, mode, ablation) == ("pooled", "keep", "mean")
         assert set(rows.loc[rows["draw"] < 0, "method"]) == set(METHODS)
         for control, targets in (("random", {""}), ("random_matched", set(METHODS)), ("random_active", set(METHODS))):
-            own = rows[rows["method"] == control]
+            own, draws = rows[rows["method"] == control], 3 if primary and control == "random_matched" else 2
             assert set(own["matched_to"]) == targets
             assert len(own) == draws * len(targets) * 2 and set(own["draw"]) == set(range(draws))
     assert rest.groupby(["scope", "mode", "ablation"]).ngroups == 8
@@ -439,11 +459,11 @@ def test_low_precision_says_how_far_it_agrees_with_float32(golden: Golden, tmp_p
     plmscope.study.Stages(study, Run.open(folder), say=lines.append).execute(["score"])
     found = Run.open(folder).manifest()["precision"]
     assert (found["dtype"], found["proteins"]) == ("bfloat16", 6)
-    assert list(found["methods"]) == ["activation_std", "integrated_gradients"]
+    assert list(found["methods"]) == ["activation_std", "integrated_gradients", "integrated_gradients_abs"]
     for row in found["methods"].values():
         assert 0.8 < row["spearman"] <= 1 and 0.7 < row["overlap"] <= 1
     told = [line for line in lines if line.startswith("bfloat16 against float32, ")]
-    assert len(told) == 2 and "(6 proteins)" in told[0]
+    assert len(told) == 3 and "(6 proteins)" in told[0]
 
 
 def test_changed_setting_redoes_its_stage_and_later_ones(
@@ -829,8 +849,9 @@ def test_the_embedded_model_is_tested_on_enzymes_that_it_never_saw(content: dict
 
 
 def test_the_study_file_names_every_method() -> None:
-    told = re.search(r"^methods = .*  # (activation, .*)$", write_study(Study()), re.MULTILINE)
-    assert told and set(told[1].split(", ")) == set(SCORERS)
+    told = re.search(r"^methods = .*  # (activation, .*); those with a sign (.*)$", write_study(Study()), re.MULTILINE)
+    assert told and set(told[1].split(", ")) == {signed_form(method)[0] for method in SCORERS}
+    assert all(f"{ending}" in told[2] for ending in FORMS.values())
 
 
 def test_a_folder_at_home_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
