@@ -327,7 +327,7 @@ class Intact:
         self._known: tuple[tuple[int, str], list[torch.Tensor]] | None = None
 
     def state(self, layer: int, stage: str) -> list[torch.Tensor]:
-        """``input`` of a layer, the ``mixed`` values in it, or the ``middle`` behind its attention; a tensor a batch."""
+        """``input`` of a layer, the ``mixed`` values in it, or ``middle`` behind its attention; one a batch."""
         with self._lock:
             if self._known is None or self._known[0] != (layer, stage):
                 self._known = None  # let go of the memory first
