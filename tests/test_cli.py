@@ -177,7 +177,7 @@ CASES = [
         "the sequence file is neither FASTA nor a table",
         content("hello\nworld\n"),
         "{data}: is not FASTA (no '>' at its start), and as a table it lacks the column 'id' and "
-        "'sequence'; its header is 'hello'",
+        "'sequence'; its header is 'hello'; name them by id_column and sequence_column",
     ),
     Case(
         "the sequence file is a program's",
@@ -210,10 +210,10 @@ CASES = [
         "{data}: all 9 sequences look like DNA or RNA; give their translation",
     ),
     Case(
-        "a table is separated by semicolons",
-        content("id;ec;sequence\n"),
+        "a table is separated by blanks",
+        content("id ec sequence\n"),
         "{data}: is not FASTA (no '>' at its start), and as a table it lacks the column 'id' and 'sequence'; its "
-        "header is 'id;ec;sequence'; separate its fields by tabs or commas, not by ';'",
+        "header is 'id ec sequence'; separate its fields by tabs or commas",
     ),
     Case(
         "ids and sequences are one column",
@@ -241,9 +241,9 @@ CASES = [
         "{data}: is compressed twice; decompress it once",
     ),
     Case(
-        "the sequence file is UTF-16",
-        lambda b: b.data.write_text(table(), encoding="utf-16"),
-        "{data}: line 1 is not UTF-8 text (byte 0xff); save it as UTF-8",
+        "the sequence file is UTF-16 and cut short",
+        lambda b: b.data.write_bytes(table().encode("utf-16")[:-1]),
+        "{data}: is not sound UTF-16 text; save it as UTF-8",
     ),
     Case("a row has too few columns", row("q\t1.1.1.1"), "{data}: line 32 has 2 fields, the header 3; correct it"),
     Case(
@@ -373,6 +373,12 @@ CASES = [
         "windows overlap wholly",
         setting(data='too_long = "windows"\nwindow_overlap = 2000'),
         "{study}: data.window_overlap = 2000 is not below data.max_length = 1022",
+    ),
+    Case(
+        "a demo of another task",
+        nothing,
+        "demo task 'motifs' is unknown; use 'enzymes' or 'families'",
+        ("demo", "--task", "motifs", "--out", "{out}"),
     ),
     Case(
         "the study would write elsewhere",
@@ -907,7 +913,8 @@ def test_quiet_prints_the_closing_table_alone(
     assert lines[0].split() == ["question", "┃", "answer"]
     assert "test balanced accuracy" in lines[2] and lines[-1] == f"report: {folder / 'report.html'}"
     words = " ".join(line.split("│")[0].strip() for line in lines)  # long questions are broken into lines
-    assert words.count("area over matched chance") == 2 and words.count("keys among the top 10%") == 2
+    assert words.count("beats chance, pooled") == 2 and words.count("beats chance, within keys") == 2
+    assert words.count("concentration:") == 2 and words.count("within keys:") + 2 == words.count("keys:")
     assert main(["report", str(folder)]) == 0
     captured = capfd.readouterr()
     assert [line.rstrip() for line in captured.out.splitlines()] == lines
@@ -928,11 +935,11 @@ def test_stages_one_by_one_find_themselves_done(
 def test_export(golden: Golden, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folder = golden.copy(tmp_path / "run")
     assert main(["export", str(folder)]) == 0
-    assert capfd.readouterr().err == f"wrote 24 tables to {folder / 'csv'}\n"
+    assert capfd.readouterr().err == f"wrote 25 tables to {folder / 'csv'}\n"
     lines = (folder / "csv" / "curves.csv").read_text().splitlines()
-    assert lines[0].startswith("method,matched_to,scope,draw,mode,ablation,fraction,n_neurons,accuracy")
+    assert lines[0].startswith("method,matched_to,scope,module,draw,mode,ablation,fraction,n_neurons,accuracy")
     assert len(lines) == 1 + len(Run.open(folder).table("curves"))
-    assert len(list((folder / "csv").iterdir())) == 24
+    assert len(list((folder / "csv").iterdir())) == 25
 
 
 def test_overrides_reach_the_study(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

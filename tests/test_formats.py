@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from plmscope import formats
 from plmscope.annotations import read_features
 from plmscope.errors import InputError
-from plmscope.formats import open_content, protein_rows
+from plmscope.formats import open_content
+from plmscope.rows import Row, protein_rows
 from plmscope.sequences import LETTERS, read_proteins
 
 A = "MKVLAAGIVGLCHWYTRSDENQPFKLMACDEF"  # 32 residues
@@ -35,7 +36,7 @@ def zstd(data: bytes) -> bytes:
 COMPRESS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zst": zstd}
 
 
-def rows(folder: Path, text: str | bytes, **columns: str) -> list[formats.Row]:
+def rows(folder: Path, text: str | bytes, **columns: str) -> list[Row]:
     path = folder / "f"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return list(protein_rows(open_content(path, "f"), **columns))
@@ -138,7 +139,7 @@ def test_headers(tmp_path: Path, header: str, name: str, columns: dict[str, str]
 
 def test_named_columns_and_those_of_uniprot(tmp_path: Path) -> None:
     (row,) = rows(tmp_path, f"Entry\tEC number\tLength\tSequence\nP1\t1.1.1.1\t32\t{A}\n")
-    assert row == ("line 2", "P1", A, {"EC number": "1.1.1.1", "Length": "32"}, "")
+    assert row == ("line 2", "P1", A, {"EC number": "1.1.1.1", "Length": "32"}, "", {}, {})
     (row,) = rows(tmp_path, f"gene,protein,id\nx,{A},y\n", id_column="gene", sequence_column="protein")
     assert row[1:4] == ("x", A, {"id": "y"})
     with pytest.raises(InputError, match="lacks the column 'gene' and 'sequence'; its header is 'id', 'peptide'"):

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import os
+import re
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -137,7 +138,8 @@ def test_too_long_is_an_error_that_counts(tmp_path: Path) -> None:
         ("<!DOCTYPE html>\n<p>\n", ["is not FASTA"]),
         (b"PK\x03\x04\x00\x00", ["zip archive"]),
         (b"\x80\x04\x95K\x00.", ["is binary"]),  # a pickle is never opened
-        (">P1\n".encode("utf-16"), ["not UTF-8"]),
+        (">P1\n".encode("utf-16"), ["line 1", "empty sequence"]),  # Excel's Unicode text is read
+        (">P1\n".encode("utf-16") + b"M", ["not sound UTF-16"]),
         (b"PAR1 and no more", ["Parquet"]),
         (gzip.compress(f">P1\n{A}\n".encode(), mtime=0)[:-9], ["cut short"]),
         (gzip.compress(f">P1\n{A}\n".encode(), mtime=0)[:-8] + b"checksum", ["cannot be read", "CRC"]),
@@ -160,8 +162,6 @@ def test_too_long_is_an_error_that_counts(tmp_path: Path) -> None:
         (f"id\tsequence\nP1\t{A}\tmore\n", ["line 2", "3 fields"]),
         (f'id,sequence\n"P1,{A}\n', ["line 2", "not a table row"]),
         (f"id\tsequence\tx\tx\nP1\t{A}\t\t\n", ["'x'", "twice"]),
-        (f'>P1 name="no end\n{A}\n', ["line 1", "name", "closing quote"]),
-        (f">P1 ec=1 ec=2\n{A}\n", ["line 1", "'ec'", "twice"]),
         ("id\tsequence\n", ["no protein"]),
         (">P1\n" + "ACGTUNacgt" * 9 + "\n>P2\n" + "GGTACC" * 9 + "\n", ["2 sequences", "DNA or RNA"]),
         (f">P1\n{A[:29]}\n>P2\nMKV\n", ["no protein is left of 2", "2 x shorter than 30"]),
@@ -174,7 +174,7 @@ def test_bad_files(tmp_path: Path, content: str | bytes, parts: list[str]) -> No
 def test_bad_paths(tmp_path: Path) -> None:
     refused(tmp_path / "missing.fasta", "No such file")
     refused(tmp_path, "is a folder")
-    refused("plmscope:proteins", "plmscope:enzymes")
+    refused("plmscope:proteins", "plmscope:enzymes, plmscope:families")
     os.mkfifo(tmp_path / "pipe")
     refused(tmp_path / "pipe", "not a regular file")
     with pytest.raises(InputError, match="cannot be read"):
@@ -238,6 +238,31 @@ def test_embedded_enzymes_are_what_their_readme_says() -> None:
     readme = Path(sequences.__file__).with_name("embedded") / "README.md"
     assert "2,285" in readme.read_text()
     assert "1 (340), 2 (917)" in repr(found)
+
+
+def test_embedded_families_are_what_their_readme_says() -> None:
+    found = read_proteins("plmscope:families", label="family")
+    assert not found.excluded and len(found) == 1157
+    readme = (
+        (Path(sequences.__file__).with_name("embedded") / "README.md").read_text().partition("# Embedded families")[2]
+    )
+    steps = dict(re.findall(r"^\| (.+?) \| ([\d,]+) \|$", readme, re.MULTILINE))
+    numbers = {step.strip("*"): int(number.replace(",", "")) for step, number in steps.items()} | {"rows": len(found)}
+    assert numbers.pop("read") == sum(numbers.values()) == 20_000
+    assert f"({sum(p.columns['held_out'] == '1' for p in found)} proteins)" in readme
+    for family in found.labels:
+        own = [p for p in found if p.label == family]
+        held = [p for p in own if p.columns["held_out"] == "1"]
+        row = re.search(rf"^\| {family} \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|", readme, re.MULTILINE)
+        assert row and (int(row[1]), int(row[3])) == (len(own), len(held)), family
+        assert int(row[2]) >= 12 and int(row[4]) >= 5, family
+    assert all(30 <= len(p) <= 1022 and not set(p.sequence) - set("ACDEFGHIKLMNPQRSTVWY") for p in found)
+    assert (
+        len({p.sequence for p in found}) == len(found) and Counter(p.label for p in found).most_common(1)[0][1] <= 200
+    )
+    for column in ("name", "organism", "source"):
+        assert all(p.columns[column] for p in found)
+    assert not any("ragment" in p.columns["name"] or "beta subunit" in p.columns["name"] for p in found)
 
 
 def test_objects_print_without_their_sequence() -> None:

@@ -1,5 +1,6 @@
 """Splits: whole clusters, every class in every set, and what relatives are left."""
 
+import itertools
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
@@ -15,6 +16,8 @@ from plmscope.sequences import Protein, read_proteins
 from plmscope.splits import Split, balance_lines, balance_table, leakage, leakage_table, split_proteins
 
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
+# Equal sequences are never parted, so each protein has its own.
+DISTINCT = ["MKV" + "".join(letters) for letters in itertools.product(AMINO_ACIDS, repeat=3)]
 
 
 def mutant(sequence: str, number: int) -> str:
@@ -33,7 +36,7 @@ def labelled(sizes: dict[str, list[int]], **columns: str) -> tuple[list[Protein]
         for cluster, number in enumerate(numbers):
             for member in range(number):
                 name = f"{label}-{cluster}-{member}"
-                proteins.append(Protein(name, "MKV", label, columns))
+                proteins.append(Protein(name, DISTINCT[len(proteins)], label, columns))
                 clusters[name] = f"{label}-{cluster}"
     return proteins, clusters
 
@@ -89,7 +92,7 @@ def test_a_cluster_belongs_to_its_majority(monkeypatch: pytest.MonkeyPatch) -> N
     proteins, clusters = labelled({"a": [1, 1, 1], "b": [1, 1, 1]})
     # b's proteins all sit in clusters of a: b has none of its own.
     for k in range(3):
-        proteins.append(Protein(f"extra-{k}", "MKV", "a"))
+        proteins.append(Protein(f"extra-{k}", DISTINCT[-k - 1], "a"))
         clusters |= {f"extra-{k}": f"a-{k}", f"b-{k}-0": f"a-{k}"}
     given(monkeypatch, clusters)
     with pytest.raises(InputError, match="class 'b' has only 0 clusters"):
@@ -129,6 +132,19 @@ def test_held_out_clusters_only(monkeypatch: pytest.MonkeyPatch) -> None:
         assert whole(split)
 
 
+def test_no_cluster_of_embedded_families_is_on_both_sides() -> None:
+    some = {"adenylate kinase", "alanine racemase", "cytochrome P450"}
+    proteins = [p for p in read_proteins("plmscope:families", label="family").proteins if p.label in some]
+    split = split_proteins(proteins, identity=0.5, held_out="held_out", validation=0.15, test=0.25)
+    assert whole(split) and all(all(part) for part in counts(split, proteins).values())
+    assert all(p.columns["held_out"] == "1" for p in proteins if split.assignment[p.id] != "train")
+    # The marks were made for these clusters: few of the marked ones are lost to a cluster with an unmarked one.
+    marked = Counter(p.columns["held_out"] for p in proteins)["1"]
+    mixed = [p for p in proteins if len(
+        {q.columns["held_out"] for q in proteins if split.clusters[q.id] == split.clusters[p.id]}) > 1]  # fmt: skip
+    assert len(mixed) < marked / 4
+
+
 def test_held_out_columns_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     proteins, clusters = labelled({"a": [1] * 5, "b": [1] * 5}, fresh="0")
     given(monkeypatch, clusters)
@@ -165,8 +181,8 @@ def test_column_split() -> None:
         split_proteins(proteins[:-1], method="column", column="part")
     with pytest.raises(InputError, match="no protein into test"):
         split_proteins([proteins[0], proteins[1], proteins[4]], method="column", column="part")
-    with pytest.raises(InputError, match="'P9': column 'part' has 'dev', not train, validation or test"):
-        split_proteins([*proteins, Protein("P9", "MKV", "a", {"part": "dev"})], method="column", column="part")
+    with pytest.raises(InputError, match=r"'P9': column 'part' has 'no', not train, validation or test$"):
+        split_proteins([*proteins, Protein("P9", "MKV", "a", {"part": "no"})], method="column", column="part")
     with pytest.raises(InputError, match="'P0' has no column 'split'"):
         split_proteins(proteins, method="column")
 
@@ -268,7 +284,8 @@ def test_leakage_in_pieces_is_the_same(originals: list[Protein], monkeypatch: py
         return iter(items)
 
     found = leakage(originals[:2], others, track=track)
-    assert list(found["nearest_train"]) == ["", originals[0].id] and seen == [2]
+    assert list(found["nearest_train"]) == ["", originals[0].id]
+    assert [number for number in seen if number] == [2]  # no peptides to compare
     assert found["identity"][1] == pytest.approx(1 - 20 / len(originals[0]), abs=1e-3)
 
 
@@ -287,7 +304,8 @@ def test_a_failing_program_is_one_line(tmp_path: Path, monkeypatch: pytest.Monke
     program.write_text("#!/bin/sh\necho first >&2\necho no space left >&2\nexit 1\n")
     program.chmod(0o755)
     monkeypatch.setenv("MMSEQS2_PATH", str(program))
-    proteins = [Protein("P1", "MKV", "a"), Protein("P2", "MKL", "b")]
+    # MMseqs2 is not asked about shorter ones
+    proteins = [Protein("P1", AMINO_ACIDS * 2, "a"), Protein("P2", AMINO_ACIDS[::-1] * 2, "b")]
     with pytest.raises(InputError, match="could not cluster the proteins: no space left") as caught:
         split_proteins(proteins)
     assert "\n" not in str(caught.value)

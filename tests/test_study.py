@@ -27,17 +27,18 @@ from plmscope.errors import InputError, RunError, SelectionError, StudyError
 from plmscope.evaluation import evaluate
 from plmscope.results import SCHEMA, SCHEMA_VERSION, STAGES, Run
 from plmscope.runs import one_per_cluster, open_run
-from plmscope.scores import FORMS, signed_form
+from plmscope.scores import FORMS, SIGNED
 from plmscope.scoring import SCORERS
 from plmscope.selection import select_top
 from plmscope.sequences import Protein, read_proteins
-from plmscope.settings import Study, parse_study, read_study, write_study
+from plmscope.settings import Study, demo_study, parse_study, read_study, write_study
 from plmscope.study import Stages, _anchored, _kept_apart
 from tests.conftest import Golden, make_proteins
 
 MODULES = {"query": 24, "key": 24, "value": 24, "attention_output": 24, "intermediate": 48, "output": 24}
 METHODS = ["activation_std", "integrated_gradients"]
-RANKED_BY = {"integrated_gradients": "integrated_gradients_abs"}
+#: What selections by each are ranked by.
+RANKED = ["activation_std", "integrated_gradients_abs"]
 CONTROLS = ["random", "random_matched", "random_active"]
 NEURONS = 3 * sum(MODULES.values())
 METRICS = ["accuracy", "balanced_accuracy", "macro_f1", "log_loss", "true_class_probability"]
@@ -87,7 +88,7 @@ def test_files_of_a_run_folder(golden: Golden) -> None:
 
 @pytest.mark.parametrize("name", sorted(WRITTEN))
 def test_columns_in_order(tables: dict[str, pd.DataFrame], name: str) -> None:
-    extra = [*METHODS, "integrated_gradients_abs"] if name == "neurons" else []
+    extra = [*METHODS, RANKED[1]] if name == "neurons" else []
     assert list(tables[name].columns) == [*SCHEMA[name], *extra]
     assert len(tables[name]) or name == "excluded"
 
@@ -204,20 +205,19 @@ def test_completeness_has_every_scored_protein_and_site(golden: Golden, tables: 
 def test_selections_are_the_best_scored(tables: dict[str, pd.DataFrame]) -> None:
     keys = ["layer", "module", "neuron"]
     table, neurons = tables["selections"], tables["neurons"].set_index(keys)
-    within = table["scope"] == "module"
-    assert set(table.loc[within, "fraction"]) == {0.2, 0.5} and set(table["draw"]) == {-1}
-    assert set(table.loc[~within, "fraction"]) == {0.02, 0.05, 0.1, 0.5}  # 0.02: the report's
     assert set(table["scope"]) == {"pooled", "per_site", "module"} and set(table["method"]) == set(METHODS)
+    within = table["scope"] == "module"
+    assert set(table.loc[~within, "fraction"]) == {0.02, 0.05, 0.1, 0.5} and set(table["draw"]) == {-1}  # 0.02: report
+    assert set(table.loc[within, "fraction"]) == {0.2, 0.5}
     for (method, scope, fraction), rows in table.groupby(["method", "scope", "fraction"]):
         chosen = pd.MultiIndex.from_frame(rows[keys])
-        values = neurons[RANKED_BY.get(method, method)]
+        values = neurons[dict(zip(METHODS, RANKED, strict=True))[method]]
         if scope == "module":
-            assert rows["module"].value_counts().to_dict() == {
-                module: int(np.floor(fraction * 3 * n + 0.5)) for module, n in MODULES.items()
-            }
-            keys_alone = values[values.index.get_level_values("module") == "key"]
-            best = chosen[chosen.get_level_values("module") == "key"]
-            assert keys_alone[best].min() >= keys_alone.drop(best).max()
+            sizes = rows.groupby("module").size()
+            assert sizes.to_dict() == {m: int(np.floor(fraction * 3 * n + 0.5)) for m, n in MODULES.items()}
+            for kind in MODULES:
+                mine = chosen[chosen.get_level_values("module") == kind]
+                assert values[mine].min() >= values[values.index.get_level_values("module") == kind].drop(mine).max()
         elif scope == "pooled":
             assert len(rows) == int(np.floor(fraction * NEURONS + 0.5))
             assert values[chosen].min() >= values.drop(chosen).max()
@@ -230,7 +230,7 @@ def test_selections_are_the_best_scored(tables: dict[str, pd.DataFrame]) -> None
 def test_agreement(tables: dict[str, pd.DataFrame]) -> None:
     table, chosen = tables["agreement"], tables["selections"].query("scope == 'pooled'")
     assert table[["method", "other", "fraction"]].to_numpy().tolist() == [[*METHODS, 0.05], [*METHODS, 0.1]]
-    rho = tables["neurons"][[RANKED_BY.get(m, m) for m in METHODS]].corr("spearman").iloc[0, 1]
+    rho = tables["neurons"][RANKED].corr("spearman").iloc[0, 1]
     np.testing.assert_allclose(table["spearman"], rho)
     for row in table.itertuples():
         a, b = (
@@ -247,23 +247,24 @@ def test_curves_have_every_cell_and_draw(tables: dict[str, pd.DataFrame]) -> Non
     intact = curves[curves["ablation"] == "none"]
     assert len(intact) == 1 and intact.index[0] == 0
     assert intact[["method", "draw", "fraction", "n_neurons"]].to_numpy().tolist() == [["intact", -1, 1.0, NEURONS]]
-    within = curves["scope"] == "module"
-    assert set(curves.loc[within, "module"]) == set(MODULES) and set(curves.loc[~within, "module"]) == {""}
-    keys = ["method", "matched_to", "scope", "module", "draw", "mode", "ablation", "fraction"]
-    assert not curves.duplicated(keys).any()
-    # A kind held as a whole; then keep and ablate, two shares, of two methods and two draws each (three for keys).
-    kinds = {(m, mode): 2 * (2 + 2 * (3 if (m, mode) == ("key", "keep") else 2)) for m in MODULES for mode in
-             ("keep", "ablate")}  # fmt: skip
-    held = curves["method"] == "held"
-    assert curves[held]["module"].tolist() == list(MODULES)
-    assert curves[within & ~held].groupby(["module", "mode"]).size().to_dict() == kinds
-    rest = curves[~within][1:]
+    rest = curves[1:]
+    assert not rest.duplicated(
+        ["method", "matched_to", "scope", "module", "draw", "mode", "ablation", "fraction"]
+    ).any()
+    within, rest = rest[rest["scope"] == "module"], rest[rest["scope"] != "module"]
+    assert set(within["module"]) == set(MODULES) and set(rest["module"]) == {""}
+    held = within[within["method"] == "held"]
+    assert (held["fraction"] == 0).all() and held["module"].value_counts().eq(1).all()
+    for (kind, fraction), rows in within.drop(held.index).groupby(["module", "fraction"]):
+        assert set(rows.loc[rows["draw"] < 0, "method"]) == set(METHODS)
+        assert (rows["n_neurons"] == int(np.floor(fraction * 3 * MODULES[kind] + 0.5))).all()
     for (scope, mode, ablation), rows in rest.groupby(["scope", "mode", "ablation"]):
         primary = (scope, mode, ablation) == ("pooled", "keep", "mean")
         assert set(rows.loc[rows["draw"] < 0, "method"]) == set(METHODS)
         for control, targets in (("random", {""}), ("random_matched", set(METHODS)), ("random_active", set(METHODS))):
-            own, draws = rows[rows["method"] == control], 3 if primary and control == "random_matched" else 2
+            own = rows[rows["method"] == control]
             assert set(own["matched_to"]) == targets
+            draws = 3 if primary and control == "random_matched" else 2
             assert len(own) == draws * len(targets) * 2 and set(own["draw"]) == set(range(draws))
     assert rest.groupby(["scope", "mode", "ablation"]).ngroups == 8
     pooled = rest[rest["scope"] == "pooled"]
@@ -459,7 +460,7 @@ def test_low_precision_says_how_far_it_agrees_with_float32(golden: Golden, tmp_p
     plmscope.study.Stages(study, Run.open(folder), say=lines.append).execute(["score"])
     found = Run.open(folder).manifest()["precision"]
     assert (found["dtype"], found["proteins"]) == ("bfloat16", 6)
-    assert list(found["methods"]) == ["activation_std", "integrated_gradients", "integrated_gradients_abs"]
+    assert list(found["methods"]) == [*METHODS, RANKED[1]]
     for row in found["methods"].values():
         assert 0.8 < row["spearman"] <= 1 and 0.7 < row["overlap"] <= 1
     told = [line for line in lines if line.startswith("bfloat16 against float32, ")]
@@ -840,18 +841,70 @@ def test_study_with_odd_texts_reads_back(tmp_path: Path) -> None:
         ({"split": {"method": "random"}}, "held_out"),
         ({"split": {"method": "column"}}, ""),
         ({"split": {"held_out": "mine"}}, "mine"),
+        ({"data": {"path": "plmscope:families", "label": "family"}}, "held_out"),
         ({"data": {"path": "mine.tsv"}}, ""),
         ({"model": {"checkpoint": "facebook/esm2_t6_8M_UR50D"}}, ""),
     ],
 )
-def test_the_embedded_model_is_tested_on_enzymes_that_it_never_saw(content: dict[str, object], held_out: str) -> None:
+def test_the_embedded_model_is_tested_on_proteins_that_it_never_saw(content: dict[str, object], held_out: str) -> None:
     assert _kept_apart(parse_study(content, "my.toml")).split.held_out == held_out
 
 
+def test_the_demo_takes_its_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Study] = []
+    monkeypatch.setattr("plmscope.cli._run", lambda study, *rest: started.append(study))
+    assert [main(["demo", *task]) for task in ([], ["--task", "enzymes"], ["--task", "families"], ["--full"])] == [
+        0
+    ] * 4
+    assert started == [demo_study(), demo_study(), demo_study("families"), demo_study(full=True)]
+    assert [study.data.path for study in started[1:]] == ["plmscope:enzymes", "plmscope:families", "plmscope:enzymes"]
+    assert len({study.name for study in started}) == 3, "one would continue the run folder of the other"
+    for study in started:
+        assert study.split.held_out == "held_out" and parse_study(study.model_dump(), "demo") == study
+
+
+def test_a_study_of_families_ends_with_their_motifs(golden: Golden, tmp_path: Path) -> None:
+    """The settings of the demo, cut down, on the shortest proteins of three families."""
+    motifs = {"adenylate kinase": "adenylate kinase loop", "alanine racemase": "alanine racemase lysine"}
+    found = read_proteins("plmscope:families", label="family")
+    rows = ["\t".join(["id", "sequence", *found.proteins[0].columns])]
+    for family in (*motifs, "methyltransferase"):
+        for marked in "01":
+            own = [p for p in found if p.label == family and p.columns["held_out"] == marked]
+            rows += ["\t".join([p.id, p.sequence, *p.columns.values()]) for p in sorted(own, key=len)[:7]]
+    (tmp_path / "some.tsv").write_text("\n".join(rows) + "\n")
+    content = demo_study("families").model_dump()
+    for section, changed in {
+        "data": {"path": str(tmp_path / "some.tsv")}, "model": {"checkpoint": str(golden.model)},
+        "split": {"method": "random"}, "finetune": {"epochs": 1, "frozen_layers": 0},
+        "score": {"methods": ["activation"], "proteins_per_class": 2}, "density": {"nulls": [], "bootstraps": 3},
+        "evaluate": CHEAP | {"methods": ["activation"], "draws_elsewhere": 2, "max_proteins": 6},
+        "characterize": {"concepts": ["pattern", "class"], "max_neurons": 5, "min_proteins": 3},
+    }.items():  # fmt: skip
+        content[section] |= changed
+    study = tmp_path / "families.toml"
+    study.write_text(write_study(parse_study(content, "families")))
+    assert main(["run", str(study), "--out", str(tmp_path / "run"), "--quiet"]) == 0
+    run = Run.open(tmp_path / "run")
+    marked = {p.id for p in found if p.columns["held_out"] == "1"}
+    parts = run.table("proteins").set_index("id")["split"]
+    assert set(parts) == {"train", "validation", "test"}
+    assert {name for name, part in parts.items() if part != "train"} <= marked
+    concepts = run.table("concepts").set_index("concept")
+    for motif in motifs.values():
+        assert concepts.loc[motif, "kind"] == "pattern" and concepts.loc[motif, "n_proteins"] >= 10
+    assert set(run.table("associations")["concept"]) & set(motifs.values())
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert all(family in report for family in (*motifs, "methyltransferase"))
+
+
 def test_the_study_file_names_every_method() -> None:
-    told = re.search(r"^methods = .*  # (activation, .*); those with a sign (.*)$", write_study(Study()), re.MULTILINE)
-    assert told and set(told[1].split(", ")) == {signed_form(method)[0] for method in SCORERS}
-    assert all(f"{ending}" in told[2] for ending in FORMS.values())
+    told = re.search(r"^methods = .*  # (activation, .*)$", write_study(Study()), re.MULTILINE)
+    assert told
+    names = set(told[1].split("; ")[0].split(", "))
+    forms = {name + ending for name in SIGNED for ending in FORMS.values()}
+    assert set(SCORERS) == names | forms and all(name in names for name in SIGNED)
+    assert all(ending in told[1] for ending in FORMS.values())
 
 
 def test_a_folder_at_home_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

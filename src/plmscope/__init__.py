@@ -9,7 +9,8 @@
     kept   = ps.select_top(scores, fraction=0.05)
     print(ps.evaluate(run.model, run.proteins("test"), kept, n_random=20))
 
-Names are imported when they are first used: ``import plmscope`` alone loads neither PyTorch nor transformers.
+Names are imported when they are first used: ``import plmscope`` alone loads neither PyTorch nor transformers. It lets
+PyTorch's threads sleep while they wait (:mod:`plmscope.threads`), if it comes before PyTorch.
 """
 
 from __future__ import annotations
@@ -17,12 +18,19 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from plmscope.threads import wait_asleep
+
 __version__ = "0.1.0"
+
+wait_asleep()
 
 if TYPE_CHECKING:
     from plmscope.activation import summarise_activations
     from plmscope.errors import InputError, ModelError, PlmscopeError, RunError, SelectionError, StudyError
     from plmscope.evaluation import Evaluation, evaluate
+    from plmscope.explaining.activations import activations
+    from plmscope.explaining.explainer import explain
+    from plmscope.explaining.explanation import Explanation
     from plmscope.interventions import Intervention, intervene
     from plmscope.model import Classifier, load_model
     from plmscope.report import write_report
@@ -38,6 +46,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Classifier": "model",
     "Evaluation": "evaluation",
+    "Explanation": "explaining.explanation",
     "InputError": "errors",
     "Intervention": "interventions",
     "ModelError": "errors",
@@ -52,8 +61,10 @@ _HOME = {
     "Site": "sites",
     "Study": "settings",
     "StudyError": "errors",
+    "activations": "explaining.activations",
     "density": "selection",
     "evaluate": "evaluation",
+    "explain": "explaining.explainer",
     "intervene": "interventions",
     "load_model": "model",
     "open_run": "runs",
@@ -70,6 +81,7 @@ _HOME = {
 __all__ = [
     "Classifier",
     "Evaluation",
+    "Explanation",
     "InputError",
     "Intervention",
     "ModelError",
@@ -84,8 +96,10 @@ __all__ = [
     "Site",
     "Study",
     "StudyError",
+    "activations",
     "density",
     "evaluate",
+    "explain",
     "intervene",
     "load_model",
     "open_run",

@@ -484,7 +484,11 @@ def module_table(curves: Curves, index: NeuronIndex, model: str = "run") -> pd.D
             for control, predicted, log_prob in curves.controls(cell, method):
                 if control == "random_matched":
                     for name in MODULE_METRICS:
-                        row = {"model": model, "method": method, "ranked_by": curves.ranked_by.get(method, method)}
+                        row: dict[str, object] = {
+                            "model": model,
+                            "method": method,
+                            "ranked_by": curves.ranked_by.get(method, method),
+                        }
                         row |= {"mode": cell.mode, "ablation": cell.ablation, "metric": name, "module": cell.module}
                         row["n_neurons"] = int(of_module(index, cell.module).sum())
                         rows.append(row | _module_row(curves, cell, name, predicted, log_prob))

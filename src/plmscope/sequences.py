@@ -2,10 +2,10 @@
 
 ::
 
-    file -> rows (formats.py) -> label -> filters by class and length -> duplicates -> windows -> ProteinSet
+    file -> rows (rows.py) -> label -> filters by class and length -> duplicates -> windows -> ProteinSet
 
-FASTA (plain, UniProt's and NCBI's headers; ``key=value`` and ``key="two words"`` after the id become columns), tables
-(TSV, CSV, Parquet), Swiss-Prot flat files; all may be compressed.
+FASTA (plain, UniProt's and NCBI's headers; ``key=value`` after the id becomes a column), alignments, tables (TSV, CSV,
+Parquet), Swiss-Prot flat files; all may be compressed.
 
 Whatever cannot be used stops the reading with one line that names the file and the place, except for what the settings
 leave out on purpose (no class, an unwanted or rare one, length, repeated sequence): that is listed in
@@ -30,15 +30,13 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from plmscope.errors import InputError, StudyError, shown
-from plmscope.formats import ID_NAMES, STDIN, Row, called, located, open_content, open_table, pick, protein_rows
+from plmscope.formats import ID_NAMES, STDIN, called, located, open_content, open_table, pick
 from plmscope.labels import SEPARATOR, TASKS, Task, class_names, classes_of, join_classes
+from plmscope.rows import EC_COLUMNS, Row, protein_rows
 
 LETTERS = "ACDEFGHIKLMNPQRSTVWYXUBZO"
 #: The twenty of the genetic code.
 AMINO_ACIDS = LETTERS[:20]
-#: Names by which the column of EC numbers is known, best first.
-EC_COLUMNS = ("ec", "EC number", "EC", "ec_number")
-_EC_FOLDED = {name.casefold() for name in EC_COLUMNS}
 #: What programs write for a missing value, in lower case.
 MISSING = ("nan", "na", "n/a", "none", "null")
 #: Longest id or label, in characters.
@@ -48,6 +46,7 @@ LISTED = 20
 TOO_LONG = ("error", "skip", "windows")
 DUPLICATES = ("error", "first", "keep")
 REPEATED = "its sequence is there before"
+STOPS, LOWER = "sequences without their final '*'", "sequences with lower-case letters, read as upper case"
 _ILLEGAL = re.compile(f"[^{LETTERS}{LETTERS.lower()}]")
 _NUCLEOTIDES = re.compile("[ACGTUN]+")
 _EC = re.compile(r"[1-7](?:\.\d+){0,2}(?:\.n?\d+)?(?:\.-)*")
@@ -100,6 +99,7 @@ class ProteinSet:
         task: ``single`` or ``multi``: whether a label is one class or several.
         windowed: How many of the proteins that were read are here as windows.
         unused_labels: How many rows of the second table are of no protein.
+        changes: What was taken otherwise than it stands in the file, and how often.
     """
 
     proteins: tuple[Protein, ...]
@@ -109,6 +109,7 @@ class ProteinSet:
     task: Task = "single"
     windowed: int = 0
     unused_labels: int = 0
+    changes: Mapping[str, int] = field(default_factory=dict, hash=False)
 
     def __len__(self) -> int:
         return len(self.proteins)
@@ -143,6 +144,8 @@ class ProteinSet:
             excluded += f"; {self.windowed:,} long ones in {n_windows:,} windows"
         if self.unused_labels:
             excluded += f"; {self.unused_labels:,} labels of no protein"
+        if changes := "; ".join(f"{number:,} x {what}" for what, number in self.changes.items() if number):
+            excluded += f"; changed: {changes}"
         return f"ProteinSet({len(self):,} proteins from {self.source!r}; classes: {classes}; {excluded})"
 
     @property
@@ -212,7 +215,7 @@ def read_proteins(
 
     Args:
         path: FASTA, TSV, CSV, Parquet or a Swiss-Prot flat file, text compressed by gzip, bzip2, xz or zstd or not;
-            ``"-"``, standard input; or ``"plmscope:enzymes"``, the embedded table.
+            ``"-"``, standard input; or ``"plmscope:enzymes"`` or ``"plmscope:families"``, the embedded tables.
         label: ``"ec:1"`` to ``"ec:4"`` derives the class from the EC numbers (column ``ec``, or ``EC number`` as
             UniProt calls it). ``"header:PATTERN"`` takes it from the FASTA header, by a regular expression with one
             group. Any other text names a column. A protein without a class is excluded, and so is one with several at
@@ -272,15 +275,19 @@ def read_proteins(
             raise InputError(f"{source}: label {shown(str(label))} needs FASTA headers; name a column instead")
         # Beside a second table the column of ids may be that table's alone.
         own = id_column if second is None or content.format in ("parquet", "table") else ""
-        for row in protein_rows(content, own, sequence_column):
+        for row in protein_rows(content, own, sequence_column, number=second is None):
             _check_id(source, row, places)
             places[row.id] = row.place
-            sequence = _checked_sequence(source, row)
+            sequence = _checked_sequence(source, row, content.changes)
             if second is not None:
                 row = second.added_to(source, row)
             value, reason = None, None
             if labelling is not None:
                 row = labelling.found_in(row)
+                if labelling.column in row.doubts:
+                    raise InputError(f"{source}: {row.place}: protein {row.id!r}: {row.doubts[labelling.column]}")
+                if labelling.column in row.notes:
+                    content.changes[row.notes[labelling.column]] += 1
                 value, reason = _label_or_reason(source, row, labelling.column, labelling.level, task)
                 if value is not None:
                     reason = _refused_class(source, row, value, task, classes)
@@ -326,6 +333,7 @@ def read_proteins(
         task,
         sum(len(protein) > max_length for protein in found),
         0 if second is None else len(second.columns.keys() - places.keys()),
+        {what: number for what, number in content.changes.items() if number},
     )
     if not found:
         left_out = "; ".join(f"{number:,} x {reason}" for reason, number in result.reasons.items())
@@ -377,8 +385,6 @@ class _Labelling(NamedTuple):
             return row._replace(columns=row.columns | {self.column: (match and match[1]) or ""})
         if self.level is not None and self.column not in row.columns:
             other = pick(row.columns, EC_COLUMNS)
-            if other is None:  # EC Number, EC_NUMBER
-                other = next((name for name in row.columns if name.casefold() in _EC_FOLDED), None)
             if other is not None:
                 return row._replace(columns=row.columns | {self.column: row.columns[other]})
         return row
@@ -548,8 +554,8 @@ def _check_id(source: str, row: Row, places: Mapping[str, str]) -> None:
         )
 
 
-def _checked_sequence(source: str, row: Row) -> str:
-    """The sequence in upper case without its stop."""
+def _checked_sequence(source: str, row: Row, changes: Counter[str]) -> str:
+    """The sequence in upper case without its stop, both of which are counted."""
     # Letters are checked before upper(), which turns some foreign letters into amino acids ("ß" into "SS").
     sequence = row.sequence.removesuffix("*")
     if not sequence:
@@ -560,6 +566,8 @@ def _checked_sequence(source: str, row: Row) -> str:
             f"{source}: {row.place}: protein {row.id!r} has {illegal[0]!r} at residue {illegal.start() + 1}; "
             "only the 20 amino acids and X, U, B, Z, O are allowed"
         )
+    changes[STOPS] += sequence != row.sequence
+    changes[LOWER] += not sequence.isupper()
     return sequence.upper()
 
 

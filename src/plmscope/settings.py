@@ -52,7 +52,8 @@ class DataSection(Section):
     path: str = Field(
         "plmscope:enzymes",
         min_length=1,
-        description="FASTA, CSV, TSV, Parquet or Swiss-Prot flat file (.gz .bz2 .xz .zst too), -, or plmscope:enzymes",
+        description="FASTA, CSV, TSV, Parquet or Swiss-Prot flat file (.gz .bz2 .xz .zst too), -, plmscope:enzymes or "
+        "plmscope:families",
     )
     label: str = Field(
         "ec:1", min_length=1, description="ec:1 to ec:4, the name of a column, or header:PATTERN with one group"
@@ -85,7 +86,7 @@ class SplitSection(Section):
     test: float = Field(0.15, gt=0, lt=1, description="share of every class")
     held_out: str = Field(
         "",
-        description="column: only clusters marked 1 there are tested on; empty: none, or the embedded enzymes' own",
+        description="column: only clusters marked 1 there are tested on; empty: none, or the embedded proteins' own",
     )
     column: str = Field("split", description="what method = column reads")
     cluster_column: str = Field("", description="column with clusters made elsewhere; empty: MMseqs2's, or none")
@@ -118,6 +119,7 @@ class FinetuneSection(Section):
     class_weights: bool = Field(True, description="weigh classes inversely to their frequency")
     patience: int = Field(3, ge=1, description="epochs without a better validation balanced accuracy")
     lora_rank: int = Field(0, ge=0, le=1024, description="rank of LoRA adapters, merged at the end; 0: all weights")
+    frozen_layers: int = Field(0, ge=0, description="embeddings and first layers that stay as they are; 0: none")
 
 
 class ScoreSection(Section):
@@ -331,6 +333,10 @@ class Study(Section):
             unscored = [method for method in section.methods if method not in self.score.methods]
             if unscored:
                 raise ValueError(f"{name}.methods has {unscored[0]!r}, which is not among score.methods; add it there")
+        if self.finetune.lora_rank and self.finetune.frozen_layers:
+            raise ValueError(
+                "finetune.frozen_layers: LoRA adapters are trained in every layer; set one of the two to 0"
+            )
         if not self.finetune.epochs and self.density.nulls:
             raise ValueError("finetune.epochs = 0 leaves the null models untrained; write density.nulls = []")
         factors = self.intervene.factors
@@ -344,28 +350,88 @@ class Study(Section):
         return self
 
 
-def demo_study() -> Study:
-    """The study of ``plmscope demo``: the embedded model and enzymes, a grid that two CPU cores finish in minutes."""
+def demo_study(task: str = "enzymes", full: bool = False) -> Study:
+    """The study of ``plmscope demo``: the embedded model and proteins.
+
+    Args:
+        task: ``"enzymes"``, by EC class, or ``"families"``, protein families that are known by a motif.
+        full: Everything, for an hour or more of two CPU cores. By default what answers the paper's two questions in
+            minutes: shorter proteins, the last layer fine-tuned alone, fewer proteins, points, shares and draws, no
+            interventions and no null models.
+
+    Raises:
+        StudyError: there is no such task.
+    """
+    if task not in ("enzymes", "families"):
+        raise StudyError(f"demo task {shown(task)} is unknown; use 'enzymes' or 'families'")
+    study = _full_demo() if full else _fast_demo()
+    return study if task == "enzymes" else _of_families(study)
+
+
+def _fast_demo() -> Study:
     return Study(
         name="demo",
+        data=DataSection(max_length=300, too_long="skip"),
+        split=SplitSection(identity=0.5, held_out="held_out"),
+        finetune=FinetuneSection(epochs=1, patience=1, learning_rate=5e-4, token_budget=2048, frozen_layers=5),
+        score=ScoreSection(
+            methods=("activation", "integrated_gradients"), proteins_per_class=4, points=4, token_budget=1024
+        ),
+        evaluate=EvaluateSection(
+            fractions=(0.2, 0.5),
+            modes=("keep",),
+            ablations=("mean",),
+            scopes=("pooled", "module"),
+            controls=("random_matched",),
+            draws=20,
+            draws_elsewhere=2,
+            module_fractions=(0.1, 0.3),
+            module_modes=("keep",),
+            module_draws=2,
+            max_proteins=48,
+        ),
+        density=DensitySection(bootstraps=100, nulls=()),
+        characterize=CharacterizeSection(max_proteins=200, max_neurons=200),
+        intervene=InterveneSection(enabled=False),
+    )
+
+
+def _full_demo() -> Study:
+    return Study(
+        name="demo-full",
         data=DataSection(max_length=400, too_long="skip"),
         split=SplitSection(identity=0.5, held_out="held_out"),
-        finetune=FinetuneSection(epochs=2, patience=2, learning_rate=3e-4, token_budget=2048),
+        finetune=FinetuneSection(epochs=2, patience=2, learning_rate=5e-4, token_budget=2048, frozen_layers=5),
         score=ScoreSection(proteins_per_class=8, points=6, token_budget=1024),
         evaluate=EvaluateSection(
             methods=("activation", "activation_contrast", "integrated_gradients"),
             fractions=(0.1, 0.2, 0.5, 0.8),
-            scopes=("pooled",),
+            scopes=("pooled", "module"),
             draws=20,
             draws_elsewhere=2,
-            module_fractions=(0.1, 0.2, 0.5),
+            module_fractions=(0.05, 0.1, 0.2, 0.5),
             module_modes=("keep",),
-            module_draws=2,
-            max_proteins=54,
+            module_draws=20,
         ),
         density=DensitySection(bootstraps=200),
         characterize=CharacterizeSection(max_proteins=750),
         intervene=InterveneSection(factors=(2.0,), draws=4, neurons=24, proteins_per_class=8),
+    )
+
+
+def _of_families(study: Study) -> Study:
+    """The same on the embedded families: more classes, each of fewer proteins and clusters."""
+    return study.model_copy(
+        update={
+            "name": f"{study.name}-families",
+            "data": study.data.model_copy(update={"path": "plmscope:families", "label": "family", "max_length": 1022}),
+            "split": study.split.model_copy(update={"train": 0.6, "test": 0.25}),
+            "finetune": study.finetune.model_copy(update={"epochs": 4, "patience": 4}),
+            "score": study.score.model_copy(update={"proteins_per_class": 4}),
+            "evaluate": study.evaluate.model_copy(update={"max_proteins": 52}),
+            "characterize": study.characterize.model_copy(update={"max_proteins": 0, "min_proteins": 5}),
+            "intervene": study.intervene.model_copy(update={"proteins_per_class": 4}),
+        }
     )
 
 

@@ -29,7 +29,8 @@ import numpy as np
 import pandas as pd
 
 from plmscope.errors import BusyError, InputError, RunError, SelectionError, StudyError
-from plmscope.formats import ENZYMES, STDIN, save_stdin
+from plmscope.formats import EMBEDDED as EMBEDDED_TABLES
+from plmscope.formats import STDIN, save_stdin
 from plmscope.knowledge import TABLES, card_methods, characterize_run, read_inputs
 from plmscope.labels import packed_labels, rarest
 from plmscope.parts import Parts, collect
@@ -336,10 +337,10 @@ class Stages:
         self.say(repr(found))
         find_on(study.model.checkpoint, study.device, study.model.revision or None, self.say)  # clusters take minutes
         s = study.split
-        if study.data.path == ENZYMES and study.model.checkpoint == EMBEDDED and s.held_out:
+        if study.data.path in EMBEDDED_TABLES and study.model.checkpoint == EMBEDDED and s.held_out:
             self.say(
-                f"split: only proteins marked {s.held_out} are for validation and test; {EMBEDDED} was trained on EC "
-                "numbers of others"
+                f"split: only proteins marked {s.held_out} are for validation and test; {EMBEDDED} was trained on "
+                "others"
             )
         try:
             split = split_proteins(
@@ -350,6 +351,8 @@ class Stages:
         except InputError as error:
             raise InputError(f"{found.source}: {error}") from None
         self.say(repr(split))
+        for note in split.notes:
+            self.say(f"split: {note}")
         asked = None if s.method == "column" else {"train": s.train, "validation": s.validation, "test": s.test}
         for line in balance_lines(balance_table(found.proteins, split, found.task), asked):
             self.say(line)
@@ -456,7 +459,14 @@ class Stages:
             mark.write_text(stamp)
             started = time.time()
             training = Training(
-                f.epochs, f.learning_rate, f.token_budget, f.class_weights, f.patience, self.study.seed, f.lora_rank
+                f.epochs,
+                f.learning_rate,
+                f.token_budget,
+                f.class_weights,
+                f.patience,
+                self.study.seed,
+                f.lora_rank,
+                f.frozen_layers,
             )
             if f.epochs:
                 log = finetune(base, train, validation, checkpoints, training, self.track)
@@ -845,14 +855,14 @@ def _model_parts(folder: Path) -> list[Path]:
 
 
 def _kept_apart(study: Study) -> Study:
-    """Of the embedded enzymes, test the embedded model on those alone that it never saw: it was trained on EC numbers.
+    """Of the embedded proteins, test the embedded model on those alone that it never saw: it was trained on others.
 
     A split by a column is the user's own.
     """
     from plmscope.checkpoints import EMBEDDED
 
     s = study.split
-    own = study.data.path != ENZYMES or study.model.checkpoint != EMBEDDED
+    own = study.data.path not in EMBEDDED_TABLES or study.model.checkpoint != EMBEDDED
     if own or s.held_out or s.method == "column":
         return study
     return study.model_copy(update={"split": s.model_copy(update={"held_out": "held_out"})})
