@@ -320,10 +320,10 @@ def section_selections(args: argparse.Namespace) -> None:
 def section_modules(args: argparse.Namespace) -> None:
     """One selection within a module kind, all other kinds intact, in plain forward passes of Hugging Face's model.
 
-    Ten selections of each kind one after the other, as the evaluation runs them: what they share is in their cost.
+    Five selections of each kind one after the other, as the evaluation runs them: what they share is in their cost.
     """
-    model, many = esm(args.layers, args.width), enzymes(4 * args.peers, 0.02, 0.98)
-    rng, n, size = np.random.default_rng(0), 10, len(model.index)
+    model, many = esm(args.layers, args.width), enzymes(args.peers, 0.02, 0.98)
+    rng, n, size = np.random.default_rng(0), 5, len(model.index)
     means = rng.normal(0, 0.1, (3, size))
     batches = [model.batch([protein]) for protein in many]  # its best case: no padding
 
@@ -474,8 +474,8 @@ SECTIONS: dict[str, tuple[Callable[[argparse.Namespace], None], float]] = {
     "memory": (section_memory, 8),
     "equal_accuracy": (section_equal_accuracy, 6),
     "scaling": (section_scaling, 4),
+    "modules": (section_modules, 3),
     "selections": (section_selections, 1),
-    "modules": (section_modules, 5),
     "gradient_activation": (section_gradient_activation, 1),
 }
 #: Options that a section's own process is given too.

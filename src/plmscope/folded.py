@@ -34,7 +34,7 @@ import torch.nn.functional as F
 from plmscope.model import Batch, Batches
 from plmscope.network import Layer, Network
 from plmscope.sites import Site
-from plmscope.workers import splitting
+from plmscope.workers import out_of_memory, splitting
 
 #: Tokens whose activations are in memory at once.
 GROUP_TOKENS = 65_536
@@ -313,26 +313,39 @@ class _Group:
 class Intact:
     """States of the intact network before its first held module: what selections have in common.
 
-    The last one that was asked for is kept; selections of one kind come one after the other.
+    The last one that was asked for is kept; selections of one kind come one after the other. A state takes no more
+    memory than the input of a layer does. Threads that ask for a new one each compute it, rather than wait in turn.
 
     Args:
-        network: The network.
         tokens: All proteins, by batches.
         fold: Folds a layer in which nothing is held.
     """
 
-    def __init__(self, network: Network, tokens: list[Tokens], fold: Callable[[int], FoldedLayer]) -> None:
-        self.network, self.tokens, self.fold = network, tokens, fold
+    def __init__(self, tokens: list[Tokens], fold: Callable[[int], FoldedLayer]) -> None:
+        self.tokens, self.fold = tokens, fold
+        self.fits = True
         self._lock = threading.Lock()
         self._known: tuple[tuple[int, str], list[torch.Tensor]] | None = None
 
     def state(self, layer: int, stage: str) -> list[torch.Tensor]:
-        """``input`` of a layer, the ``mixed`` values in it, or ``middle`` behind its attention; one a batch."""
+        """``input`` of a layer, the ``mixed`` values in it, or ``middle`` behind its attention; one a batch.
+
+        They are shared: whoever changes them copies them first.
+        """
+        if (layer, stage) == (0, "input"):
+            return [one.hidden for one in self.tokens]
         with self._lock:
-            if self._known is None or self._known[0] != (layer, stage):
-                self._known = None  # let go of the memory first
-                self._known = (layer, stage), self._compute(layer, stage)
-            return self._known[1]
+            if self._known is not None and self._known[0] == (layer, stage):
+                return self._known[1]
+            self._known = None  # let go of the memory first
+        try:
+            found = self._compute(layer, stage)
+        except (RuntimeError, MemoryError) as error:
+            self.fits = not out_of_memory(error)  # selections are then computed whole, in parts that fit
+            raise
+        with self._lock:
+            self._known = (layer, stage), found
+        return found
 
     def _compute(self, layer: int, stage: str) -> list[torch.Tensor]:
         hidden = [one.hidden for one in self.tokens]
@@ -388,7 +401,7 @@ class Folding:
             size = sum(part.stop - part.start for part in slices.values())
             every, none = np.ones(size, dtype=bool), np.zeros((3, size))
             rotary = bool(tokens) and tokens[0].rotation is not None
-            self.intact = Intact(network, tokens, lambda number: self._fold(number, every, none, rotary))
+            self.intact = Intact(tokens, lambda number: self._fold(number, every, none, rotary))
 
     def logits(self, keep: np.ndarray, constants: np.ndarray) -> Iterator[tuple[list[int], torch.Tensor]]:
         """The proteins' numbers and logits ``(P, C)``, batch by batch.
@@ -400,19 +413,19 @@ class Folding:
 
         def work(group: _Group, _: int) -> list[tuple[list[int], torch.Tensor]]:
             tokens = group.tokens or [Tokens.of(self.network, batch) for batch in group.batches]
-            hidden = [one.hidden for one in tokens]
+            hidden, known = [one.hidden for one in tokens], None
             start, stage = 0, "input"
-            if self.intact is not None and tokens is self.intact.tokens:
+            if self.intact is not None and self.intact.fits and tokens is self.intact.tokens:
                 start, stage = self._first(keep)
+                known = self.intact.state(start, stage)
             for number in range(start, len(self.network.layers)):
                 folded = self._fold(number, keep, constants, tokens[0].rotation is not None)
-                if number > start or self.intact is None or tokens is not self.intact.tokens:
-                    for n, one in enumerate(tokens):
-                        hidden[n] = folded(hidden[n].clone() if number == 0 else hidden[n], one)
-                    continue
-                known = self.intact.state(number, stage)
                 for n, one in enumerate(tokens):
-                    if stage == "middle":
+                    if number > start:
+                        hidden[n] = folded(hidden[n], one)
+                    elif known is None:
+                        hidden[n] = folded(hidden[n].clone(), one)
+                    elif stage == "middle":
                         hidden[n] = folded.feed_forward(known[n].clone(), one)
                     elif stage == "mixed":
                         hidden[n] = folded(hidden[n].clone(), one, known[n])
