@@ -40,7 +40,9 @@ from plmscope.hooks import module_of, record, replace
 from plmscope.linear import gradient_activation
 from plmscope.model import Classifier, load_model
 from plmscope.network import Network
+from plmscope.selection import of_module
 from plmscope.sequences import AMINO_ACIDS, Protein, read_proteins
+from plmscope.sites import MODULES
 
 
 @cache
@@ -315,6 +317,38 @@ def section_selections(args: argparse.Namespace) -> None:
             )
 
 
+def section_modules(args: argparse.Namespace) -> None:
+    """One selection within a module kind, all other kinds intact, in plain forward passes of Hugging Face's model.
+
+    Five selections of each kind one after the other, as the evaluation runs them: what they share is in their cost.
+    """
+    model, many = esm(args.layers, args.width), enzymes(args.peers, 0.02, 0.98)
+    rng, n, size = np.random.default_rng(0), 5, len(model.index)
+    means = rng.normal(0, 0.1, (3, size))
+    batches = [model.batch([protein]) for protein in many]  # its best case: no padding
+
+    @torch.inference_mode()
+    def plain() -> None:
+        for batch in batches:
+            model.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+
+    plain()
+    print("| kept share of the kind | " + " | ".join(MODULES) + " |")
+    print("| --- |" + " --- |" * len(MODULES))
+    for share in (0.0, 0.1, 0.5):
+        cells = []
+        for module in MODULES:
+            others = ~of_module(model.index, module)
+            keep = [others | (rng.random(size) < share) for _ in range(n)]
+            started = time.process_time()
+            plain()
+            middle = time.process_time()
+            for _ in predict(model, many, [(one, means) for one in keep]):
+                pass
+            cells.append(f"{(time.process_time() - middle) / n / (middle - started):.2f}")
+        print(f"| {share:.0%} | " + " | ".join(cells) + " |", flush=True)
+
+
 def section_many(args: argparse.Namespace) -> None:
     """Ours alone on many proteins, with points that are found; integrated gradients on half of the proteins."""
     model = esm(args.layers, args.width)
@@ -440,6 +474,7 @@ SECTIONS: dict[str, tuple[Callable[[argparse.Namespace], None], float]] = {
     "memory": (section_memory, 8),
     "equal_accuracy": (section_equal_accuracy, 6),
     "scaling": (section_scaling, 4),
+    "modules": (section_modules, 3),
     "selections": (section_selections, 1),
     "gradient_activation": (section_gradient_activation, 1),
 }

@@ -59,7 +59,7 @@ def test_every_section_prints_a_table(section: str, capsys: pytest.CaptureFixtur
     if section in ("conductance", "integrated_gradients", "gradient_activation", "selections"):
         assert all(float(row[4]) < 1e-4 for row in rows), rows  # equal, or the ratio says nothing
         assert len(rows) == (4 if section == "selections" else 1)
-    counts = {"many": 2, "equal_accuracy": 2, "scaling": 3 + 3 + 1 + 3, "memory": 9}
+    counts = {"many": 2, "modules": 3, "equal_accuracy": 2, "scaling": 3 + 3 + 1 + 3, "memory": 9}
     assert len(rows) == counts.get(section, len(rows))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -191,3 +192,87 @@ def test_bfloat16_stays_near(tiny_folder: Path) -> None:
     ours = folded_logits(half, proteins, keep, constants)
     theirs = hooked_logits(full, proteins, keep, constants)
     assert float((ours - theirs).abs().max()) < 0.2 * float(theirs.abs().max())
+
+
+def beginnings(model: Classifier) -> list[np.ndarray]:
+    """Selections that begin at every site, upwards and downwards: shared states come and go."""
+    rng, found = np.random.default_rng(1), []
+    for site in [*model.index.sites, *reversed(model.index.sites)]:
+        keep, part = np.ones(len(model.index), dtype=bool), model.index.slice(site)
+        keep[part] = rng.random(part.stop - part.start) < 0.5
+        found.append(keep)
+    return [*found, np.ones(len(model.index), dtype=bool)]
+
+
+def unshared(model: Classifier, proteins: list[Protein]) -> Folding:
+    """Without what selections have in common."""
+    one = folding(model, proteins, 60)
+    one.intact = None
+    return one
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("architecture", SHAPES)
+def test_what_lies_before_the_first_held_module_is_shared(tmp_path: Path, architecture: str, layers: int) -> None:
+    """Twice in a row, so that the second time comes from what is kept: the same bits as without."""
+    model = load_model(save_tiny_model(tmp_path, num_hidden_layers=layers, **SHAPES[architecture]))
+    proteins = make_proteins(4, seed=3)
+    with torch.inference_mode():
+        for kind in ("zero", "mean"):
+            one, plain, stages = folding(model, proteins, 60), unshared(model, proteins), set()
+            assert one.intact is not None and len(one.only.batches) > 1
+            for keep in beginnings(model):
+                stages.add(one._first(keep))
+                want = _by_row(plain, keep, of_kind(kind, model))
+                for _ in range(2):
+                    assert _by_row(one, keep, of_kind(kind, model)) == want
+            later = {(n, s) for n in range(1, layers) for s in ("input", "middle")}
+            assert stages == {(0, "input"), (0, "mixed"), (0, "middle"), *later}
+
+
+def test_states_are_computed_once_for_neighbours(tiny: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Selections of one kind read the intact layers once; those that begin at the embeddings do not drop them."""
+    proteins, made = make_proteins(4), []
+    real = folded.Intact._compute
+    monkeypatch.setattr(folded.Intact, "_compute", lambda *them: made.append(them[1:]) or real(*them))
+    one, of_site = folding(tiny, proteins, 60), dict(zip(tiny.index.sites, beginnings(tiny), strict=False))
+    late, first = of_site[Site(2, "output")], of_site[Site(0, "query")]
+    with torch.inference_mode():
+        for keep in (late, first, late, late, of_site[Site(1, "key")], late):
+            _by_row(one, keep, of_kind("mean", tiny))
+    assert made == [(2, "middle"), (1, "input"), (2, "middle")]
+
+
+def test_threads_share_states(tiny: Classifier) -> None:
+    """Many threads that ask for different states in turn each get their own answer."""
+    proteins, constants = make_proteins(4), of_kind("mean", tiny)
+    one, plain = folding(tiny, proteins, 60), unshared(tiny, proteins)
+    many = 5 * beginnings(tiny)
+
+    @torch.inference_mode()
+    def answer(keep: np.ndarray) -> list[tuple[int, tuple[float, ...]]]:
+        return _by_row(one, keep, constants)
+
+    with torch.inference_mode():
+        want = 5 * [_by_row(plain, keep, constants) for keep in beginnings(tiny)]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(answer, many)) == want
+
+
+def test_where_shared_states_do_not_fit_selections_are_computed_whole(
+    tiny: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proteins, constants, tries = make_proteins(4), of_kind("mean", tiny), []
+
+    def full(*_: object) -> list[torch.Tensor]:
+        tries.append(0)
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(folded.Intact, "_compute", full)
+    one, plain, keep = folding(tiny, proteins, 60), unshared(tiny, proteins), beginnings(tiny)[5]
+    with torch.inference_mode():
+        want = dict(_by_row(plain, keep, constants))
+        for _ in range(2):
+            for row, logits in _by_row(one, keep, constants):
+                np.testing.assert_allclose(logits, want[row], atol=1e-5)
+    assert len(tries) == 1  # not tried again for the next selection

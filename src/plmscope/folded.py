@@ -12,12 +12,16 @@ Keeping a tenth of the neurons so takes a tenth of the time or less, ablating a 
 the tokens of all proteins of a batch stand one after the other, and only attention looks at one protein at a time. A
 constant may differ between the first token, the last token and residues. Tests hold the logits against plain hooks.
 
+Whatever lies before the first held module is the same for every selection that leaves it alone: it is computed once
+where all proteins fit into memory (:class:`Intact`).
+
 Layers are folded one at a time, for all proteins that fit into memory, and dropped again: a large model needs no
 second copy of itself. Where memory runs out, fewer proteins are taken at once.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -30,7 +34,7 @@ import torch.nn.functional as F
 from plmscope.model import Batch, Batches
 from plmscope.network import Layer, Network
 from plmscope.sites import Site
-from plmscope.workers import splitting
+from plmscope.workers import out_of_memory, splitting
 
 #: Tokens whose activations are in memory at once.
 GROUP_TOKENS = 65_536
@@ -222,17 +226,31 @@ class FoldedLayer:
         constant = (layer.output.weight @ held["intermediate"].constants.T).T  # (3, d)
         self.output = _Added(layer.output, held["output"], inner, constant)
 
-    def __call__(self, hidden: torch.Tensor, tokens: Tokens) -> torch.Tensor:
-        """The layer's output ``(M, d)`` from its input, which is overwritten; ``(P, d)`` in the last layer."""
-        x = self.norms[0](hidden)
+    def __call__(self, hidden: torch.Tensor, tokens: Tokens, mixed: torch.Tensor | None = None) -> torch.Tensor:
+        """The layer's output ``(M, d)`` from its input, which is overwritten; ``(P, d)`` in the last layer.
+
+        ``mixed`` is what :meth:`mix` gives, where it is known.
+        """
+        mixed = self.mix(hidden, tokens) if mixed is None else mixed
         if self.last:
             hidden = hidden[tokens.firsts]
+        self.attention_output(hidden, mixed, tokens)
+        return self.feed_forward(hidden, tokens)
+
+    def mix(self, hidden: torch.Tensor, tokens: Tokens) -> torch.Tensor:
+        """Values mixed by the attention ``(M, units)`` from the layer's input; ``(P, units)`` in the last layer."""
+        x = self.norms[0](hidden)
         mixed = []
         if self.heads:
             mixed.append(self._attend(x, tokens))
         if self.even.shape[1]:
             mixed.append(self._means(x, tokens))
-        self.attention_output(hidden, torch.cat(mixed, 1) if mixed else hidden[:, :0], tokens)
+        if mixed:
+            return torch.cat(mixed, 1)
+        return hidden.new_empty((len(tokens.firsts) if self.last else len(hidden), 0))
+
+    def feed_forward(self, hidden: torch.Tensor, tokens: Tokens) -> torch.Tensor:
+        """The layer's output from what its attention left, which is overwritten."""
         inner = F.gelu(F.linear(self.norms[1](hidden), *self.intermediate))
         self.output(hidden, inner, tokens)
         return hidden
@@ -292,6 +310,66 @@ class _Group:
         return first, second
 
 
+class Intact:
+    """States of the intact network before its first held module: what selections have in common.
+
+    The last one that was asked for is kept; selections of one kind come one after the other. A state takes no more
+    memory than the input of a layer does. Threads that ask for a new one each compute it, rather than wait in turn.
+
+    Args:
+        tokens: All proteins, by batches.
+        fold: Folds a layer in which nothing is held.
+    """
+
+    def __init__(self, tokens: list[Tokens], fold: Callable[[int], FoldedLayer]) -> None:
+        self.tokens, self.fold = tokens, fold
+        self.fits = True
+        self._lock = threading.Lock()
+        self._known: tuple[tuple[int, str], list[torch.Tensor]] | None = None
+
+    def state(self, layer: int, stage: str) -> list[torch.Tensor]:
+        """``input`` of a layer, the ``mixed`` values in it, or ``middle`` behind its attention; one a batch.
+
+        They are shared: whoever changes them copies them first.
+        """
+        if (layer, stage) == (0, "input"):
+            return [one.hidden for one in self.tokens]
+        with self._lock:
+            if self._known is not None and self._known[0] == (layer, stage):
+                return self._known[1]
+            self._known = None  # let go of the memory first
+        try:
+            found = self._compute(layer, stage)
+        except (RuntimeError, MemoryError) as error:
+            self.fits = not out_of_memory(error)  # selections are then computed whole, in parts that fit
+            raise
+        with self._lock:
+            self._known = (layer, stage), found
+        return found
+
+    def _compute(self, layer: int, stage: str) -> list[torch.Tensor]:
+        hidden = [one.hidden for one in self.tokens]
+        for number in range(layer):
+            folded = self.fold(number)
+            for n, one in enumerate(self.tokens):
+                hidden[n] = folded(hidden[n].clone() if number == 0 else hidden[n], one)
+        if stage == "input":
+            return hidden
+        folded, found = self.fold(layer), []
+        for one, start in zip(self.tokens, hidden, strict=True):
+            mixed = folded.mix(start, one)
+            if stage == "middle":
+                rest = start[one.firsts] if folded.last else start.clone()
+                folded.attention_output(rest, mixed, one)
+                mixed = rest
+            found.append(mixed)
+        return found
+
+
+#: What is known of a layer if none of these modules is held in it.
+STAGES = (("middle", ("query", "key", "value", "attention_output")), ("mixed", ("query", "key", "value")))
+
+
 class Folding:
     """The logits of some proteins under many selections.
 
@@ -315,9 +393,15 @@ class Folding:
         self.groups = [replace(batches, plan=plan) for plan in plans]
         # All selections begin with the same embeddings: computed once where they fit into memory.
         self.only: _Group | None = None
+        self.intact: Intact | None = None
         if len(self.groups) == 1:
             found = list(batches)
-            self.only = _Group(found, [Tokens.of(network, batch) for batch in found])
+            tokens = [Tokens.of(network, batch) for batch in found]
+            self.only = _Group(found, tokens)
+            size = sum(part.stop - part.start for part in slices.values())
+            every, none = np.ones(size, dtype=bool), np.zeros((3, size))
+            rotary = bool(tokens) and tokens[0].rotation is not None
+            self.intact = Intact(tokens, lambda number: self._fold(number, every, none, rotary))
 
     def logits(self, keep: np.ndarray, constants: np.ndarray) -> Iterator[tuple[list[int], torch.Tensor]]:
         """The proteins' numbers and logits ``(P, C)``, batch by batch.
@@ -329,14 +413,24 @@ class Folding:
 
         def work(group: _Group, _: int) -> list[tuple[list[int], torch.Tensor]]:
             tokens = group.tokens or [Tokens.of(self.network, batch) for batch in group.batches]
-            hidden = [one.hidden for one in tokens]
-            for number, layer in enumerate(self.network.layers):
-                last = number == len(self.network.layers) - 1
-                rotary = tokens[0].rotation is not None
-                held = self._held(number, keep, constants)
-                folded = FoldedLayer(layer, held, self.network.heads, rotary, last)
+            hidden, known = [one.hidden for one in tokens], None
+            start, stage = 0, "input"
+            if self.intact is not None and self.intact.fits and tokens is self.intact.tokens:
+                start, stage = self._first(keep)
+                known = self.intact.state(start, stage)
+            for number in range(start, len(self.network.layers)):
+                folded = self._fold(number, keep, constants, tokens[0].rotation is not None)
                 for n, one in enumerate(tokens):
-                    hidden[n] = folded(hidden[n].clone() if number == 0 else hidden[n], one)
+                    if number > start:
+                        hidden[n] = folded(hidden[n], one)
+                    elif known is None:
+                        hidden[n] = folded(hidden[n].clone(), one)
+                    elif stage == "middle":
+                        hidden[n] = folded.feed_forward(known[n].clone(), one)
+                    elif stage == "mixed":
+                        hidden[n] = folded(hidden[n].clone(), one, known[n])
+                    else:
+                        hidden[n] = folded(known[n].clone(), one)
             return [
                 (one.rows, self.network.head(first.unsqueeze(1))) for one, first in zip(tokens, hidden, strict=True)
             ]
@@ -344,6 +438,22 @@ class Folding:
         for batches in self.groups:
             for parts in splitting(work, 0)(self.only or _Group(list(batches))):
                 yield from parts
+
+    def _first(self, keep: np.ndarray) -> tuple[int, str]:
+        """The first layer in which anything is held, and how far into it all is intact."""
+        held = [site for site, part in self.slices.items() if not keep[part].all()]
+        first = min((site.layer for site in held), default=len(self.network.layers) - 1)
+        modules = {site.module for site in held if site.layer == first}
+        for stage, before in STAGES:
+            # The mixed values are read beside the layer's input, which is at hand for the first layer alone.
+            if not modules & set(before) and (stage == "middle" or first == 0):
+                return first, stage
+        return first, "input"
+
+    def _fold(self, number: int, keep: np.ndarray, constants: np.ndarray, rotary: bool) -> FoldedLayer:
+        """One layer with what is held in it."""
+        held, layers = self._held(number, keep, constants), self.network.layers
+        return FoldedLayer(layers[number], held, self.network.heads, rotary, number == len(layers) - 1)
 
     def _held(self, number: int, keep: np.ndarray, constants: np.ndarray) -> dict[str, Held]:
         """What is held in one layer."""

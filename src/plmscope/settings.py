@@ -130,9 +130,9 @@ class ScoreSection(Section):
     methods: tuple[str, ...] = Field(
         ("activation", "activation_std", "activation_contrast", "integrated_gradients"),
         min_length=1,
-        description="activation, activation_std, activation_contrast, integrated_gradients, integrated_gradients_abs, "
-        "conductance, gradient_activation, attribution_patching, single_ablation; the last four and "
-        "integrated_gradients also with _abs, _rms, _class (see ranking)",
+        description="activation, activation_std, activation_contrast, integrated_gradients, "
+        "conductance, gradient_activation, attribution_patching, single_ablation; those with a sign "
+        "(integrated_gradients and what follows) also ending in _abs, _rms or _class",
     )
     ranking: Literal["absolute", "rms", "class_means", "signed"] = Field(
         "absolute",
