@@ -236,7 +236,7 @@ CASES = [
     Case(
         "the second table lacks the ids",
         second("name\tkind\np0\ta\n"),
-        "{folder}/l: lacks the column 'id'; its header is 'name', 'kind'",
+        "{folder}/l: lacks the column 'id'; its header is 'name', 'kind'; name it by id_column",
     ),
     Case(
         "the second table has an id twice",

@@ -192,7 +192,8 @@ CASES = [
     Case(
         "an id is there twice",
         row(f"p3\t1.1.1.1\t{LEFT}"),
-        "{data}: the id 'p3' is there twice, line 5 and line 32; rename or remove one",
+        "{data}: the id 'p3' is there twice, line 5 and line 32; rename or remove one, or write one row a "
+        "protein, its classes joined by ';'",
     ),
     Case(
         "a sequence is empty",
@@ -249,7 +250,7 @@ CASES = [
     Case(
         "the label names no column",
         setting(data='label = "family"'),
-        "{data}: label 'family' needs the column 'family'; the file has 'ec'; name one of these",
+        "{data}: label 'family' needs the column 'family'; the file has 'ec'; name one of these by label",
     ),
     Case(
         "no protein has a label",
@@ -287,7 +288,7 @@ CASES = [
     Case(
         "the split column is missing",
         lambda b: b.study.write_text(b.study.read_text().replace('"random"', '"column"')),
-        "{data}: protein 'p0' has no column 'split'; its columns are 'ec'",
+        "{data}: protein 'p0' has no column 'split'; its columns are 'ec'; name one by split.column",
     ),
     # --- hostile or damaged sequences and labels
     Case(

@@ -23,13 +23,13 @@ ORDER = (
     "selection", "overlap", "evaluation", "interventions", "concepts", "motifs", "cards", "characterize",
     "residue_attribution", "report_blocks", "report_input", "report_answers", "report_data", "report_curves",
     "report_kinds", "report_density", "report_knowledge", "report_neurons", "report_methods", "report", "settings",
-    "fetch", "runs", "shards", "knowledge", "trials", "study", "explaining", "cli", "__main__",
+    "fetch", "runs", "shards", "knowledge", "trials", "edited", "study", "explaining", "cli", "__main__",
 )  # fmt: skip
 #: The modules of a subpackage, in the same order; outside of themselves they import from before their subpackage.
 INSIDE = {
     "explaining": (
         "decision", "residues", "contributions", "held", "activations", "training", "detected", "explanation",
-        "explainer",
+        "explainer", "page", "folder", "variants",
     ),
 }  # fmt: skip
 
@@ -38,7 +38,7 @@ TORCH = {
     "workers", "lora", "model", "finetune", "hooks", "network", "hooked", "folded", "activation", "gradients",
     "conductance",
     "linear", "ablation", "scoring", "evaluation", "interventions", "characterize",
-    "residue_attribution", "explaining",
+    "residue_attribution", "edited", "explaining",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "accelerate", "captum", "peft"}
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from plmscope.explaining.activations import activations
     from plmscope.explaining.explainer import explain
     from plmscope.explaining.explanation import Explanation
+    from plmscope.explaining.variants import Variants, variants
     from plmscope.interventions import Intervention, intervene
     from plmscope.model import Classifier, load_model
     from plmscope.report import write_report
@@ -61,6 +62,7 @@ _HOME = {
     "Site": "sites",
     "Study": "settings",
     "StudyError": "errors",
+    "Variants": "explaining.variants",
     "activations": "explaining.activations",
     "density": "selection",
     "evaluate": "evaluation",
@@ -75,6 +77,7 @@ _HOME = {
     "select_top": "selection",
     "split_proteins": "splits",
     "summarise_activations": "activation",
+    "variants": "explaining.variants",
     "write_report": "report",
 }
 
@@ -96,6 +99,7 @@ __all__ = [
     "Site",
     "Study",
     "StudyError",
+    "Variants",
     "activations",
     "density",
     "evaluate",
@@ -110,6 +114,7 @@ __all__ = [
     "select_top",
     "split_proteins",
     "summarise_activations",
+    "variants",
     "write_report",
 ]
 

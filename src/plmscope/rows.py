@@ -258,6 +258,8 @@ def _header_fields(text: str) -> tuple[dict[str, str], dict[str, str], dict[str,
                 notes[key] = "labels of headers, cut where their value ends" if len(value) + 1 < len(raw) else (
                     "labels of headers, without the mark at their end"
                 )  # fmt: skip
+        if columns.get(key, value) != value:
+            notes[key] = "headers that give a label's key several times, the values joined"
         columns[key] = _joined(columns[key], value) if key in columns else value
     return columns, doubts, notes
 

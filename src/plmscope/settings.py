@@ -60,6 +60,8 @@ class DataSection(Section):
     )
     labels: str = Field("", description="second table with columns about the proteins, by id; empty: none")
     task: Task = Field("single", description="single: one class a protein; multi: one or more, joined by ; in a column")
+    ec_column: str = Field("", description="EC numbers: a column or header:PATTERN; empty: ec, EC number, EC")
+    separator: str = Field(";", min_length=1, description="between the classes of one protein, where task = multi")
     id_column: str = Field("", description="ids in a table; empty: id, Entry or accession")
     sequence_column: str = Field("", description="sequences in a table; empty: sequence or Sequence")
     classes: tuple[str, ...] = Field((), description="proteins with another class are left out; empty: none are")

@@ -410,17 +410,19 @@ def _check_classes(
                 raise InputError(f"{source} puts no protein of class {label!r} into {part}; {way_out}")
 
 
-def _value(protein: Protein, column: str) -> str:
+def _value(protein: Protein, column: str, setting: str) -> str:
     """A column of one protein, which has to be there."""
     if column not in protein.columns:
         known = ", ".join(shown(name) for name in protein.columns) or "none"
-        raise InputError(f"protein {protein.id!r} has no column {column!r}; its columns are {known}")
+        raise InputError(
+            f"protein {protein.id!r} has no column {column!r}; its columns are {known}; name one by {setting}"
+        )
     return protein.columns[column].strip()
 
 
 def _cluster_of(protein: Protein, column: str) -> str:
     """The cluster that a column names."""
-    value = _value(protein, column)
+    value = _value(protein, column, "cluster_column")
     if not value:
         raise InputError(f"protein {protein.id!r}: column {column!r} names no cluster; fill it in")
     return value
@@ -484,7 +486,7 @@ def _compared(proteins: Sequence[Protein]) -> tuple[str, ...]:
 
 def _is_held_out(protein: Protein, column: str) -> bool:
     """Whether the protein may enter validation and test."""
-    value = _value(protein, column).lower()
+    value = _value(protein, column, "held_out").lower()
     if value not in _YES + _NO:
         raise InputError(f"protein {protein.id!r}: column {column!r} has {shown(value)}; use 1 or 0")
     return value in _YES
@@ -495,7 +497,7 @@ def _column_split(proteins: Sequence[Protein], column: str) -> dict[str, Part]:
     known: Mapping[str, Part] = {part: part for part in PARTS} | dict(_ALSO)
     assignment: dict[str, Part] = {}
     for protein in proteins:
-        value = _value(protein, column)
+        value = _value(protein, column, "split.column")
         if value.casefold() not in known:
             advice = f"; {_FOLDS}" if value.removesuffix(".0").isdigit() else ""
             raise InputError(

@@ -244,8 +244,9 @@ class Stages:
     def _data(self) -> ProteinSet:
         d = self.study.data
         found = read_proteins(
-            d.path, label=d.label, task=d.task, labels=d.labels, id_column=d.id_column,
-            sequence_column=d.sequence_column, classes=d.classes, min_per_class=d.min_per_class,
+            d.path, label=d.label, task=d.task, labels=d.labels, ec_column=d.ec_column,
+            separator=d.separator, id_column=d.id_column, sequence_column=d.sequence_column, classes=d.classes,
+            min_per_class=d.min_per_class,
             duplicates=d.duplicates, min_length=d.min_length, max_length=d.max_length, too_long=d.too_long,
             window_overlap=d.window_overlap, stdin=self._stdin() if d.path == STDIN else None,
         )  # fmt: skip

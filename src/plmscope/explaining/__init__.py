@@ -9,6 +9,8 @@
     training.py        how that compares with training proteins: ranks, class contrasts, the nearest one
     detected.py        what the chosen neurons detect in this protein, by cards and motifs
     explainer.py       all of it for one protein
+    folder.py, page.py for a file of proteins: tables, and one page that opens offline
+    variants.py        what substitutions would change
 
 What a neuron, a score and a card are is defined where they are made; nothing here trains or scores anew.
 """
