@@ -38,7 +38,8 @@ def motifs(tied: bool = False, **changes: object) -> SimpleNamespace:
 def row(concept: str, **changes: object) -> dict[str, object]:
     return {
         "position": 2, "sign": 1, "rank": 1, "concept": concept, "f1": 0.61, "f1_gain": 0.6, "auroc": 0.94,
-        "n_clusters": 1412, "p_value": 1e-10, "q_value": 2.4e-9, "confirmed": True, "discovery_auroc": 0.9,
+        "n_clusters": 1412, "p_value": 1e-10, "q_value": 2.4e-9, "confirmed": True,
+        "discovery_auroc": 0.94, "discovery_f1": 0.61,
     } | changes  # fmt: skip
 
 
@@ -62,8 +63,25 @@ NO_MOTIF = {"auroc_held_out": 0.7}
     ("rows", "changes", "sentence"),
     [
         (
+            [row("glycine (G)")], {"consensus": "G"},
+            f"Fires on glycine: F1 0.61, AUROC 0.94 on 1,412 held-out clusters (q = 2e-09); "
+            f"{MOTIF.replace('W-x-C, at its C', 'G, 2 behind it')}; key, layer 0",
+        ),
+        (  # a motif that is as good says more than a letter
             [row("glycine (G)")], {},
-            f"Fires on glycine: F1 0.61, AUROC 0.94 on 1,412 held-out clusters (q = 2e-09); {MOTIF}; key, layer 0",
+            f"Fires on the {MOTIF.replace('0.93', '0.93 on held-out clusters', 1)}; also fires on glycine: F1 0.61, "
+            "AUROC 0.94 on 1,412 held-out clusters (q = 2e-09); key, layer 0",
+        ),
+        (  # but not one that is not as good
+            [row("glycine (G)")], {"auroc_held_out": 0.9},
+            "Fires on glycine: F1 0.61, AUROC 0.94 on 1,412 held-out clusters (q = 2e-09); "
+            f"{MOTIF.replace('0.93', '0.90')}; key, layer 0",
+        ),
+        (  # the other side second, as it is
+            [row("glycine (G)"), row("proline (P)", sign=-1)], NO_MOTIF,
+            "Fires on glycine: F1 0.61, AUROC 0.94 on 1,412 held-out clusters (q = 2e-09); "
+            f"{NEAR}; also goes low on proline: F1 0.61, AUROC 0.94 on 1,412 held-out clusters (q = 2e-09); "
+            "key, layer 0",
         ),
         (
             [row("glycine (G)", f1_gain=0.3)], NO_MOTIF,
@@ -109,16 +127,55 @@ def test_where_the_peak_is_in_the_motif(consensus, anchor, said):
 
 def test_discovery_chooses_what_is_named():
     """Were it chosen by the held-out numbers that are shown of it, these would be too good."""
-    rows = [row("glycine (G)"), row("GxSxG", rank=2, f1_gain=0.95, auroc=0.99)]
-    assert card(rows)["concept"] == card(rows[::-1])["concept"] == "glycine (G)"
-    assert card([row("glycine (G)", confirmed=False), rows[1]])["concept"] == "GxSxG"
-    found = card([*rows, row("alanine (A)", sign=-1, discovery_auroc=0.95)])
+    none = motifs(**NO_MOTIF)
+    rows = [row("glycine (G)", discovery_auroc=0.97), row("GxSxG", rank=2, f1_gain=0.95, auroc=0.99)]
+    assert card(rows, none)["concept"] == card(rows[::-1], none)["concept"] == "glycine (G)"
+    assert card([row("glycine (G)", confirmed=False), rows[1]], none)["concept"] == "GxSxG"
+    found = card([*rows, row("alanine (A)", sign=-1, discovery_auroc=0.999)], none)
     assert found["concept"] == "alanine (A)" and found["sign"] == -1 and found["motif"] == ""
     low = motifs()
-    low.table.loc[1] = {**low.table.loc[0], "sign": -1, "consensus": "H-x-H", "information_bits": 9.0}
+    low.table.loc[1] = {**low.table.loc[0], "sign": -1, "consensus": "H-x-H", "auroc_held_out": 0.97}
     assert card([], low)["motif"] == "H-x-H"
     low.table.loc[1, "n_fired"] = 9
     assert card([], low)["motif"] == "W-x-C"
+
+
+@pytest.mark.parametrize(
+    ("rows", "leads"),
+    [
+        ([("glycine (G)", -1), ("proline (P)", 1)], ("proline (P)", 1)),  # the high side before the low
+        ([("long protein", 1), ("proline (P)", -1)], ("proline (P)", -1)),  # residues before whole proteins
+        ([("glycine (G)", 1), ("GxSxG", 1)], ("GxSxG", 1)),  # a pattern before a letter
+        ([("tiny residues", 1), ("glycine (G)", 1)], ("glycine (G)", 1)),  # a letter before its group
+        ([("first 50 residues", 1), ("first 5 residues", 1)], ("first 5 residues", 1)),  # the rarer of a kind
+    ],
+)
+def test_among_explanations_as_good_the_order_is_fixed(rows, leads):
+    """Whichever discovery ranked first, as long as it is within the bound there and on held-out clusters."""
+    for turned in (rows, rows[::-1]):
+        known = [row(name, sign=sign, rank=1 + place) for place, (name, sign) in enumerate(turned)]
+        found = card(known, motifs(**NO_MOTIF))
+        assert (found["concept"], found["sign"]) == leads
+    # What discovery ranked clearly higher leads, wherever it stands in that order.
+    best = [row(name, sign=sign, discovery_auroc=0.94 if (name, sign) == leads else 0.97) for name, sign in rows]
+    assert card(best, motifs(**NO_MOTIF))["concept"] == next(name for name, sign in rows if (name, sign) != leads)
+
+
+def test_a_class_and_its_complement_are_one_finding():
+    proteins = [Protein(f"p{i}", "M" + "A" * 199, "xy"[i % 2]) for i in range(12)]
+    selections = pd.DataFrame({"method": ["ig"], "rank": [1], "position": [2]})
+    rows = [row("class x", discovery_auroc=0.98), row("class y", sign=-1, auroc=0.95, discovery_auroc=0.99)]
+
+    def sentence(proteins: list[Protein], min_proteins: int = 2) -> str:
+        concepts = build_concepts(proteins, min_proteins=min_proteins)
+        return neuron_cards(selections, INDEX, pd.DataFrame(rows), motifs(), concepts, proteins).iloc[0]["sentence"]
+
+    # The motif leads, on the high side; low in y is the same as high in x.
+    text = sentence(proteins)
+    assert text.startswith("Fires on the motif W-x-C") and "also is high in class x: F1 0.61, AUROC 0.94" in text
+    assert "class y" not in text
+    # With a third class, too rare to be a concept, they are two.
+    assert "also is low in class y" in sentence([*proteins, Protein("p12", "M" + "A" * 199, "z")])
 
 
 def test_top_proteins_show_the_strip():

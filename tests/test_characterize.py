@@ -273,14 +273,30 @@ def test_planted_motif_consensus_and_sentence(planted, found):
     assert constant["sentence"].startswith(UNEXPLAINED) and not constant["explained"] and constant["consensus"] == ""
 
 
-def test_a_given_pattern_is_the_concept(planted):
+def test_a_given_pattern_is_the_concept_and_leads_the_card(planted):
+    """Class 0 is low in the AND neuron with an AUROC of 1 too; and its mirror image goes low on the pattern."""
     classifier, roles, discovery, confirmation = planted
     concepts = build_concepts(discovery, patterns={"W-x-C": "W-x-C"})
-    frame = characterize(classifier, discovery[:60], confirmation, concepts).associations
+    chosen = [classifier.index.position(neuron) for neuron in (roles["and"][0], *roles["write_motif"])]
+    selected = np.isin(np.arange(len(classifier.index)), chosen)
+    found = characterize(classifier, discovery[:60], confirmation, concepts, selected)
+    frame = found.associations
     best = frame[frame["rank"] == 1].set_index(["position", "sign"])
-    row = best.loc[(classifier.index.position(roles["and"][0]), 1)]
+    row = best.loc[(chosen[0], 1)]
     assert row["concept"] == "W-x-C" and row["f1"] == row["f1_gain"] == 1 and row["confirmed"]
-    assert len(frame) <= 2 * len(classifier.index) and (frame["rank"] == 1).all()  # nothing selected: the best alone
+    others = frame[~frame["position"].isin(chosen)]
+    assert len(others) <= 2 * (~selected).sum() and (others["rank"] == 1).all()  # not selected: the best alone
+    selections = pd.DataFrame({"method": "m", "rank": range(1, 4), "position": chosen})
+    cards = neuron_cards(selections, classifier.index, frame, found.motifs, concepts, discovery[:60])
+    for card, sign, verb in zip(cards.itertuples(), (1, 1, -1), ("Fires on", "Fires on", "Goes low on"), strict=True):
+        assert card.sign == sign and card.concept == "W-x-C" and card.motif == "W-x-C"
+        said = card.sentence.split("; ")
+        assert (
+            said[0].startswith(f"{verb} the pattern W-x-C: F1 1.00") and said[1] == "motif W-x-C, at its C, AUROC 1.00"
+        )
+        # Low in class 0 and high in class 1 are one finding, told once and second.
+        of_class = [part for part in said if part.startswith("also")]
+        assert len(of_class) <= 1 and sum("in class 0: F1" in part or "in class 1: F1" in part for part in said) <= 1
 
 
 class Shifted(ConceptSet):

@@ -6,6 +6,13 @@ its lower bound is at least half as far above chance, and an F1 gain above 0, so
 than elsewhere. Or by its motif, if that predicts on held-out clusters where it fires (AUROC of at least ``min_auroc``).
 Otherwise the sentence is "Neither a concept nor a motif explains this neuron": a number, not a failure to hide.
 
+Of several explanations one leads. ``strength = max(AUROC, (1 + F1 gain) / 2)``, a motif's is its AUROC. The strongest
+of discovery sets the mark; what is within :data:`TIED_STRENGTH` of it there and on held-out clusters is *as good*, and
+of these come first: residues before whole proteins, the high side before the low, sites, patterns and motifs before
+letters, letters before groups and properties, and the rarer before the more frequent. That order is fixed, so that no
+held-out number is shown because it is high. Of two classes that are each other's complement one is told. The other
+side is told second.
+
     Fires on the pattern GxSxG (G-x-S-x-G: nucleophile elbow ...): F1 0.71, AUROC 0.93 on 212 held-out clusters
     (q = 2e-09); motif G-x-S-x-G, at its S, AUROC 0.96; 71 % of the motif's hits in EC 3; key, layer 3, neuron 17.
 """
@@ -13,7 +20,7 @@ Otherwise the sentence is "Neither a concept nor a motif explains this neuron": 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +43,10 @@ MIN_FIRED = 10
 NEAR, MOSTLY = 40, 0.6
 #: Peaks are equally high if they differ by at most this share.
 TIED = 1e-3
+#: Explanations are as good as each other if their strengths differ by at most this.
+TIED_STRENGTH = 0.02
+#: Which kind of explanation goes first among those of one level and side that are as good: the more specific.
+FIRST = {"feature": 0, "pattern": 0, "motif": 1, "amino acid": 2, "position": 2, "group": 3, "property": 3}
 
 
 @dataclass(frozen=True)
@@ -97,9 +108,8 @@ def neuron_cards(
         class_name: What a class is called in a sentence.
     """
     bars = bars or Bars()
-    of_concept = {concept.name: concept for concept in concepts.concepts}
-    # In the order of discovery: what is named is not chosen by the numbers that are shown of it.
-    good = associations[explained(associations, bars)].sort_values(["position", "rank"], kind="stable")
+    known = _Known(concepts, proteins)
+    good = associations[explained(associations, bars)].sort_values(["position", "sign", "rank"], kind="stable")
     by_neuron = dict(iter(good.groupby("position", sort=False)))
     rows_of: dict[int, list[int]] = {}
     for row, position in enumerate(motifs.neurons.tolist()):
@@ -107,7 +117,7 @@ def neuron_cards(
     sites_of = _Sites(proteins, concepts)
     cards = {
         position: _card(
-            index.neuron(position), by_neuron.get(position), rows_of[position], motifs, of_concept, proteins, bars,
+            index.neuron(position), by_neuron.get(position), rows_of[position], motifs, known, proteins, bars,
             class_name, sites_of,
         )
         for position in selections["position"].unique().tolist()
@@ -116,50 +126,156 @@ def neuron_cards(
     return selections[["method", "rank"]].reset_index(drop=True).join(frame)
 
 
+class _Known:
+    """The concepts by name, with the share of what each marks, and which classes are each other's complement.
+
+    Attributes:
+        of: Name to concept.
+        share: Name to its share of the residues (or proteins) where it is known.
+        complement: Name to the name of the class that holds exactly where it does not.
+    """
+
+    def __init__(self, concepts: ConceptSet, proteins: Sequence[Protein]) -> None:
+        all_ = concepts.concepts
+        self.of = {concept.name: concept for concept in all_}
+        marked, total = np.zeros(len(all_)), np.zeros(len(all_))
+        at_residues = np.array([concept.level == "residue" for concept in all_], dtype=bool)
+        groups: dict[str, list[int]] = {}
+        for number, concept in enumerate(all_):
+            if concept.kind == "class":
+                groups.setdefault(concept.group, []).append(number)
+        pairs = {tuple(numbers) for numbers in groups.values() if len(numbers) == 2}
+        for protein in proteins:
+            annotation = concepts.annotate(protein)
+            for number, where in annotation.positions.items():
+                marked[number] += len(where)
+            marked[list(annotation.holds)] += 1
+            total += annotation.known * np.where(at_residues, len(protein), 1)
+            pairs = {pair for pair in pairs if not annotation.known[pair[0]] or len(annotation.holds & set(pair)) == 1}
+        share = marked / np.maximum(total, 1)
+        self.share = {concept.name: float(share[number]) for number, concept in enumerate(all_)}
+        names = [(all_[a].name, all_[b].name) for a, b in pairs]
+        self.complement = {**dict(names), **{b: a for a, b in names}}
+
+
+@dataclass(frozen=True)
+class _Explanation:
+    """A concept of one side that explains a neuron, or the motif of one side.
+
+    Attributes:
+        sign: +1 for high activations.
+        row: The row of the associations; ``None`` for a motif.
+        strength: On held-out clusters.
+        discovery: Strength of discovery; a motif is compared by that on held-out clusters alone.
+        order: What goes first among explanations that are as good: level, side, kind, share, rank.
+    """
+
+    sign: int
+    row: pd.Series | None
+    strength: float
+    discovery: float
+    order: tuple[float, ...]
+
+
+def _of_concept(row: pd.Series, known: _Known) -> _Explanation:
+    name, sign = str(row["concept"]), int(row["sign"])
+    concept, share = known.of[name], known.share[name]
+    floor = 2 * share / (1 + share)  # F1 of firing everywhere
+    gain = (float(row["discovery_f1"]) - floor) / max(1 - floor, 1e-9)
+    order = (concept.level == "protein", sign < 0, FIRST.get(concept.kind, len(FIRST)), share, row["rank"])
+    return _Explanation(
+        sign, row, max(float(row["auroc"]), (1 + float(row["f1_gain"])) / 2),
+        max(float(row["discovery_auroc"]), (1 + gain) / 2), order,
+    )  # fmt: skip
+
+
+def _named_columns(consensus: str) -> int:
+    """Columns of a motif that name a residue.
+
+    >>> _named_columns("W-x-C"), _named_columns("x-[ST]-x"), _named_columns("")
+    (2, 1, 0)
+    """
+    return sum(column != "x" for column in consensus.split("-") if column)
+
+
+def _of_motif(motif: pd.Series) -> _Explanation:
+    """A motif of one letter says what its letter says, after it."""
+    sign, columns, strength = int(motif["sign"]), _named_columns(motif["consensus"]), float(motif["auroc_held_out"])
+    kind = FIRST["motif"] if columns > 1 else FIRST["amino acid"]
+    return _Explanation(sign, None, strength, np.inf, (False, sign < 0, kind, 1.0, -motif["information_bits"]))
+
+
+def _leader(found: Sequence[_Explanation]) -> _Explanation:
+    """The explanation that leads; the rule is at the top of this file."""
+    of_concepts = [one for one in found if one.row is not None]
+    mark = max(of_concepts or found, key=lambda one: (one.discovery, one.strength))
+    good = [one for one in found if min(one.strength - mark.strength, one.discovery - mark.discovery) >= -TIED_STRENGTH]
+    return min(good, key=lambda one: one.order)
+
+
 def _card(
     neuron: Neuron,
     associations: pd.DataFrame | None,
     rows: Sequence[int],
     motifs: Motifs,
-    concepts: Mapping[str, Concept],
+    known: _Known,
     proteins: Sequence[Protein],
     bars: Bars,
     class_name: str,
     sites_of: _Sites,
 ) -> dict[str, object]:
-    """Everything on one card; the sign is that of the concept that discovery ranked best, else of the richest motif."""
+    """Everything on one card; the sign is that of the explanation that leads, else of the richest motif."""
     table = motifs.table.iloc[list(rows)]
     judged = (table["consensus"] != "") & (table["n_fired"] >= MIN_FIRED) & (table["auroc_held_out"] >= bars.min_auroc)
-    if associations is not None:
-        firsts = associations.drop_duplicates("sign")
-        best = firsts.iloc[int(firsts["discovery_auroc"].to_numpy().argmax())]
-        sign = int(best["sign"])
-    else:
-        best = None
-        bits = table["information_bits"].where(judged, -1.0) if judged.any() else table["information_bits"]
-        sign = int(table["sign"].iloc[int(bits.to_numpy().argmax())])
+    found = [] if associations is None else [_of_concept(row, known) for _, row in associations.iterrows()]
+    found += [_of_motif(row) for _, row in table[judged].iterrows()]
+    leader = _leader(found) if found else None
+    sign = leader.sign if leader is not None else int(table["sign"].iloc[int(table["information_bits"].argmax())])
     place = table["sign"].tolist().index(sign)
     row, motif, has_motif = rows[place], table.iloc[place], bool(judged.iloc[place])
+    own = [one for one in found if one.row is not None and one.sign == sign]
+    concept = leader.row if leader is not None else None
+    if concept is None and own:
+        concept = _leader(own).row
     said: list[str] = []
-    if best is not None:
-        said.append(_concept_text(best, concepts[str(best["concept"])], sign, bars))
-    if has_motif:
-        text = f"motif {motif['consensus']}{_anchor(motif)}, AUROC {motif['auroc_held_out']:.2f}"
-        if best is None:
-            text = f"{'Fires' if sign > 0 else 'Goes low'} on the {text} on held-out clusters"
-        said += [text, *_where(motifs, row, proteins), *_classes(motif, class_name)]
-    elif best is not None:
-        said += _where(motifs, row, proteins)
+    of_motif = f"motif {motif['consensus']}{_anchor(motif)}, AUROC {motif['auroc_held_out']:.2f}"
+    if leader is not None and leader.row is None:
+        said.append(f"{'Fires' if sign > 0 else 'Goes low'} on the {of_motif} on held-out clusters")
+    elif concept is not None:
+        said.append(_concept_text(concept, known.of[str(concept["concept"])], sign, bars))
+        said += [of_motif] if has_motif else []
+    if leader is not None:
+        said += [*_where(motifs, row, proteins), *(_classes(motif, class_name) if has_motif else [])]
+        said += [f"also {text[0].lower()}{text[1:]}" for text in _second(leader, concept, found, known, bars)]
     sentence = "; ".join([*(said or [UNEXPLAINED]), f"{neuron.site.module}, layer {neuron.site.layer}"])
     return {
         "layer": neuron.site.layer, "module": neuron.site.module, "neuron": neuron.index, "sign": sign,
         "sentence": f"{sentence}, neuron {neuron.index}.", "explained": bool(said),
-        "concept": "" if best is None else str(best["concept"]),
-        "auroc": np.nan if best is None else float(best["auroc"]),
-        "f1": np.nan if best is None else float(best["f1"]),
+        "concept": "" if concept is None else str(concept["concept"]),
+        "auroc": np.nan if concept is None else float(concept["auroc"]),
+        "f1": np.nan if concept is None else float(concept["f1"]),
         "motif": motif["consensus"] if has_motif else "",
         "top_proteins": json.dumps(_top_proteins(motifs, row, sign, proteins, sites_of)),
     }  # fmt: skip
+
+
+def _second(
+    leader: _Explanation, concept: pd.Series | None, found: Sequence[_Explanation], known: _Known, bars: Bars
+) -> list[str]:
+    """What is told after the leading explanation: the concept of its own side, if a motif leads; the other side's best.
+
+    A class of the other side whose complement explains the leading side is told as that: it is one finding.
+    """
+    told = [] if concept is None else [concept]
+    texts = told if leader.row is None else []
+    others = [one for one in found if one.row is not None and one.sign != leader.sign]
+    if others:
+        other = _leader(others).row
+        own = {str(one.row["concept"]): one.row for one in found if one.row is not None and one.sign == leader.sign}
+        second = own.get(known.complement.get(str(other["concept"]), ""), other)  # type: ignore[index]
+        if all(second is not one for one in told):
+            texts = [*texts, second]
+    return [_concept_text(row, known.of[str(row["concept"])], int(row["sign"]), bars) for row in texts]
 
 
 def _concept_text(row: pd.Series, concept: Concept, sign: int, bars: Bars) -> str:
