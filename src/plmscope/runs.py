@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +17,7 @@ from plmscope.errors import InputError, RunError
 from plmscope.labels import Task, classes_of
 from plmscope.progress import Track, silent
 from plmscope.results import Run
-from plmscope.scores import NeuronScores, from_table
+from plmscope.scores import NeuronScores, check_methods, from_table
 from plmscope.sequences import Protein
 from plmscope.settings import ScoreSection, read_study
 from plmscope.sites import NeuronIndex
@@ -116,6 +117,7 @@ def score_all(
     constants: np.ndarray | None = None,
     groups: Sequence[str] | None = None,
     track: Track = silent,
+    seed: int = 0,
 ) -> list[NeuronScores]:
     """Scores by every method of the settings, in their order; a function that gives several is run once.
 
@@ -126,9 +128,10 @@ def score_all(
         constants: ``(3, N)`` ablation means, where the path starts if ``settings.baseline`` is ``mean``.
         groups: Those of the proteins for bootstraps, from :func:`~plmscope.scores.resampling_groups`.
         track: Progress.
+        seed: Of the scorers that draw something.
     """
     from plmscope import ablation, activation, conductance, gradients
-    from plmscope.scoring import SCORERS, check_methods
+    from plmscope.scoring import SCORERS
 
     check_methods(settings.methods)
     found: dict[str, NeuronScores] = {}
@@ -145,6 +148,8 @@ def score_all(
                 how |= {"recompute": settings.recompute}
             if scorer is not activation.activation_scores:
                 how |= {"target": settings.target}
+            if "seed" in inspect.signature(scorer).parameters:
+                how |= {"seed": seed}
             found |= {one.method: one for one in scorer(model, proteins, **how)}
     return [found[method] for method in settings.methods]
 

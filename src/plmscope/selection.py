@@ -19,7 +19,7 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from plmscope.errors import SelectionError
-from plmscope.scores import NeuronScores
+from plmscope.scores import NeuronScores, check_ranking
 from plmscope.sites import MODULES, Neuron, NeuronIndex, Site
 from plmscope.stats import benjamini_hochberg, hypergeometric_enrichment
 
@@ -127,7 +127,8 @@ def select_top(scores: NeuronScores, fraction: float, scope: str = "pooled") -> 
         ``floor(fraction * N + 0.5)`` neurons (of each site, if per site), never fewer than one.
 
     Raises:
-        SelectionError: ``fraction`` or ``scope`` is impossible, or a score is not finite (the neuron is named).
+        SelectionError: ``fraction`` or ``scope`` is impossible, a score is not finite (the neuron is named), or all
+            are equal, so that none is better than another.
 
     References:
         arXiv:2312.10770, selection by score. Departs from it: never returns an empty selection.
@@ -140,6 +141,7 @@ def select_top(scores: NeuronScores, fraction: float, scope: str = "pooled") -> 
         raise SelectionError(
             f"{scores.method}: the score of {scores.index.neuron(int(bad[0]))} is {scores.values[bad[0]]!r}"
         )
+    check_ranking(scores)
     mask = np.zeros(len(scores.index), dtype=bool)
     parts = [slice(None)] if scope == "pooled" else [scores.index.slice(site) for site in scores.index.sites]
     for part in parts:

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from plmscope.concepts import KINDS, Kind
 from plmscope.errors import SelectionError, StudyError, shown
 from plmscope.labels import Task
+from plmscope.scores import check_methods
 from plmscope.selection import check_fraction
 
 #: The largest seed that NumPy and scikit-learn take.
@@ -57,7 +58,11 @@ class DataSection(Section):
         "ec:1", min_length=1, description="ec:1 to ec:4, the name of a column, or header:PATTERN with one group"
     )
     labels: str = Field("", description="second table with columns about the proteins, by id; empty: none")
-    task: Task = Field("single", description="single: one class a protein; multi: one or more, joined by ; in a column")
+    task: Task | Literal[""] = Field(
+        "",
+        description="single: one class a protein; multi: one or more, joined by ; in a column; empty: as the "
+        "checkpoint says, else single",
+    )
     id_column: str = Field("", description="ids in a table; empty: id, Entry or accession")
     sequence_column: str = Field("", description="sequences in a table; empty: sequence or Sequence")
     classes: tuple[str, ...] = Field((), description="proteins with another class are left out; empty: none are")
@@ -103,9 +108,15 @@ class ModelSection(Section):
         "plmscope:embedded", min_length=1, description="plmscope:embedded, a folder, or a Hugging Face hub id"
     )
     revision: str = Field("", description="hub revision: a branch, tag or commit; empty: the newest")
-    pooling: Literal["first", "mean"] = Field(
-        "first", description="what the classification head reads: the first token, or the mean of the residues"
+    pooling: Literal["", "first", "mean"] = Field(
+        "",
+        description="what the head reads: first, the first token, or mean, the mean of the residues; empty: as the "
+        "checkpoint says, else first",
     )
+    classes: tuple[str, ...] = Field(
+        (), description="names of the outputs of a trained head, in their order; empty: those of its config.json"
+    )
+    new_head: bool = Field(False, description="true: a new head also where the checkpoint has one for these classes")
 
 
 class FinetuneSection(Section):
@@ -289,6 +300,12 @@ class Study(Section):
             unscored = [method for method in section.methods if method not in self.score.methods]
             if unscored:
                 raise ValueError(f"{name}.methods has {unscored[0]!r}, which is not among score.methods; add it there")
+        check_methods(self.score.methods, "score.methods")
+        if len(set(self.model.classes)) < len(self.model.classes):
+            raise ValueError(f"model.classes = {list(self.model.classes)!r}: a class is there twice; remove one")
+        if self.model.new_head and (self.model.classes or not self.finetune.epochs):
+            other = "model.classes names the head that it replaces" if self.model.classes else "finetune.epochs = 0"
+            raise ValueError(f"model.new_head = true, and {other}; change one of them")
         if not self.finetune.epochs and self.density.nulls:
             raise ValueError("finetune.epochs = 0 leaves the null models untrained; write density.nulls = []")
         factors = self.intervene.factors
