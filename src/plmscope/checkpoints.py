@@ -348,7 +348,7 @@ def _check_weights(found: Checkpoint) -> None:
         if (asked := layers * (4 * hidden**2 + 2 * hidden * inner)) > 1.5 * total:
             raise ModelError(
                 f"{found.name}: config.json asks for {asked:,} weights or more, the files hold {total:,}; "
-                f"one of them is of another model, copy or download both again"
+                "one of them is of another model, copy or download both again"
             )
 
 

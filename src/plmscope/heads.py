@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from plmscope.checkpoints import Checkpoint
@@ -26,6 +26,7 @@ PROBLEM_TYPES: dict[Task, str] = {"single": "single_label_classification", "mult
 #: What the classification head reads, in words; and the key in ``config.json`` that says so.
 POOLINGS = {"first": "the first token", "mean": "the mean of the residues"}
 POOLING_KEY = "plmscope_pooling"
+_FINETUNE = "fine-tune it first ('plmscope finetune STUDY')"
 #: Parts of names that compiling or sharding a module puts in front of what is inside.
 _INNER = re.compile(r"(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 #: Weights of a training step that take no part in a prediction.
@@ -85,13 +86,10 @@ def names_of(found: Checkpoint, architecture: Architecture) -> Names:
     if front in foreign:
         raise ModelError(
             f"{found.name}: its weights are those of a model of type {front[:-1]!r}, config.json says "
-            f"{architecture.model_type!r}; the two do not belong together"
+            f"{architecture.model_type!r}; copy the config.json that was saved with them"
         )
     bare = not front.endswith(f"{base}.")
     inside = [path.split(".")[1] for path in _paths(architecture) if path.startswith(f"{base}.")]
-    mapping = {_INNER.pattern: ""} if any(_INNER.search(key) for key in found.shapes) else {}
-    if wrapper:
-        mapping[f"^{re.escape(wrapper)}"] = f"{base}." if bare else ""
 
     def full(key: str) -> str:
         if not key.startswith(wrapper):
@@ -99,7 +97,10 @@ def names_of(found: Checkpoint, architecture: Architecture) -> Names:
         key = key.removeprefix(wrapper)
         return f"{base}.{key}" if bare and key.split(".")[0] in inside else key
 
-    return Names({key: full(name) for key, name in plain.items()}, wrapper, mapping or None)
+    own = {key: full(name) for key, name in plain.items()}
+    if any(key != name for key, name in plain.items()):  # in several places of a name, each pattern finds one
+        return Names(own, wrapper, {f"^{re.escape(key)}$": name for key, name in own.items() if key != name})
+    return Names(own, wrapper, {f"^{re.escape(wrapper)}": f"{base}." if bare else ""} if wrapper else None)
 
 
 def _paths(architecture: Architecture) -> list[str]:
@@ -224,20 +225,20 @@ def choose(
             )
     asked = tuple(labels or ())
     fresh = Choice(False, asked, task or "single", pooling or head.pooling or "first")
+    replaced = f"{head.name}: its classification head for {shown(', '.join(head.names))} is replaced by a new one"
     if new_head and labels is not None:
-        return fresh
+        return replace(fresh, lines=(f"{replaced}, as new_head says",)) if head.outputs else fresh
     _check_names(head, classes)
     own = tuple(classes) or head.names
     why = _why_not(head, own, asked, task, pooling)
     if why is None:
         lines = []
-        if task and not head.task:
-            saying = f"is {head.problem_type!r}" if head.problem_type else "is not set"
-            if task == "multi":
-                lines.append(
-                    f"problem_type in config.json {saying}, not {PROBLEM_TYPES['multi']!r}; its head is taken as "
-                    "multi-label, a sigmoid per class, as task says"
-                )
+        if task == "multi" and not head.task:
+            saying = repr(head.problem_type) if head.problem_type else "not set"
+            lines.append(
+                f"problem_type in config.json is {saying}, not {PROBLEM_TYPES['multi']!r}; its head is taken as "
+                "multi-label, a sigmoid per class, as task says"
+            )
         if classes and tuple(classes) != head.names:
             lines.append(f"its classes {_listed(head.names)} are called {_listed(own)}, as classes says")
         if rest := [one for one in own if labels is not None and one not in asked]:
@@ -248,16 +249,18 @@ def choose(
         return Choice(True, own, task or head.task or "single", pooling or head.pooling or "first", tuple(lines))
     reason, advice = why
     if labels is None:
-        raise ModelError(f"{head.name}: {reason}; {advice or 'fine-tune it first'} ('plmscope finetune STUDY')")
+        raise ModelError(f"{head.name}: {reason}; {advice or _FINETUNE}")
     if new_head is False:
         other = "fine-tune a new one ([finetune] epochs above 0)"
         raise ModelError(f"{head.name}: {reason}; {f'{advice}, or {other}' if advice else other}")
-    if not head.outputs:
-        return fresh
-    named = own != head.names or not head.has_default_names  # their authors called these classes something else
-    keep = f"; to keep it, {advice}" if advice and not (named and set(asked).isdisjoint(own)) else ""
-    line = f"{head.name}: its classification head for {shown(', '.join(own))} is replaced by a new one ({reason}{keep})"
-    return Choice(False, asked, fresh.task, fresh.pooling, (line,))
+    lines = []
+    if head.outputs:
+        named = own != head.names or not head.has_default_names  # their authors called these classes something else
+        keep = f"; to keep it, {advice}" if advice and not (named and set(asked).isdisjoint(own)) else ""
+        lines.append(f"{replaced} ({reason}{keep})")
+        if head.pooling and fresh.pooling != head.pooling:
+            lines.append(f"{head.name}: the new head reads {POOLINGS[fresh.pooling]}, as pooling says")
+    return replace(fresh, lines=tuple(lines))
 
 
 def _check_names(head: Head, classes: Sequence[str]) -> None:

@@ -143,7 +143,7 @@ class Classifier:
         if highest >= rows:
             raise ModelError(
                 f"{self.name}: the tokenizer has a token {highest}, the model embeddings for 0 to {rows - 1}; "
-                "the vocabulary is that of another model, download both again"
+                "the vocabulary is that of another model, copy or download both again"
             )
 
     def __repr__(self) -> str:
@@ -556,7 +556,7 @@ def _with_weights(
     if foreign:
         raise ModelError(
             f"{found.name}: {len(foreign)} weights have no place in a model of type {architecture.model_type!r} with "
-            f"the sizes of config.json, first {foreign[0]!r}; the two do not belong together"
+            f"the sizes of config.json, first {foreign[0]!r}; copy the config.json that was saved with them"
         )
     missing = {key for key in info["missing_keys"] if "contact_head" not in key and "inv_freq" not in key}
     heads = {key for key in missing if key.startswith(architecture.new)}
