@@ -43,7 +43,7 @@ from plmscope.study import Stages
 #: Up to 90 %: a small model that keeps half of its neurons may be at chance, and there is nothing to tell apart there.
 FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 0.8, 0.9)
 #: Scores that say how much, not in which direction.
-UNSIGNED = ("activation", "activation_std", "activation_contrast", "integrated_gradients_abs")
+UNSIGNED = ("activation", "activation_std", "activation_contrast")
 TRUTH = "single_ablation"
 
 
@@ -71,10 +71,9 @@ def score_all(
     groups = resampling_groups([opened.clusters[p.id] for p in proteins], [p.label for p in proteins])
     scores: dict[str, NeuronScores] = {}
     seconds: dict[str, float] = {}
-    for method, scorer in SCORERS.items():
-        if method in scores:
-            continue
-        settings = {"sample": sample} if method == TRUTH else {}
+    truth = SCORERS[TRUTH]
+    for scorer in dict.fromkeys(SCORERS.values()):  # one that gives several scores is run once
+        settings = {"sample": sample} if scorer is truth else {}
         started = time.process_time()
         found = {
             one.method: one for one in scorer(model, proteins, token_budget=token_budget, groups=groups, **settings)
@@ -89,7 +88,7 @@ def score_all(
 def agreement(one: NeuronScores, truth: NeuronScores) -> tuple[float, float, float]:
     """Spearman's r over all neurons and its mean over sites, and the share of the best 5 % in common."""
     known = np.isfinite(truth.values)  # all of them, or a sample
-    effect = np.abs(truth.values) if one.method in UNSIGNED else truth.values
+    effect = np.abs(truth.values) if one.method in UNSIGNED or one.method.endswith("_abs") else truth.values
     within = []
     for site in range(len(one.index.sites)):
         own = known & (one.index.site_of == site)
@@ -169,7 +168,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         model = opened.model
     say(f"{model!r}\n{len(proteins)} scored proteins, {len(test)} others")
     scores, seconds = score_all(opened, proteins, args.sample, 2048)
-    judged = {m: s for m, s in scores.items() if not (m == TRUTH and args.sample)}
+    judged = {m: s for m, s in scores.items() if not (m.startswith(TRUTH) and args.sample)}
     intact, area = areas(opened, test, judged, args.draws, args.seed)
     known = int(np.isfinite(scores[TRUTH].values).sum())
     name = args.run or f"The embedded model after {args.epochs} epochs"

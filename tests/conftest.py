@@ -105,6 +105,8 @@ points = 4
 fractions = [0.1, 0.5]
 draws = 3
 draws_elsewhere = 2
+module_fractions = [0.2, 0.5]
+module_draws = 2
 
 [density]
 fractions = [0.05, 0.1]

@@ -15,7 +15,7 @@ import pandas as pd
 from scipy.stats import hypergeom
 from scipy.stats import t as student
 
-from plmscope.results import SCHEMA_VERSION, Run, write_atomic
+from plmscope.results import SCHEMA, SCHEMA_VERSION, Run, write_atomic
 from plmscope.sites import MODULES, NeuronIndex
 
 METHODS = ("activation", "activation_std", "activation_contrast", "integrated_gradients")
@@ -25,12 +25,21 @@ FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7)
 DRAWS = 20
 INDEX = NeuronIndex.of(layers=6, hidden=32, intermediate=128)
 INTACT = {
-    "accuracy": 0.745, "balanced_accuracy": 0.712, "macro_f1": 0.701, "log_loss": 0.83, "true_class_probability": 0.63
+    "accuracy": 0.745, "balanced_accuracy": 0.712, "macro_f1": 0.701, "log_loss": 0.83, "true_class_probability": 0.63,
+    "log_probability": -0.79,
 }  # fmt: skip
 CHANCE = {
-    "accuracy": 0.21, "balanced_accuracy": 1 / 6, "macro_f1": 0.06, "log_loss": 1.79, "true_class_probability": 0.17
+    "accuracy": 0.21, "balanced_accuracy": 1 / 6, "macro_f1": 0.06, "log_loss": 1.79, "true_class_probability": 0.17,
+    "log_probability": -1.79,
 }  # fmt: skip
-BETTER = {"accuracy": 1, "balanced_accuracy": 1, "macro_f1": 1, "log_loss": -1, "true_class_probability": 1}
+BETTER = dict.fromkeys(INTACT, 1) | {"log_loss": -1}
+
+#: Kind to the share of the model's quality that it carries and the share of it at which a method has half of that back.
+KINDS = {
+    "query": (0.02, 0.3), "key": (0.6, 0.05), "value": (0.95, 0.2), "attention_output": (0.95, 0.35),
+    "intermediate": (0.3, 0.25), "output": (0.35, 0.4),
+}  # fmt: skip
+KIND_FRACTIONS = (0.05, 0.1, 0.2, 0.4, 0.7)
 
 STUDY = """\
 name = "fake"
@@ -79,6 +88,7 @@ def make_fake_run(path: Path, seed: int = 0) -> Run:
     proteins = _proteins(rng)
     neurons = _neurons(rng)
     curves = _curves(rng)
+    modules = _modules(curves)
     predictions = _predictions(rng, proteins, curves)
     truth = proteins.set_index("id")["label"].reindex(predictions["id"]).to_numpy()
     accuracy = float(np.mean(np.array(LABELS)[predictions["predicted"]] == truth))
@@ -98,7 +108,8 @@ def make_fake_run(path: Path, seed: int = 0) -> Run:
         "selections": _selections(neurons),
         "curves": curves,
         "predictions": predictions,
-        "comparison": _comparison(rng, curves),
+        "comparison": _comparison(curves, modules),
+        "modules": modules,
         "density": _density(neurons),
         "density_null": _density_null(rng, neurons),
         "agreement": _agreement(neurons),
@@ -264,7 +275,7 @@ def _curve(mode: str, half: float, metric: str, noise: np.ndarray) -> np.ndarray
 def _curves(rng: np.random.Generator) -> pd.DataFrame:
     half = {"activation": 0.33, "activation_std": 0.26, "activation_contrast": 0.16, "integrated_gradients": 0.09}
     intact = {
-        "method": "", "matched_to": "", "scope": "pooled", "draw": -1, "mode": "keep", "ablation": "none",
+        "method": "", "matched_to": "", "scope": "pooled", "module": "", "draw": -1, "mode": "keep", "ablation": "none",
         "fraction": 1.0, "n_neurons": len(INDEX), **INTACT,
     }  # fmt: skip
     series = [(method, "", -1, half[method]) for method in METHODS]
@@ -281,11 +292,38 @@ def _curves(rng: np.random.Generator) -> pd.DataFrame:
                 noise = rng.normal(0, 0.015, len(FRACTIONS))
                 values = {metric: _curve(mode, shift, metric, noise) for metric in INTACT}
                 rows += [
-                    {"method": method, "matched_to": matched_to, "scope": "pooled", "draw": draw, "mode": mode,
-                     "ablation": ablation, "fraction": fraction, "n_neurons": _count(fraction)}
+                    {"method": method, "matched_to": matched_to, "scope": "pooled", "module": "", "draw": draw,
+                     "mode": mode, "ablation": ablation, "fraction": fraction, "n_neurons": _count(fraction)}
                     | {metric: values[metric][i] for metric in INTACT}
                     for i, fraction in enumerate(FRACTIONS)
                 ]  # fmt: skip
+    return pd.concat([pd.DataFrame(rows), _kind_curves(rng)], ignore_index=True)
+
+
+def _kind_curves(rng: np.random.Generator) -> pd.DataFrame:
+    """Kept within a kind: what it carries comes back with few of its neurons by a method, with many by random ones."""
+    rows = []
+    for module, (carried, half) in KINDS.items():
+        common = {"scope": "module", "module": module, "mode": "keep", "ablation": "mean"}
+        size = len(INDEX.table().query("module == @module"))
+        lost = {name: (INTACT[name] - CHANCE[name]) * carried for name in INTACT}
+        rows.append(
+            common
+            | {"method": "held", "matched_to": "", "draw": -1, "fraction": 0.0, "n_neurons": 0}
+            | {name: INTACT[name] - lost[name] for name in INTACT}
+        )
+        series = [(method, "", -1, half * (1 + 0.3 * i)) for i, method in enumerate(reversed(METHODS))]
+        series += [("random_matched", method, draw, 0.5) for method in METHODS for draw in range(DRAWS)]
+        for method, matched_to, draw, middle in series:
+            middle *= float(np.exp(rng.normal(0, 0.1))) if draw >= 0 else 1.0
+            for fraction in KIND_FRACTIONS:
+                back = 1 / (1 + np.exp(-(np.log(fraction) - np.log(middle)) / 0.4)) + rng.normal(0, 0.01)
+                rows.append(
+                    common
+                    | {"method": method, "matched_to": matched_to, "draw": draw, "fraction": fraction}
+                    | {"n_neurons": _count(fraction, size)}
+                    | {name: INTACT[name] - lost[name] * (1 - min(1.0, max(0.0, back))) for name in INTACT}
+                )
     return pd.DataFrame(rows)
 
 
@@ -306,11 +344,11 @@ def _predictions(rng: np.random.Generator, proteins: pd.DataFrame, curves: pd.Da
     )
 
 
-def _comparison(rng: np.random.Generator, curves: pd.DataFrame) -> pd.DataFrame:
+def _comparison(curves: pd.DataFrame, modules: pd.DataFrame) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     areas = {
         key: {metric: float(np.trapezoid(part[metric], part["fraction"])) for metric in INTACT}
-        for key, part in curves[curves["ablation"] != "none"].groupby(
+        for key, part in curves[(curves["ablation"] != "none") & (curves["scope"] == "pooled")].groupby(
             ["method", "matched_to", "draw", "mode", "ablation"], sort=False
         )
     }
@@ -327,24 +365,78 @@ def _comparison(rng: np.random.Generator, curves: pd.DataFrame) -> pd.DataFrame:
                         better = BETTER[metric] * (1 if mode == "keep" else -1)
                         difference, spread = own - draws.mean(), draws.std(ddof=1)
                         width = 1.96 * float(np.hypot(spread, 0.008))
-                        statistic = better * difference / (spread * np.sqrt(1 + 1 / DRAWS))
+                        beaten = int(np.sum(better * own > better * draws))
                         rows.append(
                             {
-                                "method": method, "against": control, "scope": "pooled", "mode": mode,
+                                "method": method, "ranked_by": method, "against": control, "scope": "pooled",
+                                "module": "", "share_better": np.nan, "mode": mode,
                                 "ablation": ablation, "metric": metric, "auc": own, "auc_against": draws.mean(),
                                 "difference": difference, "better": better, "ci_low": difference - width,
-                                "ci_high": difference + width, "p_value": float(student.sf(statistic, DRAWS - 1)),
-                                "p_kind": "prediction_t", "n_draws": DRAWS,
-                                "draws_beaten": int(np.sum(better * own > better * draws)),
+                                "ci_high": difference + width, "p_value": (1 + DRAWS - beaten) / (1 + DRAWS),
+                                "p_kind": "permutation", "n_draws": DRAWS,
+                                "draws_beaten": beaten,
                                 "primary": (metric, mode, ablation, control)
                                 == ("balanced_accuracy", "keep", "mean", "random_matched"),
                             }
                         )  # fmt: skip
-    frame = pd.DataFrame(rows)
+    frame = pd.concat([pd.DataFrame(rows), _within_keys(modules)], ignore_index=True)
     ordered = frame.loc[~frame["primary"], "p_value"].sort_values(ascending=False)
     adjusted = np.minimum.accumulate(ordered * len(ordered) / np.arange(len(ordered), 0, -1))
     frame["q_value"] = adjusted.reindex(frame.index)  # NaN on the primary rows
     return frame
+
+
+def _within_keys(modules: pd.DataFrame) -> pd.DataFrame:
+    """The second primary outcome, as the table of kinds has it."""
+    rows = modules[(modules["model"] == "run") & (modules["module"] == "key")]
+    rows = rows[rows["metric"] == "balanced_accuracy"]
+    shared = [name for name in rows.columns if name in SCHEMA["comparison"]]
+    return rows[shared].assign(
+        against="random_matched", scope="module", better=1, draws_beaten=DRAWS, share_better=np.nan, primary=True
+    )
+
+
+def _modules(curves: pd.DataFrame) -> pd.DataFrame:
+    """From the curves; the null models' keys carry nothing, or are no more concentrated than chance."""
+    rows: list[dict[str, Any]] = []
+    own = curves[curves["scope"] == "module"]
+    for method in METHODS:
+        for metric in ("balanced_accuracy", "log_probability"):
+            for module, part in own.groupby("module", sort=False):
+                intact, held = INTACT[metric], float(part.loc[part["method"] == "held", metric].iloc[0])
+                carried, judged = intact - held, module != "query"
+                x = np.array([0.0, *KIND_FRACTIONS, 1.0])
+                mine = part.loc[part["method"] == method, metric]
+                draws = part[part["matched_to"] == method].pivot_table(index="draw", columns="fraction", values=metric)
+                curve, theirs = ([held, *y, intact] for y in (mine, draws.mean()))
+                areas = np.trapezoid([[held, *y, intact] for y in draws.to_numpy()], x, axis=1)
+                auc = float(np.trapezoid(curve, x))
+                shares = [
+                    float(np.interp(intact - 0.1 * carried, np.maximum.accumulate(y), x)) for y in (curve, theirs)
+                ]
+                p = (1 + int((areas >= auc).sum())) / (DRAWS + 1)
+                width = 1.96 * float(areas.std(ddof=1))
+                row = {
+                    "model": "run", "method": method, "ranked_by": method, "mode": "keep", "ablation": "mean",
+                    "metric": metric, "module": module, "n_neurons": int(INDEX.table()["module"].eq(module).sum()),
+                    "intact": intact, "held": held, "carried": carried, "carried_low": carried - 0.05,
+                    "carried_high": carried + 0.05, "judged": judged, "n_draws": DRAWS, "auc": auc,
+                    "auc_against": float(areas.mean()), "difference": auc - float(areas.mean()),
+                    "ci_low": auc - float(areas.mean()) - width, "ci_high": auc - float(areas.mean()) + width,
+                }  # fmt: skip
+                tested = {
+                    "p_value": p, "p_kind": "permutation", "p_holm": min(1.0, 5 * p),
+                    "sufficient_share": shares[0], "sufficient_low": 0.85 * shares[0],
+                    "sufficient_high": 1.15 * shares[0], "sufficient_share_against": shares[1],
+                    "concentration": shares[1] / shares[0], "concentration_low": shares[1] / shares[0] / 1.15,
+                    "concentration_high": shares[1] / shares[0] * 1.15,
+                }  # fmt: skip
+                rows.append(row | (tested if judged else dict.fromkeys(tested, np.nan) | {"p_kind": "none"}))
+    frame = pd.DataFrame(rows)
+    keys = frame[frame["module"] == "key"]
+    even = {"concentration": 1.05, "concentration_low": 0.9, "concentration_high": 1.2}
+    nulls = [keys.assign(model="label_shuffled", judged=False), keys.assign(model="random_weights", **even)]
+    return pd.concat([frame, *nulls], ignore_index=True)
 
 
 def _density_rows(neurons: pd.DataFrame, fractions: tuple[float, ...]) -> pd.DataFrame:
@@ -371,7 +463,8 @@ def _density(neurons: pd.DataFrame) -> pd.DataFrame:
     frame["ci_high"] = frame["enrichment"] * (1 + width)
     drawn = (frame["fraction"] * len(INDEX) + 0.5).astype(int)
     frame["p_value"] = hypergeom.sf(frame["n_selected"] - 1, len(INDEX), frame["n_total"], drawn)
-    frame["q_value"] = np.minimum(frame["p_value"] * 3, 1.0)
+    frame["p_permutation"] = np.maximum(frame["p_value"], 1e-3)
+    frame["q_value"] = np.minimum(frame["p_permutation"] * 3, 1.0)
     return frame
 
 
@@ -516,7 +609,7 @@ def _interventions(rng: np.random.Generator, neurons: pd.DataFrame, proteins: pd
                     | {
                         "effect_on": other, "n_proteins": n, "probability_change": own, "difference": difference,
                         "against": against.mean() if tested else np.nan, "ci_low": difference - 0.05,
-                        "ci_high": difference + 0.05, "p_kind": "prediction_t" if tested else "none",
+                        "ci_high": difference + 0.05, "p_kind": "permutation" if tested else "none",
                         "p_value": student.sf(abs(difference) / (against.std() * 1.1), 7) if tested else np.nan,
                         "n_draws": len(against), "draws_beaten": int((own < against).sum()),
                         "decisions_right": n - 1, "decisions_lost": round(max(0.0, -own) * (n - 1)),

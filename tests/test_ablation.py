@@ -38,7 +38,7 @@ def test_equal_to_hooks_at_every_site(tiny: Classifier, proteins: list[Protein])
     constants = summarise_activations(tiny, proteins).constants("mean")
     rng = np.random.default_rng(0)
     for baseline in (None, constants):
-        (scores,) = single_ablation(tiny, proteins[4:5], baseline=baseline, token_budget=200)
+        scores, *_ = single_ablation(tiny, proteins[4:5], baseline=baseline, token_budget=200)
         assert np.isfinite(scores.values).all()
         for site in tiny.index.sites:
             neuron = Neuron(site, int(rng.integers(24)))
@@ -47,8 +47,8 @@ def test_equal_to_hooks_at_every_site(tiny: Classifier, proteins: list[Protein])
 
 
 def test_a_sample_has_the_same_values_and_leaves_the_rest_unknown(tiny: Classifier, proteins: list[Protein]) -> None:
-    (all_,) = single_ablation(tiny, proteins[:2])
-    (some,) = single_ablation(tiny, proteins[:2], sample=36, seed=1)
+    all_, *_ = single_ablation(tiny, proteins[:2])
+    some, *_ = single_ablation(tiny, proteins[:2], sample=36, seed=1)
     known = np.isfinite(some.values)
     assert known.sum() == 36
     assert {int(c) for c in np.bincount(tiny.index.site_of[known])} == {2}

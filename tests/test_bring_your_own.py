@@ -107,7 +107,8 @@ def explained_as(run: OpenRun, logits: torch.Tensor, proteins: list[Protein], ta
     np.testing.assert_allclose(run.model.log_probabilities(proteins), expected, atol=2e-5)
     curves = run.run.table("curves")
     (intact,) = np.flatnonzero(curves["ablation"] == "none")
-    told = run.run.table("predictions").query("curve_point == @intact").set_index("id")["log_prob_true"]
+    told = run.run.table("predictions")
+    told = told[told["curve_point"] == intact].set_index("id")["log_prob_true"]
     assert len(told) >= 6
     for row, protein in enumerate(proteins):
         if protein.id in told.index:

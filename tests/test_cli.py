@@ -392,6 +392,12 @@ CASES = [
         "{study}: data.window_overlap = 2000 is not below data.max_length = 1022",
     ),
     Case(
+        "a demo of another task",
+        nothing,
+        "demo task 'motifs' is unknown; use 'enzymes' or 'families'",
+        ("demo", "--task", "motifs", "--out", "{out}"),
+    ),
+    Case(
         "the study would write elsewhere",
         lambda b: b.study.write_text(b.study.read_text().replace('"bad"', '"../../evil"')),
         "{study}: name = '../../evil': use letters, digits, '.', '_' and '-', a letter or digit first",
@@ -515,7 +521,7 @@ CASES = [
     Case(
         "the model folder has no config.json",
         lambda b: (b.model / "config.json").unlink(),
-        "{model}: has no config.json; name a Hugging Face model folder",
+        "{model}: has no config.json; copy config.json and the vocabulary of the model that it was made from into it",
     ),
     Case(
         "config.json is damaged",
@@ -726,7 +732,7 @@ CASES = [
     Case(
         "the run was written by another schema",
         lambda b: (b.run_folder() / "manifest.json").write_text('{"schema_version": "2.0"}'),
-        "{out}: schema_version '2.0' is not '1.2'; use the plmscope that wrote it",
+        "{out}: schema_version '2.0' is not '1.3'; use the plmscope that wrote it",
     ),
     Case(
         "the run folder is missing",
@@ -1000,7 +1006,8 @@ def test_quiet_prints_the_closing_table_alone(
     assert lines[0].split() == ["question", "┃", "answer"]
     assert "test balanced accuracy" in lines[2] and lines[-1] == f"report: {folder / 'report.html'}"
     words = " ".join(line.split("│")[0].strip() for line in lines)  # long questions are broken into lines
-    assert words.count("area over matched chance") == 2 and words.count("keys among the top 10%") == 2
+    assert words.count("beats chance, pooled") == 2 and words.count("beats chance, within keys") == 2
+    assert words.count("concentration:") == 2 and words.count("within keys:") + 2 == words.count("keys:")
     assert main(["report", str(folder)]) == 0
     captured = capfd.readouterr()
     assert [line.rstrip() for line in captured.out.splitlines()] == lines
@@ -1021,11 +1028,11 @@ def test_stages_one_by_one_find_themselves_done(
 def test_export(golden: Golden, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folder = golden.copy(tmp_path / "run")
     assert main(["export", str(folder)]) == 0
-    assert capfd.readouterr().err == f"wrote 24 tables to {folder / 'csv'}\n"
+    assert capfd.readouterr().err == f"wrote 25 tables to {folder / 'csv'}\n"
     lines = (folder / "csv" / "curves.csv").read_text().splitlines()
-    assert lines[0].startswith("method,matched_to,scope,draw,mode,ablation,fraction,n_neurons,accuracy")
+    assert lines[0].startswith("method,matched_to,scope,module,draw,mode,ablation,fraction,n_neurons,accuracy")
     assert len(lines) == 1 + len(Run.open(folder).table("curves"))
-    assert len(list((folder / "csv").iterdir())) == 24
+    assert len(list((folder / "csv").iterdir())) == 25
 
 
 def test_overrides_reach_the_study(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

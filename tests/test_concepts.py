@@ -1,6 +1,7 @@
 """Concepts: patterns by hand and by regular expressions, scales, features, what is known and what is not."""
 
 import re
+from importlib import resources
 
 import numpy as np
 import pandas as pd
@@ -101,12 +102,39 @@ def test_every_textbook_pattern_finds_what_it_is_for():
         "Nudix box": "GKVEPGETPEQALVRELEEEVGI", "DxD": "DAD", "HxxxxD": "HRSHLD", "DDxxD": "DDIMD",
         "ABC signature": "LSGGQ", "GTPase NKxD": "NKCD", "histidine triad": "HVHVH", "N-glycosylation": "NGT",
         "RGD": "RGD", "KDEL": "KDEL",
+        "class II motif 2": "FRDEDLRADRQPEF",  # aspartate--tRNA ligase of Escherichia coli
+        "GTPase HxDxGK": "HVDHGKT", "GTPase GxPNxGKS": "GRPNVGKS", "adenylate kinase loop": "GAPGAGKGT",
+        "P450 haem loop": "FGAGPRSCIG", "methyltransferase motif I": "DIGSGPG", "DNA ligase KxDG": "KLDG",
+        "alanine racemase lysine": "KANAYG",
     }  # fmt: skip
     patterns = [c.name for c in found.concepts if c.kind == "pattern"]
     assert sorted(patterns) == sorted(examples)
     for name, text in examples.items():
         annotation = found.annotate(Protein("b", "P" * 7 + text))
         assert [7, 7 + len(text)] in annotation.stretches[found.number[name]].tolist(), name
+
+
+@pytest.fixture(scope="module")
+def families() -> dict[str, dict[str, str]]:
+    """The table of families in the README of the embedded data, by family."""
+    lines = resources.files("plmscope.embedded").joinpath("README.md").read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    head = next(row for row in rows if row[0] == "family")
+    found = [row for row in rows if len(row) == len(head) and row[1].isdigit()]
+    return {row[0]: dict(zip(head, row, strict=True)) for row in found}
+
+
+def test_most_members_of_a_family_have_its_motif(families):
+    proteins = read_proteins("plmscope:families", label="family").proteins
+    found = build_concepts(proteins, kinds=["pattern"])
+    having = [set(found.annotate(protein).positions) for protein in proteins]
+    assert set(families) == {protein.label for protein in proteins} and len(families) >= 8
+    for family, row in families.items():
+        motif = found.number[row["motif"]]
+        own = [motif in has for p, has in zip(proteins, having, strict=True) if p.label == family]
+        others = [motif in has for p, has in zip(proteins, having, strict=True) if p.label != family]
+        assert row["have it"] == f"{np.mean(own):.1%}".replace("%", " %"), family
+        assert np.mean(own) > 0.65 and np.mean(others) < 0.1, family
 
 
 # --- where concepts are

@@ -52,7 +52,7 @@ def captum_scores(model: Classifier, protein: Protein, steps: int) -> dict[str, 
 
 def test_captum_rule_equals_captum_at_every_site(tiny: Classifier, proteins: list[Protein]) -> None:
     protein = proteins[4]
-    (scores,) = conductance(tiny, [protein], points=6, rule="captum")
+    scores, *_ = conductance(tiny, [protein], points=6, rule="captum")
     theirs = captum_scores(tiny, protein, 6)
     for site in tiny.index.sites:
         ours = scores.values[tiny.index.slice(site)]
@@ -60,8 +60,8 @@ def test_captum_rule_equals_captum_at_every_site(tiny: Classifier, proteins: lis
 
 
 def test_both_rules_meet(tiny: Classifier, proteins: list[Protein]) -> None:
-    (fine,) = conductance(tiny, proteins[:3], points=256)
-    (captum,) = conductance(tiny, proteins[:3], points=600, rule="captum")
+    fine, *_ = conductance(tiny, proteins[:3], points=256)
+    captum, *_ = conductance(tiny, proteins[:3], points=600, rule="captum")
     assert np.linalg.norm(fine.values - captum.values) < 0.05 * np.linalg.norm(fine.values)
 
 
@@ -72,15 +72,15 @@ def test_the_embedding_output_sums_to_the_change_of_the_target(tiny: Classifier,
 
 
 def test_the_error_estimate_is_about_right(tiny: Classifier, proteins: list[Protein]) -> None:
-    (reference,) = conductance(tiny, proteins[:4], points=512)
-    (coarse,) = conductance(tiny, proteins[:4], points=64)
+    reference, *_ = conductance(tiny, proteins[:4], points=512)
+    coarse, *_ = conductance(tiny, proteins[:4], points=64)
     true = np.linalg.norm(coarse.values - reference.values) / np.linalg.norm(reference.values)
     assert true / 4 < coarse.settings["error"] < 4 * true
 
 
 def test_intermediate_and_output_sums_agree(tiny: Classifier, proteins: list[Protein]) -> None:
     """The output is an affine map of the intermediate activation, so both carry the same change."""
-    (scores,) = conductance(tiny, proteins[:3], points=32)
+    scores, *_ = conductance(tiny, proteins[:3], points=32)
     sites = tiny.index.split(scores.values)
     for inner, outer in [(a, b) for a in sites for b in sites if a.layer == b.layer]:
         if (inner.module, outer.module) == ("intermediate", "output"):
@@ -107,25 +107,25 @@ def test_points_are_found_and_states_used_again(
         real(network, hidden, *others)
 
     monkeypatch.setattr(conductance_module, "activations_and_gradients", counted)
-    (found,) = conductance(tiny, proteins[:1], tolerance=0.002, token_budget=100_000)
+    found, *_ = conductance(tiny, proteins[:1], tolerance=0.002, token_budget=100_000)
     assert found.completeness is not None
     (points,) = found.completeness["points"]
     assert points > 16 and found.completeness["settled"].all()
     assert sum(computed) == points + 1
     computed.clear()
-    (fixed,) = conductance(tiny, proteins[:1], points=int(points))
+    fixed, *_ = conductance(tiny, proteins[:1], points=int(points))
     np.testing.assert_allclose(found.values, fixed.values, atol=1e-5 * np.abs(fixed.values).max())
     computed.clear()
-    (tight,) = conductance(tiny, proteins[:1], tolerance=0.002, token_budget=9 * (len(proteins[0]) + 2))
+    tight, *_ = conductance(tiny, proteins[:1], tolerance=0.002, token_budget=9 * (len(proteins[0]) + 2))
     assert sum(computed) > points + 1  # the finer grids do not fit, so that all of their states are new
     np.testing.assert_allclose(tight.values, fixed.values, atol=1e-4 * np.abs(fixed.values).max())
 
 
 def test_sharp_attention_takes_more_points(tiny: Classifier, proteins: list[Protein], tmp_path: Path) -> None:
     sharp = load_model(save_tiny_model(tmp_path, scale=25))
-    (smooth,), (rough,) = (conductance(model, proteins[:3]) for model in (tiny, sharp))
+    (smooth, _), (rough, _) = (conductance(model, proteins[:3]) for model in (tiny, sharp))
     assert rough.settings["mean_points"] >= 2 * smooth.settings["mean_points"]
-    (reference,) = conductance(sharp, proteins[:3], points=512)
+    reference, *_ = conductance(sharp, proteins[:3], points=512)
     assert np.linalg.norm(rough.values - reference.values) < 0.1 * np.linalg.norm(reference.values)
 
 

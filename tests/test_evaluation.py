@@ -8,26 +8,30 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import false_discovery_control
-from scipy.stats import t as student
 
 from plmscope.activation import summarise_activations
 from plmscope.errors import SelectionError
 from plmscope.evaluation import (
     INTACT,
+    Cell,
     CurvePoint,
+    Curves,
     Grid,
     Predictions,
+    Within,
     compare,
     curve_table,
     evaluate,
     evaluate_points,
+    held_point,
+    module_table,
 )
 from plmscope.hooks import replace
 from plmscope.model import Classifier
 from plmscope.scores import NeuronScores
 from plmscope.selection import Selection, select_top
 from plmscope.sequences import Protein
-from plmscope.sites import NeuronIndex, Site
+from plmscope.sites import MODULES, NeuronIndex, Site
 from plmscope.stats import METRICS
 from tests.conftest import make_proteins
 
@@ -117,11 +121,11 @@ def test_points_of_a_grid(grid: Grid) -> None:
     assert len(points) == len(set(points))
     assert cells[0] == PRIMARY
     for cell in cells:
-        n = 5 if cell == PRIMARY else 2
+        more = 5 if cell == PRIMARY else 2  # of the control of the primary outcome
         here = [p for p in points[1:] if (p.mode, p.ablation, p.scope) == cell]
         # two methods; random once, the two matched controls for each method; two fractions
-        assert len(here) == (2 + n + 2 * 2 * n) * 2
-        for control, targets in (("random", {""}), ("random_matched", {"one", "two"})):
+        assert len(here) == (2 + 2 + 2 * 2 + 2 * more) * 2
+        for control, targets, n in (("random", {""}, 2), ("random_matched", {"one", "two"}, more)):
             assert {(p.matched_to, p.draw) for p in here if p.method == control} == {
                 (target, r) for target in targets for r in range(n)
             }
@@ -178,7 +182,7 @@ def test_curve_table_counts_the_neurons_that_were_selected(
     assert table.loc[table["scope"] == "per_site", "n_neurons"].min() == 18
     assert (table["accuracy"] == [(p.predicted == tiny.targets(proteins)).mean() for p in found]).all()
     np.testing.assert_allclose(table["log_loss"], [-p.log_prob_true.mean() for p in found], rtol=1e-6)
-    assert list(table.columns[:7]) == list(CurvePoint._fields)
+    assert list(table.columns[:8]) == list(CurvePoint._fields)
 
 
 TRUE = np.array([0, 0, 1, 1])
@@ -207,7 +211,11 @@ def small_case(mode: str = "keep", ablation: str = "mean", scope: str = "pooled"
 
 
 def compared(case: dict[CurvePoint, Predictions]):  # type: ignore[no-untyped-def]
-    return compare(list(case), list(case.values()), TRUE, ["a", "b", "c", "d"], 2, 0)
+    return compare(curves_of(case))
+
+
+def curves_of(case: dict[CurvePoint, Predictions]) -> Curves:
+    return Curves(list(case), list(case.values()), TRUE, ["a", "b", "c", "d"], 2, 0, {"good": "good_abs"})
 
 
 def area(low: float, middle: float, high: float, ends: tuple[float, float, float]) -> float:
@@ -223,9 +231,8 @@ def test_comparison_by_hand() -> None:
     assert (ours, *draws) == (0.71875, 0.5625, 0.59375)
     assert row.auc == pytest.approx(ours) and row.auc_against == pytest.approx(np.mean(draws))
     assert row.difference == pytest.approx(0.140625)
-    assert (row.better, row.n_draws, row.draws_beaten, row.p_kind) == (1, 2, 2, "prediction_t")
-    spread = np.std(draws, ddof=1) * np.sqrt(1.5)
-    assert row.p_value == pytest.approx(student.sf((ours - np.mean(draws)) / spread, 1))
+    assert (row.better, row.n_draws, row.draws_beaten, row.p_kind) == (1, 2, 2, "too_few_draws")
+    assert (row.ranked_by, row.module, row.p_value) == ("good_abs", "", 1 / 3) and np.isnan(row.share_better)
     assert row.ci_low <= row.difference <= row.ci_high
     bad = table.set_index(["method", "against", "metric"]).loc[("bad", "random", "accuracy")]
     assert bad.auc == pytest.approx(area(0, 0.25, 1, ends))
@@ -240,7 +247,7 @@ def test_ablating_is_judged_the_other_way_round() -> None:
     assert (row.better, row.draws_beaten) == (-1, 2)
     assert row.p_value < 0.5 < table.loc[("good", "random_matched", "accuracy"), "p_value"]
     assert table.loc[("bad", "random_matched", "log_loss"), "better"] == 1
-    assert not table["primary"].any() and table["q_value"].notna().all()
+    assert not table["primary"].any() and table["q_value"].isna().all()  # two draws test nothing
 
 
 def test_one_primary_outcome_a_method_and_it_alone_has_no_q_value() -> None:
@@ -249,14 +256,131 @@ def test_one_primary_outcome_a_method_and_it_alone_has_no_q_value() -> None:
         case |= small_case(*cell)
     table = compared(case)
     assert len(table) == 4 * 2 * 2 * len(METRICS)
+    assert table["q_value"].isna().all()  # two draws test nothing
     primary = table[table["primary"]]
     assert primary["method"].tolist() == ["good", "bad"]
     assert set(primary[["against", "scope", "mode", "ablation", "metric"]].itertuples(index=False, name=None)) == {
         ("random_matched", "pooled", "keep", "mean", "balanced_accuracy")
     }
-    assert primary["q_value"].isna().all()
-    others = table[~table["primary"]]
-    np.testing.assert_allclose(others["q_value"], false_discovery_control(others["p_value"]))
+
+
+def test_rows_with_enough_draws_alone_are_tests() -> None:
+    """Twenty draws of one control, two of the other: q values are those of the first."""
+    case = small_case(scope="per_site")
+    for method in ("good", "bad"):
+        for r in range(2, 20):
+            for fraction, accuracy in ((0.25, 0.5), (0.5, 0.75)):
+                point = CurvePoint("random_matched", method, "per_site", r, "keep", "mean", fraction)
+                case[point] = said(accuracy)
+    table = compared(case)
+    matched = table["against"] == "random_matched"
+    assert (table["p_kind"] == np.where(matched, "permutation", "too_few_draws")).all()
+    assert table.loc[~matched, "q_value"].isna().all() and table.loc[matched, "p_value"].min() == 1 / 21
+    np.testing.assert_allclose(table.loc[matched, "q_value"], false_discovery_control(table.loc[matched, "p_value"]))
+
+
+# --- within a module kind
+
+
+def test_points_within_module_kinds(grid: Grid) -> None:
+    within = Within(("keep", "ablate"), ("mean",), ("random_matched",), draws=3)
+    points = changed(grid, module_fractions=(0.2, 0.5)).points(
+        ["keep"], ["mean"], ["pooled", "module"], ["random_matched"], 5, 2, within
+    )
+    assert points[:7] == [INTACT, *(held_point("mean", module) for module in MODULES)]
+    counted = dict.fromkeys(map(Cell.of, points[7:]), 0)
+    assert list(counted)[:2] == [("pooled", "", "keep", "mean"), ("module", "key", "keep", "mean")]  # primary first
+    for point in points[7:]:
+        counted[Cell.of(point)] += 1
+    for cell, count in counted.items():
+        draws = 5 if cell.primary else 3 if cell.mode == "keep" else 2
+        assert count == (2 + 2 * draws) * 2, cell
+    assert len(counted) == 1 + 2 * 6 and len(set(points)) == len(points)
+
+
+def test_selections_within_a_kind(grid: Grid, tiny: Classifier) -> None:
+    """A method's best of the kind; a draw has its number in every layer; no other kind is touched."""
+    layers = np.array([site.layer for site in tiny.index.sites])[tiny.index.site_of]
+    modules = np.array([site.module for site in tiny.index.sites])[tiny.index.site_of]
+    values = grid.scores["one"].values
+    for module in ("key", "intermediate"):
+        inside = modules == module
+        own = CurvePoint("one", "", "module", -1, "keep", "mean", 0.2, module)
+        drawn = [CurvePoint("random_matched", "one", "module", r, "keep", "mean", 0.2, module) for r in (0, 1)]
+        mask = grid.selection(own).mask
+        assert mask.sum() == round(0.2 * inside.sum()) and not mask[~inside].any()
+        assert values[mask].min() > values[inside & ~mask].max()
+        masks = [grid.selection(point).mask for point in drawn]
+        for one in masks:
+            assert not one[~inside].any() and (one != mask).any()
+            assert (np.bincount(layers[one], minlength=3) == np.bincount(layers[mask], minlength=3)).all()
+        assert (masks[0] != masks[1]).any()
+        free = grid.selection(CurvePoint("random", "", "module", 0, "keep", "mean", 0.2, module)).mask
+        assert free.sum() == mask.sum() and not free[~inside].any()
+        assert (grid.kept(own) == (mask | ~inside)).all()
+        assert (grid.kept(own._replace(mode="ablate")) == ~mask).all()
+        assert (grid.kept(held_point("mean", module)) == ~inside).all()
+    with pytest.raises(SelectionError, match="scope 'module' needs one of query, key"):
+        select_top(grid.scores["one"], 0.2, "module")
+
+
+def test_a_kind_is_held_as_hooks_would_do(
+    tiny: Classifier, proteins: list[Protein], grid: Grid, constants: dict[str, np.ndarray]
+) -> None:
+    points = [held_point("mean", module) for module in MODULES]
+    points += [CurvePoint("one", "", "module", -1, "keep", "mean", 0.2, module) for module in MODULES]
+    test = proteins[:3]
+    true = tiny.targets(test)
+    for point, p in zip(points, evaluate_points(tiny, test, grid, points, constants), strict=True):
+        want = np.array([by_hooks(tiny, protein, grid.kept(point), constants["mean"]) for protein in test])
+        np.testing.assert_allclose(p.log_prob_true, want[np.arange(3), true], atol=2e-4, rtol=1e-4)
+
+
+def module_case(held: float, values: dict[tuple[str, str, int], tuple[float, float]]) -> dict[CurvePoint, Predictions]:
+    """Keys: the model is always right, and as ``held`` with all keys held."""
+    points = {
+        CurvePoint(method, to, "module", r, "keep", "mean", fraction, "key"): said(accuracy)
+        for (method, to, r), curve in values.items()
+        for fraction, accuracy in zip((0.25, 0.5), curve, strict=True)
+    }
+    return {INTACT: said(1.0), held_point("mean", "key"): said(held)} | points
+
+
+def test_module_table_by_hand() -> None:
+    index = NeuronIndex.of(layers=2, hidden=4, intermediate=8)
+    case = module_case(
+        0.0,
+        {
+            ("good", "", -1): (0.75, 1.0),
+            ("random_matched", "good", 0): (0.0, 0.25), ("random_matched", "good", 1): (0.0, 0.75),
+        },
+    )  # fmt: skip
+    row = module_table(curves_of(case), index).set_index("metric").loc["balanced_accuracy"]
+    assert (row.model, row.method, row.ranked_by, row.module, row.n_neurons) == ("run", "good", "good_abs", "key", 8)
+    assert (row.intact, row.held, row.carried, row.judged) == (1, 0, 1, True)
+    ours = (0 + 0.75) / 2 * 0.25 + (0.75 + 1) / 2 * 0.25 + 0.5
+    theirs = [(0 + 0) / 2 * 0.25 + (0 + m) / 2 * 0.25 + (m + 1) / 2 * 0.5 for m in (0.25, 0.75)]
+    assert row.auc == pytest.approx(ours) and row.auc_against == pytest.approx(np.mean(theirs))
+    # 0.9 between 0.75 at a quarter and 1 at a half; the mean curve of the draws is 0, 0.5, 1
+    assert row.sufficient_share == pytest.approx(0.25 + 0.25 * (0.9 - 0.75) / 0.25)
+    assert row.sufficient_share_against == pytest.approx(0.5 + 0.5 * (0.9 - 0.5) / 0.5)
+    assert row.concentration == pytest.approx(row.sufficient_share_against / row.sufficient_share)
+    assert row.concentration_low <= row.concentration <= row.concentration_high
+    assert (row.p_value, row.p_kind, row.n_draws) == (1 / 3, "too_few_draws", 2) and np.isnan(row.p_holm)
+    table = compared(case).set_index("metric")
+    assert table.loc["balanced_accuracy", "auc"] == pytest.approx(ours)
+    assert table["primary"].tolist() == [name == "balanced_accuracy" for name in table.index]
+    assert table.loc["log_probability", "share_better"] == 1
+
+
+def test_a_kind_that_carries_nothing_is_not_judged() -> None:
+    case = module_case(
+        1.0, {("good", "", -1): (1.0, 1.0), **{("random_matched", "good", r): (0.75, 1) for r in (0, 1)}}
+    )
+    table = module_table(curves_of(case), NeuronIndex.of(layers=2, hidden=4, intermediate=8))
+    assert not table["judged"].any() and set(table["p_kind"]) == {"not_judged"}
+    empty = ["p_value", "p_holm", "sufficient_share", "sufficient_share_against", "concentration", "concentration_low"]
+    assert table[empty].isna().all().all() and (table["carried"] == 0).all()
 
 
 def test_a_comparison_repeats_itself() -> None:
@@ -285,8 +409,7 @@ def test_evaluate_says_what_survives(
     assert len(set(result.draws["random"]["log_loss"])) == 4
     p = result.p_value("random", "log_loss")
     row = result.draws["random"]["log_loss"]
-    score = (row.mean() - result.observed["log_loss"]) / (row.std(ddof=1) * np.sqrt(1 + 1 / 4))
-    assert p == pytest.approx(student.sf(score, 3))
+    assert p == (1 + (row <= result.observed["log_loss"]).sum()) / 5
     lines = repr(result).splitlines()
     assert lines[0] == repr(kept)
     accuracy, intact = (values["balanced_accuracy"] for values in (result.observed, result.intact))

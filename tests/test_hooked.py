@@ -124,14 +124,14 @@ def test_paths_through_a_norm_are_resolved(tmp_path: Path, few: list[Protein]) -
 
 
 def test_conductance_equals_captum(family: Classifier, few: list[Protein]) -> None:
-    (scores,) = conductance(family, few[3:4], points=4, rule="captum")
+    scores, *_ = conductance(family, few[3:4], points=4, rule="captum")
     theirs = captum_conductance(family, few[3], 4)
     for site in family.index.sites:
         assert close(scores.values[family.index.slice(site)], theirs[str(site)], scores.values), site
 
 
 def test_gradient_activation_is_the_product(family: Classifier, few: list[Protein]) -> None:
-    (scores,) = gradient_activation(family, few[3:4])
+    scores, *_ = gradient_activation(family, few[3:4])
     activations, gradients = gradients_by_hooks(family, few[3])
     for site in family.index.sites:
         want = (activations[str(site)] * gradients[str(site)]).sum(0)
@@ -139,7 +139,7 @@ def test_gradient_activation_is_the_product(family: Classifier, few: list[Protei
 
 
 def test_single_ablation_equals_hooks(family: Classifier, few: list[Protein]) -> None:
-    (scores,) = single_ablation(family, few[3:4], sample=24, token_budget=500)
+    scores, *_ = single_ablation(family, few[3:4], sample=24, token_budget=500)
     for position in np.flatnonzero(np.isfinite(scores.values))[::3]:
         neuron: Neuron = family.index.neuron(int(position))
         assert scores.values[position] == pytest.approx(by_hooks(family, few[3], neuron, None), abs=2e-4), neuron
@@ -195,7 +195,7 @@ def test_attributions_of_the_older_esms_equal_captum(name: str, few: list[Protei
     model = load_model(OLDER[name](tmp_path))
     assert isinstance(network_of(model), Network)
     scores, _ = integrated_gradients(model, few[3:4], points=5)
-    (path,) = conductance(model, few[3:4], points=4, rule="captum")
+    path, *_ = conductance(model, few[3:4], points=4, rule="captum")
     theirs = captum_conductance(model, few[3], 4)
     for site in model.index.sites:
         own = model.index.slice(site)

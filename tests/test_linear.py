@@ -36,7 +36,7 @@ def by_hooks(model: Classifier, protein: Protein) -> tuple[dict[str, np.ndarray]
 
 
 def test_gradient_activation_is_the_product(tiny: Classifier, proteins: list[Protein]) -> None:
-    (scores,) = gradient_activation(tiny, proteins[4:5])
+    scores, *_ = gradient_activation(tiny, proteins[4:5])
     activations, gradients = by_hooks(tiny, proteins[4])
     for site in tiny.index.sites:
         want = (activations[str(site)] * gradients[str(site)]).sum(0)
@@ -58,7 +58,7 @@ def test_equal_to_captum_at_every_site(tiny: Classifier, proteins: list[Protein]
 
     layers = [module_of(tiny, site)[0] for site in tiny.index.sites]
     theirs = LayerGradientXActivation(forward, layers).attribute(end.requires_grad_())
-    (scores,) = gradient_activation(tiny, proteins[4:5])
+    scores, *_ = gradient_activation(tiny, proteins[4:5])
     for site, one in zip(tiny.index.sites, theirs, strict=True):
         ours, want = scores.values[tiny.index.slice(site)], one.sum(1)[0].detach().numpy()
         assert np.linalg.norm(ours - want) < 1e-4 * np.linalg.norm(want), site
@@ -66,7 +66,7 @@ def test_equal_to_captum_at_every_site(tiny: Classifier, proteins: list[Protein]
 
 def test_patching_is_the_gradient_times_the_change(tiny: Classifier, proteins: list[Protein]) -> None:
     protein = proteins[4]
-    (scores,) = attribution_patching(tiny, [protein], corruption="shuffled", copies=1, seed=3)
+    scores, *_ = attribution_patching(tiny, [protein], corruption="shuffled", copies=1, seed=3)
     twin = Protein("twin", corrupted(protein.sequence, "shuffled", (3, 0, crc32(protein.id.encode()))), protein.label)
     activations, gradients = by_hooks(tiny, protein)
     others, _ = by_hooks(tiny, twin)
@@ -91,22 +91,22 @@ def test_corruptions_keep_the_length_and_say_what_they_say() -> None:
 
 
 def test_two_copies_are_averaged(tiny: Classifier, proteins: list[Protein]) -> None:
-    (both,) = attribution_patching(tiny, proteins[:1], copies=2, seed=1)
-    (first,) = attribution_patching(tiny, proteins[:1], copies=1, seed=1)
+    both, *_ = attribution_patching(tiny, proteins[:1], copies=2, seed=1)
+    first, *_ = attribution_patching(tiny, proteins[:1], copies=1, seed=1)
     assert not np.allclose(both.values, first.values)
 
 
 def test_batches_do_not_matter(tiny: Classifier, proteins: list[Protein]) -> None:
     for scorer in (gradient_activation, attribution_patching):
-        (one,) = scorer(tiny, proteins, token_budget=1)
-        (all_,) = scorer(tiny, proteins, token_budget=10_000)
+        one, *_ = scorer(tiny, proteins, token_budget=1)
+        all_, *_ = scorer(tiny, proteins, token_budget=10_000)
         np.testing.assert_allclose(one.values, all_.values, atol=1e-4 * np.abs(one.values).max())
 
 
 def test_it_is_not_conductance(tiny: Classifier, proteins: list[Protein]) -> None:
     """A guard against one method quietly standing in for another."""
-    (product,) = gradient_activation(tiny, proteins)
-    (path,) = conductance(tiny, proteins, points=16)
+    product, *_ = gradient_activation(tiny, proteins)
+    path, *_ = conductance(tiny, proteins, points=16)
     assert np.corrcoef(product.values, path.values)[0, 1] < 0.99
 
 
@@ -115,3 +115,11 @@ def test_impossible_requests_are_refused(tiny: Classifier, proteins: list[Protei
         attribution_patching(tiny, proteins, corruption="masked")
     with pytest.raises(SelectionError, match="copies 0"):
         attribution_patching(tiny, proteins, copies=0)
+
+
+def test_a_baseline_is_subtracted_from_the_activation(tiny: Classifier, proteins: list[Protein]) -> None:
+    """The score is affine in the baseline, and a baseline at one token kind moves neurons by the gradient there."""
+    base = np.random.default_rng(0).normal(size=(3, len(tiny.index)))
+    zero, once, twice = (gradient_activation(tiny, proteins[:2], baseline=b)[0].values for b in (None, base, 2 * base))
+    np.testing.assert_allclose(zero - once, once - twice, rtol=1e-3, atol=1e-5 * np.abs(zero).max())
+    assert np.abs(zero - once).max() > 0.01 * np.abs(zero).max()

@@ -386,7 +386,9 @@ def test_comparison_caps_the_log_loss_of_yes_or_no(study: Path) -> None:
     run = Run.open(study)
     table = run.table("comparison")
     primary = table[table["primary"]]
-    assert len(primary) == 3 and (primary["metric"] == "balanced_accuracy").all()
+    assert (
+        len(primary) == 6 and set(primary["module"]) == {"", "key"} and (primary["metric"] == "balanced_accuracy").all()
+    )
     losses = table[(table["metric"] == "log_loss") & (table["mode"] == "keep")]
     assert (losses["auc"] <= 2 * np.log(2) * 0.9 + 1e-9).all()
 

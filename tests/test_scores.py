@@ -15,7 +15,18 @@ from plmscope.errors import SelectionError, StudyError
 from plmscope.linear import gradient_activation
 from plmscope.model import Classifier
 from plmscope.runs import score_all
-from plmscope.scores import METHODS, GroupSums, NeuronScores, resampling_groups
+from plmscope.scores import (
+    FORMS,
+    METHODS,
+    RANKINGS,
+    GroupSums,
+    NeuronScores,
+    ranked_by,
+    resampling_groups,
+    signed_form,
+    token_sums,
+    with_class_means,
+)
 from plmscope.scoring import SCORERS, finish
 from plmscope.sequences import Protein
 from plmscope.settings import ScoreSection, parse_study
@@ -43,10 +54,11 @@ def through_a_file(sums: GroupSums) -> GroupSums:
 @pytest.mark.parametrize("method", SCORERS)
 def test_sums_of_two_processes_merge_into_those_of_one(tiny: Classifier, proteins: list[Protein], method: str) -> None:
     groups = resampling_groups([f"c{p.id}" for p in proteins], [p.label for p in proteins], 2)
-    settings = QUICK.get(method, {})
+    name, ending = signed_form(method)
+    settings = QUICK.get(name, {}) | ({"rms": True} if ending == "_rms" else {})
 
     def run(rows: slice) -> NeuronScores:
-        found = SCORERS[method](tiny, proteins[rows], groups=groups[rows], **settings)
+        found = with_class_means(SCORERS[method](tiny, proteins[rows], groups=groups[rows], **settings))
         return next(one for one in found if one.method == method)
 
     whole, parts = run(slice(None)), [run(slice(0, 4)), run(slice(4, None))]
@@ -106,7 +118,7 @@ def test_memory_does_not_grow_with_the_proteins(tiny: Classifier) -> None:
         many = make_proteins(count, seed=2)
         groups = resampling_groups([p.id for p in many], [p.label for p in many], 2)
         tracemalloc.start()
-        (scores,) = gradient_activation(tiny, many, groups=groups, token_budget=1)
+        scores, *_ = gradient_activation(tiny, many, groups=groups, token_budget=1)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert scores.sums is not None and scores.sums.sums["gradient_activation"].shape == (6, len(tiny.index))
@@ -114,7 +126,7 @@ def test_memory_does_not_grow_with_the_proteins(tiny: Classifier) -> None:
 
 
 def test_what_does_not_fit_is_refused(tiny: Classifier, proteins: list[Protein]) -> None:
-    (one,), (other,) = gradient_activation(tiny, proteins[:3]), gradient_activation(tiny, proteins[2:5])
+    (one, _), (other, _) = gradient_activation(tiny, proteins[:3]), gradient_activation(tiny, proteins[2:5])
     assert one.sums is not None and other.sums is not None
     assert one.resample is None
     with pytest.raises(SelectionError, match="protein 'p2' is in both sums"):
@@ -131,12 +143,43 @@ def test_what_does_not_fit_is_refused(tiny: Classifier, proteins: list[Protein])
         GroupSums.from_arrays(tiny.index, arrays)
 
 
+def test_forms_of_scores_with_a_sign_by_hand() -> None:
+    """Two classes, token sums that cancel over proteins, over classes, or not at all."""
+    index = NeuronIndex.of(layers=1, hidden=1, intermediate=1)
+    rows = np.zeros((4, len(index)))
+    rows[:, :3] = [[3, 2, 1], [-3, 2, 1], [4, -2, 1], [-4, -2, 1]]
+    classes, groups = [0, 0, 1, 1], ["a", "b", "c", "d"]
+    sums = GroupSums.empty(index, ["x", "y"], [*"pqrs"], classes, groups, *token_sums("conductance", rows, rms=True))
+    sums.add(range(4), **token_sums("conductance", rows, rms=True))
+    found = {name: sums.finish(f"conductance{ending}") for name, ending in {"signed": "", **FORMS}.items()}
+    assert found["signed"].values[:3].tolist() == [0, 0, 1]
+    assert found["class_means"].values[:3].tolist() == [0, 2, 1]  # cancels within a class, not between classes
+    assert found["absolute"].values[:3].tolist() == [3.5, 2, 1]
+    assert found["rms"].values[:3] == pytest.approx([12.5**0.5, 2, 1])
+    assert found["rms"].per_class["y"][:3].tolist() == [4, 2, 1]
+    assert found["class_means"].per_class["y"][:3].tolist() == [0, 2, 1]
+    weights = np.array([2.0, 0, 2, 0])  # a bootstrap sample of one protein a class
+    for ranking, (first, _) in {"absolute": (3.5, 0), "class_means": (3.5, 0), "rms": (12.5**0.5, 0)}.items():
+        again = found[ranking].resample
+        assert again is not None and again(weights)[0] == pytest.approx(first)
+    by_hand = with_class_means([found["signed"]])
+    assert [one.method for one in by_hand] == ["conductance", "conductance_class"]
+
+
+def test_every_ranking_names_a_score_that_is_computed() -> None:
+    for method in SCORERS:
+        for ranking in RANKINGS:
+            assert ranked_by(method, ranking) in SCORERS
+    assert ranked_by("conductance_rms", "absolute") == "conductance_rms"  # a form is its own ranking
+
+
 # --- methods and seeds
 
 
 def test_the_names_of_methods_are_those_of_the_table() -> None:
     assert tuple(SCORERS) == METHODS
-    assert ", ".join(METHODS) == ScoreSection.model_fields["methods"].description
+    told = (ScoreSection.model_fields["methods"].description or "").replace(";", ",").split(", ")
+    assert {signed_form(method)[0] for method in METHODS} <= set(told)
 
 
 def test_an_unknown_method_is_refused_when_the_study_is_read() -> None:

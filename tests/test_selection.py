@@ -11,7 +11,17 @@ from scipy.stats import hypergeom
 
 from plmscope.errors import SelectionError
 from plmscope.scores import NeuronScores
-from plmscope.selection import Selection, agreement, density, draw, select_top, size_of, strata
+from plmscope.selection import (
+    Selection,
+    agreement,
+    density,
+    draw,
+    layer_deciles,
+    of_module,
+    select_top,
+    size_of,
+    strata,
+)
 from plmscope.sites import MODULES, Neuron, NeuronIndex, Site
 
 INDEX = NeuronIndex.of(layers=2, hidden=20, intermediate=80)  # 360 neurons
@@ -236,16 +246,62 @@ def test_density_by_hand() -> None:
 
 
 def test_density_q_values_are_those_of_modules_layers_and_sites_apart() -> None:
-    table = density(chosen([2, 3, 8, 17, 18, 22]))
+    table = density(chosen([2, 3, 8, 17, 18, 22]), activity=np.arange(len(SMALL)) % 5, seed=1)
     kinds = [table["layer"] < 0, table["module"] == "all", (table["layer"] >= 0) & (table["module"] != "all")]
     assert [int(kind.sum()) for kind in kinds] == [6, 2, 12]
-    for kind in kinds:  # the step-up procedure, word for word
-        p = table.loc[kind, "p_value"].to_numpy()
+    assert table.loc[kinds[1], ["p_permutation", "q_value"]].isna().all().all()  # a whole layer stays as it is
+    for kind in (kinds[0], kinds[2]):  # the step-up procedure, word for word
+        p = table.loc[kind, "p_permutation"].to_numpy()
         n, order = len(p), np.argsort(p)
         want = np.empty(n)
         for rank, row in enumerate(order, 1):
             want[row] = min(1, *(n * p[later] / place for place, later in enumerate(order, 1) if place >= rank), 1)
         np.testing.assert_allclose(table.loc[kind, "q_value"], want)
+
+
+def test_density_permutes_scores_within_layer_and_decile() -> None:
+    """Against the plain way: permute the scores themselves, select, count."""
+    index = NeuronIndex.of(layers=2, hidden=10, intermediate=30)
+    rng = np.random.default_rng(0)
+    activity, values = rng.random(len(index)), rng.normal(size=len(index))
+    keys = of_module(index, "key")
+    values[keys] += 1.0
+    selection = select_top(NeuronScores("m", index, values), 0.2)
+    table = density(selection, activity=activity, seed=3).set_index(["layer", "module"])
+    groups = layer_deciles(index, activity)
+    assert len(np.unique(groups)) == 20 and set(np.bincount(groups)) == {8}  # 80 neurons a layer
+    layer = np.array([site.layer for site in index.sites])[index.site_of]
+    assert (groups // 10 == layer).all()
+    order = np.argsort(activity[layer == 0])
+    assert (np.diff(groups[layer == 0][order]) >= 0).all()
+    counts = []
+    for _ in range(600):
+        permuted = values.copy()
+        for group in np.unique(groups):
+            permuted[groups == group] = rng.permutation(permuted[groups == group])
+        mask = select_top(NeuronScores("m", index, permuted), 0.2).mask
+        counts.append([int((mask & keys).sum()), int((mask & keys & (layer == 1)).sum())])
+    for place, row in enumerate((table.loc[(-1, "key")], table.loc[(1, "key")])):
+        plain = (1 + (np.array(counts)[:, place] >= row.n_selected).sum()) / 601
+        assert row.p_permutation == pytest.approx(plain, abs=0.05)
+    assert table.loc[(-1, "key"), "p_permutation"] < 0.05 < table.loc[(-1, "output"), "p_permutation"]
+    assert density(selection)["p_permutation"].isna().all()
+
+
+def test_density_test_holds_its_level_where_the_module_tells_nothing() -> None:
+    """Scores that follow scale, which differs between modules: the hypergeometric p claims, the other does not."""
+    index = NeuronIndex.of(layers=2, hidden=20, intermediate=80)
+    rng, said = np.random.default_rng(1), np.zeros(2)
+    for repeat in range(200):
+        activity = np.exp(rng.normal(size=len(index))) * np.where(of_module(index, "value"), 2.0, 1.0)
+        scores = NeuronScores("m", index, activity * np.exp(0.3 * rng.normal(size=len(index))))
+        row = (
+            density(select_top(scores, 0.1), activity=activity, seed=repeat)
+            .set_index(["layer", "module"])
+            .loc[(-1, "value")]
+        )
+        said += row.p_value <= 0.05, row.p_permutation <= 0.05
+    assert said[0] / 200 > 0.3 and said[1] / 200 < 0.12
 
 
 def test_density_interval_is_the_spread_of_the_resampled_enrichment() -> None:

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import os
+import re
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -174,7 +175,7 @@ def test_bad_files(tmp_path: Path, content: str | bytes, parts: list[str]) -> No
 def test_bad_paths(tmp_path: Path) -> None:
     refused(tmp_path / "missing.fasta", "No such file")
     refused(tmp_path, "is a folder")
-    refused("plmscope:proteins", "plmscope:enzymes")
+    refused("plmscope:proteins", "plmscope:enzymes, plmscope:families")
     os.mkfifo(tmp_path / "pipe")
     refused(tmp_path / "pipe", "not a regular file")
     with pytest.raises(InputError, match="cannot be read"):
@@ -238,6 +239,31 @@ def test_embedded_enzymes_are_what_their_readme_says() -> None:
     readme = Path(sequences.__file__).with_name("embedded") / "README.md"
     assert "2,285" in readme.read_text()
     assert "1 (340), 2 (917)" in repr(found)
+
+
+def test_embedded_families_are_what_their_readme_says() -> None:
+    found = read_proteins("plmscope:families", label="family")
+    assert not found.excluded and len(found) == 1157
+    readme = (
+        (Path(sequences.__file__).with_name("embedded") / "README.md").read_text().partition("# Embedded families")[2]
+    )
+    steps = dict(re.findall(r"^\| (.+?) \| ([\d,]+) \|$", readme, re.MULTILINE))
+    numbers = {step.strip("*"): int(number.replace(",", "")) for step, number in steps.items()} | {"rows": len(found)}
+    assert numbers.pop("read") == sum(numbers.values()) == 20_000
+    assert f"({sum(p.columns['held_out'] == '1' for p in found)} proteins)" in readme
+    for family in found.labels:
+        own = [p for p in found if p.label == family]
+        held = [p for p in own if p.columns["held_out"] == "1"]
+        row = re.search(rf"^\| {family} \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|", readme, re.MULTILINE)
+        assert row and (int(row[1]), int(row[3])) == (len(own), len(held)), family
+        assert int(row[2]) >= 12 and int(row[4]) >= 5, family
+    assert all(30 <= len(p) <= 1022 and not set(p.sequence) - set("ACDEFGHIKLMNPQRSTVWY") for p in found)
+    assert (
+        len({p.sequence for p in found}) == len(found) and Counter(p.label for p in found).most_common(1)[0][1] <= 200
+    )
+    for column in ("name", "organism", "source"):
+        assert all(p.columns[column] for p in found)
+    assert not any("ragment" in p.columns["name"] or "beta subunit" in p.columns["name"] for p in found)
 
 
 def test_objects_print_without_their_sequence() -> None:

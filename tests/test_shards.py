@@ -19,7 +19,7 @@ from plmscope.errors import BusyError, RunError, SelectionError
 from plmscope.model import Classifier
 from plmscope.progress import silent
 from plmscope.results import Run
-from plmscope.scores import NeuronScores, resampling_groups
+from plmscope.scores import SIGNED, NeuronScores, resampling_groups, signed_form, with_class_means
 from plmscope.scoring import SCORERS
 from plmscope.sequences import Protein
 from plmscope.settings import read_study
@@ -38,8 +38,10 @@ def every_method(
     found: dict[str, NeuronScores] = {}
     for method in quick:
         if method not in found:
-            made = SCORERS[method](model, proteins, groups=groups, token_budget=200, **QUICK.get(method, {}))
-            found |= {one.method: one for one in made}
+            name = signed_form(method)[0]
+            how = QUICK.get(name, {}) | ({"rms": True} if name in SIGNED else {})
+            made = SCORERS[method](model, proteins, groups=groups, token_budget=200, **how)
+            found |= {one.method: one for one in with_class_means(made)}
     return [found[method] for method in quick]
 
 

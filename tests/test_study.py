@@ -27,15 +27,18 @@ from plmscope.errors import InputError, RunError, SelectionError, StudyError
 from plmscope.evaluation import evaluate
 from plmscope.results import SCHEMA, SCHEMA_VERSION, STAGES, Run
 from plmscope.runs import one_per_cluster, open_run
+from plmscope.scores import FORMS, SIGNED
 from plmscope.scoring import SCORERS
 from plmscope.selection import select_top
 from plmscope.sequences import Protein, read_proteins
-from plmscope.settings import Study, parse_study, read_study, write_study
+from plmscope.settings import Study, demo_study, parse_study, read_study, write_study
 from plmscope.study import Stages, _anchored, _kept_apart
 from tests.conftest import Golden, make_proteins
 
 MODULES = {"query": 24, "key": 24, "value": 24, "attention_output": 24, "intermediate": 48, "output": 24}
 METHODS = ["activation_std", "integrated_gradients"]
+#: What selections by each are ranked by.
+RANKED = ["activation_std", "integrated_gradients_abs"]
 CONTROLS = ["random", "random_matched", "random_active"]
 NEURONS = 3 * sum(MODULES.values())
 METRICS = ["accuracy", "balanced_accuracy", "macro_f1", "log_loss", "true_class_probability"]
@@ -85,7 +88,7 @@ def test_files_of_a_run_folder(golden: Golden) -> None:
 
 @pytest.mark.parametrize("name", sorted(WRITTEN))
 def test_columns_in_order(tables: dict[str, pd.DataFrame], name: str) -> None:
-    extra = METHODS if name == "neurons" else []
+    extra = [*METHODS, RANKED[1]] if name == "neurons" else []
     assert list(tables[name].columns) == [*SCHEMA[name], *extra]
     assert len(tables[name]) or name == "excluded"
 
@@ -202,12 +205,20 @@ def test_completeness_has_every_scored_protein_and_site(golden: Golden, tables: 
 def test_selections_are_the_best_scored(tables: dict[str, pd.DataFrame]) -> None:
     keys = ["layer", "module", "neuron"]
     table, neurons = tables["selections"], tables["neurons"].set_index(keys)
-    assert set(table["fraction"]) == {0.02, 0.05, 0.1, 0.5} and set(table["draw"]) == {-1}  # 0.02: the report's
-    assert set(table["scope"]) == {"pooled", "per_site"} and set(table["method"]) == set(METHODS)
+    assert set(table["scope"]) == {"pooled", "per_site", "module"} and set(table["method"]) == set(METHODS)
+    within = table["scope"] == "module"
+    assert set(table.loc[~within, "fraction"]) == {0.02, 0.05, 0.1, 0.5} and set(table["draw"]) == {-1}  # 0.02: report
+    assert set(table.loc[within, "fraction"]) == {0.2, 0.5}
     for (method, scope, fraction), rows in table.groupby(["method", "scope", "fraction"]):
         chosen = pd.MultiIndex.from_frame(rows[keys])
-        values = neurons[method]
-        if scope == "pooled":
+        values = neurons[dict(zip(METHODS, RANKED, strict=True))[method]]
+        if scope == "module":
+            sizes = rows.groupby("module").size()
+            assert sizes.to_dict() == {m: int(np.floor(fraction * 3 * n + 0.5)) for m, n in MODULES.items()}
+            for kind in MODULES:
+                mine = chosen[chosen.get_level_values("module") == kind]
+                assert values[mine].min() >= values[values.index.get_level_values("module") == kind].drop(mine).max()
+        elif scope == "pooled":
             assert len(rows) == int(np.floor(fraction * NEURONS + 0.5))
             assert values[chosen].min() >= values.drop(chosen).max()
         else:
@@ -219,7 +230,7 @@ def test_selections_are_the_best_scored(tables: dict[str, pd.DataFrame]) -> None
 def test_agreement(tables: dict[str, pd.DataFrame]) -> None:
     table, chosen = tables["agreement"], tables["selections"].query("scope == 'pooled'")
     assert table[["method", "other", "fraction"]].to_numpy().tolist() == [[*METHODS, 0.05], [*METHODS, 0.1]]
-    rho = tables["neurons"][METHODS].corr("spearman").iloc[0, 1]
+    rho = tables["neurons"][RANKED].corr("spearman").iloc[0, 1]
     np.testing.assert_allclose(table["spearman"], rho)
     for row in table.itertuples():
         a, b = (
@@ -237,13 +248,23 @@ def test_curves_have_every_cell_and_draw(tables: dict[str, pd.DataFrame]) -> Non
     assert len(intact) == 1 and intact.index[0] == 0
     assert intact[["method", "draw", "fraction", "n_neurons"]].to_numpy().tolist() == [["intact", -1, 1.0, NEURONS]]
     rest = curves[1:]
-    assert not rest.duplicated(["method", "matched_to", "scope", "draw", "mode", "ablation", "fraction"]).any()
+    assert not rest.duplicated(
+        ["method", "matched_to", "scope", "module", "draw", "mode", "ablation", "fraction"]
+    ).any()
+    within, rest = rest[rest["scope"] == "module"], rest[rest["scope"] != "module"]
+    assert set(within["module"]) == set(MODULES) and set(rest["module"]) == {""}
+    held = within[within["method"] == "held"]
+    assert (held["fraction"] == 0).all() and held["module"].value_counts().eq(1).all()
+    for (kind, fraction), rows in within.drop(held.index).groupby(["module", "fraction"]):
+        assert set(rows.loc[rows["draw"] < 0, "method"]) == set(METHODS)
+        assert (rows["n_neurons"] == int(np.floor(fraction * 3 * MODULES[kind] + 0.5))).all()
     for (scope, mode, ablation), rows in rest.groupby(["scope", "mode", "ablation"]):
-        draws = 3 if (scope, mode, ablation) == ("pooled", "keep", "mean") else 2
+        primary = (scope, mode, ablation) == ("pooled", "keep", "mean")
         assert set(rows.loc[rows["draw"] < 0, "method"]) == set(METHODS)
         for control, targets in (("random", {""}), ("random_matched", set(METHODS)), ("random_active", set(METHODS))):
             own = rows[rows["method"] == control]
             assert set(own["matched_to"]) == targets
+            draws = 3 if primary and control == "random_matched" else 2
             assert len(own) == draws * len(targets) * 2 and set(own["draw"]) == set(range(draws))
     assert rest.groupby(["scope", "mode", "ablation"]).ngroups == 8
     pooled = rest[rest["scope"] == "pooled"]
@@ -301,25 +322,25 @@ def test_no_evaluated_protein_was_trained_on_or_scored(golden: Golden, tables: d
 
 def test_comparison(tables: dict[str, pd.DataFrame]) -> None:
     table, curves = tables["comparison"], tables["curves"]
-    keys = ["method", "against", "scope", "mode", "ablation", "metric"]
-    assert len(table) == 8 * 2 * 3 * 5 and not table.duplicated(keys).any()
+    keys = ["method", "against", "scope", "module", "mode", "ablation", "metric"]
+    within = table["scope"] == "module"  # six kinds, keep and ablate, one control
+    assert (~within).sum() == 8 * 2 * 3 * 6 and within.sum() == 6 * 2 * 2 * 6 and not table.duplicated(keys).any()
+    assert table["ranked_by"].equals(table["method"].replace("integrated_gradients", "integrated_gradients_abs"))
     primary = table[table["primary"]]
-    assert primary["method"].tolist() == METHODS and primary["q_value"].isna().all()
-    names = ["against", "scope", "mode", "ablation", "metric"]
-    assert primary[names].drop_duplicates().to_numpy().tolist() == [
-        ["random_matched", "pooled", "keep", "mean", "balanced_accuracy"]
-    ]
-    assert (primary["n_draws"] == 3).all() and (table[table["mode"] == "ablate"]["n_draws"] == 2).all()
-    secondary = table[~table["primary"]]
-    assert ((secondary["q_value"] >= secondary["p_value"] - 1e-12) & (secondary["q_value"] <= 1)).all()
-    assert table["p_value"].between(0, 1, inclusive="right").all() and set(table["p_kind"]) <= {
-        "prediction_t",
-        "permutation",
-    }
-    counted = table[table["p_kind"] == "permutation"]  # here only where all draws are alike
-    np.testing.assert_allclose(
-        counted["p_value"], (1 + counted["n_draws"] - counted["draws_beaten"]) / (1 + counted["n_draws"])
+    names = ["method", "against", "scope", "module", "mode", "ablation", "metric"]
+    assert sorted(primary[names].to_numpy().tolist()) == sorted(
+        [method, "random_matched", *cell, "keep", "mean", "balanced_accuracy"]
+        for method in METHODS
+        for cell in (("pooled", ""), ("module", "key"))
     )
+    assert (primary["n_draws"] == 3).all() and (table[table["mode"] == "ablate"]["n_draws"] == 2).all()
+    # Two or three draws are counted, and are no test.
+    assert set(table["p_kind"]) == {"too_few_draws"} and table["q_value"].isna().all()
+    np.testing.assert_allclose(
+        table["p_value"], (1 + table["n_draws"] - table["draws_beaten"]) / (1 + table["n_draws"])
+    )
+    paired = table["metric"] == "log_probability"
+    assert table["share_better"].notna().equals(paired) and table.loc[paired, "share_better"].between(0, 1).all()
     np.testing.assert_allclose(table["difference"], table["auc"] - table["auc_against"], atol=1e-12)
     assert (table["ci_low"] <= table["ci_high"]).all() and (table["draws_beaten"] <= table["n_draws"]).all()
     good = np.where((table["mode"] == "keep") == (table["metric"] != "log_loss"), 1, -1)
@@ -332,7 +353,7 @@ def test_comparison(tables: dict[str, pd.DataFrame]) -> None:
         grid, values = ([0.1, 0.5, 1], [*values, intact]) if mode == "keep" else ([0, 0.1, 0.5], [intact, *values])
         return float(np.trapezoid(values, grid))
 
-    for row in table[table["metric"] == "balanced_accuracy"].itertuples():
+    for row in table[~within & (table["metric"] == "balanced_accuracy")].itertuples():
         here = (curves["scope"] == row.scope) & (curves["mode"] == row.mode) & (curves["ablation"] == row.ablation)
         cell = curves[here]
         matched_to = "" if row.against == "random" else row.method
@@ -340,6 +361,26 @@ def test_comparison(tables: dict[str, pd.DataFrame]) -> None:
         assert row.auc == pytest.approx(area(cell[cell["method"] == row.method], row.mode))
         areas = [area(rows, row.mode) for _, rows in chance.groupby("draw")]
         assert row.auc_against == pytest.approx(np.mean(areas))
+
+
+def test_modules(tables: dict[str, pd.DataFrame]) -> None:
+    """One row a kind, in agreement with the curves and the comparison."""
+    table, curves, comparison = tables["modules"], tables["curves"], tables["comparison"]
+    assert len(table) == 2 * 2 * 2 * 6 and set(table["model"]) == {"run"}
+    intact = curves.loc[0]
+    for row in table.itertuples():
+        held = curves[(curves["method"] == "held") & (curves["module"] == row.module)]
+        assert len(held) == 1 and held["n_neurons"].item() == 0 and held["fraction"].item() == 0
+        assert (row.intact, row.held) == (intact[row.metric], held[row.metric].item())
+        assert row.carried == pytest.approx(row.intact - row.held)
+        same = (comparison["scope"] == "module") & (comparison["against"] == "random_matched")
+        for column in ("module", "method", "mode", "ablation", "metric"):
+            same &= comparison[column] == getattr(row, column)
+        other = comparison[same].iloc[0]
+        for column in ("auc", "auc_against", "difference", "ci_low", "ci_high"):
+            assert getattr(row, column) == pytest.approx(other[column])
+        assert row.judged == (row.carried_low > 0)
+        assert np.isnan(row.sufficient_share) == (not row.judged or row.mode == "ablate")
 
 
 @pytest.mark.parametrize("name", ["density", "density_null"])
@@ -360,7 +401,10 @@ def test_density_sums_and_ratios(tables: dict[str, pd.DataFrame], name: str) -> 
         np.testing.assert_allclose(rows["density"], rows["n_selected"] / rows["n_total"])
         np.testing.assert_allclose(rows["enrichment"], rows["density"] / (selected / NEURONS))
         if name == "density":
-            assert rows["p_value"].between(0, 1).all() and (rows["q_value"] >= rows["p_value"] - 1e-12).all()
+            parts = rows[rows["module"] != "all"]
+            assert rows["p_value"].between(0, 1).all() and parts["p_permutation"].between(0.001, 1).all()
+            assert (parts["q_value"] >= parts["p_permutation"] - 1e-12).all()
+            assert rows.loc[rows["module"] == "all", ["p_permutation", "q_value"]].isna().all().all()
             assert (rows["ci_low"] <= rows["ci_high"]).all() and (rows["ci_low"] >= 0).all()
             chosen = tables["selections"].query("scope == 'pooled'")
             chosen = chosen[(chosen["method"] == key[0]) & (chosen["fraction"] == key[1])]
@@ -416,11 +460,11 @@ def test_low_precision_says_how_far_it_agrees_with_float32(golden: Golden, tmp_p
     plmscope.study.Stages(study, Run.open(folder), say=lines.append).execute(["score"])
     found = Run.open(folder).manifest()["precision"]
     assert (found["dtype"], found["proteins"]) == ("bfloat16", 6)
-    assert list(found["methods"]) == ["activation_std", "integrated_gradients"]
+    assert list(found["methods"]) == [*METHODS, RANKED[1]]
     for row in found["methods"].values():
         assert 0.8 < row["spearman"] <= 1 and 0.7 < row["overlap"] <= 1
     told = [line for line in lines if line.startswith("bfloat16 against float32, ")]
-    assert len(told) == 2 and "(6 proteins)" in told[0]
+    assert len(told) == 3 and "(6 proteins)" in told[0]
 
 
 def test_changed_setting_redoes_its_stage_and_later_ones(
@@ -705,7 +749,8 @@ def test_a_classifier_is_explained_as_it_is(golden: Golden, tmp_path: Path, capf
     assert weights[0] == weights[1]
     changed(study, study, model={"checkpoint": str(golden.model)})
     assert main(["run", str(study), "--out", str(tmp_path / "other")]) == 2
-    assert "finetune.epochs = 0: " in capfd.readouterr().err and not (tmp_path / "other").exists()
+    line = 'its 3 classes are called LABEL_0 to LABEL_2, those of the proteins 2, 3, 6; name its outputs in their order'
+    assert line in capfd.readouterr().err and not (tmp_path / "other").exists()
 
 
 def test_the_shuffled_null_is_scored_on_as_many_of_every_class(
@@ -797,17 +842,68 @@ def test_study_with_odd_texts_reads_back(tmp_path: Path) -> None:
         ({"split": {"method": "random"}}, "held_out"),
         ({"split": {"method": "column"}}, ""),
         ({"split": {"held_out": "mine"}}, "mine"),
+        ({"data": {"path": "plmscope:families", "label": "family"}}, "held_out"),
         ({"data": {"path": "mine.tsv"}}, ""),
         ({"model": {"checkpoint": "facebook/esm2_t6_8M_UR50D"}}, ""),
     ],
 )
-def test_the_embedded_model_is_tested_on_enzymes_that_it_never_saw(content: dict[str, object], held_out: str) -> None:
+def test_the_embedded_model_is_tested_on_proteins_that_it_never_saw(content: dict[str, object], held_out: str) -> None:
     assert _kept_apart(parse_study(content, "my.toml")).split.held_out == held_out
+
+
+def test_the_demo_takes_its_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Study] = []
+    monkeypatch.setattr("plmscope.cli._run", lambda study, *rest: started.append(study))
+    assert [main(["demo", *task]) for task in ([], ["--task", "enzymes"], ["--task", "families"])] == [0, 0, 0]
+    assert started == [demo_study(), demo_study(), demo_study("families")]
+    assert [study.data.path for study in started[1:]] == ["plmscope:enzymes", "plmscope:families"]
+    assert len({study.name for study in started}) == 2, "one would continue the run folder of the other"
+    for study in started:
+        assert study.split.held_out == "held_out" and parse_study(study.model_dump(), "demo") == study
+
+
+def test_a_study_of_families_ends_with_their_motifs(golden: Golden, tmp_path: Path) -> None:
+    """The settings of the demo, cut down, on the shortest proteins of three families."""
+    motifs = {"adenylate kinase": "adenylate kinase loop", "alanine racemase": "alanine racemase lysine"}
+    found = read_proteins("plmscope:families", label="family")
+    rows = ["\t".join(["id", "sequence", *found.proteins[0].columns])]
+    for family in (*motifs, "methyltransferase"):
+        for marked in "01":
+            own = [p for p in found if p.label == family and p.columns["held_out"] == marked]
+            rows += ["\t".join([p.id, p.sequence, *p.columns.values()]) for p in sorted(own, key=len)[:7]]
+    (tmp_path / "some.tsv").write_text("\n".join(rows) + "\n")
+    content = demo_study("families").model_dump()
+    for section, changed in {
+        "data": {"path": str(tmp_path / "some.tsv")}, "model": {"checkpoint": str(golden.model)},
+        "split": {"method": "random"}, "finetune": {"epochs": 1}, "intervene": {"enabled": False},
+        "score": {"methods": ["activation"], "proteins_per_class": 2}, "density": {"nulls": [], "bootstraps": 3},
+        "evaluate": CHEAP | {"methods": ["activation"], "draws_elsewhere": 2, "max_proteins": 6},
+        "characterize": {"concepts": ["pattern", "class"], "max_neurons": 5, "min_proteins": 3},
+    }.items():  # fmt: skip
+        content[section] |= changed
+    study = tmp_path / "families.toml"
+    study.write_text(write_study(parse_study(content, "families")))
+    assert main(["run", str(study), "--out", str(tmp_path / "run"), "--quiet"]) == 0
+    run = Run.open(tmp_path / "run")
+    marked = {p.id for p in found if p.columns["held_out"] == "1"}
+    parts = run.table("proteins").set_index("id")["split"]
+    assert set(parts) == {"train", "validation", "test"}
+    assert {name for name, part in parts.items() if part != "train"} <= marked
+    concepts = run.table("concepts").set_index("concept")
+    for motif in motifs.values():
+        assert concepts.loc[motif, "kind"] == "pattern" and concepts.loc[motif, "n_proteins"] >= 10
+    assert set(run.table("associations")["concept"]) & set(motifs.values())
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert all(family in report for family in (*motifs, "methyltransferase"))
 
 
 def test_the_study_file_names_every_method() -> None:
     told = re.search(r"^methods = .*  # (activation, .*)$", write_study(Study()), re.MULTILINE)
-    assert told and set(told[1].split(", ")) == set(SCORERS)
+    assert told
+    names = set(told[1].split("; ")[0].split(", "))
+    forms = {name + ending for name in SIGNED for ending in FORMS.values()}
+    assert set(SCORERS) == names | forms and all(name in names for name in SIGNED)
+    assert all(ending in told[1] for ending in FORMS.values())
 
 
 def test_a_folder_at_home_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,8 @@
     kept   = ps.select_top(scores, fraction=0.05)
     print(ps.evaluate(run.model, run.proteins("test"), kept, n_random=20))
 
-Names are imported when they are first used: ``import plmscope`` alone loads neither PyTorch nor transformers.
+Names are imported when they are first used: ``import plmscope`` alone loads neither PyTorch nor transformers. It lets
+PyTorch's threads sleep while they wait (:mod:`plmscope.threads`), if it comes before PyTorch.
 """
 
 from __future__ import annotations
@@ -17,7 +18,11 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from plmscope.threads import wait_asleep
+
 __version__ = "0.1.0"
+
+wait_asleep()
 
 if TYPE_CHECKING:
     from plmscope.activation import summarise_activations

@@ -22,12 +22,12 @@ from plmscope.hooked import network_of
 from plmscope.model import Batch, Classifier
 from plmscope.network import State, at_tokens
 from plmscope.progress import Track, silent
-from plmscope.scores import GroupSums, NeuronScores
+from plmscope.scores import GroupSums, NeuronScores, forms_of, statistics_of, token_sums
 from plmscope.sequences import Protein
 from plmscope.sites import MODULES, Site
 from plmscope.workers import fitting_budget, in_order, splitting
 
-METHODS = ("single_ablation",)
+METHODS = forms_of("single_ablation")
 
 
 def single_ablation(
@@ -40,6 +40,7 @@ def single_ablation(
     target: str = "log_odds",
     token_budget: int = 4096,
     groups: Sequence[str] | None = None,
+    rms: bool = False,
     track: Track = silent,
 ) -> tuple[NeuronScores, ...]:
     """Change of the target when one neuron is held.
@@ -53,7 +54,12 @@ def single_ablation(
         target: ``log_odds``, ``logit`` or ``log_probability`` of the true class.
         token_budget: Tokens times neurons at once; 0: by free memory.
         groups: Group of each protein for bootstraps, from :func:`~plmscope.scores.resampling_groups`.
+        rms: Also the root mean square over proteins.
         track: Progress.
+
+    Returns:
+        ``single_ablation``, ``single_ablation_abs`` (absolute changes per protein) and, if asked for,
+        ``single_ablation_rms``.
 
     Raises:
         InputError: no proteins, or a label the model does not know.
@@ -101,13 +107,14 @@ def single_ablation(
         return batch, out
 
     ids = asked.ids
-    sums = GroupSums.empty(index, classifier.labels, ids, classes, asked.groups, *METHODS)
+    statistics = statistics_of(METHODS[0], rms)
+    sums = GroupSums.empty(index, classifier.labels, ids, classes, asked.groups, *statistics)
     budget = fitting_budget(token_budget, classifier.device, bytes_per_token(classifier))
     done = in_order(splitting(work, budget), batches, classifier.device)
     for batch, values in (one for parts in track(done, "single-neuron ablation", len(batches)) for one in parts):
-        sums.add(batch.rows, single_ablation=values[None])
+        sums.add(batch.rows, **token_sums(METHODS[0], values[None], rms))
     settings = {"target": target, "baseline": "zero" if baseline is None else "mean", "sample": sample, "seed": seed}
-    return (sums.finish("single_ablation", settings),)
+    return tuple(sums.finish(method, settings) for method in statistics)
 
 
 def _copies(state: State, n: int) -> State:

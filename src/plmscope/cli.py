@@ -75,6 +75,9 @@ def _root(
 
 @app.command()
 def demo(
+    task: Annotated[
+        str, typer.Option("--task", help="enzymes: by EC class; families: protein families known by their motifs.")
+    ] = "enzymes",
     out: Out = None,
     seed: Seed = None,
     device: Device = None,
@@ -82,10 +85,10 @@ def demo(
     model: Model = None,
     quiet: Quiet = False,
 ) -> None:
-    """Run the whole experiment on the embedded model and enzymes: about twenty minutes on two CPU cores."""
+    """Run the whole experiment on the embedded model and proteins: about twenty minutes on two CPU cores."""
     from plmscope.settings import demo_study
 
-    _run(demo_study(), out, seed, device, dtype, model, quiet)
+    _run(demo_study(task), out, seed, device, dtype, model, quiet)
 
 
 @app.command()
@@ -406,30 +409,16 @@ def _lines(items: Iterable[T], description: str, total: int) -> Iterator[T]:
 
 def _summary(folder: Run) -> None:
     """The closing table: what the run found so far, and where the report is."""
+    from plmscope.report_answers import closing_lines
+
     out = Console(highlight=False, markup=False, emoji=False)
     table = Table(title=None, show_edge=False, pad_edge=False)
     for name in ("question", "answer"):
         table.add_column(name)
-    if (folder.path / "metrics.json").is_file():
-        test = folder.metrics()["splits"]["test"]
-        values = ", ".join(
-            f"{name} {test[name]['balanced_accuracy']:.3f}" for name in ("model", "composition", "majority")
-        )
-        table.add_row("test balanced accuracy", values)
-    if folder.has("comparison"):
-        frame = folder.table("comparison")
-        for row in frame[frame["primary"]].itertuples():
-            answer = f"{row.difference:+.3f} [{row.ci_low:+.3f}, {row.ci_high:+.3f}], p = {row.p_value:.3g}"
-            answer += f", beats {row.draws_beaten} of {row.n_draws} draws"
-            table.add_row(f"keep top neurons by {_plain(str(row.method))}: area over matched chance", answer)
-    if folder.has("density"):
-        frame = folder.table("density")
-        keys = frame[(frame["layer"] < 0) & (frame["module"] == "key")]
-        for row in keys[keys["fraction"] == keys["fraction"].max()].itertuples():
-            table.add_row(
-                f"keys among the top {row.fraction:.0%} by {_plain(str(row.method))}",
-                f"{row.enrichment:.2f} x their share",
-            )
+    tables = {name: folder.table(name) if folder.has(name) else None for name in ("comparison", "modules", "density")}
+    metrics = folder.metrics()["splits"] if (folder.path / "metrics.json").is_file() else {}
+    for question, answer in closing_lines(metrics, **tables):
+        table.add_row(_plain(question), _plain(answer))
     out.print(table)
     if (folder.path / "report.html").is_file():
         out.print(f"report: {folder.path / 'report.html'}", soft_wrap=True)  # a table would cut a long path

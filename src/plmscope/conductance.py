@@ -40,12 +40,12 @@ from plmscope.hooked import AnyNetwork, network_of
 from plmscope.model import Batch, Classifier
 from plmscope.network import Context
 from plmscope.progress import Track, silent
-from plmscope.scores import Completeness, GroupSums, NeuronScores
+from plmscope.scores import Completeness, GroupSums, NeuronScores, forms_of, statistics_of, token_sums
 from plmscope.sequences import AMINO_ACIDS, Protein
 from plmscope.sites import Site
 from plmscope.workers import LAST_RESORT, fitting_budget, in_order, splitting
 
-METHODS = ("conductance",)
+METHODS = forms_of("conductance")
 _Pair = tuple[torch.Tensor, torch.Tensor]
 
 #: Intervals of a path whose number is to be found: the first try.
@@ -89,9 +89,10 @@ def conductance(
     token_budget: int = 2048,
     groups: Sequence[str] | None = None,
     recompute: bool = False,
+    rms: bool = False,
     track: Track = silent,
 ) -> tuple[NeuronScores, ...]:
-    """Conductance of every neuron.
+    """Conductance of every neuron, signed and absolute.
 
     Args:
         classifier: The model.
@@ -109,10 +110,12 @@ def conductance(
         groups: Group of each protein for bootstraps, from :func:`~plmscope.scores.resampling_groups`.
         recompute: Keep the layers' inputs alone and run each layer again in the backward pass: the same numbers in less
             memory, with about a third more time. Where a single state does not fit otherwise, it is done anyway.
+        rms: Also the root mean square over proteins.
         track: Progress.
 
     Returns:
-        ``conductance``, signed; positive: what the protein changes in this neuron speaks for the true class.
+        ``conductance``, signed; positive: what the protein changes in this neuron speaks for the true class. Beside it
+        ``conductance_abs`` (absolute token sums per protein) and, if asked for, ``conductance_rms``.
         ``settings["error"]`` estimates the relative error of the scores, ``|T_n - T_n/2| / 3 |T_n|`` (trapezoid only).
 
     Raises:
@@ -146,23 +149,27 @@ def conductance(
             n *= 2
 
     ids = asked.ids
-    sums = GroupSums.empty(index, classifier.labels, ids, classes, asked.groups, *METHODS, "half")
+    statistics = statistics_of(METHODS[0], rms)
+    sums = GroupSums.empty(index, classifier.labels, ids, classes, asked.groups, *statistics, "half")
     gaps = Completeness([(EMBEDDING.layer, EMBEDDING.module)])
     done = in_order(splitting(work, budget), batches, classifier.device)
     for found in (one for parts in track(done, "conductance", len(batches)) for one in parts):
-        sums.add(found.rows, conductance=found.whole, half=found.half)
+        sums.add(found.rows, **token_sums(METHODS[0], found.whole, rms), half=found.half)
         gaps.add([ids[row] for row in found.rows], found.expected, found.entering.sum(1), found.points, found.settled)
     settings = {"points": points, "rule": rule, "baseline": baseline, "target": target}
-    return (finish(sums, settings if points else settings | {"tolerance": tolerance}, gaps.frame()),)
+    settings, frame = settings if points else settings | {"tolerance": tolerance}, gaps.frame()
+    return tuple(finish(method, sums, settings, frame) for method in statistics)
 
 
-def finish(sums: GroupSums, settings: Mapping[str, Any], completeness: pd.DataFrame | None = None) -> NeuronScores:
-    """Scores from sums of ``conductance`` and of ``half`` (every other state); their difference tells the error."""
-    scores = sums.finish("conductance", {**settings, **found_points(settings, completeness)}, completeness)
+def finish(
+    method: str, sums: GroupSums, settings: Mapping[str, Any], completeness: pd.DataFrame | None = None
+) -> NeuronScores:
+    """Scores from the sums; ``half`` (those of every other state) tells the error of the signed ones."""
+    scores = sums.finish(method, {**settings, **found_points(settings, completeness)}, completeness)
     if settings["rule"] != "trapezoid":
         return scores
-    coarse, size = sums.finish("half").values, float(np.linalg.norm(scores.values))
-    error = float(np.linalg.norm(scores.values - coarse)) / 3 / max(size, 1e-30)
+    fine, coarse = sums.finish(METHODS[0]).values, sums.finish("half").values
+    error = float(np.linalg.norm(fine - coarse)) / 3 / max(float(np.linalg.norm(fine)), 1e-30)
     return replace(scores, settings={**scores.settings, "error": error})
 
 

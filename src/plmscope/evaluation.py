@@ -4,14 +4,19 @@
 token, the last token and residues). *Ablate* it: its own neurons are. A curve is a metric over the share that is kept
 or ablated; a random draw has one of its own, and a method is judged by the area under its curve against theirs.
 
-Primary outcome, fixed in advance: balanced accuracy, keep, mean ablation, pooled ranking, against ``random_matched``.
+In scope ``module`` neurons are kept or ablated within one module kind while every other kind stays intact: what a share
+of the keys carries of what all keys carry (:func:`module_table`).
+
+Primary outcomes, fixed in advance: balanced accuracy, keep, mean ablation, against ``random_matched``, (a) in the
+pooled ranking, (b) within keys.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import lru_cache
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -25,9 +30,9 @@ from plmscope.labels import rarest
 from plmscope.model import Batches, Classifier
 from plmscope.network import Network
 from plmscope.scores import NeuronScores
-from plmscope.selection import CONTROLS, SCOPES, Selection, draw, select_top, size_of, strata
+from plmscope.selection import CONTROLS, MODULE, SCOPES, Selection, draw, of_module, select_top, size_of, strata
 from plmscope.sequences import Protein
-from plmscope.sites import NeuronIndex, Site
+from plmscope.sites import MODULES, NeuronIndex, Site
 from plmscope.stats import (
     METRICS,
     benjamini_hochberg,
@@ -35,7 +40,14 @@ from plmscope.stats import (
     bootstrap_weights,
     compare_curves,
     compare_with_draws,
+    curve_area,
+    curve_values,
+    holm,
     metric,
+    percentile_interval,
+    share_better,
+    sufficient_share,
+    with_spread,
 )
 from plmscope.workers import in_order
 
@@ -48,13 +60,14 @@ class CurvePoint(NamedTuple):
     """One selection in one setting: a row of ``curves.parquet``.
 
     Attributes:
-        method: A scoring method, one of :data:`~plmscope.selection.CONTROLS`, or ``intact``.
+        method: A scoring method, one of :data:`~plmscope.selection.CONTROLS`, ``intact``, or ``held``.
         matched_to: The method that a matched control copies the counts of.
-        scope: ``pooled`` or ``per_site``.
+        scope: ``pooled``, ``per_site`` or ``module``.
         draw: -1 for methods, 0, 1, ... for draws.
         mode: ``keep`` or ``ablate``.
         ablation: ``mean``, ``zero``, or ``none`` for the intact model.
-        fraction: Share kept or ablated.
+        fraction: Share kept or ablated; 0 kept for ``held``, all of a module kind held.
+        module: The module kind in scope ``module``, else empty.
     """
 
     method: str
@@ -64,9 +77,38 @@ class CurvePoint(NamedTuple):
     mode: str
     ablation: str
     fraction: float
+    module: str = ""
 
 
 INTACT = CurvePoint("intact", "", "", -1, "keep", "none", 1.0)
+
+
+def held_point(ablation: str, module: str) -> CurvePoint:
+    """All of one module kind held: the end of every curve in scope ``module``."""
+    return CurvePoint("held", "", MODULE, -1, "keep", ablation, 0.0, module)
+
+
+class Cell(NamedTuple):
+    """One setting: the curves of all methods and draws in it are compared with each other."""
+
+    scope: str
+    module: str
+    mode: str
+    ablation: str
+
+    @classmethod
+    def of(cls, point: CurvePoint) -> Cell:
+        """That of a point."""
+        return cls(point.scope, point.module, point.mode, point.ablation)
+
+    @property
+    def primary(self) -> bool:
+        """Whether balanced accuracy against ``random_matched`` is a primary outcome here."""
+        return self in PRIMARY
+
+
+#: The cells of the primary outcomes.
+PRIMARY = (Cell("pooled", "", "keep", "mean"), Cell(MODULE, "key", "keep", "mean"))
 
 
 @dataclass(frozen=True)
@@ -82,6 +124,27 @@ class Predictions:
     log_prob_true: np.ndarray
 
 
+#: Shares of a module kind's neurons, where none are given.
+MODULE_FRACTIONS = (0.05, 0.1, 0.2, 0.5)
+
+
+@dataclass(frozen=True)
+class Within:
+    """What is run in scope ``module``.
+
+    Attributes:
+        modes: Of :data:`MODES`.
+        ablations: Of :data:`ABLATIONS`.
+        controls: Of :data:`~plmscope.selection.CONTROLS`; ``random_matched`` takes the method's number in every layer.
+        draws: Draws of ``random_matched`` for keep and mean, in kinds other than the keys: six kinds share 5 %.
+    """
+
+    modes: tuple[str, ...] = ("keep",)
+    ablations: tuple[str, ...] = ("mean",)
+    controls: tuple[str, ...] = ("random_matched",)
+    draws: int = 119
+
+
 @dataclass(frozen=True)
 class Grid:
     """All curve points of a study and the selection behind each.
@@ -91,20 +154,19 @@ class Grid:
         fractions: Shares of the neurons, increasing, each above 0 and below 1.
         seed: Seeds the draws.
         activity: ``activation_std (N,)``, for ``random_active``.
+        module_fractions: Shares of the neurons of a module kind, in scope ``module``.
     """
 
     scores: Mapping[str, NeuronScores]
     fractions: tuple[float, ...]
     seed: int
     activity: np.ndarray | None = None
+    module_fractions: tuple[float, ...] = MODULE_FRACTIONS
 
     def __post_init__(self) -> None:
-        if (
-            not self.fractions
-            or any(not 0 < f < 1 for f in self.fractions)
-            or sorted(set(self.fractions)) != list(self.fractions)
-        ):
-            raise SelectionError(f"fractions = {list(self.fractions)!r}: must increase and lie between 0 and 1")
+        for name, shares in (("fractions", self.fractions), ("module_fractions", self.module_fractions)):
+            if not shares or any(not 0 < f < 1 for f in shares) or sorted(set(shares)) != list(shares):
+                raise SelectionError(f"{name} = {list(shares)!r}: must increase and lie between 0 and 1")
         object.__setattr__(self, "_cached", lru_cache(maxsize=64)(self._selections))
 
     def points(
@@ -115,41 +177,84 @@ class Grid:
         controls: Sequence[str],
         draws: int,
         draws_elsewhere: int,
+        within: Within | None = None,
     ) -> list[CurvePoint]:
-        """Every point, the primary cell (keep, mean, pooled; ``draws`` draws) first, the others with fewer draws."""
-        cells = [(mode, ablation, scope) for scope in SCOPES for mode in MODES for ablation in ABLATIONS]
-        cells = [c for c in cells if c[0] in modes and c[1] in ablations and c[2] in scopes]
+        """Every point, the primary cells first.
+
+        Args:
+            modes: Of :data:`MODES`.
+            ablations: Of :data:`ABLATIONS`.
+            scopes: Of :data:`~plmscope.selection.SCOPES`, and ``module``.
+            controls: Of :data:`~plmscope.selection.CONTROLS`, outside scope ``module``.
+            draws: Draws of ``random_matched`` in the primary cells.
+            draws_elsewhere: Draws of other controls and in other cells.
+            within: Scope ``module``; as :class:`Within` has it if left out.
+        """
+        within = within or Within()
+        cells = [Cell(scope, "", mode, ablation) for scope in SCOPES for mode in MODES for ablation in ABLATIONS]
+        cells = [c for c in cells if c.mode in modes and c.ablation in ablations and c.scope in scopes]
+        inner = [Cell(MODULE, m, mode, a) for m in MODULES for mode in within.modes for a in within.ablations]
+        cells += inner if MODULE in scopes else []
         points = [INTACT]
-        for mode, ablation, scope in cells:
-            n = draws if (mode, ablation, scope) == ("keep", "mean", "pooled") else draws_elsewhere
+        points += dict.fromkeys(held_point(c.ablation, c.module) for c in cells if c.scope == MODULE)
+        for cell in sorted(cells, key=lambda c: not c.primary):
+            known = within.controls if cell.scope == MODULE else controls
             curves = [(method, "", -1) for method in self.scores]
-            for control in (c for c in CONTROLS if c in controls):
+            for control in (c for c in CONTROLS if c in known):
                 targets = [""] if control == "random" else list(self.scores)
+                n = draws_elsewhere
+                if control == "random_matched" and cell.primary:
+                    n = draws
+                elif control == "random_matched" and (cell.scope, *cell[2:]) == (MODULE, "keep", "mean"):
+                    n = within.draws
                 curves += [(control, target, r) for target in targets for r in range(n)]
             for method, matched_to, r in curves:
-                points += [CurvePoint(method, matched_to, scope, r, mode, ablation, f) for f in self.fractions]
+                points += [
+                    CurvePoint(method, matched_to, cell.scope, r, cell.mode, cell.ablation, f, cell.module)
+                    for f in self.shares(cell.scope)
+                ]
         return points
+
+    def shares(self, scope: str) -> tuple[float, ...]:
+        """The shares that are run in a scope."""
+        return self.module_fractions if scope == MODULE else self.fractions
 
     def selection(self, point: CurvePoint) -> Selection:
         """The selection of one point."""
-        family = self._cached(point.method, point.matched_to, point.scope, point.draw)  # type: ignore[attr-defined]
-        chosen: Selection = family[self.fractions.index(point.fraction)]
+        family = self._cached(  # type: ignore[attr-defined]
+            point.method, point.matched_to, point.scope, point.draw, point.module
+        )
+        chosen: Selection = family[self.shares(point.scope).index(point.fraction)]
         return chosen
 
-    def _selections(self, method: str, matched_to: str, scope: str, number: int) -> list[Selection]:
+    def kept(self, point: CurvePoint) -> np.ndarray:
+        """``(N,)`` true where a neuron works."""
+        index = next(iter(self.scores.values())).index
+        if point == INTACT:
+            return np.ones(len(index), dtype=bool)
+        others: np.ndarray = ~of_module(index, point.module) if point.module else np.zeros(len(index), dtype=bool)
+        if point.method == "held":
+            return others
+        mask = self.selection(point).mask
+        return mask | others if point.mode == "keep" else ~mask
+
+    def _selections(self, method: str, matched_to: str, scope: str, number: int, module: str) -> list[Selection]:
         """The selections of one curve, one per fraction."""
         reference = self.scores[matched_to or (method if number < 0 else next(iter(self.scores)))]
-        chosen = [select_top(reference, fraction, scope) for fraction in self.fractions]
+        chosen = [select_top(reference, fraction, scope, module) for fraction in self.shares(scope)]
         if number < 0:
             return chosen
         groups = strata(method, reference.index, self.activity)
-        names = list(self.scores)
+        if module:  # a draw takes from this kind alone
+            groups = np.where(of_module(reference.index, module), groups + 1, 0)
+        names, places = list(self.scores), [*SCOPES, MODULE]
         seed = (
             self.seed,
             CONTROLS.index(method),
             names.index(matched_to) if matched_to else 0,
-            SCOPES.index(scope),
+            places.index(scope),
             number,
+            *([MODULES.index(module)] if module else []),
         )
         return draw(reference.index, groups, chosen, seed, f"{method} draw {number}")
 
@@ -212,11 +317,8 @@ def evaluate_points(
 
     def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for point in points:
-            if point == INTACT:
-                yield np.ones(len(classifier.index), dtype=bool), np.zeros((3, len(classifier.index)))
-            else:
-                mask = grid.selection(point).mask
-                yield (mask if point.mode == "keep" else ~mask), constants[point.ablation]
+            none = np.zeros((3, len(classifier.index)))
+            yield grid.kept(point), none if point == INTACT else constants[point.ablation]
 
     return predict(classifier, proteins, pairs(), token_budget)
 
@@ -233,71 +335,204 @@ def curve_table(
     for point, p in zip(points, predictions, strict=True):
         values = {name: metric(name, true, p.predicted, p.log_prob_true, n_classes) for name in METRICS}
         widths = index.widths if point.scope == "per_site" else (len(index),)
-        count = sum(size_of(point.fraction, width) for width in widths)
+        if point.module:
+            widths = (int(of_module(index, point.module).sum()),)
+        count = 0 if point.method == "held" else sum(size_of(point.fraction, width) for width in widths)
         rows.append(point._asdict() | {"n_neurons": count} | values)
     return pd.DataFrame(rows)
 
 
-def compare(
-    points: Sequence[CurvePoint],
-    predictions: Sequence[Predictions],
-    true: np.ndarray,
-    clusters: Sequence[str],
-    n_classes: int,
-    seed: int,
-) -> pd.DataFrame:
-    """``comparison.parquet``: every method against every control, in every cell, by every metric.
+@dataclass(frozen=True)
+class Curves:
+    """The curves of a study: every method and its draws, in every cell, on the same proteins.
 
-    Args:
-        points: With :data:`INTACT` among them, which ends every curve.
+    Attributes:
+        points: With :data:`INTACT` among them, which ends every curve; in scope ``module`` with :func:`held_point`.
         predictions: One per point, ``P`` proteins each.
         true: ``(P,)`` class numbers, or ``(P, C)`` booleans in a multi-label task.
         clusters: ``P`` cluster names; the bootstrap resamples these.
         n_classes: Number of classes of the model.
         seed: Seeds the bootstrap.
+        ranked_by: Method to the score that its selections are ranked by; a method that is not there by its own.
+        resamples: Bootstrap resamples.
     """
-    found = dict(zip(points, predictions, strict=True))
-    intact = found[INTACT]
-    stratum = rarest(true) if true.ndim == 2 else true
-    weights = bootstrap_weights(np.asarray(clusters), stratum, BOOTSTRAPS, np.random.default_rng([seed, 1]))
-    fractions = sorted({point.fraction for point in points if point != INTACT})
-    cells = list(dict.fromkeys((p.scope, p.mode, p.ablation) for p in points if p != INTACT))
-    methods = list(dict.fromkeys(p.method for p in points if p.draw < 0 and p != INTACT))
+
+    points: Sequence[CurvePoint]
+    predictions: Sequence[Predictions]
+    true: np.ndarray
+    clusters: Sequence[str]
+    n_classes: int
+    seed: int
+    ranked_by: Mapping[str, str] = field(default_factory=dict)
+    resamples: int = BOOTSTRAPS
+
+    @cached_property
+    def found(self) -> dict[CurvePoint, Predictions]:
+        """Predictions of every point."""
+        return dict(zip(self.points, self.predictions, strict=True))
+
+    @cached_property
+    def weights(self) -> np.ndarray:
+        """``(B, P)`` of the bootstrap."""
+        stratum = rarest(self.true) if self.true.ndim == 2 else self.true
+        rng = np.random.default_rng([self.seed, 1])
+        return bootstrap_weights(np.asarray(self.clusters), stratum, self.resamples, rng)
+
+    @cached_property
+    def cells(self) -> dict[Cell, list[CurvePoint]]:
+        """Every cell with its points."""
+        cells: dict[Cell, list[CurvePoint]] = {}
+        for point in self.points:
+            if point != INTACT and point.method != "held":
+                cells.setdefault(Cell.of(point), []).append(point)
+        return cells
+
+    def axis(self, cell: Cell) -> list[float]:
+        """The shares of a cell's curves, with their ends."""
+        shares = sorted({point.fraction for point in self.cells[cell]})
+        ends = ([0.0] if cell.module else [], [1.0]) if cell.mode == "keep" else ([0.0], [1.0] if cell.module else [])
+        return [*ends[0], *shares, *ends[1]]
+
+    def controls(self, cell: Cell, method: str) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+        """Every control of a method in a cell: its name, and what the method and its draws say.
+
+        Yields:
+            ``(control, predicted (1 + R, F, P), log_prob_true (1 + R, F, P))``, the method first.
+        """
+        drawn: dict[tuple[str, str], int] = {}
+        for point in self.cells[cell]:
+            if point.draw >= 0:
+                key = (point.method, point.matched_to)
+                drawn[key] = max(drawn.get(key, 0), point.draw + 1)
+        for control in CONTROLS:
+            key = (control, "" if control == "random" else method)
+            if key in drawn:
+                names = [(method, "", -1), *((*key, r) for r in range(drawn[key]))]
+                curves = [self._curve(cell, *name) for name in names]
+                yield (
+                    control,
+                    np.array([[p.predicted for p in one] for one in curves]),
+                    np.array([[p.log_prob_true for p in one] for one in curves], dtype=np.float64),
+                )
+
+    def methods(self, cell: Cell) -> list[str]:
+        """The methods that have a curve in a cell."""
+        return list(dict.fromkeys(point.method for point in self.cells[cell] if point.draw < 0))
+
+    def _curve(self, cell: Cell, method: str, matched_to: str, number: int) -> list[Predictions]:
+        shares = sorted({point.fraction for point in self.cells[cell]})
+        part = [
+            self.found[CurvePoint(method, matched_to, cell.scope, number, cell.mode, cell.ablation, f, cell.module)]
+            for f in shares
+        ]
+        held = [self.found[held_point(cell.ablation, cell.module)]] if cell.module else []
+        intact = [self.found[INTACT]]
+        return [*held, *part, *intact] if cell.mode == "keep" else [*intact, *part, *held]
+
+
+def compare(curves: Curves) -> pd.DataFrame:
+    """``comparison.parquet``: every method against every control, in every cell, by every metric."""
     rows = []
-    for scope, mode, ablation in cells:
-
-        def curve(
-            method: str, matched_to: str, number: int, cell: tuple[str, str, str] = (scope, mode, ablation)
-        ) -> list[Predictions]:
-            part = [found[CurvePoint(method, matched_to, cell[0], number, cell[1], cell[2], f)] for f in fractions]
-            return [*part, intact] if cell[1] == "keep" else [intact, *part]
-
-        here = [p for p in points if (p.scope, p.mode, p.ablation) == (scope, mode, ablation) and p.draw >= 0]
-        draws = {(p.method, p.matched_to): p.draw + 1 for p in here}  # the last seen is the largest
-        axis = [*fractions, 1.0] if mode == "keep" else [0.0, *fractions]
-        for method in methods:
-            for control in CONTROLS:
-                key = (control, "" if control == "random" else method)
-                if key not in draws:
-                    continue
-                curves = [curve(method, "", -1), *(curve(*key, r) for r in range(draws[key]))]
-                predicted = np.array([[p.predicted for p in one] for one in curves])
-                log_prob = np.array([[p.log_prob_true for p in one] for one in curves], dtype=np.float64)
+    for cell in curves.cells:
+        axis = curves.axis(cell)
+        for method in curves.methods(cell):
+            for control, predicted, log_prob in curves.controls(cell, method):
                 for name in METRICS:
+                    better = better_sign(name, cell.mode)
                     result = compare_curves(
-                        name, better_sign(name, mode), axis, weights, true, predicted, log_prob, n_classes,
-                        np.random.default_rng([seed, 2]),
+                        name, better, axis, curves.weights, curves.true, predicted, log_prob, curves.n_classes,
+                        np.random.default_rng([curves.seed, 2]),
                     )  # fmt: skip
-                    primary = (name, mode, ablation, scope, control) == (
-                        "balanced_accuracy", "keep", "mean", "pooled", "random_matched",
-                    )  # fmt: skip
-                    names = {"method": method, "against": control, "scope": scope, "mode": mode, "ablation": ablation}
-                    rows.append(names | {"metric": name, "primary": primary} | asdict(result))
+                    primary = cell.primary and (name, control) == ("balanced_accuracy", "random_matched")
+                    share = math.nan
+                    if name == "log_probability":
+                        share = share_better(log_prob, curves.true, curves.n_classes, better)
+                    names = {"method": method, "ranked_by": curves.ranked_by.get(method, method), "against": control}
+                    names |= cell._asdict() | {"metric": name, "primary": primary, "share_better": share}
+                    rows.append(names | asdict(result))
     frame = pd.DataFrame(rows)
-    secondary = ~frame["primary"].to_numpy(dtype=bool)
+    # A row that can never have a p below 0.05 is no test, and does not weigh on those that are.
+    tested = (~frame["primary"].to_numpy(dtype=bool)) & (frame["p_kind"] == "permutation").to_numpy()
     frame["q_value"] = np.nan
-    frame.loc[secondary, "q_value"] = benjamini_hochberg(frame.loc[secondary, "p_value"].to_numpy())
+    frame.loc[tested, "q_value"] = benjamini_hochberg(frame.loc[tested, "p_value"].to_numpy())
     return frame
+
+
+#: What is said about a module kind.
+MODULE_METRICS = ("balanced_accuracy", "log_probability")
+
+
+def module_table(curves: Curves, index: NeuronIndex, model: str = "run") -> pd.DataFrame:
+    """``modules.parquet``: what every module kind carries, and how few of its neurons carry most of it.
+
+    ::
+
+        carried       = intact - all of the kind held
+        concentration = sufficient share of matched draws / that of the method
+
+    (:func:`~plmscope.stats.sufficient_share`). A kind is judged where the interval of ``carried`` is above 0: of one
+    that carries nothing no share can carry most. P values within a method are adjusted by Holm over the kinds judged.
+
+    Args:
+        curves: With cells of scope ``module``.
+        index: The model's neurons.
+        model: Which model it is.
+    """
+    rows = []
+    for cell in (cell for cell in curves.cells if cell.module):
+        for method in curves.methods(cell):
+            for control, predicted, log_prob in curves.controls(cell, method):
+                if control == "random_matched":
+                    for name in MODULE_METRICS:
+                        row: dict[str, object] = {
+                            "model": model,
+                            "method": method,
+                            "ranked_by": curves.ranked_by.get(method, method),
+                        }
+                        row |= {"mode": cell.mode, "ablation": cell.ablation, "metric": name, "module": cell.module}
+                        row["n_neurons"] = int(of_module(index, cell.module).sum())
+                        rows.append(row | _module_row(curves, cell, name, predicted, log_prob))
+    frame = pd.DataFrame(rows)
+    if len(frame):
+        keys = ["method", "mode", "ablation", "metric"]
+        tested = frame["p_value"].where(frame["p_kind"] == "permutation")
+        frame["p_holm"] = tested.groupby([frame[key] for key in keys]).transform(lambda p: holm(p.to_numpy()))
+    return frame
+
+
+def _module_row(
+    curves: Curves, cell: Cell, name: str, predicted: np.ndarray, log_prob: np.ndarray
+) -> dict[str, object]:
+    """The numbers of one row of ``modules.parquet``."""
+    axis, weights = curves.axis(cell), curves.weights
+    one = np.ones((1, weights.shape[1]), dtype=np.int64)
+    plain, sampled = (
+        curve_values(name, w, curves.true, predicted, log_prob, curves.n_classes) for w in (one, weights)
+    )  # (1, 1 + R, F), (B, 1 + R, F)
+    held, intact = (0, -1) if cell.mode == "keep" else (-1, 0)
+    carried = percentile_interval(sampled[:, 0, intact] - sampled[:, 0, held])
+    judged = bool(carried.low > 0)
+    area = curve_area(axis, plain[0])  # (1 + R,)
+    own, against = with_spread(sampled, np.random.default_rng([curves.seed, 2]))  # (B, F)
+    interval = percentile_interval(curve_area(axis, own) - curve_area(axis, against))
+    test = compare_with_draws(float(area[0]), area[1:], better_sign(name, cell.mode))
+    row: dict[str, object] = {
+        "intact": float(plain[0, 0, intact]), "held": float(plain[0, 0, held]),
+        "carried": float(plain[0, 0, intact] - plain[0, 0, held]), "carried_low": carried.low,
+        "carried_high": carried.high, "judged": judged, "auc": float(area[0]), "auc_against": float(area[1:].mean()),
+        "difference": float(area[0] - area[1:].mean()), "ci_low": interval.low, "ci_high": interval.high,
+        "p_value": test.p_value if judged else math.nan, "p_kind": test.p_kind if judged else "not_judged",
+        "p_holm": math.nan, "n_draws": len(area) - 1,
+    }  # fmt: skip
+    shares = ("sufficient_share", "sufficient_low", "sufficient_high", "sufficient_share_against")
+    ratios = ("concentration", "concentration_low", "concentration_high")
+    row |= dict.fromkeys((*shares, *ratios), math.nan)
+    if judged and cell.mode == "keep":
+        found = float(sufficient_share(axis, plain[0, 0])), float(sufficient_share(axis, plain[0, 1:].mean(0)))
+        both = sufficient_share(axis, own), sufficient_share(axis, against)  # (B,)
+        row |= dict(zip(shares, (found[0], *percentile_interval(both[0]), found[1]), strict=True))
+        row |= dict(zip(ratios, (found[1] / found[0], *percentile_interval(both[1] / both[0])), strict=True))
+    return row
 
 
 @dataclass(frozen=True)

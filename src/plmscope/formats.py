@@ -39,8 +39,8 @@ from plmscope.uniprot import Entry, parse_entry, parse_header
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ENZYMES = "plmscope:enzymes"
-EMBEDDED = {ENZYMES: "enzymes.tsv.gz"}
+ENZYMES, FAMILIES = "plmscope:enzymes", "plmscope:families"
+EMBEDDED = {ENZYMES: "enzymes.tsv.gz", FAMILIES: "families.tsv.gz"}
 STDIN = "-"
 #: Largest decompressed file that is read, in characters (text) or bytes (Parquet).
 MAX_SIZE = 4 * 2**30

@@ -31,12 +31,12 @@ from plmscope.labels import Task, cases
 from plmscope.model import Batch, Classifier
 from plmscope.network import Context, Network, State, at_tokens
 from plmscope.progress import Track, silent
-from plmscope.scores import Completeness, GroupSums, NeuronScores
+from plmscope.scores import Completeness, GroupSums, NeuronScores, forms_of, statistics_of, token_sums
 from plmscope.sequences import Protein
 from plmscope.sites import MODULES, Site
 from plmscope.workers import LAST_RESORT, fitting_budget, in_order, splitting
 
-METHODS = ("integrated_gradients", "integrated_gradients_abs")
+METHODS = forms_of("integrated_gradients")
 
 #: The sums of how often a neuron is among the strongest of a protein.
 SHARED = "shared"
@@ -266,6 +266,7 @@ def integrated_gradients(
     groups: Sequence[str] | None = None,
     shared: float | None = None,
     recompute: bool = False,
+    rms: bool = False,
     track: Track = silent,
 ) -> tuple[NeuronScores, ...]:
     """Integrated gradients of every neuron, signed and absolute.
@@ -283,13 +284,15 @@ def integrated_gradients(
             attribution, for :func:`~plmscope.selection.select_shared`.
         recompute: Keep the layers' inputs alone and run each layer again in the backward pass: the same numbers in less
             memory, with about a third more time. Where a single state does not fit otherwise, it is done anyway.
+        rms: Also the root mean square over proteins.
         track: Progress.
 
     Returns:
-        ``integrated_gradients`` (signed token sums) and ``integrated_gradients_abs`` (their absolute value per
-        protein), both with the points and the completeness gap, in units of the target (nats), of every protein and
-        site. Where the number of points was found, ``settings`` has their mean as ``mean_points`` and the share of
-        proteins and sites that were still not :func:`settled` at 256 points as ``unsettled``.
+        ``integrated_gradients`` (signed token sums), ``integrated_gradients_abs`` (their absolute value per protein)
+        and, if asked for, ``integrated_gradients_rms``, all with the points and the completeness gap, in units of the
+        target (nats), of every protein and site. Where the number of points was found, ``settings`` has their mean as
+        ``mean_points`` and the share of proteins and sites that were still not :func:`settled` at 256 points as
+        ``unsettled``.
 
     Raises:
         InputError: no proteins, or a label the model does not know.
@@ -319,14 +322,15 @@ def integrated_gradients(
         return _attribute(network, batch, wanted, changed(path, token_budget=budget), len(index))
 
     ids = asked.ids
+    statistics = statistics_of(METHODS[0], rms)
     sums = GroupSums.empty(
-        index, classifier.labels, ids, classes, asked.groups, *METHODS, *([SHARED] if shared else [])
+        index, classifier.labels, ids, classes, asked.groups, *statistics, *([SHARED] if shared else [])
     )
     gaps = Completeness([(site.layer, site.module) for site in index.sites])
     done = in_order(splitting(work, budget), batches, device)
     for found in (one for parts in track(done, "integrated gradients", len(batches)) for one in parts):
         size = np.abs(found.attributions)
-        values = dict(zip(METHODS, (found.attributions, size), strict=True))
+        values = token_sums(METHODS[0], found.attributions, rms)
         if shared:
             values[SHARED] = (found.attributions >= shared * found.attributions.max(1, keepdims=True)) & (size > 0)
         sums.add(found.rows, **values)
@@ -338,7 +342,7 @@ def integrated_gradients(
     if shared:
         settings["shared"] = shared
     frame = gaps.frame()
-    return tuple(sums.finish(method, settings | found_points(settings, frame), frame) for method in METHODS)
+    return tuple(sums.finish(method, settings | found_points(settings, frame), frame) for method in statistics)
 
 
 def found_points(settings: Mapping[str, Any], completeness: pd.DataFrame | None) -> dict[str, float]:

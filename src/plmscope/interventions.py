@@ -368,7 +368,8 @@ def effect_table(
                 }  # fmt: skip
             rows.append(row)
     frame = pd.DataFrame(rows)
-    return frame.assign(q_value=benjamini_hochberg(frame["p_value"].to_numpy(dtype=np.float64)))
+    tested = frame["p_value"].where(frame["p_kind"] == "permutation")  # others cannot be below 0.05
+    return frame.assign(q_value=benjamini_hochberg(tested.to_numpy(dtype=np.float64)))
 
 
 def _interval(

@@ -32,14 +32,15 @@ from plmscope.errors import SelectionError
 from plmscope.gradients import Request, activations_and_gradients, bytes_per_token, request
 from plmscope.hooked import AnyNetwork, network_of
 from plmscope.model import Batch, Classifier
+from plmscope.network import at_tokens
 from plmscope.progress import Track, silent
-from plmscope.scores import GroupSums, NeuronScores
+from plmscope.scores import GroupSums, NeuronScores, forms_of, statistics_of, token_sums
 from plmscope.sequences import AMINO_ACIDS, Protein
 from plmscope.sites import MODULES, Site
 from plmscope.workers import fitting_budget, in_order, splitting
 
-METHODS = ("gradient_activation",)
-PATCHING_METHODS = ("attribution_patching",)
+METHODS = forms_of("gradient_activation")
+PATCHING_METHODS = forms_of("attribution_patching")
 CORRUPTIONS = ("conservative", "shuffled")
 
 
@@ -47,9 +48,11 @@ def gradient_activation(
     classifier: Classifier,
     proteins: Sequence[Protein],
     *,
+    baseline: np.ndarray | None = None,
     target: str = "log_odds",
     token_budget: int = 4096,
     groups: Sequence[str] | None = None,
+    rms: bool = False,
     track: Track = silent,
 ) -> tuple[NeuronScores, ...]:
     """Gradient times activation of every neuron, summed over real tokens; conductance with a single state.
@@ -57,17 +60,25 @@ def gradient_activation(
     Args:
         classifier: The model.
         proteins: With labels; each weighs 1 within its class, each class 1 in the total.
+        baseline: ``None`` for zero, or ``(3, N)`` values at the first token, the last token and residues, such as the
+            ablation means: gradient times ``activation - baseline``, the first-order effect of holding it there.
         target: ``log_odds``, ``logit`` or ``log_probability`` of the true class.
         token_budget: Padded tokens a batch; 0: by free memory.
         groups: Group of each protein for bootstraps, from :func:`~plmscope.scores.resampling_groups`.
+        rms: Also the root mean square over proteins.
         track: Progress.
+
+    Returns:
+        ``gradient_activation``, ``gradient_activation_abs`` (absolute token sums per protein) and, if asked for,
+        ``gradient_activation_rms``.
 
     Raises:
         InputError: no proteins, or a label the model does not know.
         SelectionError: the target is not known.
     """
     asked = request(classifier, proteins, target, groups)
-    return _scores("gradient_activation", classifier, asked, token_budget, track, [], {"target": target})
+    settings = {"target": target, "baseline": "zero" if baseline is None else "mean"}
+    return _scores(METHODS[0], classifier, asked, token_budget, track, [], settings, rms, baseline)
 
 
 def attribution_patching(
@@ -80,6 +91,7 @@ def attribution_patching(
     target: str = "log_odds",
     token_budget: int = 4096,
     groups: Sequence[str] | None = None,
+    rms: bool = False,
     track: Track = silent,
 ) -> tuple[NeuronScores, ...]:
     """Attribution patching of every neuron against corrupted copies of the same length.
@@ -93,7 +105,12 @@ def attribution_patching(
         target: ``log_odds``, ``logit`` or ``log_probability`` of the true class.
         token_budget: Padded tokens a batch; 0: by free memory.
         groups: Group of each protein for bootstraps, from :func:`~plmscope.scores.resampling_groups`.
+        rms: Also the root mean square over proteins.
         track: Progress.
+
+    Returns:
+        ``attribution_patching``, ``attribution_patching_abs`` (absolute token sums per protein) and, if asked for,
+        ``attribution_patching_rms``.
 
     Raises:
         InputError: no proteins, or a label the model does not know.
@@ -112,7 +129,7 @@ def attribution_patching(
         for copy in range(copies)
     ]
     settings = {"target": target, "corruption": corruption, "copies": copies, "seed": seed}
-    return _scores("attribution_patching", classifier, asked, token_budget, track, others, settings)
+    return _scores(PATCHING_METHODS[0], classifier, asked, token_budget, track, others, settings, rms)
 
 
 def corrupted(sequence: str, corruption: str, seed: Sequence[int]) -> str:
@@ -141,11 +158,15 @@ def _scores(
     track: Track,
     others: Sequence[Sequence[Protein]],
     settings: dict[str, Any],
-) -> tuple[NeuronScores]:
-    """Scores from token sums of ``g * (a - mean of a over the copies)``; without copies of ``g * a``."""
+    rms: bool,
+    baseline: np.ndarray | None = None,
+) -> tuple[NeuronScores, ...]:
+    """Scores from token sums of ``g * (a - mean of a over the copies)``; without copies of ``g * (a - baseline)``."""
     classes, network = asked.classes, network_of(classifier)
     budget = fitting_budget(token_budget, classifier.device, bytes_per_token(classifier))
     batches = classifier.batches(asked.proteins, budget)
+    base = None if baseline is None else torch.tensor(baseline, dtype=torch.float32, device=classifier.device)
+    slices = {site: classifier.index.slice(site) for site in classifier.index.sites}
 
     def work(batch: Batch, _: int) -> tuple[Batch, np.ndarray]:
         wanted = torch.tensor(classes[batch.rows], device=classifier.device)
@@ -158,16 +179,19 @@ def _scores(
         parts: dict[Site, torch.Tensor] = {}
 
         def visit(site: Site, a: torch.Tensor, g: torch.Tensor) -> None:
+            if base is not None and site in slices:
+                a = a.float() - at_tokens(base[:, slices[site]], a.float(), context)
             parts[site] = ((a - away[site] if site in away else a).float() * g.float()).sum(1)  # (B, N)
 
         activations_and_gradients(network, hidden, context, wanted, asked.target, visit)
         return batch, torch.cat([parts[site] for site in classifier.index.sites], 1).double().cpu().numpy()
 
-    sums = GroupSums.empty(classifier.index, classifier.labels, asked.ids, classes, asked.groups, method)
+    statistics = statistics_of(method, rms)
+    sums = GroupSums.empty(classifier.index, classifier.labels, asked.ids, classes, asked.groups, *statistics)
     done = in_order(splitting(work, budget), batches, classifier.device)
     for batch, values in (one for parts in track(done, "one gradient", len(batches)) for one in parts):
-        sums.add(batch.rows, **{method: values})
-    return (sums.finish(method, settings),)
+        sums.add(batch.rows, **token_sums(method, values, rms))
+    return tuple(sums.finish(one, settings) for one in statistics)
 
 
 @torch.no_grad()

@@ -18,12 +18,19 @@ import jinja2
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from plmscope.report_answers import density_answer, intervention_answer, kept_answer, knowledge_answer, quality_answer
-from plmscope.report_blocks import Answer, Cards, FigureGroup, json_ready
+from plmscope.report_answers import (
+    concentration_answer,
+    intervention_answer,
+    kept_answer,
+    knowledge_answer,
+    quality_answer,
+)
+from plmscope.report_blocks import Answer, Cards, FigureGroup, Table, json_ready
 from plmscope.report_curves import comparison_section, curves_section, primary_figure
 from plmscope.report_data import data_section, quality_section
 from plmscope.report_density import density_section
 from plmscope.report_input import Results
+from plmscope.report_kinds import kinds_figure, kinds_table
 from plmscope.report_knowledge import intervention_fact, interventions_section, knowledge_section
 from plmscope.report_methods import completeness_section, facts, methods_section
 from plmscope.report_neurons import agreement_section, classes_section, neurons_section
@@ -49,23 +56,36 @@ def answers(results: Results) -> tuple[Answer, ...]:
     """The answers that open the report."""
     return (
         quality_answer(results.metrics),
-        kept_answer(results.get("comparison")),
-        density_answer(results.get("density"), results.get("density_null"), results.knowledge_fraction),
+        kept_answer(results.get("comparison"), results.get("modules")),
+        concentration_answer(
+            results.get("modules"), results.get("density"), results.get("density_null"), results.knowledge_fraction
+        ),
         knowledge_answer(results.get("neuron_cards")),
         intervention_answer(results.get("intervention_effects")),
     )
+
+
+def first_page(results: Results) -> tuple[FigureGroup | Table, ...]:
+    """What stands under the answers: the six kinds as curves and a table, or the pooled outcome without them."""
+    kinds = kinds_figure(results), kinds_table(results)
+    primary = primary_figure(results)
+    if kinds[0] and kinds[1]:
+        return kinds[0], kinds[1]
+    return (primary,) if primary else ()
 
 
 def render(run: Run) -> str:
     """The report as text; the same run folder gives the same text."""
     results = Results(run)
     sections = [make(results) for make in SECTIONS]
-    primary = primary_figure(results)
-    groups = [block for section in sections for block in section.blocks if isinstance(block, FigureGroup)]
-    panels = [panel for group in ([primary] if primary else []) + groups for panel in group.panels]
+    first = first_page(results)
+    blocks = [*first, *(block for section in sections for block in section.blocks)]
+    groups = [block for block in blocks if isinstance(block, FigureGroup)]
     figures = {
         panel.id: json_ready({"traces": panel.traces, "layout": panel.layout, "patches": panel.patches})
-        for panel in panels
+        | {"small": group.small}
+        for group in groups
+        for panel in group.panels
     }
     cards = [json_ready(block.data) for section in sections for block in section.blocks if isinstance(block, Cards)]
     environment = jinja2.Environment(
@@ -82,7 +102,7 @@ def render(run: Run) -> str:
         version=str((results.look("versions") or {}).get("plmscope", "")),
         answers=answers(results),
         facts=facts(results) + intervention_fact(results),
-        primary=primary,
+        first=first,
         sections=sections,
         figures=figures,
         cards=cards[0] if cards else None,

@@ -1,13 +1,14 @@
 """The sentences that state a verdict, and the rules for what may be claimed.
 
-:func:`quality_answer`, :func:`kept_answer`, :func:`density_answer`, :func:`knowledge_answer` and
-:func:`intervention_answer` open the report; :func:`beats_chance` is the rule
-for the word *knowledge neurons*.
+:func:`quality_answer`, :func:`kept_answer`, :func:`concentration_answer` (:func:`density_answer` where nothing was
+kept by module kind), :func:`knowledge_answer` and :func:`intervention_answer` open the report; :func:`closing_lines`
+says the same on a terminal. :func:`beats_chance` is the rule for the word *knowledge neurons*,
+:func:`kind_beats_chance` that for a module kind.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from plmscope.report_blocks import (
     listed,
     p_words,
     percent,
+    short,
     signed,
     words,
 )
@@ -31,6 +33,16 @@ from plmscope.results import SCHEMA
 JUDGES = ("integrated_gradients", "conductance", "activation_contrast")
 NULLS = {"label_shuffled": "label-shuffled", "random_weights": "randomly initialised"}
 CLASSIFIERS = {"model": "model", "majority": "majority class", "composition": "composition"}
+#: What a method goes by, as the paper divides them.
+FAMILIES = {
+    "activation-based": ("activation", "activation_std", "activation_contrast"),
+    "gradient-based": (
+        "integrated_gradients", "integrated_gradients_abs", "conductance", "gradient_activation",
+        "attribution_patching",
+    ),
+}  # fmt: skip
+#: The metric that module kinds are judged by.
+KIND_METRIC = "balanced_accuracy"
 
 
 def quality_answer(splits: Mapping[str, Any]) -> Answer:
@@ -77,11 +89,35 @@ def quality_answer(splits: Mapping[str, Any]) -> Answer:
     return Answer("yes", question, text)
 
 
-def primary_rows(comparison: pd.DataFrame | None) -> pd.DataFrame:
-    """The rows of the primary outcome, one per method."""
+def primary_rows(comparison: pd.DataFrame | None, module: str = "") -> pd.DataFrame:
+    """The rows of the primary outcome, one per method: of the pooled ranking, or within a module kind."""
     if comparison is None:
         return pd.DataFrame(columns=list(SCHEMA["comparison"]))
-    return comparison[comparison["primary"].astype(bool)].drop_duplicates("method")
+    own = comparison["primary"].astype(bool) & (comparison["module"] == module)
+    return comparison[own].drop_duplicates("method")
+
+
+def kind_rows(modules: pd.DataFrame | None, model: str = "run") -> pd.DataFrame:
+    """The rows of ``modules`` that kinds are judged by (keep, mean ablation, balanced accuracy), of one model."""
+    if modules is None:
+        return pd.DataFrame(columns=list(SCHEMA["modules"]))
+    keep = (modules["model"] == model) & (modules["mode"] == "keep") & (modules["ablation"] == "mean")
+    return modules[keep & (modules["metric"] == KIND_METRIC)]
+
+
+def family(method: str) -> str:
+    """``activation-based``, ``gradient-based``, or ``other``.
+
+    >>> family("conductance"), family("single_ablation")
+    ('gradient-based', 'other')
+    """
+    return next((name for name, methods in FAMILIES.items() if method in methods), "other")
+
+
+def kind_beats_chance(row: Mapping[Any, Any]) -> bool:
+    """Whether a method beats matched draws within a kind that was judged: Holm's p over its kinds, and the interval."""
+    p, low = row["p_holm"], row["ci_low"]
+    return bool(row["judged"] and is_number(p) and is_number(low) and p < 0.05 and low > 0)
 
 
 def beats_chance(row: Mapping[Any, Any]) -> bool:
@@ -121,10 +157,14 @@ def kept_sentence(row: Mapping[Any, Any]) -> str:
     return f"{sentence}; they stay selected neurons, because {why}."
 
 
-def kept_answer(comparison: pd.DataFrame | None) -> Answer:
-    """Whether keeping the chosen neurons preserves more balanced accuracy than matched random neurons."""
-    question = "Do the chosen neurons beat matched chance?"
-    rows = primary_rows(comparison)
+def kept_answer(comparison: pd.DataFrame | None, modules: pd.DataFrame | None = None) -> Answer:
+    """Whether keeping the chosen neurons preserves more balanced accuracy than matched random neurons.
+
+    Two outcomes are fixed in advance, the pooled ranking and, where there is a scope of module kinds, keys; the verdict
+    counts these alone. The other kinds are told beside them, corrected over the kinds of a method.
+    """
+    question = "Do activation-based and gradient-based selections beat chance?"
+    rows, keys = primary_rows(comparison), primary_rows(comparison, "key")
     if not len(rows):
         text = "The comparison with chance was not run"
         if comparison is not None:
@@ -134,22 +174,228 @@ def kept_answer(comparison: pd.DataFrame | None) -> Answer:
         text += ", so no neuron is called a knowledge neuron in this report."
         return Answer("not run", question, text)
     records = rows.to_dict("records")
-    winners = [words(row["method"]) for row in records if beats_chance(row)]
+    winners = [str(row["method"]) for row in records if beats_chance(row)]
     outcome = (
         "the area under the balanced-accuracy curve when only the chosen neurons are kept (others set to their mean)"
     )
     if winners:
         text = (
-            f"{len(winners)} of {len(records)} methods beat{'s' if len(winners) == 1 else ''} random neurons drawn "
-            f"from the same sites: {listed(winners)}. The outcome, fixed in advance, is {outcome}."
+            f"All neurons ranked together, {len(winners)} of {len(records)} methods "
+            f"beat{'s' if len(winners) == 1 else ''} random neurons drawn from the same sites: {_by_family(winners)}. "
         )
     else:
         text = (
-            f"None of the {len(records)} methods beats random neurons drawn from the same sites, so this report speaks "
-            f"of selected neurons throughout. The outcome, fixed in advance, is {outcome}."
+            f"All neurons ranked together, none of the {len(records)} methods beats random neurons drawn from the same "
+            "sites, so this report speaks of selected neurons throughout. "
         )
-    verdict: Verdict = "yes" if len(winners) == len(records) else "partly" if winners else "no"
-    return Answer(verdict, question, text, tuple(kept_sentence(row) for row in records))
+    text += f"The outcome, fixed in advance, is {outcome}."
+    key_records = keys.to_dict("records")
+    key_winners = [str(row["method"]) for row in key_records if beats_chance(row)]
+    more = ""
+    if key_records:
+        more = f"Within keys, the second outcome fixed in advance, {len(key_winners)} of {len(key_records)} methods "
+        more += f"beat{'s' if len(key_winners) == 1 else ''} random keys of the same layers"
+        more += f": {_by_family(key_winners)}." if key_winners else "."
+    won, tried = len(winners) + len(key_winners), len(records) + len(key_records)
+    verdict: Verdict = "yes" if won == tried else "partly" if won else "no"
+    details = (*(kept_sentence(row) for row in records), *kind_sentences(modules))
+    return Answer(verdict, question, text, details, more)
+
+
+def _by_family(methods: Sequence[str]) -> str:
+    """Methods under what they go by: ``gradient-based (conductance)``."""
+    names = [name for name in (*FAMILIES, "other") if any(family(method) == name for method in methods)]
+    return listed([f"{name} ({listed([words(m) for m in methods if family(m) == name])})" for name in names])
+
+
+def kind_sentences(modules: pd.DataFrame | None) -> tuple[str, ...]:
+    """For every method, within which kinds it beats matched draws; none without the table."""
+    said = []
+    for method, rows in kind_rows(modules).groupby("method", sort=False):
+        judged = [row for row in rows.to_dict("records") if row["judged"]]
+        won = [
+            f"{words(r['module'])} ({signed(r['difference'])}, {p_words(r['p_holm'])})"
+            for r in judged
+            if kind_beats_chance(r)
+        ]
+        sentence = f"Within one kind at a time by {words(method)}: better than matched draws in {listed(won)}"
+        sentence += f" of the {len(judged)} kinds that carry something, p corrected over them" if judged else ""
+        if judged and len(judged) / (judged[0]["n_draws"] + 1) >= 0.05:
+            sentence += f" ({count(judged[0]['n_draws'])} draws are too few for one below 0.05)"
+        said.append(f"{sentence}.")
+    return tuple(said)
+
+
+def concentration_answer(
+    modules: pd.DataFrame | None, density: pd.DataFrame | None, null: pd.DataFrame | None, fraction: float
+) -> Answer:
+    """Where knowledge is concentrated, and whether most of all in keys; by :func:`density_answer` without ``modules``.
+
+    A kind's concentration is the share of it that matched draws need to give back nine tenths of what it carries, over
+    the share that the method needs. By a method, keys are *most* concentrated if they carry something, and the
+    interval of their concentration lies above 1, above those of all other kinds that carry something, and above that of
+    the keys of each null model that carry something there. They are *not* if they carry nothing, or if another
+    kind or a null model has a larger one. All methods have to agree for a yes or a no.
+    """
+    rows = kind_rows(modules)
+    counted = density_answer(density, null, fraction)
+    if not len(rows):
+        return counted
+    question = "Where is knowledge concentrated: in keys?"
+    verdicts: dict[str, str] = {}
+    parts: dict[str, str] = {}
+    for method, own in rows.groupby("method", sort=False):
+        records = {str(row["module"]): row for row in own.to_dict("records")}
+        nulls = {name: _key_of(modules, name, str(method)) for name in NULLS}
+        verdicts[words(method)] = _concentrated(records, nulls)
+        parts[str(method)] = _concentration_words(str(method), records, nulls)
+    carried = {str(r["module"]): r for r in rows.drop_duplicates("module").to_dict("records")}
+    ranked = sorted((r for r in carried.values() if r["judged"]), key=lambda r: -float(r["carried"]))
+    idle = [words(name) for name, r in carried.items() if not r["judged"]]
+    text = "No kind of module carries anything that could be told from noise."
+    if ranked:
+        text = f"Of a balanced accuracy of {fixed(ranked[0]['intact'])}, holding all of a kind at its means loses: "
+        text += listed([f"{words(r['module'])} {fixed(r['carried'])}" for r in ranked])
+        text += f"; {listed(idle)} nothing that could be told from noise." if idle else "."
+    found = set(verdicts.values())
+    verdict: Verdict
+    if found == {"most"}:
+        verdict, claim = "yes", "Keys are the most concentrated kind, by every method and beyond the null models."
+    elif found == {"not"}:
+        verdict, claim = "no", "Keys are not the most concentrated kind."
+    else:
+        verdict = "unclear"
+        most = [method for method, said in verdicts.items() if said == "most"]
+        first = [method for method, said in verdicts.items() if said in ("first", "no null")]
+        if most:
+            claim = f"Keys are the most concentrated kind by {listed(most)}, not clearly by every method."
+        else:
+            claim = f"Keys come first by {listed(first)}"
+            lacking = found <= {"no null", "not"}
+            claim += ", but no null model was evaluated by kinds." if lacking else ", but intervals overlap."
+    shown = next((method for method in JUDGES if method in parts), next(iter(parts)))
+    rest = [part for method, part in parts.items() if method != shown]
+    rest += [f"Counted instead: {counted.text}"] if counted.verdict != "not run" else []
+    return Answer(verdict, question, f"{claim} {text}", tuple(rest), parts[shown])
+
+
+def _key_of(modules: pd.DataFrame | None, model: str, method: str) -> dict[Any, Any] | None:
+    """The row of keys in a null model, or None where it was not evaluated by kinds."""
+    rows = kind_rows(modules, model)
+    rows = rows[(rows["module"] == "key") & (rows["method"] == method)]
+    return rows.iloc[0].to_dict() if len(rows) else None
+
+
+def _concentrated(records: Mapping[str, Mapping[Any, Any]], nulls: Mapping[str, Mapping[Any, Any] | None]) -> str:
+    """``most``, ``first`` (of all, but an interval overlaps), ``not`` or ``no null``, for keys by one method."""
+    key = records.get("key")
+    if key is None or not key["judged"] or not is_number(key["concentration"]):
+        return "not"
+    others = [row for name, row in records.items() if name != "key" and row["judged"]]
+    known = [row for row in nulls.values() if row is not None]
+    rivals = [row for row in [*others, *known] if row["judged"] and is_number(row["concentration"])]
+    if key["concentration"] <= max([1.0, *(float(row["concentration"]) for row in rivals)]):
+        return "not"
+    if len(known) < len(nulls):
+        return "no null"
+    tops = [
+        row["concentration_high"] if is_number(row["concentration_high"]) else row["concentration"] for row in rivals
+    ]
+    low = key["concentration_low"]
+    return "most" if is_number(low) and low > max([1.0, *map(float, tops)]) else "first"
+
+
+def _concentration_words(
+    method: str, records: Mapping[str, Mapping[Any, Any]], nulls: Mapping[str, Mapping[Any, Any] | None]
+) -> str:
+    """One sentence on keys by one method, with its numbers and its null models."""
+    key = records.get("key")
+    if key is None or not key["judged"]:
+        return f"By {words(method)}: keys carry nothing that could be told from noise."
+    sentence = (
+        f"By {words(method)}: {percent(key['sufficient_share'])} of the keys "
+        f"({_range(key['sufficient_low'], key['sufficient_high'])}) give back nine tenths of the "
+        f"{fixed(key['carried'])} that all of them carry ({interval(key['carried_low'], key['carried_high'])}), "
+        f"where matched random keys take {percent(key['sufficient_share_against'])}: concentration "
+        f"{_concentration(key)}"
+    )
+    rest = [row for name, row in records.items() if name != "key" and row["judged"] and is_number(row["concentration"])]
+    if rest:
+        best = max(rest, key=lambda row: float(row["concentration"]))
+        sentence += f"; next comes {words(best['module'])} with {_concentration(best)}"
+    said = []
+    for name, row in nulls.items():
+        if row is not None:
+            text = f"it is {_concentration(row)}" if row["judged"] else "keys carry nothing"
+            said.append(f"{text} in the {NULLS[name]} model")
+    return f"{sentence}; {listed(said) if said else 'no null model was evaluated by kinds'}."
+
+
+def _concentration(row: Mapping[Any, Any]) -> str:
+    """A concentration with its interval."""
+    if not is_number(row["concentration"]):
+        return "not known"
+    return f"{fixed(row['concentration'], 1)} ({_range(row['concentration_low'], row['concentration_high'], 1)})"
+
+
+def _range(low: Any, high: Any, digits: int | None = None) -> str:
+    """An interval in brackets: of shares as percentages where no digits are given."""
+    if not (is_number(low) and is_number(high)):
+        return "no interval"
+    one, other = (percent(x) if digits is None else fixed(x, digits) for x in (low, high))
+    return f"{one} to {other}"
+
+
+def closing_lines(
+    metrics: Mapping[str, Any],
+    comparison: pd.DataFrame | None,
+    modules: pd.DataFrame | None,
+    density: pd.DataFrame | None,
+) -> list[tuple[str, str]]:
+    """The answers as rows of a small table: quality, pooled, by kind, keys.
+
+    Args:
+        metrics: The entry ``splits`` of ``metrics.json``, or empty.
+        comparison: The table, or None.
+        modules: The table, or None; where it is missing, the density of keys stands in its place.
+        density: The table, or None.
+    """
+    lines = []
+    if metrics:
+        test = metrics["test"]
+        values = (f"{name} {test[name]['balanced_accuracy']:.3f}" for name in ("model", "composition", "majority"))
+        lines.append(("test balanced accuracy", ", ".join(values)))
+    for module, where in (("", "pooled"), ("key", "within keys")):
+        for row in primary_rows(comparison, module).to_dict("records"):
+            answer = f"{'yes' if beats_chance(row) else 'no'}: {signed(row['difference'])} "
+            answer += f"[{signed(row['ci_low'])}, {signed(row['ci_high'])}], p = {short(row['p_value'])}, "
+            answer += f"beats {count(row['draws_beaten'])} of {count(row['n_draws'])} draws"
+            lines.append((f"beats chance, {where}: {words(row['method'])}", answer))
+    for method, rows in kind_rows(modules).groupby("method", sort=False):
+        records = rows.to_dict("records")
+        judged = [row for row in records if row["judged"]]
+        won = [words(row["module"]) for row in judged if kind_beats_chance(row)]
+        lines.append(
+            (f"kinds in which it does: {words(method)}", f"{listed(won)} (of {len(judged)} that carry something)")
+        )
+        parts = [f"{words(row['module'])} {fixed(row['concentration'], 1)}" for row in judged]
+        lines.append((f"concentration: {words(method)}", listed(parts)))
+        key = next((row for row in judged if row["module"] == "key"), None)
+        answer = "carry nothing that could be told from noise"
+        if key is not None:
+            answer = (
+                f"{percent(key['sufficient_share'])} give back nine tenths of the {fixed(key['carried'])} they carry; "
+            )
+            answer += f"matched draws take {percent(key['sufficient_share_against'])}"
+        lines.append((f"keys: {words(method)}", answer))
+    if density is not None and modules is None:
+        keys = _key_rows(density)
+        for row in keys[keys["fraction"] == keys["fraction"].max()].to_dict("records"):
+            lines.append(
+                (f"keys among the top {percent(row['fraction'])} by {words(row['method'])}",
+                 f"{fixed(row['enrichment'], 2)} x their share")
+            )  # fmt: skip
+    return [(question, answer.replace("−", "-")) for question, answer in lines]  # a plain sign for any terminal
 
 
 def density_answer(density: pd.DataFrame | None, null: pd.DataFrame | None, fraction: float) -> Answer:

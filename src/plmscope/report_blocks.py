@@ -26,12 +26,13 @@ Verdict = Literal["yes", "partly", "no", "unclear", "not run"]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A verdict and the sentences that state it with its numbers."""
+    """A verdict and the sentences that state it with its numbers; ``more`` is a second paragraph."""
 
     verdict: Verdict
     question: str
     text: str
     details: tuple[str, ...] = ()
+    more: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +93,25 @@ class Panel:
 
 
 @dataclass(frozen=True, slots=True)
+class Key:
+    """An entry of a legend: a name, a colour of the theme, and how its line is drawn (CSS), or ``band``."""
+
+    name: str
+    colour: str
+    line: Literal["solid", "dashed", "dotted", "band"] = "solid"
+
+
+@dataclass(frozen=True, slots=True)
 class FigureGroup:
-    """Plots that share their choices and their caption."""
+    """Plots that share their choices and their caption; small ones also their legend, three in a row."""
 
     kind: ClassVar[str] = "figures"
     id: str
     caption: str
     panels: tuple[Panel, ...]
     selects: tuple[Select, ...] = ()
+    legend: tuple[Key, ...] = ()
+    small: bool = False
 
     @property
     def choices(self) -> tuple[Select, ...]:

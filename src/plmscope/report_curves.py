@@ -42,19 +42,21 @@ BAND = (0.05, 0.5, 0.95)
 
 def primary_figure(results: Results) -> FigureGroup | None:
     """The primary outcome as a forest plot."""
-    rows = primary_rows(results.get("comparison"))
-    if not len(rows):
+    comparison = results.get("comparison")
+    own, keys = primary_rows(comparison), primary_rows(comparison, "key")
+    if not len(own):
         return None
-    records = rows.to_dict("records")
+    records = [*own.to_dict("records"), *keys.to_dict("records")]
     traces = []
     for record in records:
         style = results.style(record["method"])
+        where = words(record["method"]) + (", within keys" if record["module"] else ", pooled" if len(keys) else "")
         traces.append(
             {
                 "type": "scatter",
                 "mode": "markers",
                 "x": [record["difference"]],
-                "y": [plot_text(words(record["method"]))],
+                "y": [plot_text(where, 40)],
                 "error_x": {
                     "type": "data",
                     "symmetric": False,
@@ -74,9 +76,10 @@ def primary_figure(results: Results) -> FigureGroup | None:
         "yaxis": {"autorange": "reversed", "automargin": True},
     }
     caption = (
-        "Primary outcome: area under the keep curve (mean ablation, pooled ranking) minus that of random neurons "
-        "matched by site, with 95 % bootstrap intervals over test clusters and draws. Right of the line is better "
-        "than chance."
+        f"Primary outcome{'s' if len(keys) else ''}: area under the keep curve (mean ablation; "
+        f"{'all neurons ranked together, and keys alone' if len(keys) else 'pooled ranking'}) minus that of random "
+        "neurons matched by site, with 95 % bootstrap intervals over test clusters and draws. Right of the line is "
+        "better than chance."
     )
     return FigureGroup(
         "primary", caption, (Panel("plot-primary", "Difference from matched chance", tuple(traces), layout),)
@@ -95,7 +98,12 @@ def curves_section(results: Results) -> Section:
         "method to see the controls that are matched to it."
     )
     intact = curves[curves["ablation"] == "none"]
-    changed = curves[curves["ablation"] != "none"]
+    changed = curves[(curves["ablation"] != "none") & (curves["scope"] != "module")]  # those are on the first page
+    if not len(changed):
+        note = Text(
+            "All neurons together were neither kept nor ablated; the kinds of modules are on the first page.", "note"
+        )
+        return Section("curves", "Keep and ablate", (note,))
     methods = [m for m in results.methods if m in set(changed.loc[changed["draw"] < 0, "method"])]
     methods += [str(m) for m in changed.loc[changed["draw"] < 0, "method"].unique() if m not in methods]
     panels = []
@@ -235,7 +243,7 @@ def comparison_section(results: Results) -> Section:
             cell(f"{count(row['draws_beaten'])} of {count(row['n_draws'])}", row["draws_beaten"]),
             *(cell(fixed(row[name]), row[name]) for name in ("auc", "auc_against")),
             cell(words(row["p_kind"])),
-            cell(words(row["scope"])),
+            cell(words(row["scope"]) + (f": {words(row['module'])}" if row["module"] else "")),
             cell("primary" if row["primary"] else "secondary"),
         ]
         rows.append(Row(tuple(cells), strong=bool(row["primary"])))
@@ -246,4 +254,6 @@ def comparison_section(results: Results) -> Section:
         ("outcome", False),
     )  # fmt: skip
     table = Table("comparisons", "All comparisons with chance", columns, tuple(rows), search=True)
-    return Section("comparison", "Comparison with chance", (intro, table))
+    # Without kinds of modules the figure is on the first page.
+    primary = primary_figure(results) if results.get("modules") is not None else None
+    return Section("comparison", "Comparison with chance", (intro, *([primary] if primary else []), table))

@@ -24,7 +24,7 @@ import pandas as pd
 
 from plmscope.errors import BusyError, RunError, unwritten_advice
 
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
 
 #: Columns of every table of a run folder, in order.
 SCHEMA: dict[str, tuple[str, ...]] = {
@@ -37,17 +37,24 @@ SCHEMA: dict[str, tuple[str, ...]] = {
     "completeness": ("method", "id", "layer", "module", "expected", "got", "gap", "points", "settled"),
     "selections": ("method", "scope", "fraction", "draw", "layer", "module", "neuron"),
     "curves": (
-        "method", "matched_to", "scope", "draw", "mode", "ablation", "fraction", "n_neurons",
-        "accuracy", "balanced_accuracy", "macro_f1", "log_loss", "true_class_probability",
+        "method", "matched_to", "scope", "module", "draw", "mode", "ablation", "fraction", "n_neurons",
+        "accuracy", "balanced_accuracy", "macro_f1", "log_loss", "true_class_probability", "log_probability",
     ),
     "predictions": ("curve_point", "id", "predicted", "log_prob_true"),
     "comparison": (
-        "method", "against", "scope", "mode", "ablation", "metric", "auc", "auc_against", "difference", "better",
-        "ci_low", "ci_high", "p_value", "p_kind", "n_draws", "draws_beaten", "q_value", "primary",
+        "method", "ranked_by", "against", "scope", "module", "mode", "ablation", "metric", "auc", "auc_against",
+        "difference", "better", "ci_low", "ci_high", "p_value", "p_kind", "n_draws", "draws_beaten", "share_better",
+        "q_value", "primary",
+    ),
+    "modules": (
+        "model", "method", "ranked_by", "mode", "ablation", "metric", "module", "n_neurons", "intact", "held",
+        "carried", "carried_low", "carried_high", "judged", "auc", "auc_against", "difference", "ci_low", "ci_high",
+        "p_value", "p_kind", "p_holm", "n_draws", "sufficient_share", "sufficient_low", "sufficient_high",
+        "sufficient_share_against", "concentration", "concentration_low", "concentration_high",
     ),
     "density": (
         "method", "fraction", "layer", "module", "n_total", "n_selected", "density", "enrichment",
-        "ci_low", "ci_high", "p_value", "q_value",
+        "ci_low", "ci_high", "p_value", "p_permutation", "q_value",
     ),
     "density_null": ("null", "method", "fraction", "layer", "module", "n_total", "n_selected", "density", "enrichment"),
     "agreement": ("method", "other", "fraction", "spearman", "overlap", "overlap_expected"),
@@ -93,6 +100,12 @@ SCHEMA: dict[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 
+#: Columns that an older schema lacked, and what its rows had there.
+ADDED: dict[str, dict[str, Any]] = {
+    "curves": {"module": "", "log_probability": np.nan},
+    "comparison": {"ranked_by": "", "module": "", "share_better": np.nan},
+    "density": {"p_permutation": np.nan},
+}
 _AGAIN = "delete it, then 'plmscope run' writes it again"
 _LOST = "the run cannot be continued, start it anew in another folder"
 STAGES = ("finetune", "score", "evaluate", "density", "characterize", "intervene", "report")
@@ -291,7 +304,7 @@ class Run:
         return (self.path / f"{table}.parquet").is_file()
 
     def table(self, name: str) -> pd.DataFrame:
-        """One table of the run folder.
+        """One table of the run folder; columns that its schema did not have yet are as :data:`ADDED` says.
 
         Raises:
             RunError: it is missing, cut short, or lacks columns.
@@ -303,6 +316,7 @@ class Run:
             frame = pd.read_parquet(path)
         except Exception as error:  # pyarrow raises several kinds for a damaged file
             raise RunError(f"{path}: is damaged ({_one_line(error)}); {_AGAIN}") from None
+        frame = frame.assign(**{c: value for c, value in ADDED.get(name, {}).items() if c not in frame.columns})
         missing = [column for column in SCHEMA[name] if column not in frame.columns]
         if missing:
             raise RunError(f"{path}: lacks the columns {', '.join(missing)}; {_AGAIN}")

@@ -17,7 +17,7 @@ from plmscope.errors import InputError, RunError
 from plmscope.labels import Task, classes_of
 from plmscope.progress import Track, silent
 from plmscope.results import Run
-from plmscope.scores import NeuronScores, check_methods, from_table
+from plmscope.scores import FORMS, NeuronScores, check_methods, from_table, signed_form, with_class_means
 from plmscope.sequences import Protein
 from plmscope.settings import ScoreSection, read_study
 from plmscope.sites import NeuronIndex
@@ -80,7 +80,7 @@ class OpenRun:
         ]
         if part == "scoring":
             wanted = self.study.score.proteins_per_class if per_class is None else per_class
-            return one_per_cluster(found, self.clusters, wanted, self.study.seed, task=self.study.data.task)
+            return one_per_cluster(found, self.clusters, wanted, self.study.seed, task=self.study.data.task_or_single)
         return found
 
     @cached_property
@@ -99,6 +99,11 @@ class OpenRun:
         index: NeuronIndex = self.model.index
         scores = from_table(self.run.table("neurons"), index, method)
         return replace(scores, proteins=tuple(self.run.manifest().get("scoring_ids", ())))
+
+    def ranking(self, method: str) -> NeuronScores:
+        """What selections by a method are ranked by, under the method's name; ``settings`` say which score it is."""
+        column = self.study.score.ranked_by(method)
+        return replace(self.scores(column), method=method, settings={"ranked_by": column})
 
 
 def open_run(path: str | Path) -> OpenRun:
@@ -119,7 +124,7 @@ def score_all(
     track: Track = silent,
     seed: int = 0,
 ) -> list[NeuronScores]:
-    """Scores by every method of the settings, in their order; a function that gives several is run once.
+    """Every score of the settings (``columns``), in their order; a function that gives several is run once.
 
     Args:
         model: The classifier.
@@ -130,16 +135,17 @@ def score_all(
         track: Progress.
         seed: Of the scorers that draw something.
     """
-    from plmscope import ablation, activation, conductance, gradients
+    from plmscope import ablation, activation, conductance, gradients, linear
     from plmscope.scoring import SCORERS
 
-    check_methods(settings.methods)
+    check_methods(settings.columns)
     found: dict[str, NeuronScores] = {}
     how: dict[str, Any]
-    for method in settings.methods:
+    squared = {name for name, ending in map(signed_form, settings.columns) if ending == FORMS["rms"]}
+    for method in settings.columns:
         if method not in found:
             scorer, how = SCORERS[method], {"token_budget": settings.token_budget, "groups": groups, "track": track}
-            if scorer in (gradients.integrated_gradients, ablation.single_ablation):
+            if scorer in (gradients.integrated_gradients, linear.gradient_activation, ablation.single_ablation):
                 how |= {"baseline": constants if settings.baseline == "mean" else None}
             if scorer is gradients.integrated_gradients:
                 how |= {"points": settings.points, "tolerance": settings.tolerance, "recompute": settings.recompute}
@@ -147,11 +153,11 @@ def score_all(
                 how |= {"points": settings.conductance_points, "tolerance": settings.tolerance}
                 how |= {"recompute": settings.recompute}
             if scorer is not activation.activation_scores:
-                how |= {"target": settings.target}
+                how |= {"target": settings.target, "rms": signed_form(method)[0] in squared}
             if "seed" in inspect.signature(scorer).parameters:
                 how |= {"seed": seed}
-            found |= {one.method: one for one in scorer(model, proteins, **how)}
-    return [found[method] for method in settings.methods]
+            found |= {one.method: one for one in with_class_means(scorer(model, proteins, **how))}
+    return [found[method] for method in settings.columns]
 
 
 def read_parquet(run: Run, name: str) -> pd.DataFrame:

@@ -22,13 +22,65 @@ import pandas as pd
 from plmscope.errors import SelectionError, shown
 from plmscope.sites import NeuronIndex
 
-#: Every scoring method; ``scoring.SCORERS`` has the function of each.
-METHODS = (
-    "activation", "activation_std", "activation_contrast", "integrated_gradients", "integrated_gradients_abs",
-    "conductance", "gradient_activation", "attribution_patching", "single_ablation",
-)  # fmt: skip
 #: Groups of clusters that a bootstrap resamples, per class; memory grows with them and not with the proteins.
 GROUPS_PER_CLASS = 32
+
+#: Methods whose scores have a sign: positive supports the class. A strongly negative neuron matters as much.
+SIGNED = ("integrated_gradients", "conductance", "gradient_activation", "attribution_patching", "single_ablation")
+
+#: How such scores are ranked for keeping and ablating, and what the name of the ranked score ends in. With ``s_pn``
+#: the token sum of protein ``p``: mean of ``|s_pn|``; root of the mean of ``s_pn ** 2``; mean over classes of the
+#: absolute mean of ``s_pn`` over the class's proteins.
+FORMS = {"absolute": "_abs", "rms": "_rms", "class_means": "_class"}
+RANKINGS = (*FORMS, "signed")
+
+
+def forms_of(method: str) -> tuple[str, ...]:
+    """A method with a sign and its unsigned forms, as they are named in tables."""
+    return (method, *(method + ending for ending in FORMS.values()))
+
+
+#: Every scoring method; ``scoring.SCORERS`` has the function of each.
+METHODS = (
+    "activation", "activation_std", "activation_contrast",
+    *(form for name in SIGNED for form in forms_of(name)),
+)  # fmt: skip
+
+
+def signed_form(method: str) -> tuple[str, str]:
+    """The method whose form this is, and the form's ending; a method that is no such form is its own.
+
+    >>> signed_form("conductance_rms"), signed_form("activation_std")
+    (('conductance', '_rms'), ('activation_std', ''))
+    """
+    for name in SIGNED:
+        if method in forms_of(name):
+            return name, method.removeprefix(name)
+    return method, ""
+
+
+def ranked_by(method: str, ranking: str) -> str:
+    """The score that selections by a method are ranked by.
+
+    Args:
+        method: Any method; one without a sign is ranked by its own score.
+        ranking: One of :data:`RANKINGS`.
+
+    >>> ranked_by("conductance", "absolute"), ranked_by("activation", "absolute"), ranked_by("conductance", "signed")
+    ('conductance_abs', 'activation', 'conductance')
+    """
+    return method + FORMS[ranking] if method in SIGNED and ranking != "signed" else method
+
+
+def token_sums(method: str, sums: np.ndarray, rms: bool = False) -> dict[str, np.ndarray]:
+    """What a scorer with a sign adds to its :class:`GroupSums` for ``(B, N)`` token sums of some proteins."""
+    found = {method: sums, f"{method}_abs": np.abs(sums)}
+    return found | {f"{method}_rms": np.square(sums)} if rms else found
+
+
+def statistics_of(method: str, rms: bool = False) -> tuple[str, ...]:
+    """Names of the statistics of :func:`token_sums`."""
+    return forms_of(method)[: 3 if rms else 2]
 
 
 @dataclass(frozen=True)
@@ -213,18 +265,29 @@ class GroupSums:
     def finish(
         self, method: str, settings: Mapping[str, Any] | None = None, completeness: pd.DataFrame | None = None
     ) -> NeuronScores:
-        """Scores by the statistic of the method's name: the mean within each class, then over classes that occur."""
+        """Scores by the statistic of the method's name: the mean within each class, then over classes that occur.
+
+        Of a form (:data:`FORMS`) of a method with a sign: absolute class means before the mean over classes, or the
+        root of means of squares, within each class and over all of them.
+        """
+        name, ending = signed_form(method)
+        statistic = name if ending == FORMS["class_means"] else method
 
         def means(weights: np.ndarray | None = None) -> dict[str, np.ndarray]:
-            counts, sums = self.by_class(method, weights)
-            return {label: sums[c] / counts[c] for c, label in enumerate(self.labels) if counts[c] > 0}
+            counts, sums = self.by_class(statistic, weights)
+            found = {label: sums[c] / counts[c] for c, label in enumerate(self.labels) if counts[c] > 0}
+            return {label: np.abs(mean) for label, mean in found.items()} if statistic != method else found
 
         def total(weights: np.ndarray | None = None) -> np.ndarray:
             mean: np.ndarray = np.mean(list(means(weights).values()), axis=0)
-            return mean
+            return rooted(mean)
 
+        def rooted(mean: np.ndarray) -> np.ndarray:
+            return np.sqrt(mean) if ending == FORMS["rms"] else mean
+
+        per_class = {label: rooted(mean) for label, mean in means().items()}
         return NeuronScores(
-            method, self.index, total(), means(), self.proteins, settings or {}, completeness,
+            method, self.index, total(), per_class, self.proteins, settings or {}, completeness,
             total if self.resamplable else None, self,
         )  # fmt: skip
 
@@ -256,6 +319,13 @@ def resampling_groups(
         own = sorted((c for own_label, c in sizes if own_label == label), key=lambda c: (-sizes[label, c], c))
         of |= {(label, cluster): own[place % at_most] for place, cluster in enumerate(own)}
     return [of[pair] for pair in zip(labels, clusters, strict=True)]
+
+
+def with_class_means(scores: Sequence[NeuronScores]) -> tuple[NeuronScores, ...]:
+    """The scores of one scorer, and of those with a sign the absolute class means too."""
+    signed = [one for one in scores if one.method in SIGNED and one.sums is not None]
+    more = [one.sums.finish(one.method + FORMS["class_means"], one.settings, one.completeness) for one in signed]  # type: ignore[union-attr]
+    return (*scores, *more)
 
 
 class Completeness:

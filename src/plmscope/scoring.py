@@ -13,7 +13,7 @@ import pandas as pd
 
 from plmscope import ablation, activation, conductance, gradients, linear
 from plmscope.model import Classifier
-from plmscope.scores import GroupSums, NeuronScores, check_methods
+from plmscope.scores import FORMS, GroupSums, NeuronScores, check_methods, signed_form, with_class_means
 from plmscope.sequences import Protein
 
 Scorer = Callable[..., tuple[NeuronScores, ...]]
@@ -48,7 +48,9 @@ def score(
         InputError: no proteins, or a label that the model does not know.
     """
     check_methods([method])
-    found = SCORERS[method](model, proteins, **settings)
+    if signed_form(method)[1] == FORMS["rms"]:
+        settings["rms"] = True
+    found = with_class_means(SCORERS[method](model, proteins, **settings))
     return next(one for one in found if one.method == method)
 
 
@@ -67,7 +69,7 @@ def finish(
     if method in activation.METHODS:
         return next(one for one in activation.ActivationSummary(sums).scores() if one.method == method)
     if method in conductance.METHODS:
-        return conductance.finish(sums, settings, completeness)
+        return conductance.finish(method, sums, settings, completeness)
     if method in gradients.METHODS:
         settings = {**settings, **gradients.found_points(settings, completeness)}
     return sums.finish(method, settings, completeness)

@@ -25,6 +25,8 @@ from plmscope.stats import benjamini_hochberg, hypergeometric_enrichment
 
 CONTROLS = ("random", "random_matched", "random_active")
 SCOPES = ("pooled", "per_site")
+#: Within one module kind, all others intact.
+MODULE = "module"
 
 
 @dataclass(frozen=True)
@@ -113,18 +115,20 @@ class Selection:
         return cls(index, mask, Path(path).stem)
 
 
-def select_top(scores: NeuronScores, fraction: float, scope: str = "pooled") -> Selection:
-    """Keep the best-scored share of all neurons, in one ranking or site by site.
+def select_top(scores: NeuronScores, fraction: float, scope: str = "pooled", module: str = "") -> Selection:
+    """Keep the best-scored share of all neurons, in one ranking, site by site, or of one module kind.
 
     Ties at the cut go to the earlier site, then the lower index, so equal scores give equal selections.
 
     Args:
         scores: One finite score per neuron, ``(N,)``.
         fraction: Share to select, ``0 < fraction <= 1``.
-        scope: ``pooled`` ranks all sites together; ``per_site`` takes the same share of each.
+        scope: ``pooled`` ranks all sites together; ``per_site`` takes the same share of each; ``module`` ranks the
+            sites of one module kind together, and takes none of another.
+        module: The kind, for scope ``module``.
 
     Returns:
-        ``floor(fraction * N + 0.5)`` neurons (of each site, if per site), never fewer than one.
+        ``floor(fraction * N + 0.5)`` neurons (of each site, if per site; of the kind), never fewer than one.
 
     Raises:
         SelectionError: ``fraction`` or ``scope`` is impossible, a score is not finite (the neuron is named), or all
@@ -134,8 +138,10 @@ def select_top(scores: NeuronScores, fraction: float, scope: str = "pooled") -> 
         arXiv:2312.10770, selection by score. Departs from it: never returns an empty selection.
     """
     check_fraction(fraction)
-    if scope not in SCOPES:
-        raise SelectionError(f"scope {scope!r} is not known; choose one of {', '.join(SCOPES)}")
+    if scope not in (*SCOPES, MODULE):
+        raise SelectionError(f"scope {scope!r} is not known; choose one of {', '.join((*SCOPES, MODULE))}")
+    if (scope == MODULE) != (module in MODULES) or (module and module not in MODULES):
+        raise SelectionError(f"scope {scope!r}, module {module!r}: scope 'module' needs one of {', '.join(MODULES)}")
     bad = np.flatnonzero(~np.isfinite(scores.values))
     if len(bad):
         raise SelectionError(
@@ -143,11 +149,22 @@ def select_top(scores: NeuronScores, fraction: float, scope: str = "pooled") -> 
         )
     check_ranking(scores)
     mask = np.zeros(len(scores.index), dtype=bool)
-    parts = [slice(None)] if scope == "pooled" else [scores.index.slice(site) for site in scores.index.sites]
+    parts = [np.arange(len(scores.index))]
+    if scope == "per_site":
+        parts = [np.arange(part.start, part.stop) for part in map(scores.index.slice, scores.index.sites)]
+    elif scope == MODULE:
+        parts = [np.flatnonzero(of_module(scores.index, module))]
     for part in parts:
         order = np.argsort(-scores.values[part], kind="stable")
-        mask[part][order[: size_of(fraction, len(order))]] = True
-    return Selection(scores.index, mask, f"top {fraction:.3g} by {scores.method}", scores.proteins)
+        mask[part[order[: size_of(fraction, len(order))]]] = True
+    where = f" within {module}" if module else ""
+    return Selection(scores.index, mask, f"top {fraction:.3g}{where} by {scores.method}", scores.proteins)
+
+
+def of_module(index: NeuronIndex, module: str) -> np.ndarray:
+    """``(N,)`` true for the neurons of one module kind."""
+    own: np.ndarray = np.array([site.module == module for site in index.sites])[index.site_of]
+    return own
 
 
 def check_fraction(fraction: float, name: str = "fraction") -> None:
@@ -204,18 +221,59 @@ def draw(
     return drawn
 
 
-def density(selection: Selection, resampled: np.ndarray | None = None) -> pd.DataFrame:
+#: Random rearrangements of a density's permutation test.
+PERMUTATIONS = 999
+
+
+def layer_deciles(index: NeuronIndex, activity: np.ndarray) -> np.ndarray:
+    """``(N,)`` group number of every neuron: its layer, and in it the decile of ``activity`` over all modules."""
+    layers = np.array([site.layer for site in index.sites])[index.site_of]
+    groups = np.zeros(len(index), dtype=np.int64)
+    for layer in np.unique(layers):
+        own = np.flatnonzero(layers == layer)
+        rank = np.argsort(np.argsort(activity[own], kind="stable"), kind="stable")
+        groups[own] = 10 * layer + np.minimum(10 * rank // len(own), 9)
+    return groups
+
+
+def permuted_counts(selection: Selection, groups: np.ndarray, n: int, seed: Sequence[int]) -> np.ndarray:
+    """Selected neurons of every site when scores are permuted within ``groups``, ``(n, S)``.
+
+    Where scores are permuted freely in a group, the number of selected neurons that a site gets of it is that of a
+    draw without replacement; it is drawn as such.
+    """
+    rng, index = np.random.default_rng(list(seed)), selection.index
+    found = np.zeros((n, len(index.sites)), dtype=np.int64)
+    for group in np.unique(groups):
+        own = groups == group
+        there = np.bincount(index.site_of[own], minlength=len(index.sites))
+        sites = np.flatnonzero(there)
+        found[:, sites] += rng.multivariate_hypergeometric(there[sites], int(selection.mask[own].sum()), size=n)
+    return found
+
+
+def density(
+    selection: Selection,
+    resampled: np.ndarray | None = None,
+    activity: np.ndarray | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
     """Where a selection sits: per module, per layer, per site, and its enrichment over the whole model.
 
     Args:
         selection: A pooled selection (per site the density is constant by construction).
         resampled: ``(B, S)`` selected neurons per site when the scoring clusters are resampled; gives the interval.
+        activity: ``activation_std (N,)``; gives the permutation test.
+        seed: Of the permutations.
 
     Returns:
         ``layer`` (-1 = all), ``module`` (or ``all``), ``n_total``, ``n_selected``, ``density`` (selected / total),
         ``enrichment`` (density / overall share), ``ci_low``, ``ci_high`` (95 %, of the enrichment, NaN without
         resamples), ``p_value`` (one-sided hypergeometric; treats neurons as exchangeable, which they are not:
-        descriptive only), ``q_value`` (Benjamini-Hochberg, module rows and site rows apart).
+        descriptive only), ``p_permutation`` (one-sided, counted: scores are permuted 999 times among the modules of a
+        layer, within deciles of activity there, so that layer and scale stay and only the module is broken; NaN for
+        whole layers, which no permutation changes), ``q_value`` (Benjamini-Hochberg of ``p_permutation``, module rows
+        and site rows apart).
 
     Raises:
         SelectionError: the selection is empty, so that there is no share to compare with.
@@ -228,6 +286,9 @@ def density(selection: Selection, resampled: np.ndarray | None = None) -> pd.Dat
     groups += [(layer, "all") for layer in layers] + [(site.layer, site.module) for site in index.sites]
     of_site = np.bincount(index.site_of[selection.mask], minlength=len(index.sites))
     total, chosen = len(index), len(selection)
+    permuted = None
+    if activity is not None:
+        permuted = permuted_counts(selection, layer_deciles(index, activity), PERMUTATIONS, [seed, 10])  # (999, S)
     rows = []
     for layer, module in groups:
         inside = np.array([layer in (-1, s.layer) and module in ("all", s.module) for s in index.sites])
@@ -238,12 +299,14 @@ def density(selection: Selection, resampled: np.ndarray | None = None) -> pd.Dat
             shares = resampled[:, inside].sum(1) / n_total / (resampled.sum(1) / total)
             interval = tuple(np.quantile(shares, (0.025, 0.975)))
         p = hypergeometric_enrichment(n_total, n_selected, total, chosen)
-        share = n_selected / n_total
-        rows.append((layer, module, n_total, n_selected, share, share / (chosen / total), *interval, p))
+        share, counted = n_selected / n_total, np.nan
+        if permuted is not None and module != "all":
+            counted = (1 + int((permuted[:, inside].sum(1) >= n_selected).sum())) / (1 + PERMUTATIONS)
+        rows.append((layer, module, n_total, n_selected, share, share / (chosen / total), *interval, p, counted))
     names = ["layer", "module", "n_total", "n_selected", "density", "enrichment", "ci_low", "ci_high", "p_value"]
-    frame = pd.DataFrame(rows, columns=names)
+    frame = pd.DataFrame(rows, columns=[*names, "p_permutation"])
     kind = np.where(frame["layer"] < 0, "module", np.where(frame["module"] == "all", "layer", "site"))
-    frame["q_value"] = frame.groupby(kind)["p_value"].transform(lambda p: benjamini_hochberg(p.to_numpy()))
+    frame["q_value"] = frame.groupby(kind)["p_permutation"].transform(lambda p: benjamini_hochberg(p.to_numpy()))
     return frame
 
 

@@ -212,7 +212,7 @@ def read_proteins(
 
     Args:
         path: FASTA, TSV, CSV, Parquet or a Swiss-Prot flat file, text compressed by gzip, bzip2, xz or zstd or not;
-            ``"-"``, standard input; or ``"plmscope:enzymes"``, the embedded table.
+            ``"-"``, standard input; or ``"plmscope:enzymes"`` or ``"plmscope:families"``, the embedded tables.
         label: ``"ec:1"`` to ``"ec:4"`` derives the class from the EC numbers (column ``ec``, or ``EC number`` as
             UniProt calls it). ``"header:PATTERN"`` takes it from the FASTA header, by a regular expression with one
             group. Any other text names a column. A protein without a class is excluded, and so is one with several at

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from plmscope.concepts import KINDS, Kind
 from plmscope.errors import SelectionError, StudyError, shown
 from plmscope.labels import Task
-from plmscope.scores import check_methods
+from plmscope.scores import check_methods, ranked_by
 from plmscope.selection import check_fraction
 
 #: The largest seed that NumPy and scikit-learn take.
@@ -52,7 +52,8 @@ class DataSection(Section):
     path: str = Field(
         "plmscope:enzymes",
         min_length=1,
-        description="FASTA, CSV, TSV, Parquet or Swiss-Prot flat file (.gz .bz2 .xz .zst too), -, or plmscope:enzymes",
+        description="FASTA, CSV, TSV, Parquet or Swiss-Prot flat file (.gz .bz2 .xz .zst too), -, plmscope:enzymes or "
+        "plmscope:families",
     )
     label: str = Field(
         "ec:1", min_length=1, description="ec:1 to ec:4, the name of a column, or header:PATTERN with one group"
@@ -77,6 +78,11 @@ class DataSection(Section):
     )
     window_overlap: int = Field(256, ge=0, description="residues that two windows share, at least")
 
+    @property
+    def task_or_single(self) -> Task:
+        """The task; ``single`` where it is left open, which a study's first stage settles by the checkpoint."""
+        return self.task or "single"
+
 
 class SplitSection(Section):
     """Train, validation and test."""
@@ -89,7 +95,7 @@ class SplitSection(Section):
     test: float = Field(0.15, gt=0, lt=1, description="share of every class")
     held_out: str = Field(
         "",
-        description="column: only clusters marked 1 there are tested on; empty: none, or the embedded enzymes' own",
+        description="column: only clusters marked 1 there are tested on; empty: none, or the embedded proteins' own",
     )
     column: str = Field("split", description="what method = column reads")
     cluster_column: str = Field("", description="column with clusters made elsewhere; empty: MMseqs2's, or none")
@@ -137,10 +143,18 @@ class ScoreSection(Section):
         ("activation", "activation_std", "activation_contrast", "integrated_gradients"),
         min_length=1,
         description="activation, activation_std, activation_contrast, integrated_gradients, integrated_gradients_abs, "
-        "conductance, gradient_activation, attribution_patching, single_ablation",
+        "conductance, gradient_activation, attribution_patching, single_ablation; the last four and "
+        "integrated_gradients also with _abs, _rms, _class (see ranking)",
+    )
+    ranking: Literal["absolute", "rms", "class_means", "signed"] = Field(
+        "absolute",
+        description="what scores with a sign are ranked by, to keep and to ablate: absolute (mean over proteins of "
+        "absolute token sums), rms (root mean square), class_means (mean of absolute class means), signed",
     )
     target: Literal["log_odds", "logit", "log_probability"] = Field("log_odds", description="of the true class")
-    baseline: Literal["zero", "mean"] = Field("zero", description="where the integration path starts")
+    baseline: Literal["zero", "mean"] = Field(
+        "zero", description="what gradients are multiplied by the difference from: where an integration path starts"
+    )
     points: int = Field(0, ge=0, description="quadrature points of an integrated-gradients path; 0: as tolerance asks")
     conductance_points: int = Field(
         0, ge=0, multiple_of=2, description="intervals of the conductance path; 0: as tolerance asks"
@@ -151,6 +165,15 @@ class ScoreSection(Section):
     proteins_per_class: int = Field(32, ge=1, description="training proteins, each from another cluster")
     recompute: bool = Field(False, description="run layers again in the backward pass: less memory, a third more time")
     token_budget: int = Field(2048, ge=0, description="tokens times points at once; 0: by free memory")
+
+    def ranked_by(self, method: str) -> str:
+        """The score that selections by a method are ranked by."""
+        return ranked_by(method, self.ranking)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Every score that is computed: the methods, and what they are ranked by."""
+        return tuple(dict.fromkeys([*self.methods, *map(self.ranked_by, self.methods)]))
 
 
 class EvaluateSection(Section):
@@ -166,14 +189,35 @@ class EvaluateSection(Section):
     ablations: tuple[Literal["mean", "zero"], ...] = Field(
         ("mean", "zero"), min_length=1, description="what an ablated neuron is held at"
     )
-    scopes: tuple[Literal["pooled", "per_site"], ...] = Field(
-        ("pooled", "per_site"), min_length=1, description="rank all neurons together, or within each site"
+    scopes: tuple[Literal["pooled", "per_site", "module"], ...] = Field(
+        ("pooled", "per_site", "module"),
+        min_length=1,
+        description="rank all neurons together, within each site, or within each module kind with all others intact",
     )
     controls: tuple[Literal["random", "random_matched", "random_active"], ...] = Field(
         ("random", "random_matched", "random_active"), min_length=1, description="what the methods are compared with"
     )
-    draws: int = Field(199, ge=2, description="random draws in the primary cell (keep, mean, pooled)")
-    draws_elsewhere: int = Field(19, ge=2, description="random draws in every other cell")
+    draws: int = Field(
+        199, ge=2, description="draws of random_matched in the primary cells: keep, mean, pooled and within keys"
+    )
+    draws_elsewhere: int = Field(
+        20, ge=2, description="draws of other controls and in every other cell; below 20 their rows are no tests"
+    )
+    module_fractions: tuple[float, ...] = Field(
+        (0.05, 0.1, 0.2, 0.5), min_length=1, description="scope module: shares of a kind, increasing, below 1"
+    )
+    module_modes: tuple[Literal["keep", "ablate"], ...] = Field(
+        ("keep", "ablate"), min_length=1, description="scope module: as modes"
+    )
+    module_ablations: tuple[Literal["mean", "zero"], ...] = Field(
+        ("mean",), min_length=1, description="scope module: as ablations"
+    )
+    module_controls: tuple[Literal["random", "random_matched", "random_active"], ...] = Field(
+        ("random_matched",), min_length=1, description="scope module: as controls, within the kind"
+    )
+    module_draws: int = Field(
+        119, ge=2, description="scope module, keep, mean: draws of random_matched in kinds other than keys"
+    )
     max_proteins: int = Field(
         0, ge=0, description="test proteins of distinct clusters, the same of each class, rounded up; 0: all"
     )
@@ -279,6 +323,7 @@ class Study(Section):
             raise ValueError(f"data.window_overlap = {overlap} is not below data.max_length = {self.data.max_length}")
         for key, fractions in (
             ("evaluate.fractions", self.evaluate.fractions),
+            ("evaluate.module_fractions", self.evaluate.module_fractions),
             ("density.fractions", self.density.fractions),
             ("characterize.fractions", self.characterize.fractions),
         ):
@@ -288,6 +333,8 @@ class Study(Section):
                 raise ValueError(f"{key} = {list(fractions)!r}: has to increase")
         if self.evaluate.fractions[-1] == 1:
             raise ValueError("evaluate.fractions: 1 is the intact model, which is in every curve; leave it out")
+        if self.evaluate.module_fractions[-1] == 1:
+            raise ValueError("evaluate.module_fractions: 1 is the intact model, which is in every curve; leave it out")
         if self.characterize.fractions[-1] >= 0.5:
             raise ValueError(
                 "characterize.fractions: a neuron that fires at half of the residues fires at none; stay below 0.5"
@@ -313,14 +360,24 @@ class Study(Section):
             raise ValueError(
                 f"intervene.factors = {list(factors)!r}: have to be above 0 and different; 0 is always there"
             )
-        if "random_active" in self.evaluate.controls and "activation_std" not in self.score.methods:
+        controls = (*self.evaluate.controls, *self.evaluate.module_controls)
+        if "random_active" in controls and "activation_std" not in self.score.methods:
             raise ValueError("evaluate.controls has random_active, which needs activation_std among score.methods")
         return self
 
 
-def demo_study() -> Study:
-    """The study of ``plmscope demo``: the embedded model and enzymes, a grid that two CPU cores finish in minutes."""
-    return Study(
+def demo_study(task: str = "enzymes") -> Study:
+    """The study of ``plmscope demo``: the embedded model and proteins, a grid that two CPU cores finish in minutes.
+
+    Args:
+        task: ``"enzymes"``, by EC class, or ``"families"``, protein families that are known by a motif.
+
+    Raises:
+        StudyError: there is no such task.
+    """
+    if task not in ("enzymes", "families"):
+        raise StudyError(f"demo task {shown(task)} is unknown; use 'enzymes' or 'families'")
+    study = Study(
         name="demo",
         data=DataSection(max_length=400, too_long="skip"),
         split=SplitSection(identity=0.5, held_out="held_out"),
@@ -332,11 +389,31 @@ def demo_study() -> Study:
             scopes=("pooled",),
             draws=20,
             draws_elsewhere=2,
+            module_fractions=(0.1, 0.2, 0.5),
+            module_modes=("keep",),
+            module_draws=2,
             max_proteins=54,
         ),
         density=DensitySection(bootstraps=200),
         characterize=CharacterizeSection(max_proteins=750),
         intervene=InterveneSection(factors=(2.0,), draws=4, neurons=24, proteins_per_class=8),
+    )
+    return study if task == "enzymes" else _of_families(study)
+
+
+def _of_families(study: Study) -> Study:
+    """The same on the embedded families: more classes, each of fewer proteins and clusters."""
+    return study.model_copy(
+        update={
+            "name": f"{study.name}-families",
+            "data": DataSection(path="plmscope:families", label="family"),
+            "split": study.split.model_copy(update={"train": 0.6, "test": 0.25}),
+            "finetune": study.finetune.model_copy(update={"epochs": 4, "patience": 4}),
+            "score": study.score.model_copy(update={"proteins_per_class": 4}),
+            "evaluate": study.evaluate.model_copy(update={"max_proteins": 52}),
+            "characterize": study.characterize.model_copy(update={"max_proteins": 0, "min_proteins": 5}),
+            "intervene": study.intervene.model_copy(update={"proteins_per_class": 4}),
+        }
     )
 
 

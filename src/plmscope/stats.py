@@ -6,7 +6,8 @@ compared is the area under them (trapezoid rule, linear axis)::
     difference = area(method) - mean over draws of area(draw)
 
 * the p value asks how often a draw does at least as well (:func:`compare_with_draws`);
-* the interval resamples clusters of test proteins, stratified by class, and the draws (:func:`bootstrap_difference`);
+* the interval resamples clusters of test proteins, stratified by class, and the draws, and takes the method's selection
+  as one of many (:func:`bootstrap_difference`);
 * :func:`compare_curves` puts both into one :class:`Comparison`, a row of ``comparison.parquet``.
 
 A bootstrap resample is a row of counts, one per protein, so a metric on 2,000 resamples is a matrix product
@@ -36,10 +37,10 @@ FloatArray = NDArray[np.float64]
 #: Metrics of one set of predictions, as they are named in every table.
 #: The smallest p value that is written: none is 0, whatever double precision holds of it.
 TINY = float(np.finfo(np.float64).tiny)
-METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "true_class_probability")
+METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "true_class_probability", "log_probability")
 
-#: From this number of draws on, p values come from counting draws and not from the prediction t test.
-PERMUTATION_DRAWS = 199
+#: A p value that can never be below this is no test.
+LEVEL = 0.05
 
 #: Areas closer than this are ties: they differ by rounding alone.
 TIE = 1e-12
@@ -50,12 +51,12 @@ class DrawTest(NamedTuple):
 
     Attributes:
         p_value: One-sided, ``0 < p <= 1``; NaN for fewer than two draws.
-        p_kind: ``permutation`` (draws were counted), ``prediction_t``, or ``none``.
+        p_kind: ``permutation`` (draws were counted), ``too_few_draws`` (so few that p is never below 0.05), ``none``.
         draws_beaten: How many draws are strictly worse than the observed value.
     """
 
     p_value: float
-    p_kind: Literal["permutation", "prediction_t", "none"]
+    p_kind: Literal["permutation", "too_few_draws", "none"]
     draws_beaten: int
 
 
@@ -75,7 +76,7 @@ class Comparison:
         auc_against: Mean area of the draws' curves.
         difference: ``auc - auc_against``.
         better: +1 if a larger area is better, -1 if a smaller one is.
-        ci_low: Lower end of the 95 % bootstrap interval on ``difference``.
+        ci_low: Lower end of the 95 % bootstrap interval on ``difference`` (:func:`with_spread`).
         ci_high: Its upper end.
         p_value: One-sided, see :func:`compare_with_draws`.
         p_kind: Which test gave it.
@@ -111,7 +112,9 @@ def weighted_metric(
       alone where every protein has the class;
     * ``macro_f1``: mean of 2 TP / (true + predicted) over the classes that are present or predicted;
     * ``log_loss``: weighted mean of ``-log_prob_true``, in nats, not capped (:func:`metric_area` caps it);
-    * ``true_class_probability``: weighted mean of ``exp(log_prob_true)``.
+    * ``true_class_probability``: weighted mean of ``exp(log_prob_true)``;
+    * ``log_probability``: weighted mean of ``log_prob_true``, where a protein below -2 ln C counts as that (in a
+      multi-label task -2 ln 2), so that no single one decides.
 
     Args:
         name: One of :data:`METRICS`.
@@ -123,7 +126,8 @@ def weighted_metric(
         n_classes: Number of classes ``C`` of the model.
 
     Returns:
-        ``(B, K)``; ``log_loss`` is 0 or more, the others lie in [0, 1]. NaN where all weights of a row are 0.
+        ``(B, K)``; ``log_loss`` is 0 or more, ``log_probability`` 0 or less, the others lie in [0, 1]. NaN where all
+        weights of a row are 0.
 
     Raises:
         SelectionError: the name is unknown, shapes do not fit, a class number is outside its range, a weight is
@@ -135,8 +139,12 @@ def weighted_metric(
     weights, true, predicted, log_prob_true = (np.asarray(a) for a in (weights, true, predicted, log_prob_true))
     _check_predictions(name, weights, true, predicted, log_prob_true, n_classes)
     with np.errstate(invalid="ignore", divide="ignore"):  # a row of zero weights is NaN, as documented
-        if name in ("log_loss", "true_class_probability"):
-            per_protein = -log_prob_true if name == "log_loss" else np.exp(log_prob_true.astype(np.float64))
+        if name in ("log_loss", "true_class_probability", "log_probability"):
+            per_protein = -log_prob_true if name == "log_loss" else log_prob_true.astype(np.float64)
+            if name == "log_probability":
+                per_protein = np.maximum(per_protein, -2 * math.log(_answers(true, n_classes)))
+            elif name == "true_class_probability":
+                per_protein = np.exp(per_protein)
             w = weights.astype(np.float64)
             mean: FloatArray = w @ per_protein.T.astype(np.float64) / w.sum(axis=1, keepdims=True)  # (B, K)
             return mean
@@ -294,12 +302,11 @@ def better_sign(metric_name: str, mode: str) -> int:
 
 
 def compare_with_draws(observed: float, draws: ArrayLike, better: int) -> DrawTest:
-    """One-sided test of one value against random draws.
+    """One-sided test of one value against random draws, by counting.
 
-    With ``R >= 199`` draws, p = (1 + draws at least as good) / (R + 1). With fewer, the observed value is tested as
-    one more observation from the draws' normal distribution: t = (observed - mean) / (sd * sqrt(1 + 1/R)), R - 1
-    degrees of freedom. If all draws are equal there is no spread to extrapolate from, and draws are counted however
-    few they are, so that p is never below 1 / (R + 1). Values within ``1e-12`` are ties; a tie is "at least as good".
+    p = (1 + draws at least as good) / (R + 1): the share of ``R + 1`` equally likely orders in which the method stands
+    so high, if it were one more draw. It is never below 1 / (R + 1), and nothing is extrapolated: a normal tail fitted
+    to few draws is too small by factors. Values within ``1e-12`` are ties; a tie is "at least as good".
 
     Args:
         observed: The method's value, for instance its area.
@@ -307,8 +314,9 @@ def compare_with_draws(observed: float, draws: ArrayLike, better: int) -> DrawTe
         better: +1 if larger is better, -1 if smaller is.
 
     Returns:
-        The p value, the kind of test, and how many draws are strictly worse. Fewer than two draws test nothing: p is
-        NaN and the kind ``none``.
+        The p value, the kind of test, and how many draws are strictly worse. With so few draws that p cannot be below
+        0.05 (19 or fewer) the kind is ``too_few_draws``: a number to look at, no test. Fewer than two draws: p is NaN
+        and the kind ``none``.
 
     Raises:
         SelectionError: ``better`` is neither +1 nor -1, or a value is not finite.
@@ -316,9 +324,8 @@ def compare_with_draws(observed: float, draws: ArrayLike, better: int) -> DrawTe
     References:
         Phipson and Smyth 2010 (why 1 is added above and below).
 
-    >>> test = compare_with_draws(0.9, [0.5, 0.6, 0.7], better=+1)
-    >>> round(test.p_value, 4), test.p_kind, test.draws_beaten
-    (0.0608, 'prediction_t', 3)
+    >>> compare_with_draws(0.9, [0.5, 0.6, 0.7], better=+1)
+    DrawTest(p_value=0.25, p_kind='too_few_draws', draws_beaten=3)
     """
     values = np.asarray(draws, dtype=np.float64)
     if better not in (1, -1):
@@ -329,10 +336,7 @@ def compare_with_draws(observed: float, draws: ArrayLike, better: int) -> DrawTe
     beaten, n = int((lead > TIE).sum()), len(values)
     if n < 2:
         return DrawTest(math.nan, "none", beaten)
-    if n >= PERMUTATION_DRAWS or np.ptp(values) <= TIE:
-        return DrawTest((1 + n - beaten) / (n + 1), "permutation", beaten)
-    t = lead.mean() / (values.std(ddof=1) * math.sqrt(1 + 1 / n))
-    return DrawTest(float(stats.t.sf(t, n - 1)), "prediction_t", beaten)
+    return DrawTest((1 + n - beaten) / (n + 1), "permutation" if 1 / (n + 1) < LEVEL else "too_few_draws", beaten)
 
 
 def bootstrap_weights(clusters: ArrayLike, labels: ArrayLike, n: int, rng: np.random.Generator) -> NDArray[np.int32]:
@@ -374,6 +378,70 @@ def bootstrap_weights(clusters: ArrayLike, labels: ArrayLike, n: int, rng: np.ra
     return counts[:, cluster]
 
 
+def curve_values(
+    name: str, weights: ArrayLike, true: ArrayLike, predicted: ArrayLike, log_prob_true: ArrayLike, n_classes: int
+) -> FloatArray:
+    """A metric of ``K`` curves of ``F`` points under ``B`` weightings of the proteins, ``(B, K, F)``.
+
+    Args:
+        name: One of :data:`METRICS`; a log-loss above 2 ln C counts as that, as in :func:`metric_area`.
+        weights: ``(B, P)``.
+        true: ``(P,)`` class numbers, or ``(P, C)``.
+        predicted: ``(K, F, P)``, or ``(K, F, P, W)``.
+        log_prob_true: ``(K, F, P)``.
+        n_classes: Number of classes of the model.
+
+    Raises:
+        SelectionError: an input does not fit (see :func:`weighted_metric`).
+    """
+    predicted, log_prob_true = np.asarray(predicted), np.asarray(log_prob_true)
+    if log_prob_true.ndim != 3 or predicted.shape[:3] != log_prob_true.shape:
+        raise SelectionError(
+            f"predicted {predicted.shape} and log_prob_true {log_prob_true.shape} must both be (K, F, P)"
+        )
+    values = np.stack(
+        [
+            weighted_metric(name, weights, true, predicted[:, f], log_prob_true[:, f], n_classes)
+            for f in range(predicted.shape[1])
+        ],
+        axis=-1,
+    )
+    return np.minimum(values, 2 * math.log(_answers(true, n_classes))) if name == "log_loss" else values
+
+
+def _answers(true: ArrayLike, n_classes: int) -> int:
+    """Between how many answers a guess chooses: a multi-label task asks yes or no about every class."""
+    return 2 if np.ndim(true) == 2 else n_classes
+
+
+def with_spread(values: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+    """Bootstrap samples of a method's curve as one of many that could have been chosen, and of the mean of draws.
+
+    A selection that is no better than chance is one draw among others, and beats their mean or not by its luck. So that
+    an interval of the difference holds 0 for it as often as it says, every sample adds to the method the deviation of
+    one draw from the mean of all, and takes ``R`` draws with replacement for that mean. The deviations are widened as
+    the t distribution with ``R - 1`` degrees of freedom asks, since few draws tell little of their own spread.
+
+    Args:
+        values: ``(B, 1 + R, ...)`` under resampled proteins: the method first, then the draws.
+        rng: Source of randomness.
+
+    Returns:
+        ``(B, ...)`` of the method and ``(B, ...)`` of the mean of the draws. With a single draw the spread is unknown
+        and none is added.
+    """
+    own, drawn = values[:, 0], values[:, 1:]
+    n, samples = drawn.shape[1], len(values)
+    times = rng.multinomial(n, np.full(n, 1 / n), size=samples) / n  # (B, R)
+    mean: FloatArray = np.einsum("br,br...->b...", times, drawn)
+    picked = rng.integers(n, size=samples)
+    if n < 2:
+        return own, mean
+    width = math.sqrt(n / (n - 1)) * float(stats.t.ppf(0.975, n - 1) / stats.norm.ppf(0.975))
+    shifted: FloatArray = own + width * (drawn[np.arange(samples), picked] - drawn.mean(axis=1))
+    return shifted, mean
+
+
 def bootstrap_difference(
     name: str,
     fractions: ArrayLike,
@@ -384,10 +452,9 @@ def bootstrap_difference(
     n_classes: int,
     rng: np.random.Generator,
 ) -> FloatArray:
-    """Bootstrap samples of area(method) - mean area(draws), over test clusters and draws together.
+    """Bootstrap samples of area(method) - mean area(draws), over test clusters, draws and the method's own luck.
 
-    Method and draws see the same resampled proteins (they are paired); each resample also takes ``R`` draws with
-    replacement.
+    Method and draws see the same resampled proteins (they are paired); :func:`with_spread` says how draws enter.
 
     Args:
         name: One of :data:`METRICS`.
@@ -405,10 +472,10 @@ def bootstrap_difference(
     Raises:
         SelectionError: there is no draw, or an input does not fit (see :func:`weighted_metric`).
     """
-    areas = _areas(name, fractions, weights, true, np.asarray(predicted), np.asarray(log_prob_true), n_classes)
-    n_draws = areas.shape[1] - 1
-    times = rng.multinomial(n_draws, np.full(n_draws, 1 / n_draws), size=len(areas))  # (B, R)
-    difference: FloatArray = areas[:, 0] - (areas[:, 1:] * times).sum(axis=1) / n_draws
+    _need_a_draw(predicted)
+    areas = curve_area(fractions, curve_values(name, weights, true, predicted, log_prob_true, n_classes))
+    own, against = with_spread(areas, rng)
+    difference: FloatArray = own - against
     return difference
 
 
@@ -439,12 +506,11 @@ def compare_curves(
     Raises:
         SelectionError: there is no draw, or an input does not fit.
     """
-    curves = np.asarray(predicted), np.asarray(log_prob_true)
-    area = _areas(name, fractions, np.ones((1, len(np.asarray(true))), dtype=np.int64), true, *curves, n_classes)[
-        0
-    ]  # (1 + R,)
+    _need_a_draw(predicted)
+    ones = np.ones((1, len(np.asarray(true))), dtype=np.int64)
+    area = curve_area(fractions, curve_values(name, ones, true, predicted, log_prob_true, n_classes))[0]  # (1 + R,)
     test = compare_with_draws(float(area[0]), area[1:], better)
-    samples = bootstrap_difference(name, fractions, weights, true, *curves, n_classes, rng)
+    samples = bootstrap_difference(name, fractions, weights, true, predicted, log_prob_true, n_classes, rng)
     interval = percentile_interval(samples)
     return Comparison(
         auc=float(area[0]),
@@ -460,26 +526,105 @@ def compare_curves(
     )
 
 
-def _areas(
-    name: str,
-    fractions: ArrayLike,
-    weights: ArrayLike,
-    true: ArrayLike,
-    predicted: np.ndarray,
-    log_prob_true: np.ndarray,
-    n_classes: int,
-) -> FloatArray:
-    """``(B, 1 + R)``: the area of every curve under every weighting."""
-    if log_prob_true.ndim != 3 or predicted.shape[:3] != log_prob_true.shape or len(predicted) < 2:
-        raise SelectionError(
-            f"predicted {predicted.shape} and log_prob_true {log_prob_true.shape} must both be (1 + R, F, P), R >= 1"
-        )
-    values = [
-        weighted_metric(name, weights, true, predicted[:, f], log_prob_true[:, f], n_classes)
-        for f in range(predicted.shape[1])
-    ]
-    chances = 2 if np.ndim(true) == 2 else n_classes  # a multi-label task asks yes or no about every class
-    return metric_area(name, fractions, np.stack(values, axis=-1), chances)  # (B, 1 + R, F) -> (B, 1 + R)
+def _need_a_draw(predicted: ArrayLike) -> None:
+    """Raise :class:`SelectionError` for a method alone."""
+    if len(np.asarray(predicted)) < 2:
+        raise SelectionError(f"predicted {np.shape(predicted)} must be (1 + R, F, P), R >= 1: the method and its draws")
+
+
+def share_better(log_prob_true: ArrayLike, true: ArrayLike, n_classes: int, better: int) -> float:
+    """The share of proteins whose true class a method treats better than the mean of its draws does.
+
+    The log-probability of the true class (floored as in ``log_probability``) is averaged over the points of a curve
+    and, for the draws, over them; a difference within ``1e-12`` is half a protein.
+
+    Args:
+        log_prob_true: ``(1 + R, F, P)``: the method first, then the draws.
+        true: ``(P,)`` class numbers, or ``(P, C)``.
+        n_classes: Number of classes of the model.
+        better: +1 if more is better, -1 if less is.
+
+    >>> share_better(np.log([[[0.9, 0.1]], [[0.5, 0.5]], [[0.5, 0.3]]]), [0, 1], 2, +1)
+    0.5
+    """
+    floored = np.maximum(np.asarray(log_prob_true, dtype=np.float64), -2 * math.log(_answers(true, n_classes)))
+    per_protein = floored.mean(axis=1)  # (1 + R, P)
+    lead = better * (per_protein[0] - per_protein[1:].mean(axis=0))
+    return float(np.mean(np.where(np.abs(lead) <= TIE, 0.5, lead > 0)))
+
+
+# --- concentration within a module kind ------------------------------------------------------------------------------
+
+
+def isotonic(values: ArrayLike) -> FloatArray:
+    """The nearest curve that never falls (least squares, all points alike), along the last axis.
+
+    By its closed form, ``max over i <= k of min over j >= k of mean(values[i..j])``, so that thousands of short curves
+    take a moment.
+
+    >>> isotonic([1, 5, 3, 9]).tolist()
+    [1.0, 4.0, 4.0, 9.0]
+    """
+    values = np.asarray(values, dtype=np.float64)
+    n = values.shape[-1]
+    sums = np.concatenate([np.zeros((*values.shape[:-1], 1)), np.cumsum(values, axis=-1)], axis=-1)
+    found = np.empty_like(values)
+    for k in range(n):
+        best: FloatArray | None = None
+        for i in range(k + 1):
+            means = (sums[..., k + 1 :] - sums[..., i : i + 1]) / np.arange(k + 1 - i, n + 1 - i)
+            smallest = means.min(axis=-1)
+            best = smallest if best is None else np.maximum(best, smallest)
+        found[..., k] = best
+    return found
+
+
+#: Share of what a module kind carries that a sufficient share of its neurons gives back.
+SUFFICIENT = 0.9
+
+
+def sufficient_share(fractions: ArrayLike, values: ArrayLike) -> FloatArray:
+    """The smallest share of a kind's neurons that gives back 90 % of what the kind carries.
+
+    ``values`` run from all of the kind held (share 0) to the intact model (share 1). They are made isotonic first, and
+    joined by straight lines between the shares that were run. Where the intact model is no better than the one with
+    all of the kind held there is nothing to give back, and the share is 1.
+
+    Args:
+        fractions: ``(F,)``, from 0 to 1, strictly increasing.
+        values: ``(..., F)``; larger is better.
+
+    Returns:
+        ``(...)``, 0 < share <= 1.
+
+    >>> round(float(sufficient_share([0.0, 0.1, 0.2, 1.0], [0.2, 0.4, 0.7, 0.7])), 4)
+    0.1833
+    """
+    x, values = np.asarray(fractions, dtype=np.float64), np.asarray(values, dtype=np.float64)
+    held, intact = values[..., 0], values[..., -1]
+    target = (intact - (1 - SUFFICIENT) * (intact - held))[..., None]
+    curve = isotonic(values)
+    above = curve >= target - TIE
+    place = np.maximum(np.argmax(above, axis=-1), 1)[..., None]
+    low, high = (np.take_along_axis(curve, at, -1)[..., 0] for at in (place - 1, place))
+    step = np.clip((target[..., 0] - low) / np.where(high > low, high - low, 1.0), 0.0, 1.0)
+    found = x[place[..., 0] - 1] + step * (x[place[..., 0]] - x[place[..., 0] - 1])
+    share: FloatArray = np.where((intact > held + TIE) & above.any(axis=-1), found, 1.0)
+    return np.maximum(share, np.finfo(np.float64).tiny)
+
+
+def holm(p_values: Sequence[float] | np.ndarray) -> FloatArray:
+    """P values adjusted by Holm: the family-wise error rate at which each test would be called; NaN is no test.
+
+    >>> holm([0.01, float("nan"), 0.04, 0.02]).round(3).tolist()
+    [0.03, nan, 0.04, 0.04]
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    (tested,) = np.nonzero(~np.isnan(p))
+    order = tested[np.argsort(p[tested], kind="stable")]
+    found = np.full(p.shape, np.nan)
+    found[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)))
+    return found
 
 
 def percentile_interval(samples: ArrayLike, level: float = 0.95) -> Interval:

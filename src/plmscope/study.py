@@ -29,18 +29,20 @@ import numpy as np
 import pandas as pd
 
 from plmscope.errors import BusyError, InputError, RunError
-from plmscope.formats import ENZYMES, STDIN, save_stdin
+from plmscope.formats import EMBEDDED as EMBEDDED_TABLES
+from plmscope.formats import STDIN, save_stdin
 from plmscope.knowledge import TABLES, card_methods, characterize_run, read_inputs
 from plmscope.labels import packed_labels, rarest
 from plmscope.parts import Parts, collect
 from plmscope.progress import Track, silent
 from plmscope.results import SCHEMA, SCHEMA_VERSION, STAGES, Run, lock, write_atomic
 from plmscope.runs import OpenRun, one_per_cluster, read_parquet, score_all
-from plmscope.scores import NeuronScores, class_table, from_table, resampling_groups, score_table
-from plmscope.selection import SCOPES, agreement, density, precision_agreement, select_top
+from plmscope.scores import NeuronScores, class_table, from_table, resampling_groups, score_table, signed_form
+from plmscope.selection import MODULE, SCOPES, agreement, density, precision_agreement, select_top
 from plmscope.sequences import Protein, ProteinSet, read_proteins
 from plmscope.settings import Section, Study, write_study
 from plmscope.shards import PartialScores, Shard, complete, merge_shards, score_shard
+from plmscope.sites import MODULES
 from plmscope.splits import Split, balance_lines, balance_table, leakage, leakage_lines, split_proteins
 from plmscope.trials import TABLES as INTERVENE_TABLES
 from plmscope.trials import intervene_run, judges
@@ -55,7 +57,7 @@ APART = {"characterize": ("evaluate", "density"), "intervene": ("characterize",)
 #: Stages that a study can leave out.
 OPTIONAL = ("characterize", "intervene")
 #: Scores whose sums are compared with what they should be.
-PATH_METHODS = ("integrated_gradients", "integrated_gradients_abs", "conductance")
+PATH_METHODS = ("integrated_gradients", "conductance")
 #: Without these files a stage has to run again, whatever the manifest says.
 PRODUCTS = {
     "finetune": ("proteins.parquet", "excluded.parquet", "leakage.parquet", "training.parquet", "metrics.json",
@@ -69,7 +71,10 @@ PRODUCTS = {
     "report": ("report.html",),
 }  # fmt: skip
 #: Files of a stage that only some settings ask for.
-IF_ASKED = {"score": "completeness.parquet", "density": "density_null.parquet", "intervene": "neuron_effects.parquet"}
+IF_ASKED = {
+    "score": "completeness.parquet", "evaluate": "modules.parquet", "density": "density_null.parquet",
+    "intervene": "neuron_effects.parquet",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -178,7 +183,8 @@ class Stages:
         """The files that a stage writes with these settings."""
         study = self.study
         asked = {
-            "score": any(method in PATH_METHODS for method in study.score.methods),
+            "score": any(signed_form(method)[0] in PATH_METHODS for method in study.score.methods),
+            "evaluate": MODULE in study.evaluate.scopes,
             "density": bool(study.density.nulls),
             "intervene": study.intervene.neurons > 0,
         }
@@ -231,7 +237,7 @@ class Stages:
     def _data(self) -> ProteinSet:
         d = self.study.data
         found = read_proteins(
-            d.path, label=d.label, task=d.task, labels=d.labels, id_column=d.id_column,
+            d.path, label=d.label, task=d.task_or_single, labels=d.labels, id_column=d.id_column,
             sequence_column=d.sequence_column, classes=d.classes, min_per_class=d.min_per_class,
             duplicates=d.duplicates, min_length=d.min_length, max_length=d.max_length, too_long=d.too_long,
             window_overlap=d.window_overlap, stdin=self._stdin() if d.path == STDIN else None,
@@ -324,10 +330,10 @@ class Stages:
         self.say(repr(found))
         find_on(study.model.checkpoint, study.device, study.model.revision or None, self.say)  # clusters take minutes
         s = study.split
-        if study.data.path == ENZYMES and study.model.checkpoint == EMBEDDED and s.held_out:
+        if study.data.path in EMBEDDED_TABLES and study.model.checkpoint == EMBEDDED and s.held_out:
             self.say(
-                f"split: only proteins marked {s.held_out} are for validation and test; {EMBEDDED} was trained on EC "
-                "numbers of others"
+                f"split: only proteins marked {s.held_out} are for validation and test; {EMBEDDED} was trained on "
+                "others"
             )
         try:
             split = split_proteins(
@@ -481,17 +487,19 @@ class Stages:
             partial = self._parts_of(model, chosen, groups, constants, Shard(1, 1), Shard(1, 1).path(folder, stamp))
         first, last, residue = constants
         _write_parquet(self.run, "ablation_means", model.index.table().assign(first=first, last=last, residue=residue))
-        scores = partial.finish(self.study.score.methods, chosen)
+        scores = partial.finish(self.study.score.columns, chosen)
         self.run.write_table("neurons", score_table(scores))
-        self.run.write_table("class_scores", class_table(scores))
-        gaps = [s.completeness.assign(method=s.method) for s in scores if s.completeness is not None]
+        own = [s for s in scores if s.method in self.study.score.methods]
+        self.run.write_table("class_scores", class_table(own))
+        gaps = [s.completeness.assign(method=s.method) for s in own if s.completeness is not None]
         if gaps:
             self.run.write_table("completeness", pd.concat(gaps, ignore_index=True))
         else:
             self.run.clear("completeness.parquet")
-        self._write_selections(scores)
-        self.run.write_table("agreement", agreement(scores, self.study.density.fractions))
-        self._score_bootstraps(scores)
+        rankings = self._rankings(scores)
+        self._write_selections(rankings)
+        self.run.write_table("agreement", agreement(rankings, self.study.density.fractions))
+        self._score_bootstraps(rankings)
         if self.study.dtype != "float32":
             self._compare_precision(opened, chosen, constants)
         self.run.update_manifest(
@@ -600,15 +608,24 @@ class Stages:
                 f"{row['overlap']:.0%} of the best 5 % shared ({len(few)} proteins)"
             )
 
+    def _rankings(self, scores: Sequence[NeuronScores]) -> list[NeuronScores]:
+        """What selections by each method are ranked by, under the method's name."""
+        of = {one.method: one for one in scores}
+        return [replace(of[self.study.score.ranked_by(name)], method=name) for name in self.study.score.methods]
+
     def _write_selections(self, scores: Sequence[NeuronScores]) -> None:
         """Every selection of the study, also those that only the report names."""
         study = self.study
         fractions = sorted({*study.evaluate.fractions, *study.density.fractions, study.report.knowledge_fraction})
+        wanted = [(scope, "", fraction) for fraction in fractions for scope in SCOPES]
+        if MODULE in study.evaluate.scopes:
+            wanted += [(MODULE, module, fraction) for module in MODULES for fraction in study.evaluate.module_fractions]
         rows = [
-            select_top(s, fraction, scope).table().assign(method=s.method, scope=scope, fraction=fraction, draw=-1)
+            select_top(s, fraction, scope, module)
+            .table()
+            .assign(method=s.method, scope=scope, fraction=fraction, draw=-1)
             for s in scores
-            for fraction in fractions
-            for scope in SCOPES
+            for scope, module, fraction in wanted
         ]
         self.run.write_table("selections", pd.concat(rows, ignore_index=True))
 
@@ -640,15 +657,25 @@ class Stages:
 
     def _evaluate(self) -> None:
         """Keep and ablate; save predictions as they come; compare with chance."""
-        from plmscope.evaluation import Grid, Predictions, compare, curve_table, evaluate_points
+        from plmscope.evaluation import (
+            Curves,
+            Grid,
+            Predictions,
+            Within,
+            compare,
+            curve_table,
+            evaluate_points,
+            module_table,
+        )
 
         e, opened = self.study.evaluate, OpenRun(self.run)
         model, test = opened.model, judges(opened)
-        scores = {method: opened.scores(method) for method in e.methods or self.study.score.methods}
+        scores = {method: opened.ranking(method) for method in e.methods or self.study.score.methods}
         scored = "activation_std" in self.study.score.methods
         activity = opened.scores("activation_std").values if scored else None
-        grid = Grid(scores, tuple(e.fractions), self.study.seed, activity)
-        points = grid.points(e.modes, e.ablations, e.scopes, e.controls, e.draws, e.draws_elsewhere)
+        grid = Grid(scores, tuple(e.fractions), self.study.seed, activity, tuple(e.module_fractions))
+        within = Within(e.module_modes, e.module_ablations, e.module_controls, e.module_draws)
+        points = grid.points(e.modes, e.ablations, e.scopes, e.controls, e.draws, e.draws_elsewhere, within)
         constants = {"zero": np.zeros((3, len(model.index))), "mean": np.asarray(model.ablation_means)}
         like = {
             "predicted": np.zeros(len(test), dtype=model.answer_dtype),  # multi-label: one axis more
@@ -666,11 +693,11 @@ class Stages:
         predicted, log_prob = parts["predicted"], parts["log_prob"]
         true = model.targets(test)
         found_all = [Predictions(a, b) for a, b in zip(predicted, log_prob, strict=True)]
-        curves = curve_table(points, found_all, true, len(model.labels), model.index)
-        table = compare(
-            points, found_all, true, [opened.clusters[p.id] for p in test], len(model.labels), self.study.seed
-        )
-        self.run.write_table("curves", curves)
+        self.run.write_table("curves", curve_table(points, found_all, true, len(model.labels), model.index))
+        curves = Curves(
+            points, found_all, true, [opened.clusters[p.id] for p in test], len(model.labels), self.study.seed,
+            {method: self.study.score.ranked_by(method) for method in scores},
+        )  # fmt: skip
         places = np.tile(np.arange(len(test), dtype=np.int32), len(points))
         ids = pd.Categorical.from_codes(places, dtype=pd.CategoricalDtype([p.id for p in test]))
         numbers = np.repeat(np.arange(len(points)), len(test))
@@ -681,7 +708,11 @@ class Stages:
             "predictions",
             pd.DataFrame({"curve_point": numbers, "id": ids, "predicted": answers, "log_prob_true": log_prob.ravel()}),
         )
-        self.run.write_table("comparison", table)
+        self.run.write_table("comparison", compare(curves))
+        if MODULE in e.scopes:
+            self.run.write_table("modules", module_table(curves, model.index))
+        else:
+            self.run.clear("modules.parquet")
         self.run.update_manifest(evaluated_proteins=len(test))
         shutil.rmtree(folder)
 
@@ -689,12 +720,15 @@ class Stages:
         """Count where the best neurons are, here and in the two null models."""
         opened, rows, nulls = OpenRun(self.run), [], []
         resampled = read_parquet(self.run, "score_bootstraps")
+        scored = "activation_std" in self.study.score.methods
+        activity = opened.scores("activation_std").values if scored else None
         for method in self.study.score.methods:
-            scores = opened.scores(method)
+            scores = opened.ranking(method)
             for fraction in self.study.density.fractions:
                 part = resampled[(resampled["method"] == method) & (resampled["fraction"] == fraction)]
                 counts = part.iloc[:, 3:].to_numpy(dtype=np.int64)
-                rows.append(density(select_top(scores, fraction), counts).assign(method=method, fraction=fraction))
+                found = density(select_top(scores, fraction), counts, activity, self.study.seed)
+                rows.append(found.assign(method=method, fraction=fraction))
         for null in self.study.density.nulls:
             for scores in self._null_scores(null):
                 for fraction in self.study.density.fractions:
@@ -702,7 +736,7 @@ class Stages:
                         density(select_top(scores, fraction)).assign(null=null, method=scores.method, fraction=fraction)
                     )
         # Fractions of the evaluation and the report may have changed since the neurons were scored.
-        self._write_selections([opened.scores(method) for method in self.study.score.methods])
+        self._write_selections([opened.ranking(method) for method in self.study.score.methods])
         self.run.write_table("density", pd.concat(rows, ignore_index=True))
         if nulls:
             self.run.write_table("density_null", pd.concat(nulls, ignore_index=True)[list(SCHEMA["density_null"])])
@@ -728,10 +762,10 @@ class Stages:
             )
             train, validation = ([replace(p, label=shuffled[p.id]) for p in group] for group in (train, validation))
         chosen = one_per_cluster(  # as many of every class as in the run, by the labels of this model
-            train, opened.clusters, study.score.proteins_per_class, study.seed, task=study.data.task
+            train, opened.clusters, study.score.proteins_per_class, study.seed, task=study.data.task_or_single
         )
         base = load_model(
-            study.model.checkpoint, labels=opened.model.labels, task=study.data.task, device=study.device,
+            study.model.checkpoint, labels=opened.model.labels, task=study.data.task_or_single, device=study.device,
             seed=study.seed, revision=self.run.manifest()["model"]["revision"] or None,
             random_weights=null == "random_weights", pooling=opened.model.pooling, new_head=True,
         )  # fmt: skip
@@ -747,11 +781,11 @@ class Stages:
                 constants, _ = self._ablation_means(model, train, opened.clusters)
             path = Shard(1, 1).path(folder / "score.parts", wanted)
             partial = self._parts_of(model, chosen, None, constants, Shard(1, 1), path)
-            write_atomic(table, score_table(partial.finish(study.score.methods, chosen)).to_parquet(index=False))
+            write_atomic(table, score_table(partial.finish(study.score.columns, chosen)).to_parquet(index=False))
             write_atomic(stamp, wanted.encode())
             shutil.rmtree(path.parent)
         frame = pd.read_parquet(table)
-        return [from_table(frame, model.index, method) for method in study.score.methods]
+        return self._rankings([from_table(frame, model.index, method) for method in study.score.columns])
 
     def _characterize(self) -> None:
         """Compare every neuron with every concept; motifs and cards of the best."""
@@ -802,14 +836,14 @@ def _model_parts(folder: Path) -> list[Path]:
 
 
 def _kept_apart(study: Study) -> Study:
-    """Of the embedded enzymes, test the embedded model on those alone that it never saw: it was trained on EC numbers.
+    """Of the embedded proteins, test the embedded model on those alone that it never saw: it was trained on others.
 
     A split by a column is the user's own.
     """
     from plmscope.checkpoints import EMBEDDED
 
     s = study.split
-    own = study.data.path != ENZYMES or study.model.checkpoint != EMBEDDED
+    own = study.data.path not in EMBEDDED_TABLES or study.model.checkpoint != EMBEDDED
     if own or s.held_out or s.method == "column":
         return study
     return study.model_copy(update={"split": s.model_copy(update={"held_out": "held_out"})})

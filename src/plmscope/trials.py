@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +162,7 @@ def compare_runs(opened: OpenRun, other: OpenRun) -> None:
         raise RunError(f"{other.run.path}: its model has another shape than that of {opened.run.path}")
     rows, fraction = [], opened.study.intervene.fraction
     for method in class_methods(opened):
-        rows.append(_compared(OVERALL, "other_run", fraction, opened.scores(method), other.scores(method)))
+        rows.append(_compared(OVERALL, "other_run", fraction, opened.ranking(method), other.ranking(method)))
         ours, theirs = class_scores(opened, method), class_scores(other, method)
         rows += [
             _compared(label, "other_run", fraction, one, theirs[label])
@@ -195,8 +196,8 @@ def judges(opened: OpenRun) -> list[Protein]:
 
 
 def _single(opened: OpenRun, method: str, most: int) -> np.ndarray:
-    """Positions of the neurons that are suppressed one by one: the best overall."""
-    order = np.argsort(-opened.scores(method).values, kind="stable")
+    """Positions of the neurons that are suppressed one by one: the best overall, as the evaluation ranks them."""
+    order = np.argsort(-opened.ranking(method).values, kind="stable")
     best: np.ndarray = order[: min(most, len(order))]
     return best
 
@@ -208,7 +209,8 @@ def stability(
 
     ``compared_with`` is ``halves`` (scores from two disjoint halves of the scoring clusters, each class dealt evenly),
     ``label_shuffled`` or ``random_weights`` (the null models of the density). ``label`` is empty for the ranking over
-    all classes. ``spearman`` is the rank correlation of all scores.
+    all classes, the one that the evaluation uses; those of a class keep the sign. ``spearman`` is the rank correlation
+    of all scores.
 
     Args:
         opened: The run.
@@ -230,11 +232,11 @@ def stability(
                 for label, pair in pairs.items()
                 if all(np.ptp(half.values) > 0 for half in pair)
             ]
-        whole = opened.scores(method)
+        whole = opened.ranking(method)
         for null in opened.study.density.nulls:
             path = opened.run.path / "nulls" / null / "neurons.parquet"
             if path.is_file():
-                theirs = from_table(pd.read_parquet(path), whole.index, method)
+                theirs = from_table(pd.read_parquet(path), whole.index, opened.study.score.ranked_by(method))
                 rows.append(_compared(OVERALL, null, fraction, whole, theirs))
     return pd.DataFrame(rows, columns=SCHEMA["stability"])
 
@@ -248,14 +250,19 @@ def _compared(label: str, compared_with: str, fraction: float, one: NeuronScores
 
 
 def _halves(opened: OpenRun, method: str, track: Track) -> tuple[NeuronScores, NeuronScores] | None:
-    """Scores from two disjoint halves of the scoring clusters; ``None`` if there is one cluster only."""
+    """Rankings from two disjoint halves of the scoring clusters, with class scores; ``None`` for one cluster."""
     model, study = opened.model, opened.study
     score = study.score.model_copy(update={"methods": (method,)})
     means = np.asarray(model.ablation_means) if study.score.baseline == "mean" else None
     one, two = halves(opened.proteins("scoring"), opened.clusters)
     if not two:
         return None
-    return score_all(model, one, score, means, track=track)[0], score_all(model, two, score, means, track=track)[0]
+
+    def ranking(half: list[Protein]) -> NeuronScores:
+        found = score_all(model, half, score, means, track=track)  # the method, and what it is ranked by
+        return replace(found[0], values=found[-1].values)
+
+    return ranking(one), ranking(two)
 
 
 def halves(proteins: Sequence[Protein], clusters: Mapping[str, str]) -> tuple[list[Protein], list[Protein]]:

@@ -50,7 +50,7 @@
     for (const [name, value] of chosen) layout = merge(layout, figure.patches[name]?.[value] ?? {});
     if (printing) layout = { ...layout, width: 660 };
     // Plotly takes "when" for a mistake, so it is left out.
-    Plotly.react(plot, themed(traces.map(({ when, ...trace }) => trace), style), themed(layout, style), { ...config, toImageButtonOptions: { format: "svg", filename: plot.id } });
+    Plotly.react(plot, themed(traces.map(({ when, ...trace }) => trace), style), themed(layout, style), { ...config, displayModeBar: figure.small ? false : "hover", toImageButtonOptions: { format: "svg", filename: plot.id } });
   };
   const plots = [...document.querySelectorAll(".plot")];
   const resized = new ResizeObserver((entries) => entries.forEach((entry) => {
