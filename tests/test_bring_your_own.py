@@ -63,7 +63,9 @@ def small(text: str) -> str:
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     folder, before = tmp_path_factory.mktemp("desk"), Path.cwd()
-    base = saved_as(AutoModelForMaskedLM, save_tiny_model(folder / "tiny", scale=20), folder / "base")
+    names = {"id2label": {0: "LABEL_0", 1: "LABEL_1"}, "label2id": {"LABEL_0": 0, "LABEL_1": 1}}  # as the hub's ESM-2
+    tiny = save_tiny_model(folder / "tiny", scale=20, **names)
+    base = saved_as(AutoModelForMaskedLM, tiny, folder / "base")
     found = read_proteins(write_enzymes(folder / "enzymes.tsv", per_class=10), label="ec:1")
     fasta = "".join(f">{p.id} ec={p.columns['ec']}\n{p.sequence}\n" for p in found)
     (folder / "enzymes.fasta").write_text(fasta)
@@ -84,7 +86,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
                 for command in run_by_bash(block.text, prompted=True):
                     lines: list[str] = []
                     status = main_saying(command, lines)
-                    assert status == 0, lines
+                    assert status == 0, lines[-1]
                     said[command[command.index("--out") + 1].removeprefix("runs/")] = "\n".join(lines)
         yield Desk(folder, base, said)
     finally:

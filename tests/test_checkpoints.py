@@ -95,7 +95,7 @@ def test_the_hub(tiny_folder: Path, tmp_path: Path) -> None:
     assert got["revision"] == f"lab/tiny: has no revision 'v9' on {address}; check [model] revision"
     assert got["offline absent"] == (
         f"lab/parts at revision v1: is not in the cache {home / 'hub'}, and HF_HUB_OFFLINE is set; "
-        "run once with the network (hf download lab/parts), or name a folder"
+        "run once with the network (hf download lab/parts --revision v1), or name a folder"
     )
     assert got["tampered"].endswith("is not what the hub announced (sha256 differs); delete it and run again")
 

@@ -576,7 +576,7 @@ CASES = [
         "the model is on the hub, and there is no network",
         setting(model='revision = "v1"'),
         "facebook/esm2_t6_8M_UR50D at revision v1: is not in the cache ..., and HF_HUB_OFFLINE is set; "
-        "run once with the network (hf download facebook/esm2_t6_8M_UR50D), or name a folder",
+        "run once with the network (hf download facebook/esm2_t6_8M_UR50D --revision v1), or name a folder",
         ("run", "{study}", "--out", "{out}", "--model", "facebook/esm2_t6_8M_UR50D"),
     ),
     Case(

@@ -365,7 +365,7 @@ def _pickles(folder: Path) -> list[Path]:
 def _conversion(found: Checkpoint, pickles: list[Path]) -> str:
     """The command that converts pickles, in the folder; of a hub's cache the one that copies them out of it first."""
     if found.revision:
-        return _copied(found.name)
+        return _copied(found.name, found.revision)
     whole = (found.folder / (ADAPTER if found.is_adapter else WEIGHTS)).absolute()
     files = ", ".join(json.dumps(str(path.absolute()), ensure_ascii=False) for path in pickles)
     code = (
@@ -378,13 +378,18 @@ def _conversion(found: Checkpoint, pickles: list[Path]) -> str:
     return f"convert them where you trust them: python -c {shlex.quote(code)}"
 
 
-def _copied(name: str) -> str:
+def _copied(name: str, revision: str | None) -> str:
     """How to get a repository of the hub as a folder, in which its pickles can be converted."""
     folder = name.rpartition("/")[2]
     return (
-        f"name a revision that has safetensors, or convert them where you trust them: hf download {name} --local-dir "
-        f"{folder}, then name {folder} here"
+        f"name a revision that has safetensors, or convert them where you trust them: {_download(name, revision)} "
+        f"--local-dir {folder}, then name {folder} here"
     )
+
+
+def _download(name: str, revision: str | None) -> str:
+    """The command that gets a repository of the hub, of the same revision."""
+    return f"hf download {name}" + (f" --revision {shlex.quote(revision)}" if revision else "")
 
 
 def _vocabulary(found: Checkpoint) -> str:
@@ -425,7 +430,7 @@ def _from_hub(name: str, revision: str | None, say: Callable[[str], None]) -> Ch
         if not constants.HF_HUB_OFFLINE:
             try:
                 info = HfApi().model_info(name, revision=revision, files_metadata=True)
-                wanted = _wanted(name, [file.rfilename for file in info.siblings or []])
+                wanted = _wanted(name, revision, [file.rfilename for file in info.siblings or []])
                 size = sum(file.size or 0 for file in info.siblings or [] if file.rfilename in wanted)
                 say(f"{asked}: {size / 1e6:,.1f} MB on the hub, kept in {constants.HF_HUB_CACHE}")
             except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError, HFValidationError):
@@ -460,7 +465,7 @@ def _from_hub(name: str, revision: str | None, say: Callable[[str], None]) -> Ch
         raise ModelError(
             f"{asked}: is not in the cache {constants.HF_HUB_CACHE}, and "
             f"{'HF_HUB_OFFLINE is set' if constants.HF_HUB_OFFLINE else why}; "
-            f"run once with the network (hf download {name}), or name a folder"
+            f"run once with the network ({_download(name, revision)}), or name a folder"
         ) from None
     except (OSError, http_error) as error:
         if isinstance(error, OSError) and error.errno is not None:
@@ -472,7 +477,7 @@ def _from_hub(name: str, revision: str | None, say: Callable[[str], None]) -> Ch
     return Checkpoint(name, folder, folder.name)
 
 
-def _wanted(name: str, files: list[str]) -> list[str]:
+def _wanted(name: str, revision: str | None, files: list[str]) -> list[str]:
     """Which files of a repository are read.
 
     Raises:
@@ -484,5 +489,5 @@ def _wanted(name: str, files: list[str]) -> list[str]:
         if weights[0] in files:
             return [*texts, *weights]
     if any(file.endswith(PICKLES) for file in files):
-        raise ModelError(f"{name}: {PICKLED}; {_copied(name)}")
+        raise ModelError(f"{name}: {PICKLED}; {_copied(name, revision)}")
     raise ModelError(f"{name}: has no {WEIGHTS} on the hub; name a model with safetensors")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -164,5 +165,5 @@ def read_parquet(run: Run, name: str) -> pd.DataFrame:
     """Read a table that is the stages' own business, one outside the contract."""
     path = run.path / f"{name}.parquet"
     if not path.is_file():
-        raise RunError(f"{path}: missing; run 'plmscope score {run.path}'")
+        raise RunError(f"{path}: missing; run 'plmscope score {shlex.quote(str(run.path))}'")
     return pd.read_parquet(path)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import shlex
 import tomllib
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -429,7 +430,8 @@ def read_study(path: str | Path) -> Study:
     except IsADirectoryError:
         own = path / "study.toml"
         if own.is_file() and (path / "manifest.json").is_file():
-            raise StudyError(f"{path}: is a run folder; continue it with: plmscope run {own} --out {path}") from None
+            command = f"plmscope run {shlex.quote(str(own))} --out {shlex.quote(str(path))}"
+            raise StudyError(f"{path}: is a run folder; continue it with: {command}") from None
         raise StudyError(f"{path}: is a folder; name a study file, which 'plmscope init' writes") from None
     except (OSError, ValueError, RecursionError) as error:  # of TOML, UTF-8 and numbers of too many digits
         reason = error.strerror if isinstance(error, OSError) else str(error)[:200]

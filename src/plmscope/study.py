@@ -16,6 +16,7 @@ import importlib.metadata
 import json
 import os
 import resource
+import shlex
 import shutil
 import sys
 import time
@@ -136,10 +137,7 @@ class Stages:
                 missing = [name for name in STAGES if not done[name] and any(name in _before(w) for w in wanted)]
                 first = next((name for name in missing if name not in wanted), None)
                 if first:
-                    raise RunError(
-                        f"{self.run.path}: the stage {first!r} comes first; "
-                        f"run 'plmscope run {self.run.path / 'study.toml'} --out {self.run.path}'"
-                    )
+                    raise RunError(f"{self.run.path}: the stage {first!r} comes first; {self._advice('run')}")
                 if "characterize" in wanted and not done["characterize"] and self.study.characterize.enabled:
                     read_inputs(self.study, self._data.proteins)
                 if not done["finetune"]:
@@ -478,7 +476,8 @@ class Stages:
         constants, n_means = self._ablation_means(model, opened.proteins("train"), opened.clusters)
         folder, stamp = self.parts or self._parts_folder, self._parts_stamp()
         if self.parts or complete(folder, stamp, chosen, model.index):
-            command = f"plmscope score {self.run.path}" + (f" --out {folder}" if folder != self._parts_folder else "")
+            elsewhere = f" --out {shlex.quote(str(folder))}" if folder != self._parts_folder else ""
+            command = f"plmscope score {shlex.quote(str(self.run.path))}{elsewhere}"
             partial = merge_shards(folder, stamp, chosen, model.index, f"{command} --shard")
             if partial.constants is not None:  # those that the shards took; another machine rounds in another way
                 constants = partial.constants
@@ -545,11 +544,16 @@ class Stages:
         """Where shards are, and what a killed scoring had."""
         return self.run.path / "score.parts"
 
+    def _advice(self, stages: str) -> str:
+        """The command that does what comes first, for a shell."""
+        study, folder = shlex.quote(str(self.run.path / "study.toml")), shlex.quote(str(self.run.path))
+        return f"run 'plmscope {stages} {study} --out {folder}'"
+
     def _parts_stamp(self) -> str:
         """Digest of what the sums of a shard depend on; from the run folder alone."""
         s, tuned = self.study, self.run.manifest()["stages"].get("finetune", {})
         if tuned.get("status") != "done":
-            raise RunError(f"{self.run.path}: the stage 'finetune' comes first; run 'plmscope finetune STUDY'")
+            raise RunError(f"{self.run.path}: the stage 'finetune' comes first; {self._advice('finetune')}")
         needs = [tuned.get("fingerprint"), s.dtype, s.score.model_dump(), bool(s.density.bootstraps), *_versions()]
         return hashlib.sha256(json.dumps(needs, sort_keys=True).encode()).hexdigest()
 
