@@ -194,3 +194,21 @@ def test_files_without_features(tmp_path: Path, text: str, message: str) -> None
     with pytest.raises(InputError) as caught:
         features(tmp_path, text)
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_cells_of_before_2022_and_other_names_of_a_feature(tmp_path: Path) -> None:
+    proteins = [Protein("P1", "M" * 60)]
+    path = tmp_path / "f"
+    path.write_text(
+        "Entry\tActive site\tMetal binding\nP1\tACT_SITE 20 20 Proton acceptor. {ECO:0000255}.\t"
+        "METAL 5 5 Zinc; catalytic.; METAL 9 9 Zinc.\n"
+    )
+    found = read_features(path, proteins).table
+    assert found[["feature_type", "start", "end"]].to_numpy().tolist() == [
+        ["ACT_SITE", 19, 20], ["METAL", 4, 5], ["METAL", 8, 9],
+    ]  # fmt: skip
+    # pandas writes whole numbers as 50.0 where one is missing
+    path.write_text("id\ttype\tstart\tend\nP1\tActive site\t20.0\t20.0\nP1\tdna-binding region\t1\t9\nP1\tPfam\t1\t9\n")
+    assert list(read_features(path, proteins).table["feature_type"]) == ["ACT_SITE", "DNA_BIND", "Pfam"]
+    path.write_text("##gff-version 3\nP1\tx\tactive_site\t20\t20\t.\t.\t.\tNote=a\n")
+    assert list(read_features(path, proteins).table["feature_type"]) == ["ACT_SITE"]

@@ -141,7 +141,7 @@ CASES = [
         "a Parquet file lacks the sequences",
         parquet(sequence="peptide"),
         "{data}: is not FASTA (no '>' at its start), and as a table it lacks the column 'sequence'; its header is "
-        "'id', 'ec', 'peptide'",
+        "'id', 'ec', 'peptide'; name it by sequence_column",
     ),
     Case(
         "a Parquet column holds structs",
@@ -191,12 +191,12 @@ CASES = [
     Case(
         "a header has a quote that is never closed",
         content(f'>p ec="1.1.1.1\n{LEFT}\n'),
-        "{data}: line 1: ec='\"1.1.1.1' in the header has no closing quote; add it",
+        "{data}: line 1: protein 'p': ec='\"1.1.1.1' in the header has no closing quote; add it",
     ),
     Case(
-        "a header says something twice",
+        "a header gives two classes",
         content(f">p ec=1.1.1.1 ec=2.1.1.1\n{LEFT}\n"),
-        "{data}: line 1: the header gives 'ec' twice; keep one",
+        "{data}: no protein is left of 1 (1 x several classes at EC level 1); change these settings or the file",
     ),
     Case(
         "an entry has no id", content(f">\n{LEFT}\n"), "{data}: line 1: the protein has no id; give every protein one"
@@ -236,7 +236,7 @@ CASES = [
     Case(
         "the second table lacks the ids",
         second("name\tkind\np0\ta\n"),
-        "{folder}/l: lacks the column 'id'; its header is 'name', 'kind'",
+        "{folder}/l: lacks the column 'id'; its header is 'name', 'kind'; name it by id_column",
     ),
     Case(
         "the second table has an id twice",
@@ -282,7 +282,8 @@ CASES = [
     Case(
         "a table of features lacks a column",
         features("id\tstart\tend\n"),
-        "{folder}/f: a table of residue features needs the column 'feature_type'; its header is 'id', 'start', 'end'",
+        "{folder}/f: a table of residue features needs the column 'feature_type'; its header is 'id', 'start', 'end'; "
+        "call its columns id, feature_type, start and end",
     ),
     Case(
         "no feature is of a protein of the study",
@@ -352,7 +353,7 @@ CASES = [
         "a UniProt cell of features is not one",
         features("Entry\tActive site\np0\tthe third\n"),
         "{folder}/f: line 2: column 'Active site': 'the third' is not a UniProt feature such as 'ACT_SITE 52'; "
-        "download again",
+        "correct it",
     ),
     # --- UniProt
     Case(

@@ -194,7 +194,7 @@ CASES = [
         "the sequence file is neither FASTA nor a table",
         content("hello\nworld\n"),
         "{data}: is not FASTA (no '>' at its start), and as a table it lacks the column 'id' and "
-        "'sequence'; its header is 'hello'",
+        "'sequence'; its header is 'hello'; name them by id_column and sequence_column",
     ),
     Case(
         "the sequence file is a program's",
@@ -209,7 +209,8 @@ CASES = [
     Case(
         "an id is there twice",
         row(f"p3\t1.1.1.1\t{LEFT}"),
-        "{data}: the id 'p3' is there twice, line 5 and line 32; rename or remove one",
+        "{data}: the id 'p3' is there twice, line 5 and line 32; rename or remove one, or write one row a "
+        "protein, its classes joined by ';'",
     ),
     Case(
         "a sequence is empty",
@@ -227,10 +228,10 @@ CASES = [
         "{data}: all 9 sequences look like DNA or RNA; give their translation",
     ),
     Case(
-        "a table is separated by semicolons",
-        content("id;ec;sequence\n"),
+        "a table is separated by blanks",
+        content("id ec sequence\n"),
         "{data}: is not FASTA (no '>' at its start), and as a table it lacks the column 'id' and 'sequence'; its "
-        "header is 'id;ec;sequence'; separate its fields by tabs or commas, not by ';'",
+        "header is 'id ec sequence'; separate its fields by tabs or commas",
     ),
     Case(
         "ids and sequences are one column",
@@ -258,15 +259,15 @@ CASES = [
         "{data}: is compressed twice; decompress it once",
     ),
     Case(
-        "the sequence file is UTF-16",
-        lambda b: b.data.write_text(table(), encoding="utf-16"),
-        "{data}: line 1 is not UTF-8 text (byte 0xff); save it as UTF-8",
+        "the sequence file is UTF-16 and cut short",
+        lambda b: b.data.write_bytes(table().encode("utf-16")[:-1]),
+        "{data}: is not sound UTF-16 text; save it as UTF-8",
     ),
     Case("a row has too few columns", row("q\t1.1.1.1"), "{data}: line 32 has 2 fields, the header 3; correct it"),
     Case(
         "the label names no column",
         setting(data='label = "family"'),
-        "{data}: label 'family' needs the column 'family'; the file has 'ec'; name one of these",
+        "{data}: label 'family' needs the column 'family'; the file has 'ec'; name one of these by label",
     ),
     Case(
         "no protein has a label",
@@ -304,7 +305,7 @@ CASES = [
     Case(
         "the split column is missing",
         lambda b: b.study.write_text(b.study.read_text().replace('"random"', '"column"')),
-        "{data}: protein 'p0' has no column 'split'; its columns are 'ec'",
+        "{data}: protein 'p0' has no column 'split'; its columns are 'ec'; name one by split.column",
     ),
     # --- hostile or damaged sequences and labels
     Case(

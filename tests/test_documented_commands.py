@@ -126,6 +126,7 @@ def ends(golden: Golden, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
         # What the pages call the user's files.
         fasta = "".join(f">{p.id} ec={p.columns['ec']}\n{p.sequence}\n" for p in data)
         (folder / "enzymes.fasta").write_text(fasta)
+        (folder / "protein.fasta").write_text(f">P1\n{data.proteins[0].sequence}\n")
         (folder / "labels.tsv").write_text("id\tkind\n" + "".join(f"{p.id}\tkind {p.label}\n" for p in data))
         shown = [tomllib.loads(block.text) for block in blocks(PAGES[page], ("toml",))]
         for name in {word for line in lines for word in line if word.endswith(".toml")}:

@@ -166,6 +166,16 @@ def test_a_continued_training_remembers_the_epochs_without_progress(base: Path, 
     assert finetune(fresh(base), TRAIN, VALIDATION, tmp_path / "parts", still).equals(log)
 
 
+def test_frozen_layers_stay_as_they_are(base: Path, tmp_path: Path) -> None:
+    model, start = fresh(base), dict(fresh(base).model.named_parameters())
+    finetune(model, TRAIN, VALIDATION, tmp_path / "two", replace(TRAINING, epochs=1, frozen_layers=2))
+    moved = {name for name, value in model.model.named_parameters() if not torch.equal(value, start[name])}
+    assert {"esm.encoder.layer.2.output.dense.weight", "classifier.out_proj.weight"} <= moved
+    assert not any("embeddings" in name or ".layer.0." in name or ".layer.1." in name for name in moved)
+    with pytest.raises(ModelError, match=r"frozen_layers = 4: the model has 3 layers; lower it"):
+        finetune(fresh(base), TRAIN, VALIDATION, tmp_path / "four", replace(TRAINING, frozen_layers=4))
+
+
 def test_progress_sees_every_step_once(base: Path, tmp_path: Path) -> None:
     seen: list[int] = []
 

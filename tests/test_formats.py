@@ -4,6 +4,7 @@ import bz2
 import gzip
 import io
 import lzma
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -17,7 +18,8 @@ from hypothesis import strategies as st
 from plmscope import formats
 from plmscope.annotations import read_features
 from plmscope.errors import InputError
-from plmscope.formats import open_content, protein_rows
+from plmscope.formats import open_content
+from plmscope.rows import Row, protein_rows
 from plmscope.sequences import LETTERS, read_proteins
 
 A = "MKVLAAGIVGLCHWYTRSDENQPFKLMACDEF"  # 32 residues
@@ -35,7 +37,7 @@ def zstd(data: bytes) -> bytes:
 COMPRESS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zst": zstd}
 
 
-def rows(folder: Path, text: str | bytes, **columns: str) -> list[formats.Row]:
+def rows(folder: Path, text: str | bytes, **columns: str) -> list[Row]:
     path = folder / "f"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return list(protein_rows(open_content(path, "f"), **columns))
@@ -138,7 +140,7 @@ def test_headers(tmp_path: Path, header: str, name: str, columns: dict[str, str]
 
 def test_named_columns_and_those_of_uniprot(tmp_path: Path) -> None:
     (row,) = rows(tmp_path, f"Entry\tEC number\tLength\tSequence\nP1\t1.1.1.1\t32\t{A}\n")
-    assert row == ("line 2", "P1", A, {"EC number": "1.1.1.1", "Length": "32"}, "")
+    assert row == ("line 2", "P1", A, {"EC number": "1.1.1.1", "Length": "32"}, "", {}, {})
     (row,) = rows(tmp_path, f"gene,protein,id\nx,{A},y\n", id_column="gene", sequence_column="protein")
     assert row[1:4] == ("x", A, {"id": "y"})
     with pytest.raises(InputError, match="lacks the column 'gene' and 'sequence'; its header is 'id', 'peptide'"):
@@ -250,3 +252,92 @@ def test_what_is_written_is_read(proteins: list[tuple[str, str]]) -> None:
         path.write_text("id\tsequence\n" + "".join(f"{name}\t{sequence}\n" for name, sequence in proteins))
         found = read_proteins(path)
         assert [(p.id, p.sequence) for p in found] == proteins
+
+
+# --- as programs write them ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        ('{"id": "a", "sequence": "MKV"}\n', "is JSON; write it as TSV, CSV or Parquet"),
+        ('[\n{"id": "a"}]\n', "is JSON"),
+        ("LOCUS       NP_1   60 aa\nORIGIN\n", "is a GenBank file; export its proteins as FASTA"),
+        ("ID   X1; SV 1; linear; mRNA; STD; HUM; 60 BP.\n", "is an EMBL file"),
+        ("@read1\nACGT\n+\nIIII\n", "is FASTQ"),
+        ("@HD\tVN:1.6\n", "is SAM"),
+        ("CLUSTAL W (1.83)\n\na MKV\n", "is a Clustal alignment"),
+        ("HEADER    HYDROLASE\n", "is a PDB structure"),
+        ("data_1ABC\n#\n", "is an mmCIF structure"),
+        ("<!DOCTYPE html>\n", "is not FASTA but a web page"),
+        ("version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer, not the file itself"),
+        (b"x.tsv".ljust(257, b"\0") + b"ustar\0" + b"00".ljust(249, b"\0"), "is a tar archive; unpack it"),
+    ],
+)
+def test_files_that_are_not_read_are_called_by_name(tmp_path: Path, content: str | bytes, what: str) -> None:
+    with pytest.raises(InputError, match=f"^f: {re.escape(what)}"):
+        rows(tmp_path, content)
+
+
+def counted(folder: Path, text: str | bytes) -> tuple[list[tuple[str, str, dict[str, str]]], dict[str, int]]:
+    """Id, sequence and columns of every row, and what was changed."""
+    path = folder / "f"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    content = open_content(path, "f")
+    found = [(row.id, row.sequence, row.columns) for row in protein_rows(content)]
+    return found, {what: number for what, number in content.changes.items() if number}
+
+
+def test_tables_as_programs_write_them(tmp_path: Path) -> None:
+    plain = [("P1", A, {"ec": "1.1.1.1"}), ("P2", A, {"ec": ""})]
+    lines = [("id", "ec", "sequence"), ("P1", "1.1.1.1", A), ("P2", "", A)]
+    for mark in "\t,;|":
+        text = "".join(mark.join(line) + "\n" for line in lines)
+        assert counted(tmp_path, text) == (plain, {})
+        quoted = "".join(mark.join(f'"{field}"' for field in line) + "\n" for line in lines)  # R, spreadsheets
+        assert counted(tmp_path, quoted) == (plain, {})
+    for code in ("utf-16", "utf-8-sig"):  # Excel
+        assert counted(tmp_path, text.encode(code)) == (plain, {})
+    assert counted(tmp_path, "sep=;\n" + ";".join(lines[0]) + "\n" + ";".join(lines[1]) + "\n") == (plain[:1], {})
+    # Empty rows at the end of a sheet.
+    text = "".join(",".join(line) + "\n" for line in lines) + ",,\n,,\n"
+    assert counted(tmp_path, text) == (plain, {"empty rows, left out": 2})
+    # R's names of rows, which have no name themselves.
+    text = '"id"\t"sequence"\n' + f'"1"\t"P1"\t"{A}"\n'
+    assert counted(tmp_path, text) == ([("P1", A, {"": "1"})], {})
+    # A quote within a field of UniProt's is text; a field that pandas quoted is not.
+    text = f'id\tnote\tsequence\nP1\t5" end\t{A}\nP2\t"a ""b"""\t{A}\n'
+    assert [columns["note"] for _, _, columns in counted(tmp_path, text)[0]] == ['5" end', 'a "b"']
+    text = f"# made by x\n# on a day\nid,sequence\nP1,{A}\n"
+    assert counted(tmp_path, text) == ([("P1", A, {})], {"comment lines before the header, left out": 2})
+    assert counted(tmp_path, f"#id\tsequence\nP1\t{A}\n")[0] == [("P1", A, {})]
+
+
+def test_rows_without_ids_are_numbered(tmp_path: Path) -> None:
+    found, changes = counted(tmp_path, f"sequence,target\n{A},1\n{A[1:]},0\n")
+    assert [name for name, _, _ in found] == ["row1", "row2"]
+    assert changes == {"rows numbered, as no column holds ids (id_column names one)": 2}
+    with pytest.raises(InputError, match=r"has no header row \(its first line is 'P12345', '1\.1\.1\.1'\); add one"):
+        rows(tmp_path, f"P12345,1.1.1.1\nP12346,{A}\n")
+    found, changes = counted(tmp_path, f"id,sequence\nP1,{' '.join(A)}\n")  # ProtTrans
+    assert found == [("P1", A, {})] and changes == {"sequences with blanks, which were taken out": 1}
+
+
+def test_alignments_and_numbered_sequences(tmp_path: Path) -> None:
+    a3m = f"#32\t1\n>a\n{A[:10]}--{A[12:]}\n>b\n{A[:10]}--{A[12:20]}{A[20:23].lower()}{A[20:]}\n"
+    found, changes = counted(tmp_path, a3m)
+    assert [sequence.upper() for _, sequence, _ in found] == [A[:10] + A[12:], A[:10] + A[12:20] + A[20:23] + A[20:]]
+    assert changes == {"comment lines, left out": 1, "aligned proteins, whose gaps were taken out": 2}
+    stockholm = f"# STOCKHOLM 1.0\n#=GS a DE kinase\na {A[:10]}..{A[10:20]}\nb {A[:20]}..\n\na {A[20:]}\nb {A[20:]}\n"
+    with pytest.raises(InputError, match="the alignment is cut short"):
+        rows(tmp_path, stockholm)
+    found, changes = counted(tmp_path, stockholm + "//\n")
+    assert found == [("a", A, {"DE": "kinase"}), ("b", A, {})]
+    assert changes == {"aligned proteins, whose gaps were taken out": 2}
+    # Gaps in sequences that are not aligned are an error still.
+    assert counted(tmp_path, f">a\n{A[:10]}--{A}\n>b\n{A}\n")[0][0][1] == f"{A[:10]}--{A}"
+    for text in (f">a\n  1 {A[:10]} {A[10:20]}\n 21 {A[20:]}\n", f">a\n{A[:20]} 20\n{A[20:]} {len(A)}\n"):
+        found, changes = counted(tmp_path, text)
+        assert found == [("a", A, {})] and changes == {"sequences with line numbers, which were taken out": 1}
+    found, changes = counted(tmp_path, f"; a comment\n>a\n{A}\n")
+    assert found == [("a", A, {})] and changes == {"comment lines, left out": 1}

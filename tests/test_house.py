@@ -16,21 +16,35 @@ PACKAGE = ROOT / "src" / "plmscope"
 
 #: A module imports only from modules before it; the file names are the data flow.
 ORDER = (
+<<<<<<< ours
     "threads", "errors", "results", "parts", "progress", "labels", "stats", "uniprot", "formats", "sequences",
     "annotations", "splits", "sites", "workers", "checkpoints", "heads", "lora", "model", "finetune", "hooks",
     "network", "hooked", "folded", "scores", "activation", "gradients", "conductance", "linear", "ablation", "scoring",
+=======
+    "threads", "errors", "results", "parts", "progress", "labels", "stats", "uniprot", "formats", "rows",
+    "sequences", "annotations", "peptides", "splits", "sites", "workers", "checkpoints", "lora", "model", "finetune",
+    "hooks", "network", "hooked", "folded", "scores", "activation", "gradients", "conductance", "linear", "ablation",
+    "scoring",
+>>>>>>> theirs
     "selection", "overlap", "evaluation", "interventions", "concepts", "motifs", "cards", "characterize",
     "residue_attribution", "report_blocks", "report_input", "report_answers", "report_data", "report_curves",
     "report_kinds", "report_density", "report_knowledge", "report_neurons", "report_methods", "report", "settings",
-    "fetch", "runs", "shards", "knowledge", "trials", "study", "cli", "__main__",
+    "fetch", "runs", "shards", "knowledge", "trials", "edited", "study", "explaining", "cli", "__main__",
 )  # fmt: skip
+#: The modules of a subpackage, in the same order; outside of themselves they import from before their subpackage.
+INSIDE = {
+    "explaining": (
+        "decision", "residues", "contributions", "held", "activations", "training", "detected", "explanation",
+        "explainer", "page", "folder", "variants",
+    ),
+}  # fmt: skip
 
 #: Only these import torch or transformers.
 TORCH = {
     "workers", "lora", "model", "finetune", "hooks", "network", "hooked", "folded", "activation", "gradients",
     "conductance",
     "linear", "ablation", "scoring", "evaluation", "interventions", "characterize",
-    "residue_attribution",
+    "residue_attribution", "edited", "explaining",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "accelerate", "captum", "peft"}
 
@@ -38,6 +52,7 @@ HEAVY = {"torch", "transformers", "accelerate", "captum", "peft"}
 DISTRIBUTIONS = {"Bio": "biopython", "huggingface_hub": "huggingface-hub", "sklearn": "scikit-learn"}
 
 MODULES = sorted(path for path in PACKAGE.glob("*.py") if path.stem != "__init__")
+INNER = sorted(path for name in INSIDE for path in (PACKAGE / name).glob("*.py") if path.stem != "__init__")
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -111,6 +126,19 @@ def test_modules_import_from_above_only(path):
     # names of the package itself, such as __version__, and folders of data are no modules
     own = {name for name in own if (PACKAGE / f"{name}.py").exists()}
     assert own <= allowed, f"{path.name} imports {sorted(own - allowed)} from below"
+
+
+@pytest.mark.parametrize("path", INNER, ids=lambda path: f"{path.parent.name}.{path.stem}")
+def test_subpackages_import_from_above_only(path):
+    package, tree = path.parent.name, parse(path)
+    order, own = INSIDE[package], [name.split(".") for name in imports(tree) if name.startswith("plmscope.")]
+    assert path.stem in order, f"{path.name} has no place in INSIDE"
+    outside = {name[1] for name in own if name[1] in ORDER and name[1] != package}
+    assert outside <= set(ORDER[: ORDER.index(package)]), f"{path.name} imports from below {package}"
+    inside = {name[2] for name in own if name[1] == package and (PACKAGE / package / f"{name[2]}.py").exists()}
+    assert inside <= set(order[: order.index(path.stem)]), f"{path.name} imports from below itself"
+    text = ast.get_docstring(tree)
+    assert text and len(text.splitlines()) <= 25
 
 
 @pytest.mark.parametrize("path", [p for p in MODULES if p.stem not in TORCH], ids=lambda path: path.stem)

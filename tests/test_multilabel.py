@@ -117,7 +117,8 @@ def test_reading_several_classes(tmp_path: Path) -> None:
     assert [p.label for p in read_proteins(path, label="ec:2", task="multi", min_length=1)] == ["1.1;3.2", "2.1"]
     found = read_proteins(path, label="kind", task="multi", min_length=1)
     assert [p.label for p in found] == ["a;b", "a"] and found.reasons == {"no value in column 'kind'": 1}
-    assert [p.label for p in read_proteins(path, label="kind", min_length=1)] == ["b ;a;b", "a", ";"]
+    with pytest.raises(InputError, match="'b ;a;b' looks like several classes joined by ';'; use task = \"multi\""):
+        read_proteins(path, label="kind", min_length=1)
     single = read_proteins(path, label="ec:1", min_length=1)
     assert [p.id for p in single] == ["b"] and single.reasons["several classes at EC level 1"] == 1
     with pytest.raises(StudyError, match="task 'many' is unknown; use 'single' or 'multi'"):

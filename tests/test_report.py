@@ -301,6 +301,14 @@ def test_counts_of_the_data_section(results: Results) -> None:
     assert sum(int(np.sum(trace["y"])) for trace in histogram) == found.sum() < len(found)
 
 
+def test_what_was_not_searched_is_not_called_unrelated(results: Results) -> None:
+    near = results.tables["leakage"].copy()
+    alone = near.index[(near["nearest_train"] == "") & (near["split"] == "test")]
+    near.loc[alone[0], "identity"] = float("nan")
+    results.tables["leakage"] = near
+    assert f"{len(alone) - 1} align with no training protein, 1 could not be searched" in texts(data_section(results))
+
+
 def test_confusion_is_shown_only_if_it_reproduces_the_accuracy(results: Results) -> None:
     matrix = groups(quality_section(results))["confusion-figure"].panels[0].traces[0]["text"]
     assert np.trace(matrix) / np.sum(matrix) == pytest.approx(results.metrics["test"]["model"]["accuracy"])

@@ -110,7 +110,9 @@ def test_ec_labels_and_every_reason_for_exclusion(tmp_path: Path) -> None:
     assert found.reasons["no value in column 'ec'"] == 2
     assert "2 proteins" in repr(found)
     assert "7 excluded: " in repr(found)
-    kept = read_proteins(path, label="ec", too_long="skip", duplicates="keep")
+    # Joined numbers are no class of their own.
+    refused(path, "'1.1.1.1;1.2.1.3' looks like several classes", "label = 'ec:1'", label="ec", too_long="skip")
+    kept = read_proteins(path, label="ec", task="multi", too_long="skip", duplicates="keep")
     assert kept.proteins[0].label == "1.1.1.1;1.2.1.3" and len(kept) == 5
     refused(
         path, "no protein is left of 9", "2 x no value", label="ec:4", min_length=1000, max_length=1000, too_long="skip"
@@ -138,7 +140,8 @@ def test_too_long_is_an_error_that_counts(tmp_path: Path) -> None:
         ("<!DOCTYPE html>\n<p>\n", ["is not FASTA"]),
         (b"PK\x03\x04\x00\x00", ["zip archive"]),
         (b"\x80\x04\x95K\x00.", ["is binary"]),  # a pickle is never opened
-        (">P1\n".encode("utf-16"), ["not UTF-8"]),
+        (">P1\n".encode("utf-16"), ["line 1", "empty sequence"]),  # Excel's Unicode text is read
+        (">P1\n".encode("utf-16") + b"M", ["not sound UTF-16"]),
         (b"PAR1 and no more", ["Parquet"]),
         (gzip.compress(f">P1\n{A}\n".encode(), mtime=0)[:-9], ["cut short"]),
         (gzip.compress(f">P1\n{A}\n".encode(), mtime=0)[:-8] + b"checksum", ["cannot be read", "CRC"]),
@@ -161,8 +164,6 @@ def test_too_long_is_an_error_that_counts(tmp_path: Path) -> None:
         (f"id\tsequence\nP1\t{A}\tmore\n", ["line 2", "3 fields"]),
         (f'id,sequence\n"P1,{A}\n', ["line 2", "not a table row"]),
         (f"id\tsequence\tx\tx\nP1\t{A}\t\t\n", ["'x'", "twice"]),
-        (f'>P1 name="no end\n{A}\n', ["line 1", "name", "closing quote"]),
-        (f">P1 ec=1 ec=2\n{A}\n", ["line 1", "'ec'", "twice"]),
         ("id\tsequence\n", ["no protein"]),
         (">P1\n" + "ACGTUNacgt" * 9 + "\n>P2\n" + "GGTACC" * 9 + "\n", ["2 sequences", "DNA or RNA"]),
         (f">P1\n{A[:29]}\n>P2\nMKV\n", ["no protein is left of 2", "2 x shorter than 30"]),
@@ -314,6 +315,107 @@ def test_names_of_uniprot(tmp_path: Path) -> None:
     (protein,) = read_proteins(path, label="Organism")
     assert protein.label == "E. coli"
     refused(path, "'EC number', 'Organism', 'Length'", label="ec")
+
+
+def enzymes(label: str, header: str = ">P{i} {label}") -> str:
+    """Twelve proteins of three kinds as FASTA."""
+    kinds = ("1.1.1.1", "2.7.11.1", "3.4.21.4")
+    return "".join(f"{header.format(i=i, label=label.format(kinds[i % 3]))}\n{A[:i]}W{A[i:]}\n" for i in range(12))
+
+
+def test_every_match_of_a_pattern_counts(tmp_path: Path) -> None:
+    path = write(tmp_path, enzymes("EC:{} EC:4.1.1.1"))
+    found = read_proteins(path, label="header:EC:([0-9.]+)", task="multi")
+    assert repr(found).endswith(
+        "classes: 1.1.1.1 (4), 2.7.11.1 (4), 3.4.21.4 (4), 4.1.1.1 (12); 12 proteins with several; 0 excluded)"
+    )
+    refused(path, "12 x several classes in its header by 'EC:([0-9.]+)'", label="header:EC:([0-9.]+)")
+    write(tmp_path, enzymes("EC:{0} EC:{0}"))
+    assert read_proteins(path, label="header:EC:([0-9.]+)").labels == ("1.1.1.1", "2.7.11.1", "3.4.21.4")
+
+
+def test_values_of_headers_end_where_the_next_key_starts(tmp_path: Path) -> None:
+    lines = ["family=alcohol dehydrogenase", "family=alcohol dehydrogenase; kind=x", "family=alcohol oxidase kind=y",
+             "kind=z family=aldehyde reductase"]  # fmt: skip
+    path = write(tmp_path, "".join(f">P{i} {line}\n{A}{'W' * i}\n" for i, line in enumerate(lines)))
+    found = read_proteins(path, label="family")
+    assert [p.label for p in found] == [
+        "alcohol dehydrogenase", "alcohol dehydrogenase", "alcohol oxidase", "aldehyde reductase",
+    ]  # fmt: skip
+    assert found.changes == {"labels of headers, without the mark at their end": 1}
+    assert "changed: 1 x labels of headers, without the mark at their end" in repr(found)
+
+
+def test_descriptions_that_nobody_asked_about_refuse_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path, f'>P1 name="no end\n{A}\n>P2 kind=x kind=y\n{B}\n')
+    assert len(read_proteins(path)) == 2
+    refused(path, "line 1", "name", "closing quote", label="name")
+    found = read_proteins(path, label="kind", task="multi")
+    assert [p.label for p in found] == ["x;y"]
+    assert found.changes == {"headers that give a label's key several times, the values joined": 1}
+
+
+def test_ec_numbers_elsewhere(tmp_path: Path) -> None:
+    path = write(tmp_path, enzymes("{}"))
+    found = read_proteins(path, label="ec:2", ec_column=r"header: ([0-9.]+)")
+    assert found.labels == ("1.1", "2.7", "3.4") and len(found) == 12
+    table = write(tmp_path, f"id\tEnzyme class\tec\tsequence\nP1\t1.1.1.1\t9\t{A}\n", "t.tsv")
+    assert read_proteins(table, label="ec:1", ec_column="Enzyme class").labels == ("1",)
+    refused(table, "needs the column 'EC'", "name the one with EC numbers by ec_column", label="ec:1", ec_column="EC")
+    refused(table, "ec_column 'header:(x)' needs FASTA headers", label="ec:1", ec_column="header:(x)")
+    with pytest.raises(StudyError, match="ec_column 'ec' is for label = 'ec:1' to 'ec:4', not for 'kind'"):
+        read_proteins(table, label="kind", ec_column="ec")
+    # A cell that says that there is none, as pandas and R write it, is none.
+    write(tmp_path, f"id\tec\tsequence\nP1\tNA\t{A}\nP2\t1.1.1.1\t{B}\n", "t.tsv")
+    assert read_proteins(table, label="ec:1").reasons == {"'NA' in column 'ec'": 1}
+
+
+def rows_of(values: list[str]) -> str:
+    """A table with one column of values."""
+    return "id\tx\tsequence\n" + "".join(f"P{i}\t{v}\t{A}{'W' * i}\n" for i, v in enumerate(values))
+
+
+def test_numbers_are_classes_only_where_they_recur(tmp_path: Path) -> None:
+    for values in ([f"{1.37 * i + 0.11}" for i in range(12)], [f"{i}e-3" for i in range(12)], [*"0123456789"],
+                   ["31.5", "2.5", "3.5", "3.5"]):  # fmt: skip
+        path = write(tmp_path, rows_of(values))
+        refused(path, "label 'x': ", "different numbers", "a measurement, not classes", "by label", label="x")
+    for values in (["0", "1"] * 5, [*"1234567"], [*"01234567890123456789"], ["1.1", "2.7", "1.1", "2.7"], ["a", "1"]):
+        assert read_proteins(write(tmp_path, rows_of(values)), label="x").labels == tuple(sorted(set(values)))
+
+
+def test_classes_joined_by_another_mark(tmp_path: Path) -> None:
+    path = write(tmp_path, rows_of(["Nucleus", "Cytoplasm", "Nucleus|Cytoplasm", "Nucleus | Golgi"]))
+    refused(path, "'Nucleus | Golgi' looks like several", "set separator = '|'", label="x", task="multi")
+    found = read_proteins(path, label="x", task="multi", separator="|")
+    assert [p.label for p in found] == ["Nucleus", "Cytoplasm", "Cytoplasm;Nucleus", "Golgi;Nucleus"]
+    path = write(tmp_path, rows_of(["Cell wall, outer", "Golgi", "Nucleus"]))  # a name with a comma
+    assert "Cell wall, outer" in read_proteins(path, label="x", task="multi").labels
+    path = write(tmp_path, rows_of(["a", "b", "a;b"]))
+    refused(path, "'a;b' looks like several classes", 'use task = "multi"', label="x")
+    with pytest.raises(StudyError, match="separator ' ': has to be a mark"):
+        read_proteins(path, separator=" ")
+
+
+def test_two_files_whose_ids_do_not_match(tmp_path: Path) -> None:
+    path = write(tmp_path, enzymes("x"))
+    table = "id,kind\n" + "".join(f"sp|P{i}|N{i}_ECOLI,a\n" for i in range(12))
+    refused(
+        write(tmp_path, table, "l.csv"), "none of its 12 ids is of a protein of", "'sp|P0|N0_ECOLI'",
+        "the first protein 'P0'", data=path, label="kind",
+    )  # fmt: skip
+    for text in ("Q00000\ta\nQ00001\tb\n", "Q00000\tQ00000\nQ00000\tQ00001\n"):
+        refused(write(tmp_path, text, "l.csv"), "has no header row (its first line is 'Q00000'", data=path, label="x")
+    refused(write(tmp_path, "name\tx\na\tb\n", "l.csv"), "name it by id_column", data=path, label="x")
+
+
+def test_changes_of_letters_are_counted(tmp_path: Path) -> None:
+    path = write(tmp_path, f">P1\n{A}*\n>P2\n{B[:9].lower()}{B[9:]}\n>P3\n{B}A\n")
+    found = read_proteins(path)
+    assert found.changes == {
+        "sequences without their final '*'": 1, "sequences with lower-case letters, read as upper case": 1,
+    }  # fmt: skip
+    refused(write(tmp_path, f">P1\n{A}*{B}\n"), "'*' at residue 33; a stop codon inside it", "translation")
 
 
 # --- filters ---------------------------------------------------------------------------------------------------------

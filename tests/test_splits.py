@@ -1,5 +1,6 @@
 """Splits: whole clusters, every class in every set, and what relatives are left."""
 
+import itertools
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
@@ -15,6 +16,8 @@ from plmscope.sequences import Protein, read_proteins
 from plmscope.splits import Split, balance_lines, balance_table, leakage, leakage_table, split_proteins
 
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
+# Equal sequences are never parted, so each protein has its own.
+DISTINCT = ["MKV" + "".join(letters) for letters in itertools.product(AMINO_ACIDS, repeat=3)]
 
 
 def mutant(sequence: str, number: int) -> str:
@@ -33,7 +36,7 @@ def labelled(sizes: dict[str, list[int]], **columns: str) -> tuple[list[Protein]
         for cluster, number in enumerate(numbers):
             for member in range(number):
                 name = f"{label}-{cluster}-{member}"
-                proteins.append(Protein(name, "MKV", label, columns))
+                proteins.append(Protein(name, DISTINCT[len(proteins)], label, columns))
                 clusters[name] = f"{label}-{cluster}"
     return proteins, clusters
 
@@ -89,7 +92,7 @@ def test_a_cluster_belongs_to_its_majority(monkeypatch: pytest.MonkeyPatch) -> N
     proteins, clusters = labelled({"a": [1, 1, 1], "b": [1, 1, 1]})
     # b's proteins all sit in clusters of a: b has none of its own.
     for k in range(3):
-        proteins.append(Protein(f"extra-{k}", "MKV", "a"))
+        proteins.append(Protein(f"extra-{k}", DISTINCT[-k - 1], "a"))
         clusters |= {f"extra-{k}": f"a-{k}", f"b-{k}-0": f"a-{k}"}
     given(monkeypatch, clusters)
     with pytest.raises(InputError, match="class 'b' has only 0 clusters"):
@@ -178,8 +181,8 @@ def test_column_split() -> None:
         split_proteins(proteins[:-1], method="column", column="part")
     with pytest.raises(InputError, match="no protein into test"):
         split_proteins([proteins[0], proteins[1], proteins[4]], method="column", column="part")
-    with pytest.raises(InputError, match="'P9': column 'part' has 'dev', not train, validation or test"):
-        split_proteins([*proteins, Protein("P9", "MKV", "a", {"part": "dev"})], method="column", column="part")
+    with pytest.raises(InputError, match=r"'P9': column 'part' has 'no', not train, validation or test$"):
+        split_proteins([*proteins, Protein("P9", "MKV", "a", {"part": "no"})], method="column", column="part")
     with pytest.raises(InputError, match="'P0' has no column 'split'"):
         split_proteins(proteins, method="column")
 
@@ -281,7 +284,8 @@ def test_leakage_in_pieces_is_the_same(originals: list[Protein], monkeypatch: py
         return iter(items)
 
     found = leakage(originals[:2], others, track=track)
-    assert list(found["nearest_train"]) == ["", originals[0].id] and seen == [2]
+    assert list(found["nearest_train"]) == ["", originals[0].id]
+    assert [number for number in seen if number] == [2]  # no peptides to compare
     assert found["identity"][1] == pytest.approx(1 - 20 / len(originals[0]), abs=1e-3)
 
 
@@ -300,7 +304,8 @@ def test_a_failing_program_is_one_line(tmp_path: Path, monkeypatch: pytest.Monke
     program.write_text("#!/bin/sh\necho first >&2\necho no space left >&2\nexit 1\n")
     program.chmod(0o755)
     monkeypatch.setenv("MMSEQS2_PATH", str(program))
-    proteins = [Protein("P1", "MKV", "a"), Protein("P2", "MKL", "b")]
+    # MMseqs2 is not asked about shorter ones
+    proteins = [Protein("P1", AMINO_ACIDS * 2, "a"), Protein("P2", AMINO_ACIDS[::-1] * 2, "b")]
     with pytest.raises(InputError, match="could not cluster the proteins: no space left") as caught:
         split_proteins(proteins)
     assert "\n" not in str(caught.value)
@@ -371,3 +376,88 @@ def test_lines_say_what_is_farthest_from_its_share() -> None:
     first, _, *lines = balance_lines(many, asked)
     assert first.endswith("12 of 32 classes") and len(lines) == 13 and lines[1].split()[0] == "b"
     assert balance_lines(table, None)[0] == "share of every class:"
+
+
+def peptides(length: int, families: int = 40) -> list[Protein]:
+    """Families of four peptides, each one letter from its ancestor."""
+    draw = random.Random(length)
+    found = []
+    for k in range(families):
+        ancestor = draw.choices(AMINO_ACIDS, k=length)
+        for _ in range(4):
+            letters = list(ancestor)
+            letters[draw.randrange(length)] = draw.choice(AMINO_ACIDS)
+            found.append(Protein(f"p{len(found)}", "".join(letters), "ab"[k % 2]))
+    return found
+
+
+@pytest.mark.parametrize("length", [7, 9, 13])
+def test_families_of_peptides_stay_together(length: int) -> None:
+    proteins = peptides(length)
+    split = split_proteins(proteins, identity=0.5)
+    assert whole(split) and 35 <= len(set(split.clusters.values())) <= 40
+    assert all(len({split.assignment[f"p{4 * k + m}"] for m in range(4)}) == 1 for k in range(40))
+    short = len({p.sequence for p in proteins})
+    assert split.notes == (f"{short} sequences of fewer than 30 residues were compared residue by residue",)
+
+
+@pytest.mark.parametrize("length", [7, 9, 13])
+def test_leakage_finds_the_relatives_of_peptides(length: int) -> None:
+    proteins = peptides(length)
+    near = leakage(proteins[::2], proteins[1::2])
+    assert (near["nearest_train"] != "").all()
+    family = [int(name[1:]) // 4 for name in near["nearest_train"]]
+    assert sum(f == k // 2 for k, f in enumerate(family)) >= 78
+    assert near["identity"].min() >= (length - 2) / length - 1e-9
+    strangers = [Protein(f"s{k}", "".join(random.Random(k).sample(AMINO_ACIDS, length))) for k in range(40)]
+    assert (leakage(proteins, strangers)["nearest_train"] == "").sum() >= 36
+
+
+def test_what_cannot_be_searched_is_not_called_unrelated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(splits, "SENSITIVITY", 1)
+    train = [Protein("a", "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQ")]
+    near = leakage(train, [Protein("x", "MKXX"), Protein("a2", train[0].sequence[5:20]), Protein("z", "WCHWYCPW")])
+    assert near["identity"].isna().tolist() == [True, False, False]
+    assert near["nearest_train"].tolist() == ["", "a", ""]
+    table = leakage_table(near.assign(split="test")).set_index("identity")["test"]
+    assert table["not searched"] == 1 and table["none found"] == 1
+
+
+def test_repeats_and_overlapping_pieces_stay_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(splits, "SENSITIVITY", 1)
+    draw = random.Random(3)
+    unrelated = [Protein(f"u{k}", "".join(draw.choices(AMINO_ACIDS, k=60)), "ab"[k % 2]) for k in range(12)]
+    repeats = [Protein(f"r{k}", ("PPG" * 20)[: 50 + k], "a") for k in range(3)]
+    long = "".join(draw.choices(AMINO_ACIDS, k=200))
+    pieces = [Protein(f"w{k}", long[40 * k : 40 * k + 60], "b") for k in range(4)]  # twenty residues shared
+    split = split_proteins([*unrelated, *repeats, *pieces], identity=0.3)
+    for group in (repeats, pieces):
+        assert len({split.clusters[p.id] for p in group}) == 1
+    assert len(set(split.clusters.values())) == 14
+
+
+def test_equal_sequences_with_other_labels() -> None:
+    twins = [Protein(f"t{k}{c}", DISTINCT[k] * 2, c) for k in range(40) for c in "ab"]
+    for method in ("cluster", "random"):
+        with pytest.raises(InputError, match=r"40 proteins have the sequence of another one, but another label"):
+            split_proteins(twins, method=method)  # type: ignore[arg-type]
+    more = [Protein(f"m{k}", DISTINCT[k + 99] * 2, "b") for k in range(20)]
+    split = split_proteins([*twins, *more], method="random")
+    assert all(split.assignment[f"t{k}a"] == split.assignment[f"t{k}b"] for k in range(40))
+
+
+def test_sets_as_benchmarks_name_them() -> None:
+    parts = ["Train"] * 20 + ["valid"] * 4 + ["TEST"] * 4
+    proteins = [Protein(f"P{k}", DISTINCT[k], "ab"[k % 2], {"set": part}) for k, part in enumerate(parts)]
+    split = split_proteins(proteins, method="column", column="set")
+    assert split.counts == {"train": 20, "validation": 4, "test": 4} and not split.notes
+    two = [replace(p, columns={"set": "train" if p.columns["set"] != "TEST" else "test"}) for p in proteins]
+    split = split_proteins(two, method="column", column="set", validation=0.25, test=0.25)
+    assert split.counts == {"train": 16, "validation": 8, "test": 4}  # a third of what is not test
+    assert split.notes == ("column 'set' names no validation: 8 training proteins were drawn for it by the seed",)
+    marked = [replace(p, columns=p.columns | {"validation": "True" if k < 3 else ""}) for k, p in enumerate(two)]
+    split = split_proteins(marked, method="column", column="set")
+    assert [name for name, part in split.assignment.items() if part == "validation"] == ["P0", "P1", "P2"]
+    folds = [replace(p, columns={"set": str(k % 5)}) for k, p in enumerate(proteins)]
+    with pytest.raises(InputError, match="numbers of folds name no sets: write a column with train, validation and"):
+        split_proteins(folds, method="column", column="set")

@@ -854,10 +854,12 @@ def test_the_embedded_model_is_tested_on_proteins_that_it_never_saw(content: dic
 def test_the_demo_takes_its_task(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[Study] = []
     monkeypatch.setattr("plmscope.cli._run", lambda study, *rest: started.append(study))
-    assert [main(["demo", *task]) for task in ([], ["--task", "enzymes"], ["--task", "families"])] == [0, 0, 0]
-    assert started == [demo_study(), demo_study(), demo_study("families")]
-    assert [study.data.path for study in started[1:]] == ["plmscope:enzymes", "plmscope:families"]
-    assert len({study.name for study in started}) == 2, "one would continue the run folder of the other"
+    assert [main(["demo", *task]) for task in ([], ["--task", "enzymes"], ["--task", "families"], ["--full"])] == [
+        0
+    ] * 4
+    assert started == [demo_study(), demo_study(), demo_study("families"), demo_study(full=True)]
+    assert [study.data.path for study in started[1:]] == ["plmscope:enzymes", "plmscope:families", "plmscope:enzymes"]
+    assert len({study.name for study in started}) == 3, "one would continue the run folder of the other"
     for study in started:
         assert study.split.held_out == "held_out" and parse_study(study.model_dump(), "demo") == study
 
@@ -875,7 +877,7 @@ def test_a_study_of_families_ends_with_their_motifs(golden: Golden, tmp_path: Pa
     content = demo_study("families").model_dump()
     for section, changed in {
         "data": {"path": str(tmp_path / "some.tsv")}, "model": {"checkpoint": str(golden.model)},
-        "split": {"method": "random"}, "finetune": {"epochs": 1}, "intervene": {"enabled": False},
+        "split": {"method": "random"}, "finetune": {"epochs": 1, "frozen_layers": 0},
         "score": {"methods": ["activation"], "proteins_per_class": 2}, "density": {"nulls": [], "bootstraps": 3},
         "evaluate": CHEAP | {"methods": ["activation"], "draws_elsewhere": 2, "max_proteins": 6},
         "characterize": {"concepts": ["pattern", "class"], "max_neurons": 5, "min_proteins": 3},

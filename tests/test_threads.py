@@ -52,6 +52,8 @@ def arguments(command: str, golden: Golden, folder: Path) -> list[str]:
         "fetch": ["--out", str(folder / "new.tsv"), "--endpoint", "http://127.0.0.1:9", "--tries", "1"],
         "run": [str(golden.study), *study],
         "finetune": [str(golden.study), *study],
+        "explain": [str(folder / "golden"), str(golden.data)],
+        "variants": [str(folder / "golden"), str(golden.data)],
     }.get(command, [str(folder / "golden")])
 
 

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from plmscope.activation import summarise_activations
     from plmscope.errors import InputError, ModelError, PlmscopeError, RunError, SelectionError, StudyError
     from plmscope.evaluation import Evaluation, evaluate
+    from plmscope.explaining.activations import activations
+    from plmscope.explaining.explainer import explain
+    from plmscope.explaining.explanation import Explanation
+    from plmscope.explaining.variants import Variants, variants
     from plmscope.interventions import Intervention, intervene
     from plmscope.model import Classifier, load_model
     from plmscope.report import write_report
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Classifier": "model",
     "Evaluation": "evaluation",
+    "Explanation": "explaining.explanation",
     "InputError": "errors",
     "Intervention": "interventions",
     "ModelError": "errors",
@@ -57,8 +62,11 @@ _HOME = {
     "Site": "sites",
     "Study": "settings",
     "StudyError": "errors",
+    "Variants": "explaining.variants",
+    "activations": "explaining.activations",
     "density": "selection",
     "evaluate": "evaluation",
+    "explain": "explaining.explainer",
     "intervene": "interventions",
     "load_model": "model",
     "open_run": "runs",
@@ -69,12 +77,14 @@ _HOME = {
     "select_top": "selection",
     "split_proteins": "splits",
     "summarise_activations": "activation",
+    "variants": "explaining.variants",
     "write_report": "report",
 }
 
 __all__ = [
     "Classifier",
     "Evaluation",
+    "Explanation",
     "InputError",
     "Intervention",
     "ModelError",
@@ -89,8 +99,11 @@ __all__ = [
     "Site",
     "Study",
     "StudyError",
+    "Variants",
+    "activations",
     "density",
     "evaluate",
+    "explain",
     "intervene",
     "load_model",
     "open_run",
@@ -101,6 +114,7 @@ __all__ = [
     "select_top",
     "split_proteins",
     "summarise_activations",
+    "variants",
     "write_report",
 ]
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,9 +32,20 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from plmscope.errors import InputError, shown
-from plmscope.formats import ID_NAMES, Content, called, flat_entries, located, open_content, open_table, pick
+from plmscope.formats import (
+    ID_NAMES,
+    Content,
+    called,
+    located,
+    open_content,
+    open_table,
+    pick,
+    quoted_names,
+    refuse_values,
+)
+from plmscope.rows import flat_entries
 from plmscope.sequences import MAX_NAME, Protein, ec_classes
-from plmscope.uniprot import FEATURES, KEY_OF, Feature, parse_feature_cell, parse_place, split_bond
+from plmscope.uniprot import FEATURES, OLD_KEYS, Feature, feature_key, parse_feature_cell, parse_place, split_bond
 
 __all__ = ["EC_NAMES", "FeatureSet", "ec_classes", "read_features"]
 
@@ -49,6 +61,7 @@ EC_NAMES: Mapping[str, str] = {
 }
 #: Why a feature is left out whose protein is not among those asked about.
 ELSEWHERE = "its protein is not in the study"
+_DECIMALS = re.compile(r"(?<=[0-9])\.0+$")
 #: Names by which the columns of a table of features are known, best first.
 _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "id": ("key", *ID_NAMES),
@@ -246,7 +259,7 @@ def _features(content: Content) -> Iterator[_Found]:
             f"{content.source}: is FASTA, which has no residue features; give a table, a flat file or GFF3"
         )
     table = open_table(content)
-    cells = [name for _, _, name in FEATURES if name in table.names]
+    cells = [name for name in (*(name for _, _, name in FEATURES), *OLD_KEYS) if name in table.names]
     if cells and "Entry" in table.names:
         for place, fields in table.rows:
             for name in cells:
@@ -258,27 +271,28 @@ def _features(content: Content) -> Iterator[_Found]:
                     yield _Found(place, fields["Entry"].strip(), feature)
         return
     own = {what: pick(table.names, names) for what, names in _COLUMNS.items()}
-    for what in ("id", "type", "start", "end"):
-        if own[what] is None:
-            header = ", ".join(repr(name[:30]) for name in table.names[:12])
-            raise InputError(
-                f"{content.source}: a table of residue features needs the column {_COLUMNS[what][0]!r}; "
-                f"its header is {header}"
-            )
+    lacks = next((what for what in ("id", "type", "start", "end") if own[what] is None), None)
+    if lacks is not None:
+        refuse_values(content.source, table.names, "id, feature_type, start and end")
+        raise InputError(
+            f"{content.source}: a table of residue features needs the column {_COLUMNS[lacks][0]!r}; its header is "
+            f"{quoted_names(table.names)}; call its columns id, feature_type, start and end"
+        )
     for place, fields in table.rows:
         text = {what: "" if name is None else fields[name].strip() for what, name in own.items()}
         for what in ("start", "end"):
+            text[what] = _DECIMALS.sub("", text[what])  # pandas writes whole numbers so where one is missing
             if not (text[what].isascii() and text[what].isdigit() and len(text[what]) < 10):
                 raise InputError(
                     f"{content.source}: {place}: {what} {shown(text[what])} is not a whole number; correct it"
                 )
-        feature = Feature(text["type"], int(text["start"]), int(text["end"]), text["description"])
+        feature = Feature(feature_key(text["type"]), int(text["start"]), int(text["end"]), text["description"])
         for part in split_bond(feature):
             yield _Found(place, text["id"], part, text["letters"] if part is feature else "")
 
 
 def _gff_features(content: Content) -> Iterator[_Found]:
-    """The features of a GFF3 file; UniProt's names become its keys, others are taken as they are."""
+    """The features of a GFF3 file; names that UniProt has become its keys, others are taken as they are."""
     lines = itertools.takewhile(lambda line: not line.startswith("##FASTA"), content.lines)
     for number, line in enumerate(lines, 1):
         if line.startswith("#") or not line.strip():
@@ -293,6 +307,6 @@ def _gff_features(content: Content) -> Iterator[_Found]:
             (first, _, unsure), (_, last, unsure_end) = parse_place(start), parse_place(end)
         except InputError as error:
             raise InputError(f"{content.source}: line {number}: {error}") from None
-        feature = Feature(KEY_OF.get(kind, kind), first, last, "; ".join(notes), unsure or unsure_end)
+        feature = Feature(feature_key(kind), first, last, "; ".join(notes), unsure or unsure_end)
         for part in split_bond(feature):
             yield _Found(f"line {number}", name, part)

@@ -48,6 +48,9 @@ StudyFile = Annotated[
     Path, typer.Argument(metavar="STUDY", help="Study file; 'plmscope init' writes one.", show_default=False)
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of an earlier command.", show_default=False)]
+Proteins = Annotated[
+    Path, typer.Argument(metavar="PROTEINS", help="Any file of sequences that a study reads.", show_default=False)
+]
 Out = Annotated[
     Path | None, typer.Option("--out", "-o", help="Run folder; default runs/NAME of the study.", show_default=False)
 ]
@@ -78,6 +81,9 @@ def demo(
     task: Annotated[
         str, typer.Option("--task", help="enzymes: by EC class; families: protein families known by their motifs.")
     ] = "enzymes",
+    full: Annotated[
+        bool, typer.Option("--full", help="Everything: longer proteins, more draws, null models, interventions.")
+    ] = False,
     out: Out = None,
     seed: Seed = None,
     device: Device = None,
@@ -85,10 +91,10 @@ def demo(
     model: Model = None,
     quiet: Quiet = False,
 ) -> None:
-    """Run the whole experiment on the embedded model and proteins: about twenty minutes on two CPU cores."""
+    """Run the experiment on the embedded model and proteins: minutes on two CPU cores, an hour or more with --full."""
     from plmscope.settings import demo_study
 
-    _run(demo_study(task), out, seed, device, dtype, model, quiet)
+    _run(demo_study(task, full), out, seed, device, dtype, model, quiet)
 
 
 @app.command()
@@ -286,14 +292,121 @@ def report(folder: RunFolder, quiet: Quiet = False) -> None:
 
 
 @app.command()
+def explain(
+    folder: RunFolder,
+    proteins: Proteins,
+    label: Annotated[
+        str | None, typer.Option("--label", help="Class to explain; default what the model says.", show_default=False)
+    ] = None,
+    neurons: Annotated[
+        Path | None,
+        typer.Option(
+            "--neurons", help="TSV of neurons to hold together; default those of the class.", show_default=False
+        ),
+    ] = None,
+    features: Annotated[
+        Path | None, typer.Option("--features", help="Residue features to show beside it.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder; default RUN/explained/NAME.", show_default=False)
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object a protein and line instead of text.")
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Explain what the model says of your proteins: residues, neurons, how far to trust it; labels are not needed.
+
+    The same command continues one that was stopped.
+    """
+    from plmscope.explaining.folder import LINES, PAGE, explain_file
+    from plmscope.runs import open_run
+
+    found = explain_file(
+        open_run(folder), proteins, out, label=label, neurons=neurons, features=features, as_json=as_json,
+        track=_track(quiet), say=_say(quiet),
+    )  # fmt: skip
+    shown = Console(highlight=False, markup=False, emoji=False)
+    if as_json:
+        sys.stdout.write((found.folder / LINES).read_text(encoding="utf-8"))
+    elif found.first is not None and found.proteins == 1:
+        shown.print("\n".join(_plain(line) for line in repr(found.first).splitlines()), soft_wrap=True)
+    left_out = f", {found.excluded:,} left out (see explained.json)" if found.excluded else ""
+    _tell(f"explained {found.proteins:,} protein{'s' if found.proteins != 1 else ''}{left_out}: {found.folder / PAGE}")
+
+
+@app.command()
+def variants(
+    folder: RunFolder,
+    proteins: Proteins,
+    positions: Annotated[
+        str, typer.Option("--positions", help="Where: 10-40, or 5,9,12-20; default everywhere.", show_default=False)
+    ] = "",
+    mutations: Annotated[
+        Path | None,
+        typer.Option(
+            "--mutations",
+            help="File of mutations such as A12V of one protein, or a table with columns mutation and score.",
+            show_default=False,
+        ),
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option("--label", help="Class to follow; default what the model says.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder; default RUN/variants/NAME.", show_default=False)
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Substitute residues of your proteins: what becomes of the class, and which neurons fall silent or wake."""
+    from plmscope.errors import InputError
+    from plmscope.explaining.variants import variants_of_file
+    from plmscope.runs import open_run
+
+    if positions and mutations is not None:
+        raise InputError("--positions and --mutations exclude each other; give one of them")
+    where = variants_of_file(
+        open_run(folder), proteins, out, label=label, positions=positions, mutations=mutations, track=_track(quiet),
+        say=_tell,
+    )  # fmt: skip
+    _tell(f"wrote {where / 'variants.csv'}")
+
+
+@app.command()
 def export(
     folder: RunFolder,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder; default RUN/csv.", show_default=False)
     ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model", help="Write a model with neurons held for good here instead of tables.", show_default=False
+        ),
+    ] = None,
+    keep: Annotated[
+        str, typer.Option("--keep", help="With --model, METHOD:SHARE: all other neurons are held.", show_default=False)
+    ] = "",
+    suppress: Annotated[
+        str, typer.Option("--suppress", help="With --model, a class: its neurons are held.", show_default=False)
+    ] = "",
+    ablation: Annotated[str, typer.Option("--ablation", help="With --model: held at mean or zero.")] = "mean",
 ) -> None:
-    """Write the tables of a run as CSV, for other programs; all but ablation_means and score_bootstraps."""
+    """Write the tables of a run as CSV, for other programs; all but ablation_means and score_bootstraps.
+
+    With --model, write its model with neurons held for good, a Hugging Face folder, instead.
+    """
+    from plmscope.errors import SelectionError
     from plmscope.results import Run
+
+    if model is not None:
+        from plmscope.edited import export_model
+        from plmscope.runs import open_run
+
+        _tell(repr(export_model(open_run(folder), model, keep=keep, suppress=suppress, ablation=ablation)))
+        return
+    if keep or suppress:
+        raise SelectionError("--keep and --suppress say which neurons of an exported model work; add --model FOLDER")
 
     written = Run.open(folder).export(out or folder / "csv")
     _tell(f"wrote {len(written)} tables to {out or folder / 'csv'}")

@@ -60,6 +60,7 @@ class Training:
         patience: Epochs without a better validation balanced accuracy before stopping.
         seed: Seeds the head, the order of batches and everything else.
         lora_rank: Train LoRA adapters of this rank and the head alone, and merge them; 0: all weights.
+        frozen_layers: The embeddings and this many first layers stay as they are; 0: everything is trained.
     """
 
     epochs: int = 10
@@ -69,6 +70,7 @@ class Training:
     patience: int = 3
     seed: int = 0
     lora_rank: int = 0
+    frozen_layers: int = 0
 
 
 class _Encoded(torch.utils.data.Dataset[tuple[np.ndarray, Any]]):
@@ -198,7 +200,8 @@ def finetune(
         One row an epoch: ``epoch, train_loss, validation_loss, validation_balanced_accuracy``.
 
     Raises:
-        ModelError: the loss became NaN (lower the learning rate), or peft is missing.
+        ModelError: the loss became NaN (lower the learning rate), peft is missing, or more layers are frozen than there
+            are.
     """
     data = {"train": _Encoded(classifier, train), "validation": _Encoded(classifier, validation)}
     weights = torch.tensor(class_weights(classifier.membership(train), classifier.task), dtype=torch.float32)
@@ -243,7 +246,7 @@ def finetune(
         targets = torch.from_numpy(np.array([target for _, target in rows]))
         return {"input_ids": ids, "attention_mask": mask, "labels": targets}
 
-    classifier.model.requires_grad_(True).train()
+    _train_above(classifier, training.frozen_layers)
     adapters = None
     if training.lora_rank:
         require_peft()
@@ -282,6 +285,24 @@ def finetune(
     if not np.isfinite(log["train_loss"]).all():
         raise ModelError(f"fine-tuning gave a loss of NaN; lower [finetune] learning_rate ({training.learning_rate!r})")
     return log
+
+
+def _train_above(classifier: Classifier, frozen: int) -> None:
+    """Training mode, with the embeddings and the first ``frozen`` layers left out of the backward pass.
+
+    Raises:
+        ModelError: there are not so many layers.
+    """
+    model, place = classifier.model, classifier.architecture
+    model.requires_grad_(True).train()
+    layers = model.get_submodule(place.layers)
+    if not frozen:
+        return
+    if frozen > len(layers):  # type: ignore[arg-type]
+        raise ModelError(f"[finetune] frozen_layers = {frozen}: the model has {len(layers)} layers; lower it")  # type: ignore[arg-type]
+    model.get_submodule(place.embeddings).requires_grad_(False)
+    for layer in layers[:frozen]:  # type: ignore[index]
+        layer.requires_grad_(False)
 
 
 def stay_on(device: torch.device, arguments: TrainingArguments) -> None:

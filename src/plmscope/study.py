@@ -235,8 +235,9 @@ class Stages:
     def _data(self) -> ProteinSet:
         d = self.study.data
         found = read_proteins(
-            d.path, label=d.label, task=d.task_or_single, labels=d.labels, id_column=d.id_column,
-            sequence_column=d.sequence_column, classes=d.classes, min_per_class=d.min_per_class,
+            d.path, label=d.label, task=d.task_or_single, labels=d.labels, ec_column=d.ec_column,
+            separator=d.separator, id_column=d.id_column, sequence_column=d.sequence_column, classes=d.classes,
+            min_per_class=d.min_per_class,
             duplicates=d.duplicates, min_length=d.min_length, max_length=d.max_length, too_long=d.too_long,
             window_overlap=d.window_overlap, stdin=self._stdin() if d.path == STDIN else None,
         )  # fmt: skip
@@ -342,6 +343,8 @@ class Stages:
         except InputError as error:
             raise InputError(f"{found.source}: {error}") from None
         self.say(repr(split))
+        for note in split.notes:
+            self.say(f"split: {note}")
         asked = None if s.method == "column" else {"train": s.train, "validation": s.validation, "test": s.test}
         for line in balance_lines(balance_table(found.proteins, split, found.task), asked):
             self.say(line)
@@ -445,7 +448,14 @@ class Stages:
             mark.write_text(stamp)
             started = time.time()
             training = Training(
-                f.epochs, f.learning_rate, f.token_budget, f.class_weights, f.patience, self.study.seed, f.lora_rank
+                f.epochs,
+                f.learning_rate,
+                f.token_budget,
+                f.class_weights,
+                f.patience,
+                self.study.seed,
+                f.lora_rank,
+                f.frozen_layers,
             )
             if f.epochs:
                 log = finetune(base, train, validation, checkpoints, training, self.track)

@@ -80,6 +80,27 @@ FEATURES: tuple[tuple[str, str, str], ...] = (
 )
 #: Key of a column of TSV or a type of GFF3.
 KEY_OF: Mapping[str, str] = {name: key for key, _, name in FEATURES} | {"Domain": "DOMAIN"}
+#: Keys that UniProt gave up in 2022 in favour of BINDING; files from before have them.
+OLD_KEYS: Mapping[str, str] = {
+    "Metal binding": "METAL", "Calcium binding": "CA_BIND", "Nucleotide binding": "NP_BIND",
+}  # fmt: skip
+#: What else the keys are called: in the GFF3 of UniProt and of others, and in its proteins service.
+_ALIASES = {
+    "domain": "DOMAIN", "dna binding region": "DNA_BIND", "zinc finger region": "ZN_FING", "strand": "STRAND",
+    "transmembrane region": "TRANSMEM", "intramembrane region": "INTRAMEM", "glycosylation site": "CARBOHYD",
+    "lipidation site": "LIPID", "coiled coil region": "COILED", "mutagenesis site": "MUTAGEN",
+    "sequence variant": "VARIANT", "variant": "VARIANT", "splice variant": "VAR_SEQ", "unsure residue": "UNSURE",
+    "non consecutive residues": "NON_CONS", "non terminal residue": "NON_TER", "non standard amino acid": "NON_STD",
+    "compositionally biased region": "COMPBIAS", "short sequence motif": "MOTIF", "region of interest": "REGION",
+    "topological domain": "TOPO_DOM", "cross link": "CROSSLNK", "disulfide": "DISULFID", "signal": "SIGNAL",
+    "metal ion binding site": "METAL", "calcium binding region": "CA_BIND",
+    "nucleotide phosphate binding region": "NP_BIND",
+}  # fmt: skip
+_FOLDED: Mapping[str, str] = _ALIASES | {
+    re.sub("[^a-z0-9]+", " ", called.lower()).strip(): key
+    for name, key in (dict(KEY_OF) | dict(OLD_KEYS)).items()
+    for called in (name, key)
+}
 #: Bonds: a pair of residues, not what lies between them.
 BONDS = ("DISULFID", "CROSSLNK")
 INEXACT = "its position is not known exactly"
@@ -87,8 +108,10 @@ ISOFORM = "its position counts on another isoform"
 
 _HEADER = re.compile(r"(?:sp|tr)\|([^| \t]+)\|([^| \t]*)[ \t]*(.*)", re.DOTALL)
 _HEADER_FIELD = re.compile(r"(?:^|(?<=[ \t]))(OS|OX|GN|PE|SV)=")
+_OTHER_FIELD = re.compile(r"[ \t][A-Za-z][\w.-]*=")
 _EC = re.compile(r"\bEC=([0-9][0-9.n-]*)")
 _TOKEN = re.compile(r'\s*(?:([A-Z][A-Z_]+) ([^;"]+?)|/(\w+)(?:="((?:[^"]|"")*)")?)\s*(?:;|$)')
+_OLD_TOKEN = re.compile(r"(?:^|;\s*)([A-Z][A-Z_]+) ([<>?]?[0-9]{1,9}|\?) ([<>?]?[0-9]{1,9}|\?)(?=[ .;]|$)")
 _PLACE = re.compile(r"[<>]?([0-9]{1,9})(?:\.\.[<>]?([0-9]{1,9}))?")
 _UNSURE_PLACE = re.compile(r"(?:[<>?]?[0-9]{1,9}|\?|\.)(?:\.\.(?:[<>?]?[0-9]{1,9}|\?))?")
 
@@ -96,7 +119,7 @@ _UNSURE_PLACE = re.compile(r"(?:[<>?]?[0-9]{1,9}|\?|\.)(?:\.\.(?:[<>?]?[0-9]{1,9
 def parse_header(title: str) -> tuple[str, dict[str, str], str] | None:
     """Accession, columns and description of a UniProtKB FASTA header; None if it is another kind.
 
-    What follows a number (OX, PE, SV) counts as description, so that fields may be added at the end.
+    What follows a number (OX, PE, SV) counts as description, and so does another ``key=``: fields may be added.
 
     >>> parse_header("sp|P12345|AATM_RABIT Aspartate aminotransferase OS=Oryctolagus cuniculus OX=9986 GN=GOT2")
     ... # doctest: +NORMALIZE_WHITESPACE
@@ -113,6 +136,12 @@ def parse_header(title: str) -> tuple[str, dict[str, str], str] | None:
         if key in ("OX", "PE", "SV"):  # numbers: what comes after is not UniProt's, but may be the user's
             value, _, more = value.strip().partition(" ")
             description += f" {more}" if more else ""
+        else:  # and so is what looks like a field, unless it is in parentheses, as some strains of organisms are
+            for found in _OTHER_FIELD.finditer(value):
+                if value.count("(", 0, found.start()) == value.count(")", 0, found.start()):
+                    description += value[found.start() :]
+                    value = value[: found.start()]
+                    break
         columns.setdefault(key, value.strip())
     return accession, columns, description.strip()
 
@@ -146,7 +175,10 @@ def split_bond(feature: Feature) -> Iterator[Feature]:
 
 
 def parse_feature_cell(text: str) -> list[Feature]:
-    """The features of one cell of a UniProt TSV.
+    """The features of one cell of a UniProt TSV, as the service writes them now or did before 2022.
+
+    >>> parse_feature_cell("ACT_SITE 20 20 Proton acceptor. {ECO:0000255}.")[0][:4]
+    ('ACT_SITE', 20, 20, 'Proton acceptor. {ECO:0000255}.')
 
     Raises:
         InputError: the text is not what UniProt writes.
@@ -154,10 +186,12 @@ def parse_feature_cell(text: str) -> list[Feature]:
     raw: list[tuple[str, str, list[str]]] = []
     position = 0
     text = text.strip()
+    if _OLD_TOKEN.match(text):
+        return _old_feature_cell(text)
     while position < len(text):
         found = _TOKEN.match(text, position)
         if found is None or (found[1] is None and not raw):
-            raise InputError(f"{shown(text[position:])} is not a UniProt feature such as 'ACT_SITE 52'; download again")
+            raise InputError(f"{shown(text[position:])} is not a UniProt feature such as 'ACT_SITE 52'; correct it")
         if found[1] is not None:
             raw.append((found[1], found[2], []))
         elif found[3] in ("note", "ligand", "evidence") and found[4]:
@@ -168,6 +202,28 @@ def parse_feature_cell(text: str) -> list[Feature]:
         start, end, reason = parse_place(place)
         features += split_bond(Feature(key, start, end, "; ".join(notes), reason))
     return features
+
+
+def _old_feature_cell(text: str) -> list[Feature]:
+    """The features of a cell of a time when places were two numbers and notes stood behind them."""
+    found = list(_OLD_TOKEN.finditer(text))
+    ends = [*(one.start() for one in found[1:]), len(text)]
+    features: list[Feature] = []
+    for one, end in zip(found, ends, strict=True):
+        start, last, reason = parse_place(f"{one[2]}..{one[3]}")
+        features += split_bond(Feature(one[1], start, last, text[one.end() : end].strip(" ;"), reason))
+    return features
+
+
+def feature_key(name: str) -> str:
+    """The key of a feature, whatever it is called: ``ACT_SITE``, ``Active site``, ``active_site`` are one.
+
+    A name that UniProt does not have stays as it is.
+
+    >>> feature_key("active_site"), feature_key("DNA-binding"), feature_key("act_site"), feature_key("Pfam")
+    ('ACT_SITE', 'DNA_BIND', 'ACT_SITE', 'Pfam')
+    """
+    return _FOLDED.get(re.sub("[^a-z0-9]+", " ", name.lower()).strip(), name)
 
 
 def parse_entry(lines: Iterable[str]) -> Entry:

@@ -1,0 +1,270 @@
+"""Which residues carry a decision: path attribution from the mean residue to the protein.
+
+::
+
+    x(alpha) = x' + alpha (x - x')       x': every residue is the mean of the twenty amino acids, special tokens kept
+    A(r)     = sum over the embedding of (x_r - x'_r) * integral_0^1 dF/dx_r (x(alpha)) dalpha
+    sum_r A(r) = F(x) - F(x')            what is missing is the completeness gap, which is told
+
+Positive: the residue speaks for the class. ``through`` a set of neurons, the gradient is the part that passes them::
+
+    dF/dx_r  ->  sum over the neurons of  dF/da * da/dx_r
+
+so that its sum is what their conductances are together; a path that passes two of them counts twice.
+
+**The band** says what a residue of such a protein gets for nothing: the same for shuffled copies of the sequence, and
+at every place the 5th and 95th percentile over the copies. By chance one residue in ten lies outside.
+
+Source: integrated gradients, Sundararajan et al., arXiv:1703.01365; conductance, Dhamdhere et al., arXiv:1805.12233.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from plmscope.conductance import _start as mean_residue
+from plmscope.explaining.decision import Decision
+from plmscope.gradients import NEGLIGIBLE
+from plmscope.network import Context
+from plmscope.sequences import AMINO_ACIDS, Protein
+from plmscope.sites import MODULES, Site
+from plmscope.workers import in_order
+
+#: Points of a path whose number is to be found: the first try, doubled up to the last.
+FEWEST_POINTS, MOST_POINTS = 4, 64
+#: Shuffled copies of the band, and its edges.
+COPIES, BAND = 20, (0.05, 0.95)
+
+
+@dataclass(frozen=True)
+class ResidueAttribution:
+    """What every residue contributes to one decision.
+
+    Attributes:
+        values: ``(R,)`` in nats, signed; the special tokens, which the path does not move, have none.
+        through: ``(R,)`` the part that passes the chosen neurons; ``None`` where none were chosen.
+        end: F(x).
+        start: F(x') at the mean residue.
+        points: Intervals of the quadrature.
+    """
+
+    values: np.ndarray
+    through: np.ndarray | None
+    end: float
+    start: float
+    points: int
+
+    @property
+    def gap(self) -> float:
+        """Sum of the residues less F(x) - F(x'), in nats."""
+        return float(self.values.sum() - (self.end - self.start))
+
+
+@dataclass(frozen=True)
+class Band:
+    """What residues of shuffled copies get at the same place.
+
+    Attributes:
+        low, high: ``(R,)`` percentiles over the copies.
+        copies: How many.
+        points: Mean number of points of the quadrature of each.
+        gap: Mean absolute completeness gap of the copies, in nats.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    copies: int
+    points: float
+    gap: float
+
+    def outside(self, values: np.ndarray) -> np.ndarray:
+        """Which residues lie outside, ``(R,)``."""
+        found: np.ndarray = (values < self.low) | (values > self.high)
+        return found
+
+
+def residue_attribution(
+    decision: Decision,
+    through: np.ndarray | None = None,
+    *,
+    points: int = 0,
+    tolerance: float = 0.1,
+    token_budget: int = 1024,
+) -> ResidueAttribution:
+    """Attribute one decision to its residues.
+
+    Args:
+        decision: Protein and class.
+        through: ``(N,)`` neurons through which it is attributed too.
+        points: Intervals of a Clenshaw-Curtis rule, even, one state more; 0: 4, 8, 16, ... 64, each with the states of
+            the one before, until the gap and what the last doubling changed are at most ``tolerance`` of the absolute
+            attribution.
+        tolerance: What is asked of a number of points that is found.
+        token_budget: Tokens times states at once.
+    """
+    path = _Path.of(decision)
+    known: dict[float, np.ndarray] = {}
+    before: np.ndarray | None = None
+    n = points or FEWEST_POINTS
+    while True:
+        nodes, weights = clenshaw_curtis(n)
+        new = [node for node in nodes.tolist() if node not in known]
+        at_once = max(1, token_budget // path.change.shape[1])
+        groups = [new[start : start + at_once] for start in range(0, len(new), at_once)]
+        values = in_order(lambda group: path.products(group, through), groups, decision.classifier.device)
+        known |= dict(zip(new, np.concatenate(list(values)), strict=True))
+        found = np.einsum("k,kct->ct", weights, np.stack([known[node] for node in nodes.tolist()]))  # (1 or 2, T)
+        one = path.result(found, n)
+        whole = np.abs(one.values).sum()
+        moved = np.inf if before is None else np.abs(one.values - before).sum()
+        if points or n >= MOST_POINTS or max(abs(one.gap), moved) <= tolerance * whole + NEGLIGIBLE:
+            return one
+        before, n = one.values, 2 * n
+
+
+def shuffled_band(
+    decision: Decision,
+    *,
+    copies: int = COPIES,
+    points: int = 3,
+    tolerance: float = 0.2,
+    seed: int = 0,
+    token_budget: int = 1024,
+) -> Band:
+    """The band of a protein: the same class attributed in shuffled copies of its sequence.
+
+    Args:
+        decision: Protein and class.
+        copies: 20 or more, so that a twentieth of them is one.
+        points: Gauss-Legendre points of every copy, doubled up to 64 while its gap is above ``tolerance`` of its
+            absolute attribution: a percentile asks for less than the attribution that it is compared with.
+        tolerance: See ``points``.
+        seed: Of the shuffling.
+        token_budget: Tokens times points at once.
+    """
+    own = _Path.of(decision)
+
+    def attributed(protein: Protein) -> ResidueAttribution:
+        path, n = _Path.of(replace(decision, protein=protein), own), points
+        while True:
+            x, w = np.polynomial.legendre.leggauss(n)
+            nodes, at_once = (x + 1) / 2, max(1, token_budget // path.change.shape[1])
+            values = [path.products(nodes[i : i + at_once].tolist(), None) for i in range(0, n, at_once)]
+            one = path.result(np.einsum("k,kct->ct", w / 2, np.concatenate(values)), n)
+            if n >= MOST_POINTS or abs(one.gap) <= tolerance * np.abs(one.values).sum() + NEGLIGIBLE:
+                return one
+            n *= 2
+
+    shuffled = shuffled_copies(decision.protein, copies, seed)
+    found = list(in_order(attributed, shuffled, decision.classifier.device))
+    low, high = np.quantile([one.values for one in found], BAND, axis=0)
+    return Band(low, high, copies, float(np.mean([one.points for one in found])),
+                float(np.mean([abs(one.gap) for one in found])))  # fmt: skip
+
+
+def shuffled_copies(protein: Protein, copies: int, seed: int) -> list[Protein]:
+    """The same residues in other orders; a copy depends on the seed, its number and the length."""
+    letters = np.array(list(protein.sequence))
+    orders = (np.random.default_rng([seed, 21, number]).permutation(len(letters)) for number in range(copies))
+    return [replace(protein, sequence="".join(letters[order])) for order in orders]
+
+
+def clenshaw_curtis(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights ``(n + 1,)`` on 0 to 1 for even ``n``; the nodes of ``n`` are among those of ``2 n``.
+
+    >>> nodes, weights = clenshaw_curtis(4)
+    >>> bool(np.isclose(weights @ nodes**4, 1 / 5))
+    True
+
+    References:
+        Clenshaw and Curtis 1960, doi:10.1007/BF01386223.
+    """
+    k, j = np.arange(n + 1), np.arange(1, n // 2 + 1)
+    b = np.where(j == n // 2, 1.0, 2.0)
+    inner = 1 - (b / (4 * j**2 - 1) * np.cos(2 * np.pi * np.outer(k, j) / n)).sum(1)
+    weights = np.where((k == 0) | (k == n), 1.0, 2.0) / n * inner / 2
+    return np.round((1 - np.cos(np.pi * k / n)) / 2, 12), weights
+
+
+@dataclass(frozen=True)
+class _Path:
+    """The straight path of one protein.
+
+    Attributes:
+        decision: Protein and class.
+        start, change: ``(1, T, d)`` float32: x' and x - x'.
+        context: What the layers share.
+        edges: F(x) and F(x').
+    """
+
+    decision: Decision
+    start: torch.Tensor
+    change: torch.Tensor
+    context: Context
+    edges: tuple[float, float]
+
+    @classmethod
+    def of(cls, decision: Decision, like: _Path | None = None) -> _Path:
+        """The path of a decision; ``like`` is that of a protein of the same length, which begins at the same place."""
+        network, batch = decision.network, decision.batch
+
+        def value(hidden: torch.Tensor) -> float:
+            return decision.target(network.above(0, hidden, context), decision.classes(1)).item()
+
+        with torch.no_grad():
+            end, context = network.embed(batch)
+            if like is not None:
+                return cls(decision, like.start, end.float() - like.start, context, (value(end), like.edges[1]))
+            letters = [int(decision.classifier.encode(letter)[1]) for letter in AMINO_ACIDS]
+            start = mean_residue(network, batch, letters, "mean_embedding")
+            return cls(decision, start.float(), end.float() - start.float(), context, (value(end), value(start)))
+
+    def products(self, nodes: Sequence[float], through: np.ndarray | None) -> np.ndarray:
+        """Gradient times change at some nodes: ``(k, 1, T)``, or ``(k, 2, T)`` with what passes neurons."""
+        decision, k = self.decision, len(nodes)
+        alphas = torch.tensor(nodes, dtype=torch.float32, device=self.change.device).view(-1, 1, 1)
+        dtype: torch.dtype = decision.classifier.model.dtype
+        hidden = (self.start + alphas * self.change).to(dtype).requires_grad_()  # (k, T, d)
+        context = self.context.repeat(k)
+        if through is None:
+            value = decision.target(decision.network.above(0, hidden, context), decision.classes(k)).sum()
+            gradients = torch.autograd.grad(value, hidden)
+        else:
+            gradients = _gradients_through(decision, hidden, context, through)
+        found = torch.stack([(gradient.float() * self.change).sum(-1) for gradient in gradients], dim=1)
+        products: np.ndarray = found.double().cpu().numpy()
+        return products
+
+    def result(self, of_tokens: np.ndarray, points: int) -> ResidueAttribution:
+        """Without the special tokens, ``of_tokens (1 or 2, T)``."""
+        through = of_tokens[1][1:-1] if len(of_tokens) > 1 else None
+        return ResidueAttribution(of_tokens[0][1:-1], through, *self.edges, points)
+
+
+def _gradients_through(
+    decision: Decision, hidden: torch.Tensor, context: Context, chosen: np.ndarray
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The gradient of F at the first layer's input ``(k, T, d)``, all of it and what passes the chosen neurons."""
+    network, index = decision.network, decision.classifier.index
+    passed: list[tuple[torch.Tensor, torch.Tensor]] = []
+    h = hidden
+    for number in range(len(network.layers)):
+        state = network.state(number, h, context)
+        for module in MODULES:
+            mask = chosen[index.slice(Site(number, module))]
+            if mask.any():
+                passed.append((state.activations[module], torch.from_numpy(mask).to(hidden)))
+        h = network.after(state)
+    value = decision.target(network.above(len(network.layers), h, context), decision.classes(len(hidden))).sum()
+    activations = [a for a, _ in passed]
+    whole, *of_activations = torch.autograd.grad(value, [hidden, *activations], retain_graph=True)
+    if not passed:
+        return whole, torch.zeros_like(whole)
+    # What reaches the residue from the chosen neurons, each weighed by its own gradient.
+    weights = [gradient * mask for gradient, (_, mask) in zip(of_activations, passed, strict=True)]
+    (part,) = torch.autograd.grad(activations, hidden, weights)
+    return whole, part
