@@ -16,16 +16,10 @@ PACKAGE = ROOT / "src" / "plmscope"
 
 #: A module imports only from modules before it; the file names are the data flow.
 ORDER = (
-<<<<<<< ours
-    "threads", "errors", "results", "parts", "progress", "labels", "stats", "uniprot", "formats", "sequences",
-    "annotations", "splits", "sites", "workers", "checkpoints", "heads", "lora", "model", "finetune", "hooks",
-    "network", "hooked", "folded", "scores", "activation", "gradients", "conductance", "linear", "ablation", "scoring",
-=======
     "threads", "errors", "results", "parts", "progress", "labels", "stats", "uniprot", "formats", "rows",
-    "sequences", "annotations", "peptides", "splits", "sites", "workers", "checkpoints", "lora", "model", "finetune",
-    "hooks", "network", "hooked", "folded", "scores", "activation", "gradients", "conductance", "linear", "ablation",
+    "sequences", "annotations", "peptides", "splits", "sites", "workers", "checkpoints", "heads", "lora", "model",
+    "finetune", "hooks", "network", "hooked", "folded", "scores", "activation", "gradients", "conductance", "linear", "ablation",
     "scoring",
->>>>>>> theirs
     "selection", "overlap", "evaluation", "interventions", "concepts", "motifs", "cards", "characterize",
     "residue_attribution", "report_blocks", "report_input", "report_answers", "report_data", "report_curves",
     "report_kinds", "report_density", "report_knowledge", "report_neurons", "report_methods", "report", "settings",
