@@ -87,7 +87,7 @@ def test_the_hub(tiny_folder: Path, tmp_path: Path) -> None:
     assert got["said"][0] == f"lab/tiny: 0.1 MB on the hub, kept in {home / 'hub'}"
     assert sorted(got["lab/parts"]["files"])[1:3] == sorted(parts)
     assert not any("pytorch_model.bin" in line for line in hub.asked)
-    assert got["lab/pickled"].startswith("lab/pickled: has pickled weights only, which plmscope never opens; convert")
+    assert got["lab/pickled"].startswith("lab/pickled: has pickled weights only, which plmscope never opens; name a")
     assert got["lab/empty"] == "lab/empty: has no model.safetensors on the hub; name a model with safetensors"
     assert got["lab/absent"].startswith(f"lab/absent: is neither a folder nor a model on {address}; check the name")
     assert got["lab/gated"].startswith("lab/gated: its authors ask for consent; give it on")
@@ -95,7 +95,7 @@ def test_the_hub(tiny_folder: Path, tmp_path: Path) -> None:
     assert got["revision"] == f"lab/tiny: has no revision 'v9' on {address}; check [model] revision"
     assert got["offline absent"] == (
         f"lab/parts at revision v1: is not in the cache {home / 'hub'}, and HF_HUB_OFFLINE is set; "
-        "run once with the network (hf download lab/parts), or name a folder"
+        "run once with the network (hf download lab/parts --revision v1), or name a folder"
     )
     assert got["tampered"].endswith("is not what the hub announced (sha256 differs); delete it and run again")
 
@@ -231,7 +231,7 @@ def test_weights_without_a_place(folder: Path, labels: list[str] | None) -> None
 
 def test_half_a_head(folder: Path) -> None:  # noqa: F811
     renamed(folder, {"classifier.dense": "classifier.thick"})
-    assert "2 weights have no place in a model of type 'esm'" in refused(folder)
+    assert "its head is of its own kind (first weight 'classifier.out_proj.bias')" in refused(folder)
 
 
 def test_what_is_new_and_what_is_left_out_is_said(tiny_folder: Path, tmp_path: Path) -> None:

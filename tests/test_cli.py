@@ -144,6 +144,23 @@ def config(**settings: object) -> Callable[[Bench], object]:
     return spoil
 
 
+def classifier(line: str = "", **settings: object) -> Callable[[Bench], object]:
+    """Ask for the model as it is, with another configuration and more settings of ``[model]``."""
+
+    def spoil(bench: Bench) -> None:
+        config(**settings)(bench)
+        bench.write_study(model=line, finetune="epochs = 0", density="nulls = []")
+
+    return spoil
+
+
+def no_head(folder: Path) -> None:
+    """Take the classification head away."""
+    weights = load_file(folder / "model.safetensors")
+    kept = {key: weight for key, weight in weights.items() if not key.startswith("classifier.")}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+
+
 def busy(bench: Bench) -> None:
     """Hold the lock of a run folder, as another process would."""
     held = contextlib.ExitStack()
@@ -474,7 +491,7 @@ CASES = [
     Case(
         "a scoring method does not exist",
         setting(score='methods = ["activation_std", "magic"]'),
-        "score.methods: method 'magic' is not known; choose from activation, activation_std, ...",
+        "{study}: score.methods: method 'magic' is not known; choose from activation, activation_std, ...",
     ),
     Case(
         "random_active without activation_std",
@@ -505,12 +522,12 @@ CASES = [
     Case(
         "the model folder has no config.json",
         lambda b: (b.model / "config.json").unlink(),
-        "{model}: has no config.json; name a Hugging Face model folder",
+        "{model}: has no config.json; copy config.json and the vocabulary of the model that it was made from into it",
     ),
     Case(
         "config.json is damaged",
         lambda b: (b.model / "config.json").write_text("{"),
-        "{model}: config.json is not JSON (...); download the model again",
+        "{model}: config.json is not JSON (...); copy or download it again",
     ),
     Case(
         "the architecture is not supported",
@@ -521,14 +538,16 @@ CASES = [
     Case(
         "the model folder has no weights",
         lambda b: (b.model / "model.safetensors").unlink(),
-        "{model}: has no model.safetensors; the folder is incomplete, download it again",
+        "{model}: has no model.safetensors; the folder is incomplete, copy or download it again",
     ),
     Case(
         "the weights are a pickle",
         lambda b: (b.model / "model.safetensors").rename(b.model / "pytorch_model.bin"),
-        "{model}: has pickled weights only, which plmscope never opens; convert them to safetensors where you trust "
-        "them (transformers: AutoModel.from_pretrained(folder).save_pretrained(new_folder)) or name a revision that "
-        "has them",
+        "{model}: has pickled weights only, which plmscope never opens; convert them where you trust them: python -c "
+        "'import torch; from safetensors.torch import save_file; w = dict(); [w.update(torch.load(file, "
+        'map_location="cpu", weights_only=True)) for file in ["{model}/pytorch_model.bin"]]; w = w.get("state_dict", '
+        'w.get("model_state_dict", w)); save_file(dict((k, v.contiguous().clone()) for k, v in w.items() if '
+        """torch.is_tensor(v)), "{model}/model.safetensors", dict(format="pt"))'""",
     ),
     Case(
         "the model comes with code of its own",
@@ -540,31 +559,31 @@ CASES = [
         "a size in config.json is absurd",
         config(num_hidden_layers=10**9),
         "{model}: config.json: num_hidden_layers = 1000000000, must be a whole number from 1 to 512; "
-        "download the model again",
+        "copy or download it again",
     ),
     Case(
         "config.json is that of a smaller model",
         config(num_hidden_layers=2),
         "{model}: 16 weights have no place in a model of type 'esm' with the sizes of config.json, first "
-        "'esm.encoder.layer.2.LayerNorm.bias'; the two do not belong together",
+        "'esm.encoder.layer.2.LayerNorm.bias'; copy the config.json that was saved with them",
     ),
     Case(
         "the vocabulary is that of a larger model",
         lambda b: (b.model / "vocab.txt").write_text("x\n" * 40 + (b.model / "vocab.txt").read_text()),
         "{model}: the tokenizer has a token ..., the model embeddings for 0 to 32; the vocabulary is that of another "
-        "model, download both again",
+        "model, copy or download both again",
     ),
     Case(
         "the model is on the hub, and there is no network",
         setting(model='revision = "v1"'),
         "facebook/esm2_t6_8M_UR50D at revision v1: is not in the cache ..., and HF_HUB_OFFLINE is set; "
-        "run once with the network (hf download facebook/esm2_t6_8M_UR50D), or name a folder",
+        "run once with the network (hf download facebook/esm2_t6_8M_UR50D --revision v1), or name a folder",
         ("run", "{study}", "--out", "{out}", "--model", "facebook/esm2_t6_8M_UR50D"),
     ),
     Case(
         "the weights are cut short",
         lambda b: os.truncate(b.model / "model.safetensors", 5000),
-        "{model}/model.safetensors: is damaged (...); download it again",
+        "{model}/model.safetensors: is damaged (...); copy or download it again",
     ),
     Case(
         "a weight is not a number",
@@ -579,6 +598,78 @@ CASES = [
         "'esm.encoder.layer.0.intermediate.dense.bias'",
     ),
     Case(
+        "the classes of a classifier have no names",
+        classifier(id2label={"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2"}),
+        "{model}: its 3 classes are called LABEL_0 to LABEL_2, those of the proteins 1, 2, 3; name its outputs in "
+        'their order: [model] classes = ["1", "2", "3"] (if that is the order) or id2label in config.json, or '
+        "fine-tune a new one ([finetune] epochs above 0)",
+    ),
+    Case(
+        "a classifier knows fewer classes than the proteins have",
+        lambda b: (classifier()(b), b.data.write_text(table(classes="1236"))),
+        "{model}: its classes are 1, 2, 3, those of the proteins 1, 2, 3, 6; leave the other proteins out with [data] "
+        "classes, or fine-tune a new one ([finetune] epochs above 0)",
+    ),
+    Case(
+        "a classifier has two classes of one name",
+        classifier(id2label={"0": "1", "1": "2", "2": "1"}),
+        "{model}: config.json (id2label) has the class '1' twice; give every output its own name there, or with "
+        "[model] classes",
+    ),
+    Case(
+        "a classifier has more outputs than names",
+        classifier(id2label={"0": "1", "1": "2"}),
+        "{model}: config.json (id2label) names 2 classes, its head has 3 outputs; name every one there, or with "
+        "[model] classes",
+    ),
+    Case(
+        "a setting names too few outputs",
+        classifier('classes = ["1", "2"]'),
+        "{model}: [model] classes has 2 names, its head 3 outputs; name every one in their order",
+    ),
+    Case(
+        "a setting names the outputs in another order than config.json",
+        classifier('classes = ["2", "1", "3"]'),
+        "{model}: [model] classes has '2' as output 0, config.json (id2label) as output 1; correct one of them",
+    ),
+    Case(
+        "a checkpoint predicts numbers",
+        classifier(problem_type="regression"),
+        "{model}: its head predicts numbers, not classes (problem_type = 'regression' in config.json); fine-tune a new "
+        "one ([finetune] epochs above 0)",
+    ),
+    Case(
+        "a classifier is for several classes a protein, the study for one",
+        lambda b: (
+            classifier(problem_type="multi_label_classification")(b),
+            b.study.write_text(b.study.read_text().replace("[data]\n", '[data]\ntask = "single"\n')),
+        ),
+        "{model}: its head was trained for problem_type = 'multi_label_classification' (config.json), and task is "
+        "'single'; set [data] task = \"multi\", or fine-tune a new one ([finetune] epochs above 0)",
+    ),
+    Case(
+        "a classifier reads the mean, the study the first token",
+        classifier('pooling = "first"', plmscope_pooling="mean"),
+        "{model}: its head reads the mean of the residues (plmscope_pooling in config.json), and pooling is 'first'; "
+        "leave [model] pooling out, or fine-tune a new one ([finetune] epochs above 0)",
+    ),
+    Case(
+        "a language model is to be explained as it is",
+        lambda b: (classifier()(b), no_head(b.model)),
+        "{model}: has no classification head; fine-tune a new one ([finetune] epochs above 0)",
+    ),
+    Case(
+        "a new head is asked for, and no training",
+        classifier("new_head = true"),
+        "{study}: model.new_head = true, and finetune.epochs = 0; change one of them",
+    ),
+    Case(
+        "a file is named in place of the model's folder",
+        nothing,
+        "{model}/model.safetensors: is a file; name the folder that it is in, {model}",
+        ("run", "{study}", "--out", "{out}", "--model", "{model}/model.safetensors"),
+    ),
+    Case(
         "a letter has no token",
         lambda b: (forget(b.model, "U"), row(f"q\t1.1.1.1\t{LEFT}U")(b)),
         "{data}: protein 'q': residue 'U' at position 34 has no token in {model}; replace it by X",
@@ -586,7 +677,9 @@ CASES = [
     Case(
         "the vocabulary is missing",
         lambda b: [p.unlink() for p in (*b.model.glob("vocab*"), *b.model.glob("token*"))],
-        "{model}: has neither vocab.txt nor tokenizer.json; the folder is incomplete, download it again",
+        "{model}: has neither vocab.txt nor tokenizer.json; copy vocab.txt and tokenizer_config.json of the model that "
+        "it was made from into it, such as with: hf download facebook/esm2_t6_8M_UR50D vocab.txt tokenizer_config.json "
+        "--local-dir {model}",
     ),
     Case(
         "there is no GPU",

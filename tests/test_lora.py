@@ -72,7 +72,7 @@ def test_class_names_and_a_base_beside_it(made: tuple[Path, Path, Classifier], t
     set_base(mine, "base")
     assert load_model(mine).labels == ("a", "b", "c")
     (mine / "config.json").write_text(json.dumps({"id2label": {"0": "a", "1": "b"}}))
-    assert "id2label does not name the 3 classes of the head" in refused(mine)
+    assert "config.json (id2label) names 2 classes, its head has 3 outputs" in refused(mine)
 
 
 def test_labels_get_a_fresh_head_on_the_merged_encoder(made: tuple[Path, Path, Classifier]) -> None:
@@ -114,7 +114,12 @@ def test_what_is_refused(made: tuple[Path, Path, Classifier], tmp_path: Path, mo
     base, adapter, _ = made
     mine = copy(adapter, tmp_path)
     set_base(mine, str(tmp_path / "gone"))
-    assert "gone: no such model folder" in refused(mine)
+    gone = tmp_path / "gone"
+    assert refused(mine) == (
+        f"{mine}: its base model {gone} (base_model_name_or_path in adapter_config.json) cannot be used; write the "
+        f"folder or hub id of the model that it was trained on there ({gone}: no such model folder; name a folder with "
+        "config.json and model.safetensors, or a hub id)"
+    )
     set_base(mine, str(mine))
     assert "is an adapter too" in refused(mine)
     set_base(mine, str(base), peft_type="IA3")

@@ -5,16 +5,19 @@ from __future__ import annotations
 import io
 import tracemalloc
 from collections import Counter
+from inspect import signature
 from typing import Any
 
 import numpy as np
 import pytest
 
-from plmscope.errors import SelectionError
+from plmscope.errors import SelectionError, StudyError
 from plmscope.linear import gradient_activation
 from plmscope.model import Classifier
+from plmscope.runs import score_all
 from plmscope.scores import (
     FORMS,
+    METHODS,
     RANKINGS,
     GroupSums,
     NeuronScores,
@@ -26,6 +29,7 @@ from plmscope.scores import (
 )
 from plmscope.scoring import SCORERS, finish
 from plmscope.sequences import Protein
+from plmscope.settings import ScoreSection, parse_study
 from plmscope.sites import NeuronIndex
 from plmscope.stats import bootstrap_weights
 from tests.conftest import make_proteins
@@ -167,3 +171,29 @@ def test_every_ranking_names_a_score_that_is_computed() -> None:
         for ranking in RANKINGS:
             assert ranked_by(method, ranking) in SCORERS
     assert ranked_by("conductance_rms", "absolute") == "conductance_rms"  # a form is its own ranking
+
+
+# --- methods and seeds
+
+
+def test_the_names_of_methods_are_those_of_the_table() -> None:
+    assert tuple(SCORERS) == METHODS
+    told = (ScoreSection.model_fields["methods"].description or "").replace(";", ",").split(", ")
+    assert {signed_form(method)[0] for method in METHODS} <= set(told)
+
+
+def test_an_unknown_method_is_refused_when_the_study_is_read() -> None:
+    with pytest.raises(StudyError, match=r"^mine: score.methods: method 'bogus' is not known; choose from activation,"):
+        parse_study({"score": {"methods": ["bogus"]}}, "mine")
+
+
+def test_the_seed_reaches_every_scorer_that_draws(tiny: Classifier, proteins: list[Protein]) -> None:
+    draws = [m for m in METHODS if "seed" in signature(SCORERS[m]).parameters]
+    assert "attribution_patching" in draws
+    settings = ScoreSection(methods=tuple(draws))
+    found = score_all(tiny, proteins[:3], settings, seed=5)
+    assert [one.settings["seed"] for one in found] == [5] * len(draws)
+    again, other = (score_all(tiny, proteins[:3], settings, seed=seed) for seed in (5, 6))
+    place = draws.index("attribution_patching")
+    assert (found[place].values == again[place].values).all()
+    assert not np.allclose(found[place].values, other[place].values)

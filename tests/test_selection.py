@@ -74,9 +74,15 @@ def test_ties_go_to_the_earlier_site_and_the_lower_index() -> None:
     values[[5, 9, 20]] = 1, 1, 2
     assert np.flatnonzero(select_top(scored(values, SMALL), 2 / 28).mask).tolist() == [5, 20]
     assert np.flatnonzero(select_top(scored(values, SMALL), 5 / 28).mask).tolist() == [0, 1, 5, 9, 20]
-    assert np.flatnonzero(select_top(scored(np.zeros(28), SMALL), 0.1).mask).tolist() == [0, 1, 2]
     firsts = [SMALL.slice(site).start for site in SMALL.sites]
-    assert np.flatnonzero(select_top(scored(np.ones(28), SMALL), 0.01, "per_site").mask).tolist() == firsts
+    level = np.arange(len(SMALL.sites), dtype=float)[SMALL.site_of]
+    assert np.flatnonzero(select_top(scored(level, SMALL), 0.01, "per_site").mask).tolist() == firsts
+
+
+@pytest.mark.parametrize("scope", ["pooled", "per_site"])
+def test_scores_that_are_all_equal_rank_nothing(scope: str) -> None:
+    with pytest.raises(SelectionError, match=r"some: all 28 neurons have the same score \(3\), so none is better"):
+        select_top(scored(np.full(28, 3.0), SMALL), 0.1, scope)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

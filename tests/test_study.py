@@ -749,7 +749,8 @@ def test_a_classifier_is_explained_as_it_is(golden: Golden, tmp_path: Path, capf
     assert weights[0] == weights[1]
     changed(study, study, model={"checkpoint": str(golden.model)})
     assert main(["run", str(study), "--out", str(tmp_path / "other")]) == 2
-    assert "finetune.epochs = 0: " in capfd.readouterr().err and not (tmp_path / "other").exists()
+    line = "its 3 classes are called LABEL_0 to LABEL_2, those of the proteins 2, 3, 6; name its outputs in their order"
+    assert line in capfd.readouterr().err and not (tmp_path / "other").exists()
 
 
 def test_the_shuffled_null_is_scored_on_as_many_of_every_class(

@@ -15,6 +15,8 @@ import hashlib
 import json
 import math
 import os
+import re
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,10 +40,13 @@ TEXTS = (
     "added_tokens.json", ADAPTER_CONFIG,
 )  # fmt: skip
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-CONVERT = (
-    "has pickled weights only, which plmscope never opens; convert them to safetensors where you trust them "
-    "(transformers: AutoModel.from_pretrained(folder).save_pretrained(new_folder)) or name a revision that has them"
-)
+#: Pickles of a training that hold no weights.
+_NO_WEIGHTS = re.compile(r"^(training_args|optimizer|scheduler|scaler|rng_state.*)\.(bin|pt|pth)$")
+#: Pickles as facebookresearch/esm names them; the same models are on the hub, converted.
+_FAIR_ESM = re.compile(r"^(esm1b|esm1v|esm2)_t\d+_\w+?(-contact-regression)?\.pt$")
+#: What to do about a file that is not what it should be, wherever it came from.
+COPY = "copy or download it again"
+PICKLED = "has pickled weights only, which plmscope never opens"
 #: Upper bounds of sizes in ``config.json``; beyond them it is a mistake, and building the model would fill the memory.
 SIZES = {
     "num_hidden_layers": 512, "hidden_size": 2**16, "intermediate_size": 2**18, "num_attention_heads": 2**10,
@@ -82,8 +87,37 @@ class Checkpoint:
                 raise ModelError(f"{self.name}: {INDEX} names files outside the folder or of another kind")
             for name in names:
                 if not (self.folder / name).is_file():
-                    raise ModelError(f"{self.name}: has no {name}, one of {len(names)} parts; download it again")
+                    raise ModelError(f"{self.name}: has no {name}, one of {len(names)} parts; {COPY}")
         return tuple(self.folder / name for name in names if (self.folder / name).is_file())
+
+    @cached_property
+    def header(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Shape and type (``F32``, ``BF16`` ...) of every weight by its name, without reading one.
+
+        Raises:
+            ModelError: a file is cut short or damaged.
+        """
+        found = {}
+        for path in self.weights:
+            try:
+                with safe_open(str(path), framework="np") as handle:  # compares the header with the size of the file
+                    for key in handle.keys():  # noqa: SIM118
+                        part = handle.get_slice(key)
+                        found[key] = tuple(part.get_shape()), str(part.get_dtype())
+            except (SafetensorError, OSError) as error:
+                raise ModelError(f"{path}: is damaged ({first_line(error)}); {COPY}") from None
+        return found
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every weight by its name."""
+        return {key: shape for key, (shape, _) in self.header.items()}
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Its ``config.json``; empty where there is none, as beside most adapters."""
+        path = self.folder / "config.json"
+        return read_json(path, self.name) if path.is_file() else {}
 
     @cached_property
     def files(self) -> dict[str, str]:
@@ -139,6 +173,24 @@ def local_folder(name: str) -> Path | None:
     return folder / "model" if of_run and not (folder / "config.json").is_file() else folder
 
 
+def _is_file(name: str) -> bool:
+    """Whether a name is that of a file on the disk."""
+    try:
+        return Path(os.path.expanduser(name)).is_file()
+    except OSError:  # too long for a name
+        return False
+
+
+def _of_file(path: Path) -> str:
+    """What to do where a file is given in place of its folder."""
+    if _FAIR_ESM.match(path.name):
+        same = re.sub(r"(-contact-regression)?\.pt$", "", path.name)
+        return f"is a pickle, which plmscope never opens; the same model is facebook/{same} on the hub, name that"
+    if (path.parent / "config.json").is_file() or (path.parent / ADAPTER_CONFIG).is_file():
+        return f"is a file; name the folder that it is in, {path.parent}"
+    return "is a file; name a folder that has it with the config.json and the vocabulary of its model"
+
+
 def find(name: str, revision: str | None = None, say: Callable[[str], None] = lambda line: None) -> Checkpoint:
     """Find a checkpoint and check all that can be checked without building a model.
 
@@ -154,6 +206,8 @@ def find(name: str, revision: str | None = None, say: Callable[[str], None] = la
     folder = local_folder(name)
     if folder is not None:
         found = Checkpoint(name, folder)
+    elif _is_file(name):
+        raise ModelError(f"{name}: {_of_file(Path(os.path.expanduser(name)))}")
     elif name.startswith((".", "/", "~")) or name.count("/") > 1 or len(name) > 255 or Path(name).exists():
         raise ModelError(
             f"{name}: no such model folder; name a folder with config.json and model.safetensors, or a hub id"
@@ -165,6 +219,26 @@ def find(name: str, revision: str | None = None, say: Callable[[str], None] = la
     return found
 
 
+def said_by(name: str, revision: str | None = None) -> dict[str, Any]:
+    """The ``config.json`` of a checkpoint, without fetching its weights; empty where there is none or it is damaged.
+
+    Of a repository on the hub the one in the cache, or that file alone is fetched. What is wrong is said by
+    :func:`find`, which is never spared by this.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    folder = local_folder(name)
+    try:
+        if folder is not None:
+            return Checkpoint(name, folder).config
+        path = try_to_load_from_cache(name, "config.json", revision=revision)
+        if not isinstance(path, str):
+            path = hf_hub_download(name, "config.json", revision=revision)
+        return read_json(Path(path), name)
+    except (ModelError, OSError, ValueError):  # the hub's own errors are among these
+        return {}
+
+
 def read_json(path: Path, name: str) -> dict[str, Any]:
     """A JSON object of a checkpoint.
 
@@ -174,9 +248,9 @@ def read_json(path: Path, name: str) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ModelError(f"{name}: {path.name} is not JSON ({first_line(error)}); download the model again") from None
+        raise ModelError(f"{name}: {path.name} is not JSON ({first_line(error)}); {COPY}") from None
     if not isinstance(content, dict):
-        raise ModelError(f"{name}: {path.name} is not a JSON object; download the model again")
+        raise ModelError(f"{name}: {path.name} is not a JSON object; {COPY}")
     return content
 
 
@@ -217,14 +291,19 @@ def _check_texts(found: Checkpoint) -> None:
     if found.is_adapter:
         if (folder / WEIGHTS).is_file() or (folder / INDEX).is_file():
             raise ModelError(f"{name}: holds a model and an adapter; put {ADAPTER_CONFIG} and its weights elsewhere")
+        _check_classes(found)
         return
     if not (folder / "config.json").is_file():
-        raise ModelError(f"{name}: has no config.json; name a Hugging Face model folder")
+        inside = next((path for path in sorted(folder.glob("checkpoint-*")) if (path / "config.json").is_file()), None)
+        advice = "name a Hugging Face model folder"
+        if inside:
+            advice = f"name one of its checkpoints, such as {inside}"
+        elif _pickles(folder) or found.weights:
+            advice = "copy config.json and the vocabulary of the model that it was made from into it"
+        raise ModelError(f"{name}: has no config.json; {advice}")
     _check_config(found)
     if not any((folder / vocabulary).is_file() for vocabulary in ("vocab.txt", "tokenizer.json")):
-        raise ModelError(
-            f"{name}: has neither vocab.txt nor tokenizer.json; the folder is incomplete, download it again"
-        )
+        raise ModelError(f"{name}: has neither vocab.txt nor tokenizer.json; {_vocabulary(found)}")
 
 
 def _check_config(found: Checkpoint) -> None:
@@ -232,48 +311,100 @@ def _check_config(found: Checkpoint) -> None:
     config = read_json(found.folder / "config.json", found.name)
     for key, value in config.items():
         if isinstance(value, float) and not math.isfinite(value):
-            raise ModelError(f"{found.name}: config.json: {key} = {value!r}; download the model again")
+            raise ModelError(f"{found.name}: config.json: {key} = {value!r}; {COPY}")
     for key, most in SIZES.items():
         value = config.get(key, 1)
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
             raise ModelError(
-                f"{found.name}: config.json: {key} = {value!r}, must be a whole number from 1 to {most:,}; "
-                "download the model again"
+                f"{found.name}: config.json: {key} = {value!r}, must be a whole number from 1 to {most:,}; {COPY}"
             )
     if config.get("hidden_size", 0) % config.get("num_attention_heads", 1):
         raise ModelError(
             f"{found.name}: config.json: hidden_size = {config['hidden_size']} is no multiple of "
-            f"num_attention_heads = {config['num_attention_heads']}; download the model again"
+            f"num_attention_heads = {config['num_attention_heads']}; {COPY}"
         )
-    classes = config.get("id2label", {})
-    if not isinstance(classes, dict) or sorted(classes) != sorted(map(str, range(len(classes)))):
-        raise ModelError(f"{found.name}: config.json: id2label does not number its classes from 0; correct it")
+    _check_classes(found)
     if config.get("quantization_config"):
         raise ModelError(f"{found.name}: its weights are quantised, which is not supported; name the original model")
+
+
+def _check_classes(found: Checkpoint) -> None:
+    """Refuse class names that are not numbered from 0."""
+    classes = found.config.get("id2label") or {}
+    if not isinstance(classes, dict) or sorted(classes) != sorted(map(str, range(len(classes)))):
+        raise ModelError(f"{found.name}: config.json: id2label does not number its classes from 0; correct it")
 
 
 def _check_weights(found: Checkpoint) -> None:
     """Refuse weights that are missing, pickled, cut short, or far fewer than the configuration asks for."""
     if not found.weights:
-        if any(path.suffix in PICKLES for path in found.folder.iterdir()):
-            raise ModelError(f"{found.name}: {CONVERT}")
+        if pickles := _pickles(found.folder):
+            raise ModelError(f"{found.name}: {PICKLED}; {_conversion(found, pickles)}")
         wanted = ADAPTER if found.is_adapter else WEIGHTS
-        raise ModelError(f"{found.name}: has no {wanted}; the folder is incomplete, download it again")
-    total = 0
-    for path in found.weights:
-        try:
-            with safe_open(str(path), framework="np") as handle:  # compares the header with the size of the file
-                total += sum(math.prod(handle.get_slice(key).get_shape()) for key in handle.keys())  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise ModelError(f"{path}: is damaged ({first_line(error)}); download it again") from None
+        raise ModelError(f"{found.name}: has no {wanted}; the folder is incomplete, {COPY}")
+    total = sum(math.prod(shape) for shape in found.shapes.values())
     if not found.is_adapter:
-        config = read_json(found.folder / "config.json", found.name)
-        layers, hidden, inner = (int(config.get(key, 0)) for key in list(SIZES)[:3])
+        layers, hidden, inner = (int(found.config.get(key, 0)) for key in list(SIZES)[:3])
         if (asked := layers * (4 * hidden**2 + 2 * hidden * inner)) > 1.5 * total:
             raise ModelError(
                 f"{found.name}: config.json asks for {asked:,} weights or more, the files hold {total:,}; "
-                "they do not belong together, download the model again"
+                "one of them is of another model, copy or download both again"
             )
+
+
+# --- what is in another form, and the command that mends it
+
+
+def _pickles(folder: Path) -> list[Path]:
+    """Pickled weights; what a trainer pickles beside them is none."""
+    found = sorted(path for path in folder.iterdir() if path.suffix in PICKLES and not _NO_WEIGHTS.match(path.name))
+    parts = [path for path in found if path.name.startswith(("pytorch_model", "adapter_model"))]
+    return parts or found[-1:]
+
+
+def _conversion(found: Checkpoint, pickles: list[Path]) -> str:
+    """The command that converts pickles, in the folder; of a hub's cache the one that copies them out of it first."""
+    if found.revision:
+        return _copied(found.name, found.revision)
+    whole = (found.folder / (ADAPTER if found.is_adapter else WEIGHTS)).absolute()
+    files = ", ".join(json.dumps(str(path.absolute()), ensure_ascii=False) for path in pickles)
+    code = (
+        "import torch; from safetensors.torch import save_file; w = dict(); "
+        f'[w.update(torch.load(file, map_location="cpu", weights_only=True)) for file in [{files}]]; '
+        'w = w.get("state_dict", w.get("model_state_dict", w)); '
+        "save_file(dict((k, v.contiguous().clone()) for k, v in w.items() if torch.is_tensor(v)), "
+        f'{json.dumps(str(whole), ensure_ascii=False)}, dict(format="pt"))'
+    )
+    return f"convert them where you trust them: python -c {shlex.quote(code)}"
+
+
+def _copied(name: str, revision: str | None) -> str:
+    """How to get a repository of the hub as a folder, in which its pickles can be converted."""
+    folder = name.rpartition("/")[2]
+    return (
+        f"name a revision that has safetensors, or convert them where you trust them: {_download(name, revision)} "
+        f"--local-dir {folder}, then name {folder} here"
+    )
+
+
+def _download(name: str, revision: str | None) -> str:
+    """The command that gets a repository of the hub, of the same revision."""
+    return f"hf download {name}" + (f" --revision {shlex.quote(revision)}" if revision else "")
+
+
+def _vocabulary(found: Checkpoint) -> str:
+    """Where a vocabulary comes from: of a model that was saved without its tokenizer it is that of its base."""
+    if found.revision:
+        return COPY
+    base = str(found.config.get("_name_or_path") or "")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", base):
+        base = {"esm": "facebook/esm2_t6_8M_UR50D", "bert": "Rostlab/prot_bert"}.get(
+            str(found.config.get("model_type")), ""
+        )
+    command = f"hf download {base} vocab.txt tokenizer_config.json --local-dir {shlex.quote(str(found.folder))}"
+    return "copy vocab.txt and tokenizer_config.json of the model that it was made from into it" + (
+        f", such as with: {command}" if base else ""
+    )
 
 
 # --- the hub
@@ -299,7 +430,7 @@ def _from_hub(name: str, revision: str | None, say: Callable[[str], None]) -> Ch
         if not constants.HF_HUB_OFFLINE:
             try:
                 info = HfApi().model_info(name, revision=revision, files_metadata=True)
-                wanted = _wanted(name, [file.rfilename for file in info.siblings or []])
+                wanted = _wanted(name, revision, [file.rfilename for file in info.siblings or []])
                 size = sum(file.size or 0 for file in info.siblings or [] if file.rfilename in wanted)
                 say(f"{asked}: {size / 1e6:,.1f} MB on the hub, kept in {constants.HF_HUB_CACHE}")
             except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError, HFValidationError):
@@ -334,7 +465,7 @@ def _from_hub(name: str, revision: str | None, say: Callable[[str], None]) -> Ch
         raise ModelError(
             f"{asked}: is not in the cache {constants.HF_HUB_CACHE}, and "
             f"{'HF_HUB_OFFLINE is set' if constants.HF_HUB_OFFLINE else why}; "
-            f"run once with the network (hf download {name}), or name a folder"
+            f"run once with the network ({_download(name, revision)}), or name a folder"
         ) from None
     except (OSError, http_error) as error:
         if isinstance(error, OSError) and error.errno is not None:
@@ -346,7 +477,7 @@ def _from_hub(name: str, revision: str | None, say: Callable[[str], None]) -> Ch
     return Checkpoint(name, folder, folder.name)
 
 
-def _wanted(name: str, files: list[str]) -> list[str]:
+def _wanted(name: str, revision: str | None, files: list[str]) -> list[str]:
     """Which files of a repository are read.
 
     Raises:
@@ -358,5 +489,5 @@ def _wanted(name: str, files: list[str]) -> list[str]:
         if weights[0] in files:
             return [*texts, *weights]
     if any(file.endswith(PICKLES) for file in files):
-        raise ModelError(f"{name}: {CONVERT}")
+        raise ModelError(f"{name}: {PICKLED}; {_copied(name, revision)}")
     raise ModelError(f"{name}: has no {WEIGHTS} on the hub; name a model with safetensors")

@@ -109,7 +109,7 @@ def characterize_run(
     ec = {p.id: p.columns["ec"] for p in found.proteins if p.columns.get("ec", "").strip()}
     concepts = build_concepts(
         discovery, kinds=settings.concepts, features=features, ec=ec, min_proteins=settings.min_proteins,
-        patterns={pattern: pattern for pattern in settings.patterns}, task=study.data.task,
+        patterns={pattern: pattern for pattern in settings.patterns}, task=study.data.task_or_single,
     )  # fmt: skip
     say(f"{concepts!r}; {len(discovery):,} proteins to discover, {len(confirmation):,} to confirm")
     index = opened.model.index

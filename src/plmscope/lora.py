@@ -11,14 +11,19 @@ an extra (``pip install '.[lora]'`` in a checkout).
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
-from plmscope.checkpoints import Checkpoint, built, read_json
+from plmscope.checkpoints import Checkpoint, built
 from plmscope.errors import ModelError
+from plmscope.heads import POOLING_KEY, Head
 from plmscope.sites import Architecture
+
+#: What peft puts in front of the names of the model inside.
+_PREFIX = "base_model.model."
 
 
 class Adapter:
@@ -34,27 +39,32 @@ class Adapter:
         self.weights = load_file(found.weights[0])
 
     def _head(self, architecture: Architecture) -> list[str]:
-        """Names of the weights of a classification head that was trained along."""
-        prefix = "base_model.model."
-        return [key for key in self.weights if key.removeprefix(prefix).startswith(architecture.new)]
+        """Names of the weights of a classification head that was trained along, adapters of it included."""
+        return [key for key in self.weights if key.removeprefix(_PREFIX).startswith(architecture.new)]
 
-    def has_head(self, architecture: Architecture) -> bool:
-        """Whether it brings a classification head."""
-        return bool(self._head(architecture))
+    def outputs(self, architecture: Architecture) -> int:
+        """How many outputs its own classification head has; 0: it brings none."""
+        last = self.weights.get(f"{_PREFIX}{architecture.head_modules[-1]}.weight")
+        return 0 if last is None else len(last)
 
-    def labels(self, architecture: Architecture) -> list[str] | None:
-        """Class names: those of a ``config.json`` beside it, else ``LABEL_0`` and on; None without a head."""
-        ends = (".out_proj.weight", "classifier.weight")
-        sizes = [len(self.weights[key]) for key in self._head(architecture) if key.endswith(ends)]
-        if not sizes:
-            return None
-        path = self.found.folder / "config.json"
-        named = read_json(path, self.found.name).get("id2label", {}) if path.is_file() else {}
-        if named and sorted(named) != sorted(map(str, range(sizes[0]))):
-            raise ModelError(
-                f"{self.found.name}: config.json: id2label does not name the {sizes[0]} classes of the head"
-            )
-        return [str(named.get(str(i), f"LABEL_{i}")) for i in range(sizes[0])]
+    def head(self, architecture: Architecture, base: Head) -> Head:
+        """Its own classification head, or that of its base.
+
+        Class names, task and pooling are those of a ``config.json`` beside it; without one, its own classes are
+        ``LABEL_0`` and on, and those of the base's head are the base's.
+        """
+        said, outputs = self.found.config, self.outputs(architecture)
+        own = base if not outputs else Head("", outputs, tuple(f"LABEL_{i}" for i in range(outputs)), "", base.pooling)
+        names = {int(number): str(name) for number, name in dict(said.get("id2label") or {}).items()}
+        return replace(
+            own,
+            name=self.found.name,
+            names=tuple(names[i] for i in sorted(names)) or own.names,
+            problem_type=str(said.get("problem_type") or own.problem_type),
+            pooling=str(said.get(POOLING_KEY) or own.pooling),
+            foreign=base.foreign if own is base else (),
+            adapter=True,
+        )
 
     def merged(self, model: Any, architecture: Architecture, with_head: bool) -> Any:
         """The base model with the adapter added to its weights; a head that comes with it only if it is wanted."""

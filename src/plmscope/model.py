@@ -22,19 +22,17 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from transformers.utils import logging as hf_logging
 
 from plmscope.checkpoints import Checkpoint, built, find, first_line
-from plmscope.errors import InputError, ModelError, shown
+from plmscope.errors import InputError, ModelError
+from plmscope.heads import COMPUTED, POOLING_KEY, POOLINGS, PROBLEM_TYPES, Choice, Names, choose, head_of, names_of
 from plmscope.labels import BoolArray, Task, classes_of, membership, pack
 from plmscope.lora import Adapter
 from plmscope.sequences import AMINO_ACIDS, LETTERS, Protein
 from plmscope.sites import Architecture, NeuronIndex, architecture_of
 from plmscope.workers import splitting
 
-#: What Hugging Face calls the tasks.
-PROBLEM_TYPES: dict[Task, str] = {"single": "single_label_classification", "multi": "multi_label_classification"}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-#: What the classification head reads; the key in ``config.json`` that says so where it is not the first token.
-POOLINGS = ("first", "mean")
-POOLING_KEY = "plmscope_pooling"
+#: Types of stored weights other than float32, as safetensors calls them.
+STORED = {"F16": "float16", "BF16": "bfloat16", "F64": "float64"}
 
 
 @dataclass(frozen=True)
@@ -145,7 +143,7 @@ class Classifier:
         if highest >= rows:
             raise ModelError(
                 f"{self.name}: the tokenizer has a token {highest}, the model embeddings for 0 to {rows - 1}; "
-                "the vocabulary is that of another model, download both again"
+                "the vocabulary is that of another model, copy or download both again"
             )
 
     def __repr__(self) -> str:
@@ -344,23 +342,28 @@ def load_model(
     checkpoint: str | Path,
     *,
     labels: Sequence[str] | None = None,
-    task: Task = "single",
+    task: Task | None = None,
     device: str = "cpu",
     dtype: str = "float32",
     revision: str | None = None,
     seed: int = 0,
     random_weights: bool = False,
     pooling: str | None = None,
-    new_head: bool = False,
+    classes: Sequence[str] = (),
+    new_head: bool | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Classifier:
     """Load a classifier, or an encoder that gets a fresh classification head.
 
+    What the checkpoint says of itself (its classes, its task, what its head reads) is the default. A setting that says
+    otherwise is refused where the head has to be kept; otherwise there is a new head, and that is said.
+
     Args:
         checkpoint: ``plmscope:embedded``, a folder, or a hub id; a LoRA adapter is merged into its base model.
-        labels: Class names. A checkpoint's own head is kept, in its order, if it is for exactly these classes and this
-            task; otherwise there is a fresh one. ``None`` takes the checkpoint's own head, names and task.
-        task: Of the labels: ``single``, or ``multi`` for proteins with several classes.
+        labels: Class names. A checkpoint's own head is kept, in its order, if it is for all of these classes and this
+            task, even if it has more; otherwise there is a fresh one. ``None`` takes the checkpoint's own head.
+        task: ``single``, or ``multi`` for proteins with several classes; ``None``: as the checkpoint says, else
+            ``single``.
         device: ``cpu``, ``cuda`` or ``cuda:1``.
         dtype: ``float32``, ``bfloat16`` or ``float16``.
         revision: Hub revision: a branch, tag or commit.
@@ -368,13 +371,15 @@ def load_model(
         random_weights: Take the architecture and the tokenizer of the checkpoint, but no weights: a control.
         pooling: What the head reads: ``first``, the first token, or ``mean``, the mean of the residues; ``None`` takes
             what the checkpoint says, else ``first``. It is written to ``config.json`` and unknown to transformers.
-        new_head: A fresh head for the labels also where the checkpoint has one.
-        say: Told one line at a time what is downloaded, made anew or left out.
+        classes: Names of the outputs of the checkpoint's own head, in their order, where its configuration does not
+            name them.
+        new_head: True: a fresh head for the labels also where the checkpoint has one; False: its own head or none.
+        say: Told one line at a time what is downloaded, made anew, renamed or left out.
 
     Raises:
         ModelError: the checkpoint is missing, incomplete or damaged, the architecture is not supported, there are no
-            safetensors, a weight is lacking, foreign or not finite, the device is absent, or a head is asked for that
-            the checkpoint does not have.
+            safetensors, a weight is lacking, foreign or not finite, the device is absent, a head is asked for that
+            the checkpoint does not have, or a setting contradicts what the checkpoint says.
     """
     name = str(checkpoint)
     _quiet()
@@ -385,22 +390,24 @@ def load_model(
         raise ModelError(f"pooling {pooling!r} is not known; choose one of {', '.join(POOLINGS)}")
     found = find(name, revision, say)
     adapter = Adapter(found) if found.is_adapter else None
-    base = find(adapter.base, None, say) if adapter else found
-    if base.is_adapter:
-        raise ModelError(f"{name}: its base model {base.name} is an adapter too; name a model")
+    base = _base(adapter, say) if adapter else found
     config: Any = built(base.name, lambda: AutoConfig.from_pretrained(base.folder, trust_remote_code=False))
     architecture = _architecture(config, name)
-    own = tuple(str(config.id2label[i]) for i in range(config.num_labels))
-    multi = config.problem_type == PROBLEM_TYPES["multi"]
-    kept = labels is not None and not (adapter or new_head or random_weights)
-    kept = kept and sorted(own) == sorted(labels or ()) and multi == (task == "multi")
-    names = labels if labels is not None and not kept else adapter.labels(architecture) if adapter else None
-    if names is not None:
-        config.num_labels = len(names)
-        config.id2label = dict(enumerate(names))
-        config.label2id = {label: i for i, label in enumerate(names)}
-    if labels is not None:
-        config.problem_type = PROBLEM_TYPES[task]
+    weights = names_of(base, architecture)
+    own = [str(config.id2label[i]) for i in range(config.num_labels)]
+    head = head_of(base, weights, architecture, base.config, own)
+    if adapter:
+        head = adapter.head(architecture, head)
+    if head.pooling not in ("", *POOLINGS):
+        raise ModelError(f"{name}: config.json: {POOLING_KEY} = {head.pooling!r}; choose one of {', '.join(POOLINGS)}")
+    choice = choose(head, labels, task, pooling, classes, True if random_weights else new_head)
+    if len(choice.names) < 2:
+        raise ModelError(f"{name}: there is one class; a classifier needs two")
+    config.num_labels = len(choice.names)
+    config.id2label = dict(enumerate(choice.names))
+    config.label2id = {label: i for i, label in enumerate(choice.names)}
+    config.problem_type = PROBLEM_TYPES[choice.task]
+    setattr(config, POOLING_KEY, choice.pooling)
     if architecture.model_type == "esm":
         config.classifier_dropout = None
         config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
@@ -410,43 +417,51 @@ def load_model(
     if random_weights:
         model = built(name, lambda: from_config(config))
     else:
-        model, heads = _with_weights(base, config, architecture, fresh=names is not None, say=say)
-        if heads and labels is None and not (adapter and adapter.has_head(architecture)):
-            raise ModelError(f"{name}: has no classification head; fine-tune it first ('plmscope finetune STUDY')")
+        brings = bool(adapter and choice.kept and adapter.outputs(architecture))
+        model, heads = _with_weights(base, weights, config, architecture, choice, brings, say)
         if adapter:
-            model = adapter.merged(model, architecture, with_head=labels is None)
+            model = adapter.merged(model, architecture, with_head=choice.kept)
             say(f"{name}: LoRA adapter merged into {base.name}")
-        kept = kept and not heads
-        if labels is not None and not kept and not any(key.startswith("classifier.") for key in heads):
-            say(f"{name}: its classification head for {shown(', '.join(own))} is replaced by a new one")
-            torch.manual_seed(seed)  # the checkpoint's own head knows other classes
+        for line in choice.lines:
+            say(line)
+        if not choice.kept and not set(_head_of(model)) <= heads:
+            torch.manual_seed(seed)  # the checkpoint's own head, or a part of it, knows other classes
             model.classifier.load_state_dict(from_config(config).classifier.state_dict())
+        stored = sorted({STORED[kind] for _, kind in base.header.values() if kind in STORED})
+        if stored and stored != [dtype]:
+            say(f"{base.name}: its weights are stored in {' and '.join(stored)}; they are computed with in {dtype}")
     for key, weight in model.named_parameters():
         if not torch.isfinite(weight).all():
             raise ModelError(f"{name}: the weight {key!r} holds NaN or infinite values; the file is damaged")
     model = _placed(model, place, DTYPES[dtype])
-    pooling = pooling or str(getattr(config, POOLING_KEY, "") or POOLINGS[0])
-    if pooling not in POOLINGS:
-        raise ModelError(f"{name}: config.json: {POOLING_KEY} = {pooling!r}; choose one of {', '.join(POOLINGS)}")
-    if hasattr(model.config, POOLING_KEY):
-        delattr(model.config, POOLING_KEY)
-    if pooling == "mean":
-        setattr(model.config, POOLING_KEY, pooling)
+    if choice.pooling == "mean":
         _MeanPooling(model, architecture.head)
     index = NeuronIndex.of(config.num_hidden_layers, config.hidden_size, config.intermediate_size)
-    classes = tuple(str(config.id2label[i]) for i in range(config.num_labels))
-    if len(classes) < 2:
-        raise ModelError(f"{name}: its head has one output; a yes-or-no classifier needs two classes, fine-tune one")
     classifier = Classifier(
-        model, tokenizer, architecture, classes, index, name,
+        model, tokenizer, architecture, choice.names, index, name,
         revision=found.revision,
         sha256="" if random_weights else found.sha256,
-        pooling=pooling,
+        pooling=choice.pooling,
         files=found.files | ({f"{base.name}/{file}": digest for file, digest in base.files.items()} if adapter else {}),
-        new_head=labels is not None and not kept,
+        new_head=not choice.kept,
     )  # fmt: skip
     classifier.freeze()
     return classifier
+
+
+def _base(adapter: Adapter, say: Callable[[str], None]) -> Checkpoint:
+    """The model of an adapter."""
+    name, where = adapter.found.name, f"{adapter.base} (base_model_name_or_path in adapter_config.json)"
+    try:
+        base = find(adapter.base, None, say)
+    except ModelError as error:
+        raise ModelError(
+            f"{name}: its base model {where} cannot be used; write the folder or hub id of the model that it was "
+            f"trained on there ({error})"
+        ) from None
+    if base.is_adapter:
+        raise ModelError(f"{name}: its base model {base.name} is an adapter too; name a model")
+    return base
 
 
 def find_on(checkpoint: str, device: str, revision: str | None, say: Callable[[str], None]) -> None:
@@ -488,33 +503,60 @@ def _tokenizer(found: Checkpoint) -> Any:
         return AutoTokenizer.from_pretrained(found.folder, trust_remote_code=False)
     except Exception as error:  # the library behind it raises nothing more special
         raise ModelError(
-            f"{found.name}: the tokenizer cannot be read ({first_line(error)}); download it again"
+            f"{found.name}: the tokenizer cannot be read ({first_line(error)}); copy or download it again"
         ) from None
 
 
+def _head_of(model: Any) -> list[str]:
+    """Names of the weights of the classifier, as transformers calls its last part in every architecture."""
+    return [f"classifier.{key}" for key in model.classifier.state_dict()]
+
+
 def _with_weights(
-    found: Checkpoint, config: Any, architecture: Architecture, fresh: bool, say: Callable[[str], None]
+    found: Checkpoint,
+    names: Names,
+    config: Any,
+    architecture: Architecture,
+    choice: Choice,
+    brings: bool,
+    say: Callable[[str], None],
 ) -> tuple[Any, set[str]]:
     """The model and the names of those weights of its head that the checkpoint lacks.
 
     Names of older releases (``LayerNorm.gamma``, ``rotary_embeddings.inv_freq`` in every layer, ``position_ids``) are
     understood by transformers. Any other weight that is lacking, or that has no place, is refused: the model would
     otherwise compute something else than the one that was trained.
+
+    Args:
+        found: The checkpoint.
+        names: Of its weights.
+        config: Of the model that is wanted.
+        architecture: Where its parts are.
+        choice: What becomes of its head.
+        brings: Whether an adapter brings a head of its own.
+        say: Told what is new and what is left out.
     """
     settings: dict[str, Any] = {"use_safetensors": True, "output_loading_info": True, "dtype": torch.float32}
     load = AutoModelForSequenceClassification.from_pretrained
     model, info = built(
         found.name,
         lambda: load(
-            found.folder, config=config, trust_remote_code=False, ignore_mismatched_sizes=True, **settings
+            found.folder, config=config, trust_remote_code=False, ignore_mismatched_sizes=True,
+            key_mapping=names.mapping, **settings,
         ),  # that they match is seen to here, with a better line than theirs
-    )
-    others = [key for key in info["unexpected_keys"] if not key.endswith(("position_ids", "inv_freq"))]
-    foreign = sorted(key for key in others if not key.startswith(architecture.unused))
+    )  # fmt: skip
+    if names.mapping:
+        model._weight_conversions = None  # it would give the prefix back when the model is saved
+    if names.prefix:
+        say(f"{found.name}: the prefix {names.prefix!r} of the names of its weights is taken off")
+    base = architecture.layers.partition(".")[0]
+    fresh = not choice.kept or brings
+    others = [names.own.get(key, key) for key in info["unexpected_keys"] if not key.endswith(COMPUTED)]
+    foreign = sorted(k for k in others if k.startswith(f"{base}.") and not k.startswith(architecture.unused))
     if foreign:
         raise ModelError(
             f"{found.name}: {len(foreign)} weights have no place in a model of type {architecture.model_type!r} with "
-            f"the sizes of config.json, first {foreign[0]!r}; the two do not belong together"
+            f"the sizes of config.json, first {foreign[0]!r}; copy the config.json that was saved with them"
         )
     missing = {key for key in info["missing_keys"] if "contact_head" not in key and "inv_freq" not in key}
     heads = {key for key in missing if key.startswith(architecture.new)}
@@ -527,7 +569,9 @@ def _with_weights(
         raise ModelError(
             f"{found.name}: {len(wrong)} weights have another shape than config.json says, first {wrong[0]!r}"
         )
-    if heads:
+    if heads and choice.kept and not brings:
+        raise ModelError(f"{found.name}: the checkpoint lacks {len(heads)} weights of its head, first {min(heads)!r}")
+    if heads and not brings:
         say(f"{found.name}: {len(heads)} weights of the classification head are not in the checkpoint, they are new")
     if others:
         say(f"{found.name}: {len(others)} weights of another head are left out, first {min(others)!r}")

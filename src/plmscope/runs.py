@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +18,7 @@ from plmscope.errors import InputError, RunError
 from plmscope.labels import Task, classes_of
 from plmscope.progress import Track, silent
 from plmscope.results import Run
-from plmscope.scores import FORMS, NeuronScores, from_table, signed_form, with_class_means
+from plmscope.scores import FORMS, NeuronScores, check_methods, from_table, signed_form, with_class_means
 from plmscope.sequences import Protein
 from plmscope.settings import ScoreSection, read_study
 from plmscope.sites import NeuronIndex
@@ -79,7 +81,7 @@ class OpenRun:
         ]
         if part == "scoring":
             wanted = self.study.score.proteins_per_class if per_class is None else per_class
-            return one_per_cluster(found, self.clusters, wanted, self.study.seed, task=self.study.data.task)
+            return one_per_cluster(found, self.clusters, wanted, self.study.seed, task=self.study.data.task_or_single)
         return found
 
     @cached_property
@@ -121,6 +123,7 @@ def score_all(
     constants: np.ndarray | None = None,
     groups: Sequence[str] | None = None,
     track: Track = silent,
+    seed: int = 0,
 ) -> list[NeuronScores]:
     """Every score of the settings (``columns``), in their order; a function that gives several is run once.
 
@@ -131,9 +134,10 @@ def score_all(
         constants: ``(3, N)`` ablation means, where the path starts if ``settings.baseline`` is ``mean``.
         groups: Those of the proteins for bootstraps, from :func:`~plmscope.scores.resampling_groups`.
         track: Progress.
+        seed: Of the scorers that draw something.
     """
     from plmscope import ablation, activation, conductance, gradients, linear
-    from plmscope.scoring import SCORERS, check_methods
+    from plmscope.scoring import SCORERS
 
     check_methods(settings.columns)
     found: dict[str, NeuronScores] = {}
@@ -151,6 +155,8 @@ def score_all(
                 how |= {"recompute": settings.recompute}
             if scorer is not activation.activation_scores:
                 how |= {"target": settings.target, "rms": signed_form(method)[0] in squared}
+            if "seed" in inspect.signature(scorer).parameters:
+                how |= {"seed": seed}
             found |= {one.method: one for one in with_class_means(scorer(model, proteins, **how))}
     return [found[method] for method in settings.columns]
 
@@ -159,5 +165,5 @@ def read_parquet(run: Run, name: str) -> pd.DataFrame:
     """Read a table that is the stages' own business, one outside the contract."""
     path = run.path / f"{name}.parquet"
     if not path.is_file():
-        raise RunError(f"{path}: missing; run 'plmscope score {run.path}'")
+        raise RunError(f"{path}: missing; run 'plmscope score {shlex.quote(str(run.path))}'")
     return pd.read_parquet(path)

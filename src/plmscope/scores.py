@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from plmscope.errors import SelectionError
+from plmscope.errors import SelectionError, shown
 from plmscope.sites import NeuronIndex
 
 #: Groups of clusters that a bootstrap resamples, per class; memory grows with them and not with the proteins.
@@ -38,6 +38,13 @@ RANKINGS = (*FORMS, "signed")
 def forms_of(method: str) -> tuple[str, ...]:
     """A method with a sign and its unsigned forms, as they are named in tables."""
     return (method, *(method + ending for ending in FORMS.values()))
+
+
+#: Every scoring method; ``scoring.SCORERS`` has the function of each.
+METHODS = (
+    "activation", "activation_std", "activation_contrast",
+    *(form for name in SIGNED for form in forms_of(name)),
+)  # fmt: skip
 
 
 def signed_form(method: str) -> tuple[str, str]:
@@ -360,6 +367,22 @@ class Completeness:
             how = dict.fromkeys(("expected", "got", "gap"), "mean") | {"points": "max", "settled": "all"}
             frame = frame.groupby(["id", "layer", "module"], sort=False, as_index=False).agg(how)
         return frame
+
+
+def check_methods(methods: Sequence[str], setting: str = "") -> None:
+    """Refuse a scoring method that there is not.
+
+    Args:
+        methods: Names.
+        setting: Where they stand, for the line.
+
+    Raises:
+        SelectionError: one is not among :data:`METHODS`.
+    """
+    for method in methods:
+        if method not in METHODS:
+            where = f"{setting}: " if setting else ""
+            raise SelectionError(f"{where}method {shown(method)} is not known; choose from {', '.join(METHODS)}")
 
 
 def check_ranking(scores: NeuronScores) -> None:

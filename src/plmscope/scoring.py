@@ -1,7 +1,7 @@
 """``score(model, proteins, method=...)``: the table of scorers.
 
 A new scorer is one file with a function that returns :class:`~plmscope.scores.NeuronScores`, and one row of
-:data:`SCORERS` per method that it gives.
+:data:`SCORERS` per method that it gives, whose name is in :data:`plmscope.scores.METHODS` too.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from typing import Any
 import pandas as pd
 
 from plmscope import ablation, activation, conductance, gradients, linear
-from plmscope.errors import SelectionError
 from plmscope.model import Classifier
-from plmscope.scores import FORMS, GroupSums, NeuronScores, signed_form, with_class_means
+from plmscope.scores import FORMS, GroupSums, NeuronScores, check_methods, signed_form, with_class_means
 from plmscope.sequences import Protein
 
 Scorer = Callable[..., tuple[NeuronScores, ...]]
@@ -28,13 +27,6 @@ SCORERS: dict[str, Scorer] = {
     **dict.fromkeys(linear.PATCHING_METHODS, linear.attribution_patching),
     **dict.fromkeys(ablation.METHODS, ablation.single_ablation),
 }
-
-
-def check_methods(methods: Sequence[str]) -> None:
-    """Raise :class:`SelectionError` for a method without a row in :data:`SCORERS`."""
-    for method in methods:
-        if method not in SCORERS:
-            raise SelectionError(f"method {method!r} is not known; choose from {', '.join(SCORERS)}")
 
 
 def score(

@@ -19,7 +19,7 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from plmscope.errors import SelectionError
-from plmscope.scores import NeuronScores
+from plmscope.scores import NeuronScores, check_ranking
 from plmscope.sites import MODULES, Neuron, NeuronIndex, Site
 from plmscope.stats import benjamini_hochberg, hypergeometric_enrichment
 
@@ -131,7 +131,8 @@ def select_top(scores: NeuronScores, fraction: float, scope: str = "pooled", mod
         ``floor(fraction * N + 0.5)`` neurons (of each site, if per site; of the kind), never fewer than one.
 
     Raises:
-        SelectionError: ``fraction`` or ``scope`` is impossible, or a score is not finite (the neuron is named).
+        SelectionError: ``fraction`` or ``scope`` is impossible, a score is not finite (the neuron is named), or all
+            are equal, so that none is better than another.
 
     References:
         arXiv:2312.10770, selection by score. Departs from it: never returns an empty selection.
@@ -146,6 +147,7 @@ def select_top(scores: NeuronScores, fraction: float, scope: str = "pooled", mod
         raise SelectionError(
             f"{scores.method}: the score of {scores.index.neuron(int(bad[0]))} is {scores.values[bad[0]]!r}"
         )
+    check_ranking(scores)
     mask = np.zeros(len(scores.index), dtype=bool)
     parts = [np.arange(len(scores.index))]
     if scope == "per_site":

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import shlex
 import tomllib
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -20,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from plmscope.concepts import KINDS, Kind
 from plmscope.errors import SelectionError, StudyError, shown
 from plmscope.labels import Task
-from plmscope.scores import ranked_by
+from plmscope.scores import check_methods, ranked_by
 from plmscope.selection import check_fraction
 
 #: The largest seed that NumPy and scikit-learn take.
@@ -59,7 +60,11 @@ class DataSection(Section):
         "ec:1", min_length=1, description="ec:1 to ec:4, the name of a column, or header:PATTERN with one group"
     )
     labels: str = Field("", description="second table with columns about the proteins, by id; empty: none")
-    task: Task = Field("single", description="single: one class a protein; multi: one or more, joined by ; in a column")
+    task: Task | Literal[""] = Field(
+        "",
+        description="single: one class a protein; multi: one or more, joined by ; in a column; empty: as the "
+        "checkpoint says, else single",
+    )
     ec_column: str = Field("", description="EC numbers: a column or header:PATTERN; empty: ec, EC number, EC")
     separator: str = Field(";", min_length=1, description="between the classes of one protein, where task = multi")
     id_column: str = Field("", description="ids in a table; empty: id, Entry or accession")
@@ -75,6 +80,11 @@ class DataSection(Section):
         "error", description="error, skip: left out and counted, windows: of max_length residues, in one set"
     )
     window_overlap: int = Field(256, ge=0, description="residues that two windows share, at least")
+
+    @property
+    def task_or_single(self) -> Task:
+        """The task; ``single`` where it is left open, which a study's first stage settles by the checkpoint."""
+        return self.task or "single"
 
 
 class SplitSection(Section):
@@ -107,9 +117,15 @@ class ModelSection(Section):
         "plmscope:embedded", min_length=1, description="plmscope:embedded, a folder, or a Hugging Face hub id"
     )
     revision: str = Field("", description="hub revision: a branch, tag or commit; empty: the newest")
-    pooling: Literal["first", "mean"] = Field(
-        "first", description="what the classification head reads: the first token, or the mean of the residues"
+    pooling: Literal["", "first", "mean"] = Field(
+        "",
+        description="what the head reads: first, the first token, or mean, the mean of the residues; empty: as the "
+        "checkpoint says, else first",
     )
+    classes: tuple[str, ...] = Field(
+        (), description="names of the outputs of a trained head, in their order; empty: those of its config.json"
+    )
+    new_head: bool = Field(False, description="true: a new head also where the checkpoint has one for these classes")
 
 
 class FinetuneSection(Section):
@@ -335,6 +351,12 @@ class Study(Section):
             unscored = [method for method in section.methods if method not in self.score.methods]
             if unscored:
                 raise ValueError(f"{name}.methods has {unscored[0]!r}, which is not among score.methods; add it there")
+        check_methods(self.score.methods, "score.methods")
+        if len(set(self.model.classes)) < len(self.model.classes):
+            raise ValueError(f"model.classes = {list(self.model.classes)!r}: a class is there twice; remove one")
+        if self.model.new_head and (self.model.classes or not self.finetune.epochs):
+            other = "model.classes names the head that it replaces" if self.model.classes else "finetune.epochs = 0"
+            raise ValueError(f"model.new_head = true, and {other}; change one of them")
         if self.finetune.lora_rank and self.finetune.frozen_layers:
             raise ValueError(
                 "finetune.frozen_layers: LoRA adapters are trained in every layer; set one of the two to 0"
@@ -449,7 +471,8 @@ def read_study(path: str | Path) -> Study:
     except IsADirectoryError:
         own = path / "study.toml"
         if own.is_file() and (path / "manifest.json").is_file():
-            raise StudyError(f"{path}: is a run folder; continue it with: plmscope run {own} --out {path}") from None
+            command = f"plmscope run {shlex.quote(str(own))} --out {shlex.quote(str(path))}"
+            raise StudyError(f"{path}: is a run folder; continue it with: {command}") from None
         raise StudyError(f"{path}: is a folder; name a study file, which 'plmscope init' writes") from None
     except (OSError, ValueError, RecursionError) as error:  # of TOML, UTF-8 and numbers of too many digits
         reason = error.strerror if isinstance(error, OSError) else str(error)[:200]

@@ -74,6 +74,7 @@ class Architecture:
         norms: Modules whose whole activation is layer-normalised before anything else reads it, and where that norm is
             inside a layer.
         new: Prefixes of the weights that a checkpoint without a classification head lacks.
+        head_modules: The linear modules of a classification head; the last one gives the logits.
         unused: Prefixes of weights that other heads leave in a checkpoint; they have no place in a classifier.
         spare_positions: Positions that no residue can take, of ``max_position_embeddings``.
         as_x: Letters that the model's authors replace by X.
@@ -88,6 +89,7 @@ class Architecture:
     head: str
     norms: Mapping[str, str] = field(default_factory=dict)
     new: tuple[str, ...] = ("classifier.",)
+    head_modules: tuple[str, ...] = ("classifier.dense", "classifier.out_proj")
     unused: tuple[str, ...] = ("lm_head.",)
     spare_positions: int = 2
     as_x: str = ""
@@ -141,6 +143,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         after=("bert.pooler", "classifier"),
         head="bert.pooler",
         new=("classifier.", "bert.pooler."),
+        head_modules=("bert.pooler.dense", "classifier"),
         unused=("cls.",),
         as_x="UZOB",
     ),

@@ -16,6 +16,7 @@ import importlib.metadata
 import json
 import os
 import resource
+import shlex
 import shutil
 import sys
 import time
@@ -28,7 +29,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from plmscope.errors import BusyError, InputError, RunError, SelectionError, StudyError
+from plmscope.errors import BusyError, InputError, RunError
 from plmscope.formats import EMBEDDED as EMBEDDED_TABLES
 from plmscope.formats import STDIN, save_stdin
 from plmscope.knowledge import TABLES, card_methods, characterize_run, read_inputs
@@ -116,7 +117,10 @@ class Stages:
     _reads: bool = field(default=False, init=False, repr=False)  # whether the first stage is wanted
 
     def __post_init__(self) -> None:
-        self.study = _kept_apart(self.study)
+        asked = self.study.data.task
+        self.study = _with_task(_kept_apart(self.study))
+        if self.study.data.task == "multi" and not asked:
+            self.say(f"task: multi, as config.json of {self.study.model.checkpoint} says")
 
     def execute(self, wanted: Sequence[str] = STAGES) -> None:
         """Run the wanted stages in order; finished ones whose inputs did not change are left alone.
@@ -133,11 +137,7 @@ class Stages:
                 missing = [name for name in STAGES if not done[name] and any(name in _before(w) for w in wanted)]
                 first = next((name for name in missing if name not in wanted), None)
                 if first:
-                    raise RunError(
-                        f"{self.run.path}: the stage {first!r} comes first; "
-                        f"run 'plmscope run {self.run.path / 'study.toml'} --out {self.run.path}'"
-                    )
-                self._check_methods()
+                    raise RunError(f"{self.run.path}: the stage {first!r} comes first; {self._advice('run')}")
                 if "characterize" in wanted and not done["characterize"] and self.study.characterize.enabled:
                     read_inputs(self.study, self._data.proteins)
                 if not done["finetune"]:
@@ -188,15 +188,6 @@ class Stages:
         }
         return _every_product(stage) if asked.get(stage) else PRODUCTS[stage]
 
-    def _check_methods(self) -> None:
-        """Refuse an unknown scoring method before hours are spent on a model."""
-        from plmscope.scoring import check_methods
-
-        try:
-            check_methods(self.study.score.methods)
-        except SelectionError as error:
-            raise StudyError(f"score.methods: {error}") from None
-
     def _begin(self) -> None:
         """Settings and versions into the run folder; what a killed process left of a file goes."""
         for left in self.run.path.rglob(".*.tmp"):
@@ -244,7 +235,7 @@ class Stages:
     def _data(self) -> ProteinSet:
         d = self.study.data
         found = read_proteins(
-            d.path, label=d.label, task=d.task, labels=d.labels, ec_column=d.ec_column,
+            d.path, label=d.label, task=d.task_or_single, labels=d.labels, ec_column=d.ec_column,
             separator=d.separator, id_column=d.id_column, sequence_column=d.sequence_column, classes=d.classes,
             min_per_class=d.min_per_class,
             duplicates=d.duplicates, min_length=d.min_length, max_length=d.max_length, too_long=d.too_long,
@@ -359,13 +350,10 @@ class Stages:
             self.say(line)
         base = load_model(
             study.model.checkpoint, labels=found.labels, task=found.task, device=study.device,
-            revision=study.model.revision or None, seed=study.seed, pooling=study.model.pooling, say=self.say,
+            revision=study.model.revision or None, seed=study.seed, pooling=study.model.pooling or None,
+            classes=study.model.classes, new_head=study.model.new_head or (None if study.finetune.epochs else False),
+            say=self.say,
         )  # fmt: skip
-        if not study.finetune.epochs and base.new_head:
-            raise StudyError(
-                f"finetune.epochs = 0: {study.model.checkpoint} has no trained head for the classes "
-                f"{', '.join(found.labels)}; fine-tune it, or name a classifier of exactly these classes"
-            )
         if rare := base.read_as_x(found.proteins):
             self.say(rare)
         for protein in found.proteins:
@@ -498,7 +486,8 @@ class Stages:
         constants, n_means = self._ablation_means(model, opened.proteins("train"), opened.clusters)
         folder, stamp = self.parts or self._parts_folder, self._parts_stamp()
         if self.parts or complete(folder, stamp, chosen, model.index):
-            command = f"plmscope score {self.run.path}" + (f" --out {folder}" if folder != self._parts_folder else "")
+            elsewhere = f" --out {shlex.quote(str(folder))}" if folder != self._parts_folder else ""
+            command = f"plmscope score {shlex.quote(str(self.run.path))}{elsewhere}"
             partial = merge_shards(folder, stamp, chosen, model.index, f"{command} --shard")
             if partial.constants is not None:  # those that the shards took; another machine rounds in another way
                 constants = partial.constants
@@ -539,7 +528,6 @@ class Stages:
         """
         folder = out or self._parts_folder
         stamp = self._parts_stamp()
-        self._check_methods()
         with contextlib.ExitStack() as held:
             if os.access(self.run.path, os.W_OK):  # a copy for reading needs no lock
                 held.enter_context(self.run.locked(shared=True))
@@ -566,11 +554,16 @@ class Stages:
         """Where shards are, and what a killed scoring had."""
         return self.run.path / "score.parts"
 
+    def _advice(self, stages: str) -> str:
+        """The command that does what comes first, for a shell."""
+        study, folder = shlex.quote(str(self.run.path / "study.toml")), shlex.quote(str(self.run.path))
+        return f"run 'plmscope {stages} {study} --out {folder}'"
+
     def _parts_stamp(self) -> str:
         """Digest of what the sums of a shard depend on; from the run folder alone."""
         s, tuned = self.study, self.run.manifest()["stages"].get("finetune", {})
         if tuned.get("status") != "done":
-            raise RunError(f"{self.run.path}: the stage 'finetune' comes first; run 'plmscope finetune STUDY'")
+            raise RunError(f"{self.run.path}: the stage 'finetune' comes first; {self._advice('finetune')}")
         needs = [tuned.get("fingerprint"), s.dtype, s.score.model_dump(), bool(s.density.bootstraps), *_versions()]
         return hashlib.sha256(json.dumps(needs, sort_keys=True).encode()).hexdigest()
 
@@ -604,7 +597,7 @@ class Stages:
         base = constants if self.study.score.baseline == "mean" else None
 
         def score(some: list[Protein], of_these: list[str] | None, track: Track) -> list[NeuronScores]:
-            return score_all(model, some, self.study.score, base, of_these, track)
+            return score_all(model, some, self.study.score, base, of_these, track, self.study.seed)
 
         path.parent.mkdir(exist_ok=True)
         return score_shard(score, proteins, groups, model.index, path, shard, self.track, self.say, base)
@@ -618,7 +611,8 @@ class Stages:
         )
         reference = load_model(self.run.path / "model", device=self.study.device)
         ours, theirs = (
-            score_all(m, few, self.study.score, constants, track=self.track) for m in (opened.model, reference)
+            score_all(m, few, self.study.score, constants, track=self.track, seed=self.study.seed)
+            for m in (opened.model, reference)
         )
         found = precision_agreement(ours, theirs)
         self.run.update_manifest(precision={"dtype": self.study.dtype, "proteins": len(few), "methods": found})
@@ -782,12 +776,12 @@ class Stages:
             )
             train, validation = ([replace(p, label=shuffled[p.id]) for p in group] for group in (train, validation))
         chosen = one_per_cluster(  # as many of every class as in the run, by the labels of this model
-            train, opened.clusters, study.score.proteins_per_class, study.seed, task=study.data.task
+            train, opened.clusters, study.score.proteins_per_class, study.seed, task=study.data.task_or_single
         )
         base = load_model(
-            study.model.checkpoint, labels=opened.model.labels, task=study.data.task, device=study.device,
+            study.model.checkpoint, labels=opened.model.labels, task=study.data.task_or_single, device=study.device,
             seed=study.seed, revision=self.run.manifest()["model"]["revision"] or None,
-            random_weights=null == "random_weights", pooling=study.model.pooling, new_head=True,
+            random_weights=null == "random_weights", pooling=opened.model.pooling, new_head=True,
         )  # fmt: skip
         model, log = self._trained(base, train, validation, folder / "model", null)
         training = self.run.table("training")
@@ -867,6 +861,18 @@ def _kept_apart(study: Study) -> Study:
     if own or s.held_out or s.method == "column":
         return study
     return study.model_copy(update={"split": s.model_copy(update={"held_out": "held_out"})})
+
+
+def _with_task(study: Study) -> Study:
+    """The task that the checkpoint says it was trained for, where the study leaves it open; else ``single``."""
+    from plmscope.checkpoints import said_by
+    from plmscope.heads import PROBLEM_TYPES
+
+    if study.data.task:
+        return study
+    said = said_by(study.model.checkpoint, study.model.revision or None).get("problem_type")
+    task = "multi" if said == PROBLEM_TYPES["multi"] else "single"
+    return study.model_copy(update={"data": study.data.model_copy(update={"task": task})})
 
 
 def _anchored(study: Study) -> Study:

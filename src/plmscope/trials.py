@@ -8,6 +8,7 @@ those from disjoint halves of the scoring clusters, from the null models and fro
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -94,7 +95,7 @@ def intervene_run(
         (method, label): select_top(one, fraction) for method in methods for label, one in scores[method].items()
     }
     if model.ablation_means is None:
-        raise RunError(f"{run.path}: no ablation means; run 'plmscope score {run.path}'")
+        raise RunError(f"{run.path}: no ablation means; run 'plmscope score {shlex.quote(str(run.path))}'")
 
     def tried(name: str, description: str, proteins: Sequence[Protein], changes: Sequence[Change]) -> np.ndarray:
         """Log-odds ``(1 + K, P, C)`` in the intact model and under every change."""

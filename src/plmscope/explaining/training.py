@@ -106,7 +106,7 @@ def sample_of(opened: OpenRun, track: Track = silent) -> Sample:
     model, study = opened.model, opened.study
     train = opened.proteins("train")
     per_class = max(1, PROTEINS // len(model.labels))
-    proteins = one_per_cluster(train, opened.clusters, per_class, study.seed, task=study.data.task)
+    proteins = one_per_cluster(train, opened.clusters, per_class, study.seed, task=study.data.task_or_single)
     stamp = hashlib.sha256(f"{_weights(opened)} {study.seed} {[p.id for p in proteins]} {study.dtype}".encode())
     folder = opened.run.path / CACHE
     paths = [folder / f"{name}-{stamp.hexdigest()[:16]}.npy" for name in ("edges", "means")]
