@@ -269,10 +269,10 @@ def _second(
     told = [] if concept is None else [concept]
     texts = told if leader.row is None else []
     others = [one for one in found if one.row is not None and one.sign != leader.sign]
-    if others:
-        other = _leader(others).row
+    second = _leader(others).row if others else None
+    if second is not None:
         own = {str(one.row["concept"]): one.row for one in found if one.row is not None and one.sign == leader.sign}
-        second = own.get(known.complement.get(str(other["concept"]), ""), other)  # type: ignore[index]
+        second = own.get(known.complement.get(str(second["concept"]), ""), second)
         if all(second is not one for one in told):
             texts = [*texts, second]
     return [_concept_text(row, known.of[str(row["concept"])], int(row["sign"]), bars) for row in texts]

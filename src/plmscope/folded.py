@@ -384,12 +384,12 @@ class Folding:
         plans: list[list[list[int]]] = [[]]
         filled = 0
         for rows in batches.plan:
-            tokens = sum(len(batches.proteins[row]) + 2 for row in rows)
-            if filled and filled + tokens > GROUP_TOKENS:
+            n_tokens = sum(len(batches.proteins[row]) + 2 for row in rows)
+            if filled and filled + n_tokens > GROUP_TOKENS:
                 plans.append([])
                 filled = 0
             plans[-1].append(rows)
-            filled += tokens
+            filled += n_tokens
         self.groups = [replace(batches, plan=plan) for plan in plans]
         # All selections begin with the same embeddings: computed once where they fit into memory.
         self.only: _Group | None = None
