@@ -749,7 +749,7 @@ def test_a_classifier_is_explained_as_it_is(golden: Golden, tmp_path: Path, capf
     assert weights[0] == weights[1]
     changed(study, study, model={"checkpoint": str(golden.model)})
     assert main(["run", str(study), "--out", str(tmp_path / "other")]) == 2
-    line = "its 3 classes are called LABEL_0 to LABEL_2, those of the proteins 2, 3, 6; name its outputs in their order"
+    line = "its classes are 1, 2, 3, those of the proteins 2, 3, 6; name its outputs in their order"
     assert line in capfd.readouterr().err and not (tmp_path / "other").exists()
 
 
