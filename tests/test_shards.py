@@ -16,10 +16,11 @@ from pandas.testing import assert_frame_equal
 from plmscope import shards
 from plmscope.cli import main
 from plmscope.errors import BusyError, RunError, SelectionError
+from plmscope.method_table import signed_methods
 from plmscope.model import Classifier
 from plmscope.progress import silent
 from plmscope.results import Run
-from plmscope.scores import SIGNED, NeuronScores, resampling_groups, signed_form, with_class_means
+from plmscope.scores import NeuronScores, resampling_groups, signed_form, with_class_means
 from plmscope.scoring import SCORERS
 from plmscope.sequences import Protein
 from plmscope.settings import read_study
@@ -28,6 +29,7 @@ from plmscope.study import Stages
 from tests.conftest import Golden
 from tests.test_scores import QUICK
 
+SIGNED = signed_methods()
 SCORED = ("neurons", "class_scores", "completeness", "selections", "agreement", "ablation_means", "score_bootstraps")
 
 

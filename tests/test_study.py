@@ -25,9 +25,9 @@ import plmscope.results
 from plmscope.cli import main
 from plmscope.errors import InputError, RunError, SelectionError, StudyError
 from plmscope.evaluation import evaluate
+from plmscope.method_table import FORMS, signed_methods
 from plmscope.results import SCHEMA, SCHEMA_VERSION, STAGES, Run
 from plmscope.runs import one_per_cluster, open_run
-from plmscope.scores import FORMS, SIGNED
 from plmscope.scoring import SCORERS
 from plmscope.selection import select_top
 from plmscope.sequences import Protein, read_proteins
@@ -35,6 +35,7 @@ from plmscope.settings import Study, demo_study, parse_study, read_study, write_
 from plmscope.study import Stages, _anchored, _kept_apart
 from tests.conftest import Golden, make_proteins
 
+SIGNED = signed_methods()
 MODULES = {"query": 24, "key": 24, "value": 24, "attention_output": 24, "intermediate": 48, "output": 24}
 METHODS = ["activation_std", "integrated_gradients"]
 #: What selections by each are ranked by.

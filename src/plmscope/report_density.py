@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from plmscope.report_answers import JUDGES, NULLS
+from plmscope.method_table import PREFERRED
+from plmscope.report_answers import NULLS
 from plmscope.report_blocks import (
     Block,
     FigureGroup,
@@ -44,7 +45,7 @@ def density_section(results: Results) -> Section:
     )
     methods = [m for m in results.methods if m in set(density["method"])]
     fractions = sorted(density["fraction"].unique(), key=lambda f: (abs(f - results.knowledge_fraction), f))
-    preferred = [m for m in JUDGES if m in methods]
+    preferred = [m for m in PREFERRED if m in methods]
     selects = (
         Select(
             "method", "Method", tuple((m, words(m)) for m in [*preferred, *(m for m in methods if m not in preferred)])
@@ -146,7 +147,7 @@ def _module_rows(density: pd.DataFrame) -> pd.DataFrame:
 
 def _judges_first(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows by method, those that the verdict rests on first, then by fraction."""
-    order = [*JUDGES, *sorted(set(rows["method"]) - set(JUDGES))]
+    order = [*PREFERRED, *sorted(set(rows["method"]) - set(PREFERRED))]
     place = rows["method"].map({method: i for i, method in enumerate(order)})
     return rows.assign(place=place).sort_values(["place", "fraction"], kind="stable")
 

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 
 from plmscope.labels import class_names
+from plmscope.method_table import methods as known_methods
+from plmscope.method_table import row_of
 from plmscope.report_blocks import (
     Block,
     References,
@@ -103,7 +105,8 @@ def _points_words(results: Results, frame: pd.DataFrame) -> str:
     words_of = []
     for method, own in frame.groupby("method", sort=True):
         points, loose = own["points"], ~own["settled"].astype(bool)
-        fixed_points = results.setting("score", "conductance_points" if method == "conductance" else "points")
+        known = row_of(str(method)).takes if method in known_methods() else {}
+        fixed_points = results.setting("score", known.get("points", "points"))
         tolerance = results.setting("score", "tolerance")
         bound = f"the tolerance{f' of {tolerance}' if tolerance is not None else ''}"
         above = f"{count(int(loose.sum()))} of {count(len(own))} proteins and sites ({percent(loose.mean())})"

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from plmscope.cards import Bars, explained
-from plmscope.report_answers import JUDGES, neuron_word
+from plmscope.method_table import PREFERRED
+from plmscope.report_answers import neuron_word
 from plmscope.report_blocks import (
     FigureGroup,
     Page,
@@ -47,7 +48,7 @@ def neurons_section(results: Results) -> Section:
     limit = size_of(results.knowledge_fraction, len(neurons))
     links = _card_links(results)
     options = []
-    for method in sorted(methods, key=lambda m: JUDGES.index(m) if m in JUDGES else len(JUDGES)):
+    for method in sorted(methods, key=lambda m: PREFERRED.index(m) if m in PREFERRED else len(PREFERRED)):
         word = neuron_word(comparison, method)
         extent = f", ranks 1 to {min(limit, TOP)}" if word == "knowledge neurons" else ""
         options.append((method, f"{words(method)} ({word}{extent})"))

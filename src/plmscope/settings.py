@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from plmscope.concepts import KINDS, Kind
 from plmscope.errors import SelectionError, StudyError, shown
 from plmscope.labels import Task
+from plmscope.method_table import ACTIVITY, described
 from plmscope.scores import check_methods, ranked_by
 from plmscope.selection import check_fraction
 
@@ -146,9 +147,7 @@ class ScoreSection(Section):
     methods: tuple[str, ...] = Field(
         ("activation", "activation_std", "activation_contrast", "integrated_gradients"),
         min_length=1,
-        description="activation, activation_std, activation_contrast, integrated_gradients, "
-        "conductance, gradient_activation, attribution_patching, single_ablation; those with a sign "
-        "(integrated_gradients and what follows) also ending in _abs, _rms or _class",
+        description=described(),
     )
     ranking: Literal["absolute", "rms", "class_means", "signed"] = Field(
         "absolute",
@@ -369,8 +368,8 @@ class Study(Section):
                 f"intervene.factors = {list(factors)!r}: have to be above 0 and different; 0 is always there"
             )
         controls = (*self.evaluate.controls, *self.evaluate.module_controls)
-        if "random_active" in controls and "activation_std" not in self.score.methods:
-            raise ValueError("evaluate.controls has random_active, which needs activation_std among score.methods")
+        if "random_active" in controls and ACTIVITY not in self.score.methods:
+            raise ValueError(f"evaluate.controls has random_active, which needs {ACTIVITY} among score.methods")
         return self
 
 
@@ -532,7 +531,8 @@ def write_study(study: Study) -> str:
         for key, field in type(section).model_fields.items():
             value = getattr(section, key)
             if not isinstance(value, Section):
-                comment = f"  # {field.description}" if field.description else ""
+                meaning = described() if (type(section), key) == (ScoreSection, "methods") else field.description
+                comment = f"  # {meaning}" if meaning else ""
                 lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}{comment}")
 
     put(study)

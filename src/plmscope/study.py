@@ -34,6 +34,7 @@ from plmscope.formats import EMBEDDED as EMBEDDED_TABLES
 from plmscope.formats import STDIN, save_stdin
 from plmscope.knowledge import TABLES, card_methods, characterize_run, read_inputs
 from plmscope.labels import packed_labels, rarest
+from plmscope.method_table import ACTIVITY, path_methods
 from plmscope.parts import Parts, collect
 from plmscope.progress import Track, silent
 from plmscope.results import SCHEMA, SCHEMA_VERSION, STAGES, Run, lock, write_atomic
@@ -57,8 +58,6 @@ NEW_STDIN = "stdin.new"
 APART = {"characterize": ("evaluate", "density"), "intervene": ("characterize",)}
 #: Stages that a study can leave out.
 OPTIONAL = ("characterize", "intervene")
-#: Scores whose sums are compared with what they should be.
-PATH_METHODS = ("integrated_gradients", "conductance")
 #: Without these files a stage has to run again, whatever the manifest says.
 PRODUCTS = {
     "finetune": ("proteins.parquet", "excluded.parquet", "leakage.parquet", "training.parquet", "metrics.json",
@@ -181,7 +180,7 @@ class Stages:
         """The files that a stage writes with these settings."""
         study = self.study
         asked = {
-            "score": any(signed_form(method)[0] in PATH_METHODS for method in study.score.methods),
+            "score": any(signed_form(method)[0] in path_methods() for method in study.score.methods),
             "evaluate": MODULE in study.evaluate.scopes,
             "density": bool(study.density.nulls),
             "intervene": study.intervene.neurons > 0,
@@ -685,8 +684,8 @@ class Stages:
         e, opened = self.study.evaluate, OpenRun(self.run)
         model, test = opened.model, judges(opened)
         scores = {method: opened.ranking(method) for method in e.methods or self.study.score.methods}
-        scored = "activation_std" in self.study.score.methods
-        activity = opened.scores("activation_std").values if scored else None
+        scored = ACTIVITY in self.study.score.methods
+        activity = opened.scores(ACTIVITY).values if scored else None
         grid = Grid(scores, tuple(e.fractions), self.study.seed, activity, tuple(e.module_fractions))
         within = Within(e.module_modes, e.module_ablations, e.module_controls, e.module_draws)
         points = grid.points(e.modes, e.ablations, e.scopes, e.controls, e.draws, e.draws_elsewhere, within)
@@ -734,8 +733,8 @@ class Stages:
         """Count where the best neurons are, here and in the two null models."""
         opened, rows, nulls = OpenRun(self.run), [], []
         resampled = read_parquet(self.run, "score_bootstraps")
-        scored = "activation_std" in self.study.score.methods
-        activity = opened.scores("activation_std").values if scored else None
+        scored = ACTIVITY in self.study.score.methods
+        activity = opened.scores(ACTIVITY).values if scored else None
         for method in self.study.score.methods:
             scores = opened.ranking(method)
             for fraction in self.study.density.fractions:

@@ -20,6 +20,7 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from plmscope.errors import RunError
+from plmscope.method_table import PREFERRED
 from plmscope.overlap import class_overlap, overlap
 from plmscope.parts import collect
 from plmscope.progress import Track, silent
@@ -29,8 +30,6 @@ from plmscope.scores import NeuronScores, from_table
 from plmscope.selection import Selection, select_top
 from plmscope.sequences import Protein
 
-#: Methods in the order in which they choose a class's neurons.
-PREFERRED = ("integrated_gradients", "conductance", "activation_contrast")
 #: ``label`` of the selection over all classes.
 OVERALL = ""
 TABLES = ("interventions", "intervention_effects", "class_overlap", "stability")
@@ -59,7 +58,7 @@ def class_methods(opened: OpenRun) -> tuple[str, ...]:
         return opened.study.intervene.methods
     known = list(dict.fromkeys(opened.run.table("class_scores")["method"]))
     if not known:
-        raise RunError(f"{opened.run.path}: class_scores.parquet has no rows; score by integrated_gradients too")
+        raise RunError(f"{opened.run.path}: class_scores.parquet has no rows; score by {PREFERRED[0]} too")
     return (next((method for method in PREFERRED if method in known), str(known[0])),)
 
 
