@@ -31,6 +31,10 @@ INSIDE = {
         "decision", "residues", "contributions", "held", "activations", "training", "detected", "explanation",
         "explainer", "page", "folder", "variants",
     ),
+    "study": (
+        "order", "inputs", "stages", "finetuning", "scoring", "selecting", "evaluating", "nulls", "counting",
+        "stability", "characterizing", "intervening", "reporting", "execute",
+    ),
 }  # fmt: skip
 
 #: Only these import torch or transformers.

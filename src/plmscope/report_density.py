@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,6 @@ from plmscope.report_blocks import (
     FigureGroup,
     Panel,
     Row,
-    Section,
     Select,
     Table,
     Text,
@@ -26,17 +26,18 @@ from plmscope.report_blocks import (
     words,
 )
 from plmscope.report_curves import _level
-from plmscope.report_input import Results
+from plmscope.report_input import Results, section
 from plmscope.sites import MODULES
 
 
-def density_section(results: Results) -> Section:
+@section("density", "Density")
+def density_section(results: Results) -> Sequence[Block]:
     """Where the best-scored neurons are: module by layer, and per module beside the null models."""
     density, null = results.get("density"), results.get("density_null")
     if density is None:
         notes = [results.missing("density", "where the neurons lie was not counted.")]
         notes += [_null_missing(results)] if null is None else []
-        return Section("density", "Density", tuple(notes))
+        return notes
     intro = Text(
         "Density is the selected share of a module; enrichment divides it by the share selected overall, so 1 is even "
         "and the size of a module does not matter. The p values treat neurons as exchangeable, which they are not: "
@@ -61,7 +62,7 @@ def density_section(results: Results) -> Section:
     if null is None:
         blocks.append(_null_missing(results))
     blocks.append(_density_table(density, null))
-    return Section("density", "Density", tuple(blocks))
+    return blocks
 
 
 def _null_missing(results: Results) -> Text:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,6 @@ from plmscope.report_blocks import (
     Block,
     References,
     Row,
-    Section,
     Table,
     Text,
     cell,
@@ -28,7 +28,7 @@ from plmscope.report_blocks import (
     words,
 )
 from plmscope.report_data import split_sentence
-from plmscope.report_input import Results
+from plmscope.report_input import Results, section
 
 #: How a p value came about, in words.
 P_KINDS = {
@@ -65,12 +65,14 @@ def facts(results: Results) -> list[tuple[str, str]]:
     return rows
 
 
-def completeness_section(results: Results) -> Section:
+@section(
+    "completeness",
+    "Completeness of the attributions",
+    completeness="the numerical error of the path integrals is not known.",
+)
+def completeness_section(results: Results) -> Sequence[Block]:
     """How far path integrals miss the change that they should add up to."""
-    gaps = results.get("completeness")
-    if gaps is None:
-        note = results.missing("completeness", "the numerical error of the path integrals is not known.")
-        return Section("completeness", "Completeness of the attributions", (note,))
+    gaps = results.tables["completeness"]
     frame = gaps.assign(
         size=gaps["gap"].abs(), relative=gaps["gap"].abs() / gaps["expected"].abs().replace(0.0, math.nan)
     )
@@ -95,7 +97,7 @@ def completeness_section(results: Results) -> Section:
         + _points_words(results, frame)
     )
     table = Table("gaps", "Completeness gaps per method and module", columns, tuple(rows))
-    return Section("completeness", "Completeness of the attributions", (intro, table))
+    return intro, table
 
 
 def _points_words(results: Results, frame: pd.DataFrame) -> str:
@@ -139,7 +141,8 @@ def _worst_sites(own: pd.DataFrame, most: int = 3) -> str:
     return f" The mean gap is largest beside the mean change at {listed(named)}." if named else ""
 
 
-def methods_section(results: Results) -> Section:
+@section("methods", "Methods and record")
+def methods_section(results: Results) -> Sequence[Block]:
     """A paragraph fit for a paper, the record of the run, its settings, the literature."""
     blocks: list[Block] = [
         Text(methods_paragraph(results), "copy", "Methods paragraph", "methods-text"),
@@ -150,7 +153,7 @@ def methods_section(results: Results) -> Section:
         else Text("study.toml is not in this run folder: its settings cannot be shown.", "note"),
         References(REFERENCES),
     ]
-    return Section("methods", "Methods and record", tuple(blocks))
+    return blocks
 
 
 def methods_paragraph(results: Results) -> str:

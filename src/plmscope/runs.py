@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from plmscope.errors import InputError, RunError, SelectionError
+from plmscope.errors import InputError, RunError
 from plmscope.labels import Task, classes_of
 from plmscope.method_table import FORMS, row_of
 from plmscope.progress import Track, silent
 from plmscope.results import Run
-from plmscope.scores import NeuronScores, check_methods, from_table, signed_form, with_class_means
+from plmscope.scores import NeuronScores, check_methods, from_table, signed_form
+from plmscope.scoring import every_score
 from plmscope.sequences import Protein
-from plmscope.settings import ScoreSection, read_study
+from plmscope.settings import ScoreSection, Study, read_study
 from plmscope.sites import NeuronIndex
 
 
@@ -54,9 +55,9 @@ def one_per_cluster(
 class OpenRun:
     """A run folder as Python objects: its model, its proteins, its scores; made by :func:`open_run`."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, study: Study | None = None) -> None:
         self.run = run
-        self.study = read_study(run.path / "study.toml")
+        self.study = read_study(run.path / "study.toml") if study is None else study
 
     def __repr__(self) -> str:
         return repr(self.run).replace("Run(", "OpenRun(", 1)
@@ -136,8 +137,6 @@ def score_all(
         track: Progress.
         seed: Of the scorers that draw something.
     """
-    from plmscope.scoring import SCORERS
-
     check_methods(settings.columns)
     found: dict[str, NeuronScores] = {}
     squared = {name for name, ending in map(signed_form, settings.columns) if ending == FORMS["rms"]}
@@ -152,15 +151,12 @@ def score_all(
             if row.seed:
                 how["seed"] = seed
             how |= {"token_budget": settings.token_budget, "groups": groups, "track": track}
-            found |= {one.method: one for one in with_class_means(SCORERS[method](model, proteins, **how))}
-            if method not in found:
-                raise SelectionError(f"the scorer of {method!r} gives {', '.join(found)} and not {method!r}")
+            found |= every_score(method, model, proteins, **how)
     return [found[method] for method in settings.columns]
 
 
 def read_parquet(run: Run, name: str) -> pd.DataFrame:
-    """Read a table that is the stages' own business, one outside the contract."""
-    path = run.path / f"{name}.parquet"
-    if not path.is_file():
-        raise RunError(f"{path}: missing; run 'plmscope score {shlex.quote(str(run.path))}'")
-    return pd.read_parquet(path)
+    """Read a table that scoring writes for later stages, one outside the contract."""
+    if not (run.path / f"{name}.parquet").is_file():
+        raise RunError(f"{run.path / name}.parquet: missing; run 'plmscope score {shlex.quote(str(run.path))}'")
+    return run.own(name)

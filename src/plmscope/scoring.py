@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from plmscope.errors import SelectionError
 from plmscope.method_table import FORMS, methods, named, row_of
 from plmscope.scores import GroupSums, NeuronScores, check_methods, signed_form, with_class_means
 from plmscope.sequences import Protein
@@ -57,8 +58,19 @@ def score(
     check_methods([method])
     if signed_form(method)[1] == FORMS["rms"]:
         settings["rms"] = True
-    found = with_class_means(SCORERS[method](model, proteins, **settings))
-    return next(one for one in found if one.method == method)
+    return every_score(method, model, proteins, **settings)[method]
+
+
+def every_score(method: str, model: Any, proteins: Sequence[Protein], **settings: Any) -> dict[str, NeuronScores]:
+    """What the scorer of a method gives, that method and others; those with a sign with their absolute class means.
+
+    Raises:
+        SelectionError: the scorer does not give the method, whatever its row says.
+    """
+    found = {one.method: one for one in with_class_means(SCORERS[method](model, proteins, **settings))}
+    if method not in found:
+        raise SelectionError(f"the scorer of {method!r} gives {', '.join(found)} and not {method!r}; mend its row")
+    return found
 
 
 def finish(

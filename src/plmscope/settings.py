@@ -25,6 +25,8 @@ from plmscope.method_table import ACTIVITY, described
 from plmscope.scores import check_methods, ranked_by
 from plmscope.selection import check_fraction
 
+#: Null models: the same pipeline on shuffled labels, and from random weights.
+NULLS = ("label_shuffled", "random_weights")
 #: The largest seed that NumPy and scikit-learn take.
 MAX_SEED = 2**32 - 1
 _CALLED = {int: "a whole number", float: "a number", bool: "true or false"}
@@ -46,6 +48,15 @@ class Section(BaseModel):
                 given = shown(one) if isinstance(one, str) else json.dumps(one, default=str)[:60]
                 raise ValueError(f"{given} is not {_CALLED[kind]}")
         return value
+
+
+#: Settings that change how much memory and time is needed, and results by rounding at most. The token budget of
+#: fine-tuning is none of these: it is the size of a batch.
+MEMORY = frozenset({"score.token_budget", "score.recompute", "evaluate.token_budget", "characterize.token_budget"})
+#: Names of files, which are known by what is in them: they may be moved.
+FILES = frozenset({"data.path", "data.labels", "model.checkpoint", "characterize.features"})
+#: Settings that no result depends on.
+WITHOUT_EFFECT = MEMORY | FILES
 
 
 class DataSection(Section):
@@ -239,6 +250,11 @@ class DensitySection(Section):
         description="the same pipeline on shuffled labels, and from random weights",
     )
 
+    @property
+    def resampled(self) -> bool:
+        """Whether scores are kept so that the scoring proteins can be resampled."""
+        return self.bootstraps > 0
+
 
 class CharacterizeSection(Section):
     """What each neuron detects."""
@@ -314,6 +330,16 @@ class Study(Section):
     characterize: CharacterizeSection = CharacterizeSection()
     intervene: InterveneSection = InterveneSection()
     report: ReportSection = ReportSection()
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """The methods that the evaluation judges."""
+        return self.evaluate.methods or self.score.methods
+
+    @property
+    def card_methods(self) -> tuple[str, ...]:
+        """Methods whose best neurons get a card: those that are judged, unless the study names others."""
+        return self.characterize.methods or self.judged
 
     @model_validator(mode="after")
     def _possible(self) -> Study:
