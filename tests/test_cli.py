@@ -18,8 +18,9 @@ from safetensors.torch import load_file, save_file
 
 from plmscope import __version__
 from plmscope.cli import app, main
-from plmscope.results import STAGES, Run
+from plmscope.results import Run
 from plmscope.settings import read_study
+from plmscope.study.order import ROWS, commands, names
 from tests.conftest import Golden, save_tiny_model
 
 STUDY = """\
@@ -918,7 +919,7 @@ def test_whatever_fails_before_the_first_stage_leaves_no_folder(bench: Bench, mo
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("plmscope.study.write_study", fail)
+    monkeypatch.setattr("plmscope.study.execute.write_study", fail)
     before = tree(bench.folder)
     with pytest.raises(ZeroDivisionError):
         main(["finetune", str(bench.study), "--out", str(bench.out), "--quiet"])
@@ -1019,9 +1020,11 @@ def test_stages_one_by_one_find_themselves_done(
     golden: Golden, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder = golden.copy(tmp_path / "run")
-    for stage in STAGES[1:]:
+    for stage in [row.name for row in commands()][1:]:
         assert main([stage, str(folder)]) == 0
-        assert capfd.readouterr().err == f"{stage}: finished before, nothing changed, not run again\n"
+        together = [row.name for row in ROWS if stage in (row.name, row.along)]
+        lines = [f"{name}: finished before, nothing changed, not run again\n" for name in together]
+        assert capfd.readouterr().err == "".join(lines)
     assert main(["finetune", str(golden.study), "--out", str(folder)]) == 0
     assert capfd.readouterr().err == "finetune: finished before, nothing changed, not run again\n"
 
@@ -1045,7 +1048,7 @@ def test_overrides_reach_the_study(bench: Bench, monkeypatch: pytest.MonkeyPatch
     (first, all_stages), (second, one) = seen
     assert (first.seed, first.device, first.model.checkpoint) == (7, "cuda:1", "other")
     assert (second.seed, second.device, second.model.checkpoint) == (0, "cpu", str(bench.model))
-    assert all_stages == list(STAGES) and one == ["finetune"]
+    assert all_stages == list(names()) and one == ["finetune"]
     assert (bench.folder / "runs" / "bad").is_dir() and (bench.folder / "here").is_dir()  # runs/NAME is the default
 
 

@@ -16,11 +16,11 @@ PACKAGE = ROOT / "src" / "plmscope"
 
 #: A module imports only from modules before it; the file names are the data flow.
 ORDER = (
-    "threads", "errors", "results", "parts", "progress", "labels", "stats", "uniprot", "formats", "rows",
+    "threads", "errors", "plugins", "results", "parts", "progress", "labels", "stats", "uniprot", "formats", "rows",
     "sequences", "annotations", "peptides", "splits", "sites", "workers", "checkpoints", "heads", "lora", "model",
-    "finetune", "hooks", "network", "hooked", "folded", "scores", "activation", "gradients", "conductance",
-    "linear", "ablation", "scoring", "selection", "overlap", "evaluation", "interventions", "concepts", "motifs",
-    "cards", "characterize", "residue_attribution", "report_blocks", "report_input", "report_answers",
+    "finetune", "hooks", "network", "hooked", "folded", "method_table", "scores", "activation", "gradients",
+    "conductance", "linear", "ablation", "scoring", "selection", "overlap", "evaluation", "interventions", "concepts",
+    "motifs", "cards", "characterize", "residue_attribution", "report_blocks", "report_input", "report_answers",
     "report_data", "report_curves", "report_kinds", "report_density", "report_knowledge", "report_neurons",
     "report_methods", "report", "settings", "fetch", "runs", "shards", "knowledge", "trials", "edited", "study",
     "explaining", "cli", "__main__",
@@ -31,13 +31,17 @@ INSIDE = {
         "decision", "residues", "contributions", "held", "activations", "training", "detected", "explanation",
         "explainer", "page", "folder", "variants",
     ),
+    "study": (
+        "order", "inputs", "stages", "finetuning", "scoring", "selecting", "evaluating", "nulls", "counting",
+        "stability", "characterizing", "intervening", "reporting", "execute",
+    ),
 }  # fmt: skip
 
 #: Only these import torch or transformers.
 TORCH = {
     "workers", "lora", "model", "finetune", "hooks", "network", "hooked", "folded", "activation", "gradients",
     "conductance",
-    "linear", "ablation", "scoring", "evaluation", "interventions", "characterize",
+    "linear", "ablation", "evaluation", "interventions", "characterize",
     "residue_attribution", "edited", "explaining",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "accelerate", "captum", "peft"}

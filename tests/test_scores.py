@@ -13,11 +13,11 @@ import pytest
 
 from plmscope.errors import SelectionError, StudyError
 from plmscope.linear import gradient_activation
+from plmscope.method_table import methods
 from plmscope.model import Classifier
 from plmscope.runs import score_all
 from plmscope.scores import (
     FORMS,
-    METHODS,
     RANKINGS,
     GroupSums,
     NeuronScores,
@@ -33,6 +33,8 @@ from plmscope.settings import ScoreSection, parse_study
 from plmscope.sites import NeuronIndex
 from plmscope.stats import bootstrap_weights
 from tests.conftest import make_proteins
+
+METHODS = methods()
 
 #: Few neurons and states, so that every scorer takes a moment.
 QUICK: dict[str, dict[str, Any]] = {

@@ -16,19 +16,22 @@ from pandas.testing import assert_frame_equal
 from plmscope import shards
 from plmscope.cli import main
 from plmscope.errors import BusyError, RunError, SelectionError
+from plmscope.method_table import signed_methods
 from plmscope.model import Classifier
 from plmscope.progress import silent
 from plmscope.results import Run
-from plmscope.scores import SIGNED, NeuronScores, resampling_groups, signed_form, with_class_means
+from plmscope.scores import NeuronScores, resampling_groups, signed_form, with_class_means
 from plmscope.scoring import SCORERS
 from plmscope.sequences import Protein
 from plmscope.settings import read_study
 from plmscope.shards import PartialScores, Shard, merge_shards, score_shard
 from plmscope.study import Stages
+from plmscope.study.scoring import parts_stamp
 from tests.conftest import Golden
 from tests.test_scores import QUICK
 
-SCORED = ("neurons", "class_scores", "completeness", "selections", "agreement", "ablation_means", "score_bootstraps")
+SIGNED = signed_methods()
+SCORED = ("neurons", "class_scores", "completeness", "selections", "agreement", "ablation_means", "class_overlap")
 
 
 def every_method(
@@ -162,7 +165,7 @@ def test_command_line_shards_give_the_tables_of_an_unsharded_run(
     for name in SCORED:
         (folder / f"{name}.parquet").unlink()
     before = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
-    stamp = Stages(read_study(folder / "study.toml"), Run.open(folder))._parts_stamp()
+    stamp = parts_stamp(read_study(folder / "study.toml"), Run.open(folder))
     (folder / "score.parts").mkdir()
     PartialScores().save(Shard(1, 2).path(folder / "score.parts", stamp))  # killed early
     assert main(["score", str(folder), "--shard", "2/2", "--quiet"]) == 0  # its own work is done
@@ -190,7 +193,7 @@ def test_shards_in_another_folder_from_a_copy_that_cannot_be_written(
     study = (folder / "study.toml").read_text().replace(str(golden.data), "nowhere.tsv")
     (folder / "study.toml").write_text(study)
     with Run.open(folder).locked(), monkeypatch.context() as patch:
-        patch.setattr("plmscope.study.os.access", lambda path, mode: mode != os.W_OK)  # root may write anywhere
+        patch.setattr("plmscope.study.scoring.os.access", lambda path, mode: mode != os.W_OK)  # root may write anywhere
         for number in (1, 2):
             assert main(["score", str(folder), "--shard", f"{number}/2", "--out", str(parts), "--quiet"]) == 0
     mine = golden.copy(tmp_path / "mine")
@@ -207,7 +210,7 @@ def test_one_shard_is_scored_by_one_process(golden: Golden, tmp_path: Path) -> N
     stages = Stages(read_study(folder / "study.toml"), opened)
     with opened.locked(), pytest.raises(BusyError, match="another plmscope process is writing here"):
         stages.score_shard(Shard(1, 2))
-    path = Shard(1, 2).path(folder / "score.parts", stages._parts_stamp())
+    path = Shard(1, 2).path(folder / "score.parts", parts_stamp(stages.study, stages.run))
     path.parent.mkdir()
     with shards_lock(path), pytest.raises(BusyError, match="another process scores this shard"):
         stages.score_shard(Shard(1, 2))

@@ -22,19 +22,24 @@ from pandas.testing import assert_frame_equal
 
 import plmscope.parts
 import plmscope.results
+import plmscope.study.inputs
 from plmscope.cli import main
 from plmscope.errors import InputError, RunError, SelectionError, StudyError
 from plmscope.evaluation import evaluate
-from plmscope.results import SCHEMA, SCHEMA_VERSION, STAGES, Run
+from plmscope.method_table import FORMS, signed_methods
+from plmscope.results import SCHEMA, SCHEMA_VERSION, Run
 from plmscope.runs import one_per_cluster, open_run
-from plmscope.scores import FORMS, SIGNED
 from plmscope.scoring import SCORERS
 from plmscope.selection import select_top
 from plmscope.sequences import Protein, read_proteins
 from plmscope.settings import Study, demo_study, parse_study, read_study, write_study
-from plmscope.study import Stages, _anchored, _kept_apart
+from plmscope.study import Stages, names
+from plmscope.study.inputs import _kept_apart, anchored
+from plmscope.study.nulls import run as run_nulls
 from tests.conftest import Golden, make_proteins
 
+STAGES = names()
+SIGNED = signed_methods()
 MODULES = {"query": 24, "key": 24, "value": 24, "attention_output": 24, "intermediate": 48, "output": 24}
 METHODS = ["activation_std", "integrated_gradients"]
 #: What selections by each are ranked by.
@@ -79,7 +84,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_files_of_a_run_folder(golden: Golden) -> None:
     tables = {f"{name}.parquet" for name in WRITTEN}
-    own = {"ablation_means.parquet", "score_bootstraps.parquet"}
+    own = {"ablation_means.parquet", "score_bootstraps.parquet", "score_sums.npz"}
     found = {path.name for path in golden.run.iterdir()}
     assert found == tables | own | {
         "study.toml", "manifest.json", "metrics.json", "report.html", "model", "nulls", ".lock",
@@ -441,12 +446,12 @@ def test_second_time_nothing_is_run_again(golden: Golden, tmp_path: Path, capfd:
     assert lines == [f"{stage}: finished before, nothing changed, not run again" for stage in STAGES]
     after = contents(folder)
     stages = plmscope.study.Stages(read_study(folder / "study.toml"), Run.open(folder))
-    for stage, name in plmscope.study.IF_ASKED.items():
+    for stage, name in ((one.name, name) for one in stages.graph for name in one.asked):
         content = (folder / name).read_bytes()
         (folder / name).unlink()
-        assert not stages._is_done(stage), name
+        assert not stages.is_done(stage), name
         (folder / name).write_bytes(content)
-        assert stages._is_done(stage), name
+        assert stages.is_done(stage), name
     for content in (before, after):  # the manifest names the latest command
         manifest = json.loads(content["manifest.json"])
         content["manifest.json"] = json.dumps(manifest | {"command": ""}).encode()
@@ -489,15 +494,16 @@ def test_changed_setting_redoes_its_stage_and_later_ones(
         assert main(command) == 130
     lines = capfd.readouterr().err.splitlines()
     assert lines[:2] == [f"{stage}: finished before, nothing changed, not run again" for stage in STAGES[:2]]
-    assert lines[2:] == ["plmscope: interrupted; the same command continues from here"]
+    assert lines[2].startswith("select: done in")  # of the new grid
+    assert lines[3:] == ["plmscope: interrupted; the same command continues from here"]
     assert main(command) == 0
     lines = capfd.readouterr().err.splitlines()
-    assert lines[2] == "evaluate: continuing after 5 of 13 selections"
-    assert [line.split(":")[0] for line in lines[3:]] == [
-        "evaluate", "density", "characterize", "intervene", "intervene", "report",
+    assert lines[3] == "evaluate: continuing after 5 of 13 selections"
+    assert [line.split(":")[0] for line in lines[4:]] == [
+        "evaluate", "nulls", "density", "stability", "characterize", "intervene", "report",
     ]  # fmt: skip
-    # The characterization does not ask for the evaluation.
-    assert ["done in" in line for line in lines[3:]] == [True, True, False, False, True, True]
+    # Neither the characterization nor the interventions ask for the evaluation or the null models.
+    assert ["done in" in line for line in lines[4:]] == [True, True, True, True, False, False, True]
 
     after, run = contents(folder), Run.open(folder)
     same = ["proteins.parquet", "neurons.parquet", "metrics.json", "model/model.safetensors", "completeness.parquet"]
@@ -650,7 +656,7 @@ def test_full_disk_at_every_write_is_one_line_and_damages_nothing(
             line = capfd.readouterr().err
             assert line.startswith(f"plmscope: error: {run}") and line.count("\n") == 1
             assert "cannot be written (No space left on device)" in line
-            assert not Stages(read_study(run / "study.toml"), Run.open(run))._is_done(stage)
+            assert not Stages(read_study(run / "study.toml"), Run.open(run)).is_done(stage)
             assert not list(run.rglob(".*.tmp"))
             for path in run.glob("*.parquet"):
                 pd.read_parquet(path)
@@ -679,7 +685,7 @@ def test_an_installation_anew_does_not_change_the_embedded_model(
     run = Run.create(tmp_path / "run")
 
     def digest() -> str:
-        return Stages(Study(), run)._model_digest
+        return Stages(Study(), run).inputs.model_digest
 
     before = digest()
     os.utime(weights, (1, 1))
@@ -713,8 +719,8 @@ def test_a_touched_model_is_the_same_and_another_is_not(golden: Golden, tmp_path
 
     def tuned() -> bool:
         stages = Stages(study, Run.open(run))
-        stages._reads = True
-        return stages._is_done("finetune")
+        stages.inputs.again = True
+        return stages.is_done("finetune")
 
     assert tuned()  # elsewhere, with other times
     weights = model / "model.safetensors"
@@ -765,9 +771,9 @@ def test_the_shuffled_null_is_scored_on_as_many_of_every_class(
         seen.append(chosen)
         raise InterruptedError
 
-    monkeypatch.setattr(Stages, "_parts_of", stop)
+    monkeypatch.setattr("plmscope.study.nulls.score_parts", stop)
     with pytest.raises(InterruptedError):
-        Stages(read_study(folder / "study.toml"), Run.open(folder))._null_scores("label_shuffled")
+        run_nulls(Stages(read_study(folder / "study.toml"), Run.open(folder)).context("nulls"))
     assert Counter(p.label for p in seen[0]) == {"2": 6, "3": 6, "6": 6}
     true = {p.id: p.label for p in open_run(folder).proteins("train")}
     assert any(true[p.id] != p.label for p in seen[0])
@@ -913,7 +919,7 @@ def test_a_folder_at_home_is_found_from_anywhere(tmp_path: Path, monkeypatch: py
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "config.json").write_text("{}")
     study = parse_study({"model": {"checkpoint": "~/mine"}}, "my.toml")
-    assert _anchored(study).model.checkpoint == str(tmp_path / "mine")
+    assert anchored(study).model.checkpoint == str(tmp_path / "mine")
 
 
 @pytest.mark.parametrize(
@@ -971,7 +977,7 @@ def test_standard_input_labels_beside_it_and_windows(
     )  # fmt: skip
     said: list[str] = []
     monkeypatch.setattr(
-        plmscope.study,
+        plmscope.study.inputs,
         "leakage",
         lambda train, others, track: pd.DataFrame(
             {"id": [p.id for p in others], "nearest_train": train[0].id, "identity": 0.5}

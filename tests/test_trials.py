@@ -16,6 +16,8 @@ from plmscope.results import Run
 from plmscope.runs import open_run
 from plmscope.scores import NeuronScores
 from plmscope.selection import select_top
+from plmscope.settings import read_study
+from plmscope.study import Stages
 from plmscope.trials import class_methods, class_scores, halves, intervene_run, stability
 from tests.conftest import Golden
 
@@ -58,6 +60,9 @@ def test_overlap_of_classes_is_that_of_their_selections(folder: Path) -> None:
 def test_the_same_settings_give_the_same_tables(folder: Path, tmp_path: Path) -> None:
     before = {name: Run.open(folder).table(name) for name in NAMES}
     intervene_run(open_run(folder), tmp_path, "a")
+    stages = Stages(read_study(folder / "study.toml"), Run.open(folder))
+    for name in ("select", "stability"):
+        stages.graph[name].run(stages.context(name))
     after = {name: Run.open(folder).table(name) for name in NAMES}
     for name in NAMES[:4]:
         pd.testing.assert_frame_equal(before[name], after[name])

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from plmscope.explaining.explanation import Explanation
     from plmscope.explaining.variants import Variants, variants
     from plmscope.interventions import Intervention, intervene
+    from plmscope.method_table import Scorer, register_scorer
     from plmscope.model import Classifier, load_model
     from plmscope.report import write_report
     from plmscope.runs import open_run
@@ -41,10 +42,11 @@ if TYPE_CHECKING:
     from plmscope.selection import Selection, density, select_shared, select_top
     from plmscope.sequences import Protein, read_proteins
     from plmscope.settings import Study, read_study
-    from plmscope.sites import Neuron, NeuronIndex, Site
+    from plmscope.sites import Architecture, Neuron, NeuronIndex, Site, register_architecture
     from plmscope.splits import split_proteins
 
 _HOME = {
+    "Architecture": "sites",
     "Classifier": "model",
     "Evaluation": "evaluation",
     "Explanation": "explaining.explanation",
@@ -57,6 +59,7 @@ _HOME = {
     "PlmscopeError": "errors",
     "Protein": "sequences",
     "RunError": "errors",
+    "Scorer": "method_table",
     "Selection": "selection",
     "SelectionError": "errors",
     "Site": "sites",
@@ -72,6 +75,8 @@ _HOME = {
     "open_run": "runs",
     "read_proteins": "sequences",
     "read_study": "settings",
+    "register_architecture": "sites",
+    "register_scorer": "method_table",
     "score": "scoring",
     "select_shared": "selection",
     "select_top": "selection",
@@ -82,6 +87,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Architecture",
     "Classifier",
     "Evaluation",
     "Explanation",
@@ -94,6 +100,7 @@ __all__ = [
     "PlmscopeError",
     "Protein",
     "RunError",
+    "Scorer",
     "Selection",
     "SelectionError",
     "Site",
@@ -109,6 +116,8 @@ __all__ = [
     "open_run",
     "read_proteins",
     "read_study",
+    "register_architecture",
+    "register_scorer",
     "score",
     "select_shared",
     "select_top",

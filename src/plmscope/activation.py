@@ -16,11 +16,13 @@ Source: arXiv:2312.10770 scores by activation; its formula is not public, so all
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from plmscope.errors import InputError
@@ -142,6 +144,13 @@ class ActivationSummary:
         return np.stack(
             [(self.sums[name][present] / self.counts[present, None]).mean(0) for name in ("first", "last", "mean")]
         )
+
+
+def finish(
+    method: str, sums: GroupSums, settings: Mapping[str, Any], completeness: pd.DataFrame | None = None
+) -> NeuronScores:
+    """Scores of one of the three methods from the sums; there are no settings and no completeness."""
+    return next(one for one in ActivationSummary(sums).scores() if one.method == method)
 
 
 def summarise_activations(

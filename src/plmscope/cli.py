@@ -21,6 +21,7 @@ from rich.table import Table
 
 from plmscope import __version__
 from plmscope.errors import PlmscopeError, StudyError, unwritten_advice
+from plmscope.study.order import Row, commands
 
 if TYPE_CHECKING:
     from plmscope.results import Run
@@ -65,6 +66,18 @@ Model = Annotated[
     typer.Option("--model", help="Folder, run folder, Hugging Face hub id or plmscope:embedded.", show_default=False),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors and the closing table only.")]
+
+
+#: What comes first, second ... in the help of the stages' commands.
+_ORDINALS = ("First", "Second", "Third", "Fourth", "Fifth", "Sixth", "Seventh", "Eighth", "Ninth", "Tenth")
+
+
+def _help(name: str) -> str:
+    """The help of a stage's command."""
+    rows = commands()
+    place = [row.name for row in rows].index(name)
+    ordinal = "Last" if place == len(rows) - 1 else _ORDINALS[place] if place < len(_ORDINALS) else f"{place + 1}th"
+    return f"{ordinal} stage: {rows[place].about}."
 
 
 @app.callback(invoke_without_command=True)
@@ -163,7 +176,7 @@ def run(
     _run(read_study(study), out, seed, device, dtype, model, quiet)
 
 
-@app.command()
+@app.command(help=_help("finetune"))
 def finetune(
     study: StudyFile,
     out: Out = None,
@@ -176,7 +189,7 @@ def finetune(
     ] = False,
     quiet: Quiet = False,
 ) -> None:
-    """First stage: read, split and fine-tune; creates the run folder."""
+    """The stage ``finetune``, which has options of its own."""
     from plmscope.settings import read_study
 
     settings = read_study(study)
@@ -187,7 +200,7 @@ def finetune(
     _run(settings, out, seed, device, dtype, model, quiet, ["finetune"])
 
 
-@app.command()
+@app.command(help=_help("score"))
 def score(
     folder: RunFolder,
     shard: Annotated[
@@ -206,7 +219,7 @@ def score(
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Second stage: score every neuron by every method of the study, at once or in shards."""
+    """The stage ``score``, which has options of its own."""
     from plmscope.results import Run
     from plmscope.shards import Shard
 
@@ -222,25 +235,7 @@ def score(
         _stage(folder, "score", quiet, (out or folder / "score.parts") if merge else None)
 
 
-@app.command()
-def evaluate(folder: RunFolder, quiet: Quiet = False) -> None:
-    """Third stage: keep and ablate the best neurons on test proteins, against random selections."""
-    _stage(folder, "evaluate", quiet)
-
-
-@app.command()
-def density(folder: RunFolder, quiet: Quiet = False) -> None:
-    """Fourth stage: count where the best neurons are, here and in null models that are trained for it."""
-    _stage(folder, "density", quiet)
-
-
-@app.command()
-def characterize(folder: RunFolder, quiet: Quiet = False) -> None:
-    """Fifth stage: compare every neuron with what is known of residues and proteins; motifs and cards of the best."""
-    _stage(folder, "characterize", quiet)
-
-
-@app.command()
+@app.command(help=_help("intervene"))
 def intervene(
     folder: RunFolder,
     selection: Annotated[
@@ -263,7 +258,7 @@ def intervene(
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Sixth stage: suppress and enhance each class's neurons on test proteins, and see what becomes of decisions."""
+    """The stage ``intervene``, which has options of its own."""
     from plmscope.runs import open_run
     from plmscope.trials import compare_runs, judge_selection
 
@@ -285,10 +280,27 @@ def intervene(
     _stage(folder, "intervene", quiet, then=compare)
 
 
-@app.command()
-def report(folder: RunFolder, quiet: Quiet = False) -> None:
-    """Last stage: write report.html from the tables, one file that opens offline."""
-    _stage(folder, "report", quiet)
+def _stage_command(row: Row) -> None:
+    """Add the command of a stage that has no options of its own."""
+
+    def command(folder: RunFolder, quiet: Quiet = False) -> None:
+        _stage(folder, row.name, quiet)
+
+    command.__name__ = row.name
+    app.command(row.name, help=_help(row.name))(command)
+
+
+def _complete() -> None:
+    """Add the stages that have no command yet; all of them in their order."""
+    place = {row.name: number for number, row in enumerate(commands())}
+    known = {str(one.callback and one.callback.__name__): one for one in app.registered_commands}
+    for row in commands():
+        if row.name not in known:
+            _stage_command(row)
+    every = {str(one.callback and one.callback.__name__): one for one in app.registered_commands}
+    before = list(every)[: list(every).index(next(iter(place)))]
+    order = [*before, *place, *(name for name in every if name not in place and name not in before)]
+    app.registered_commands[:] = [every[name] for name in order]
 
 
 @app.command()
@@ -412,6 +424,9 @@ def export(
     _tell(f"wrote {len(written)} tables to {out or folder / 'csv'}")
 
 
+_complete()
+
+
 def _run(
     study: Study,
     out: Path | None,
@@ -423,9 +438,9 @@ def _run(
     stages: list[str] | None = None,
 ) -> None:
     """Apply the overrides, run the stages, print the closing table."""
-    from plmscope.results import STAGES, Run
+    from plmscope.results import Run
     from plmscope.settings import parse_study
-    from plmscope.study import Stages
+    from plmscope.study import Stages, names
 
     settings = study.model_dump()
     overrides = {"seed": seed, "device": device, "dtype": dtype}
@@ -434,7 +449,7 @@ def _run(
         settings["model"]["checkpoint"] = model
     study = parse_study(settings, "command line")
     folder = Run.create(out or Path("runs") / study.name)
-    Stages(study, folder, _track(quiet), _say(quiet)).execute(stages or STAGES)
+    Stages(study, folder, _track(quiet), _say(quiet)).execute(stages or names())
     _summary(folder)
 
 

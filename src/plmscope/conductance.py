@@ -37,10 +37,11 @@ from plmscope.gradients import (
     settled,
 )
 from plmscope.hooked import AnyNetwork, network_of
+from plmscope.method_table import forms_of
 from plmscope.model import Batch, Classifier
 from plmscope.network import Context
 from plmscope.progress import Track, silent
-from plmscope.scores import Completeness, GroupSums, NeuronScores, forms_of, statistics_of, token_sums
+from plmscope.scores import Completeness, GroupSums, NeuronScores, statistics_of, token_sums
 from plmscope.sequences import AMINO_ACIDS, Protein
 from plmscope.sites import Site
 from plmscope.workers import LAST_RESORT, fitting_budget, in_order, splitting

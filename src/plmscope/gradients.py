@@ -28,10 +28,11 @@ import torch
 from plmscope.errors import InputError, SelectionError
 from plmscope.hooked import AnyNetwork, Hooked, network_of
 from plmscope.labels import Task, cases
+from plmscope.method_table import forms_of
 from plmscope.model import Batch, Classifier
 from plmscope.network import Context, Network, State, at_tokens
 from plmscope.progress import Track, silent
-from plmscope.scores import Completeness, GroupSums, NeuronScores, forms_of, statistics_of, token_sums
+from plmscope.scores import Completeness, GroupSums, NeuronScores, statistics_of, token_sums
 from plmscope.sequences import Protein
 from plmscope.sites import MODULES, Site
 from plmscope.workers import LAST_RESORT, fitting_budget, in_order, splitting
@@ -342,7 +343,14 @@ def integrated_gradients(
     if shared:
         settings["shared"] = shared
     frame = gaps.frame()
-    return tuple(sums.finish(method, settings | found_points(settings, frame), frame) for method in statistics)
+    return tuple(finish(method, sums, settings, frame) for method in statistics)
+
+
+def finish(
+    method: str, sums: GroupSums, settings: Mapping[str, Any], completeness: pd.DataFrame | None = None
+) -> NeuronScores:
+    """Scores from the sums, and how many points the paths took."""
+    return sums.finish(method, {**settings, **found_points(settings, completeness)}, completeness)
 
 
 def found_points(settings: Mapping[str, Any], completeness: pd.DataFrame | None) -> dict[str, float]:

@@ -19,7 +19,7 @@ from typing import Any
 from plmscope.checkpoints import Checkpoint
 from plmscope.errors import ModelError, shown
 from plmscope.labels import Task
-from plmscope.sites import ARCHITECTURES, Architecture
+from plmscope.sites import Architecture, architectures
 
 #: What Hugging Face calls the tasks.
 PROBLEM_TYPES: dict[Task, str] = {"single": "single_label_classification", "multi": "multi_label_classification"}
@@ -81,7 +81,7 @@ def names_of(found: Checkpoint, architecture: Architecture) -> Names:
             "model, or the weights were not saved by transformers"
         )
     front = fronts[0]
-    foreign = {f"{row.layers.partition('.')[0]}." for row in ARCHITECTURES.values()} - {f"{base}."}
+    foreign = {f"{row.layers.partition('.')[0]}." for row in architectures().values()} - {f"{base}."}
     wrapper = front.removesuffix(f"{base}.")
     if front in foreign:
         raise ModelError(

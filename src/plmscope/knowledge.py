@@ -43,11 +43,6 @@ def read_inputs(study: Study, proteins: Sequence[Protein]) -> FeatureSet | None:
     return read_features(study.characterize.features, proteins) if study.characterize.features else None
 
 
-def card_methods(study: Study) -> tuple[str, ...]:
-    """Methods whose best neurons get a card: those that are judged, unless the study names others."""
-    return study.characterize.methods or study.evaluate.methods or study.score.methods
-
-
 def one_of_each_cluster(
     proteins: Sequence[Protein], clusters: Mapping[str, str], annotated: Mapping[str, int], limit: int, seed: int
 ) -> list[Protein]:
@@ -114,7 +109,7 @@ def characterize_run(
     say(f"{concepts!r}; {len(discovery):,} proteins to discover, {len(confirmation):,} to confirm")
     index = opened.model.index
     chosen = []
-    for method in card_methods(study):
+    for method in study.card_methods:
         values = opened.ranking(method).values
         size = size_of(study.report.knowledge_fraction, len(index))
         best = np.argsort(-values, kind="stable")[: min(size, settings.max_neurons)]

@@ -31,10 +31,11 @@ from Bio.Align import substitution_matrices
 from plmscope.errors import SelectionError
 from plmscope.gradients import Request, activations_and_gradients, bytes_per_token, request
 from plmscope.hooked import AnyNetwork, network_of
+from plmscope.method_table import forms_of
 from plmscope.model import Batch, Classifier
 from plmscope.network import at_tokens
 from plmscope.progress import Track, silent
-from plmscope.scores import GroupSums, NeuronScores, forms_of, statistics_of, token_sums
+from plmscope.scores import GroupSums, NeuronScores, statistics_of, token_sums
 from plmscope.sequences import AMINO_ACIDS, Protein
 from plmscope.sites import MODULES, Site
 from plmscope.workers import fitting_budget, in_order, splitting

@@ -1,8 +1,8 @@
 """One self-contained HTML file from a run folder: the answer first, then everything it rests on.
 
-The report reads results only, never a model. Every section is one function of a ``report_*`` module that turns tables
-of the run folder into plain blocks (:mod:`plmscope.report_blocks`); ``templates/`` turns blocks into HTML. A table that
-is missing is named in its section instead of failing the report. What may be claimed is decided in
+The report reads results only, never a model. Every section of :data:`SECTIONS` says which tables it needs and turns
+them into plain blocks (:mod:`plmscope.report_blocks`); ``templates/`` turns blocks into HTML. A table that is missing
+is named in its section instead of failing the report, or the section is left out. What may be claimed is decided in
 :mod:`plmscope.report_answers`.
 
 Everything that comes from data is escaped: text by the template, JSON by Jinja's ``tojson``, plot labels by
@@ -30,14 +30,15 @@ from plmscope.report_blocks import Answer, Cards, FigureGroup, Table, json_ready
 from plmscope.report_curves import comparison_section, curves_section, primary_figure
 from plmscope.report_data import data_section, quality_section
 from plmscope.report_density import density_section
-from plmscope.report_input import Results
+from plmscope.report_input import ReportSection, Results
 from plmscope.report_kinds import kinds_figure, kinds_table
 from plmscope.report_knowledge import intervention_fact, interventions_section, knowledge_section
 from plmscope.report_methods import completeness_section, facts, methods_section
 from plmscope.report_neurons import agreement_section, classes_section, neurons_section
 from plmscope.results import Run, write_atomic
 
-SECTIONS = (
+#: A new section is one function with :func:`~plmscope.report_input.section` above it, and one row here.
+SECTIONS: tuple[ReportSection, ...] = (
     data_section,
     quality_section,
     curves_section,
@@ -78,7 +79,7 @@ def first_page(results: Results) -> tuple[FigureGroup | Table, ...]:
 def render(run: Run) -> str:
     """The report as text; the same run folder gives the same text."""
     results = Results(run)
-    sections = [make(results) for make in SECTIONS]
+    sections = [section(results) for section in SECTIONS if section.there(results)]
     first = first_page(results)
     blocks = [*first, *(block for section in sections for block in section.blocks)]
     groups = [block for block in blocks if isinstance(block, FigureGroup)]

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from plmscope.method_table import PREFERRED, row_of
+from plmscope.method_table import methods as known_methods
 from plmscope.report_blocks import (
     Answer,
     Verdict,
@@ -30,17 +32,8 @@ from plmscope.report_blocks import (
 )
 from plmscope.results import SCHEMA
 
-JUDGES = ("integrated_gradients", "conductance", "activation_contrast")
 NULLS = {"label_shuffled": "label-shuffled", "random_weights": "randomly initialised"}
 CLASSIFIERS = {"model": "model", "majority": "majority class", "composition": "composition"}
-#: What a method goes by, as the paper divides them.
-FAMILIES = {
-    "activation-based": ("activation", "activation_std", "activation_contrast"),
-    "gradient-based": (
-        "integrated_gradients", "integrated_gradients_abs", "conductance", "gradient_activation",
-        "attribution_patching",
-    ),
-}  # fmt: skip
 #: The metric that module kinds are judged by.
 KIND_METRIC = "balanced_accuracy"
 
@@ -111,7 +104,7 @@ def family(method: str) -> str:
     >>> family("conductance"), family("single_ablation")
     ('gradient-based', 'other')
     """
-    return next((name for name, methods in FAMILIES.items() if method in methods), "other")
+    return row_of(method).family if method in known_methods() else "other"  # of a package that is not here
 
 
 def kind_beats_chance(row: Mapping[Any, Any]) -> bool:
@@ -204,7 +197,7 @@ def kept_answer(comparison: pd.DataFrame | None, modules: pd.DataFrame | None = 
 
 def _by_family(methods: Sequence[str]) -> str:
     """Methods under what they go by: ``gradient-based (conductance)``."""
-    names = [name for name in (*FAMILIES, "other") if any(family(method) == name for method in methods)]
+    names = sorted({family(method) for method in methods}, key=lambda name: (name == "other", name))
     return listed([f"{name} ({listed([words(m) for m in methods if family(m) == name])})" for name in names])
 
 
@@ -273,7 +266,7 @@ def concentration_answer(
             claim = f"Keys come first by {listed(first)}"
             lacking = found <= {"no null", "not"}
             claim += ", but no null model was evaluated by kinds." if lacking else ", but intervals overlap."
-    shown = next((method for method in JUDGES if method in parts), next(iter(parts)))
+    shown = next((method for method in PREFERRED if method in parts), next(iter(parts)))
     rest = [part for method, part in parts.items() if method != shown]
     rest += [f"Counted instead: {counted.text}"] if counted.verdict != "not run" else []
     return Answer(verdict, question, f"{claim} {text}", tuple(rest), parts[shown])
@@ -415,9 +408,9 @@ def density_answer(density: pd.DataFrame | None, null: pd.DataFrame | None, frac
     """
     question = "Are keys dense here?"
     keys = _key_rows(density)
-    judges = [method for method in JUDGES if method in set(keys["method"])]
+    judges = [method for method in PREFERRED if method in set(keys["method"])]
     if not judges:
-        text = f"The density of keys was not computed for any of {listed([words(judge) for judge in JUDGES])}."
+        text = f"The density of keys was not computed for any of {listed([words(judge) for judge in PREFERRED])}."
         return Answer("not run", question, text)
     judged = keys[keys["method"].isin(judges)]
     nearest = float(min(judged["fraction"].unique(), key=lambda value: (abs(value - fraction), value)))

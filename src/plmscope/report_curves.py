@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,10 @@ import pandas as pd
 
 from plmscope.report_answers import primary_rows
 from plmscope.report_blocks import (
+    Block,
     FigureGroup,
     Panel,
     Row,
-    Section,
     Select,
     Table,
     Text,
@@ -29,7 +29,7 @@ from plmscope.report_blocks import (
     signed,
     words,
 )
-from plmscope.report_input import Results
+from plmscope.report_input import Results, section
 
 METRICS = {
     "balanced_accuracy": "balanced accuracy",
@@ -86,11 +86,10 @@ def primary_figure(results: Results) -> FigureGroup | None:
     )
 
 
-def curves_section(results: Results) -> Section:
+@section("curves", "Keep and ablate", curves="nothing was kept or ablated yet.")
+def curves_section(results: Results) -> Sequence[Block]:
     """Keep and ablate curves with the band of their chance draws."""
-    curves = results.get("curves")
-    if curves is None:
-        return Section("curves", "Keep and ablate", (results.missing("curves", "nothing was kept or ablated yet."),))
+    curves = results.tables["curves"]
     intro = Text(
         "Keep: all neurons but the chosen ones are replaced by a constant. Ablate: the chosen ones are. Replacing by "
         "the mean stays close to what the network has seen; replacing by zero does not, which is why both are shown. "
@@ -103,7 +102,7 @@ def curves_section(results: Results) -> Section:
         note = Text(
             "All neurons together were neither kept nor ablated; the kinds of modules are on the first page.", "note"
         )
-        return Section("curves", "Keep and ablate", (note,))
+        return (note,)
     methods = [m for m in results.methods if m in set(changed.loc[changed["draw"] < 0, "method"])]
     methods += [str(m) for m in changed.loc[changed["draw"] < 0, "method"].unique() if m not in methods]
     panels = []
@@ -122,7 +121,7 @@ def curves_section(results: Results) -> Section:
     caption = (
         "Quality on test proteins against the fraction of neurons. The horizontal dotted line is the intact model."
     )
-    return Section("curves", "Keep and ablate", (intro, FigureGroup("curves-figure", caption, tuple(panels), selects)))
+    return intro, FigureGroup("curves-figure", caption, tuple(panels), selects)
 
 
 def _curve_panel(
@@ -215,12 +214,10 @@ def _band(
     return [area, median]
 
 
-def comparison_section(results: Results) -> Section:
+@section("comparison", "Comparison with chance", comparison="no method was compared with chance.")
+def comparison_section(results: Results) -> Sequence[Block]:
     """Every comparison with chance."""
-    comparison = results.get("comparison")
-    if comparison is None:
-        note = results.missing("comparison", "no method was compared with chance.")
-        return Section("comparison", "Comparison with chance", (note,))
+    comparison = results.tables["comparison"]
     intro = Text(
         "Areas under the curves above (trapezoid rule, linear axis). “Good sign” says which sign of the difference "
         "favours the method. Primary rows are the outcome fixed in advance and carry an uncorrected one-sided p value; "
@@ -256,4 +253,4 @@ def comparison_section(results: Results) -> Section:
     table = Table("comparisons", "All comparisons with chance", columns, tuple(rows), search=True)
     # Without kinds of modules the figure is on the first page.
     primary = primary_figure(results) if results.get("modules") is not None else None
-    return Section("comparison", "Comparison with chance", (intro, *([primary] if primary else []), table))
+    return intro, *([primary] if primary else []), table

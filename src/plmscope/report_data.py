@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,6 @@ from plmscope.report_blocks import (
     FigureGroup,
     Panel,
     Row,
-    Section,
     Select,
     Table,
     Text,
@@ -27,7 +26,7 @@ from plmscope.report_blocks import (
     plot_text,
     words,
 )
-from plmscope.report_input import DASHES, MARKERS, Results
+from plmscope.report_input import DASHES, MARKERS, Results, section
 
 SPLITS = ("train", "validation", "test")
 #: How to read the metrics of a multi-label task.
@@ -39,7 +38,8 @@ MULTI_LABEL = (
 )
 
 
-def data_section(results: Results) -> Section:
+@section("data", "Data and split")
+def data_section(results: Results) -> Sequence[Block]:
     """Counts per class and split, exclusions by reason, nearest training identity."""
     blocks: list[Block] = [Text(_data_sentence(results))]
     proteins, excluded, leakage = (results.get(name) for name in ("proteins", "excluded", "leakage"))
@@ -59,7 +59,7 @@ def data_section(results: Results) -> Section:
         blocks.append(results.missing("leakage", "how close test proteins are to training proteins is not known."))
     else:
         blocks += _leakage_blocks(results, leakage)
-    return Section("data", "Data and split", tuple(blocks))
+    return blocks
 
 
 def _data_sentence(results: Results) -> str:
@@ -170,7 +170,8 @@ def _leakage_blocks(results: Results, leakage: pd.DataFrame) -> list[Block]:
     return [Text(" ".join(sentences)), FigureGroup("leakage-figure", caption, (panel,))]
 
 
-def quality_section(results: Results) -> Section:
+@section("quality", "Model quality")
+def quality_section(results: Results) -> Sequence[Block]:
     """Metrics beside the baselines, per class, confusion and training curve."""
     blocks: list[Block] = []
     if not results.metrics:
@@ -184,7 +185,7 @@ def quality_section(results: Results) -> Section:
     blocks.append(
         results.missing("training", "the training curve cannot be shown.") if training is None else _training(training)
     )
-    return Section("quality", "Model quality", tuple(blocks))
+    return blocks
 
 
 def _metric_table(results: Results) -> Table:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from plmscope.report_answers import JUDGES, NULLS
+from plmscope.method_table import PREFERRED
+from plmscope.report_answers import NULLS
 from plmscope.report_blocks import (
     Block,
     FigureGroup,
     Panel,
     Row,
-    Section,
     Select,
     Table,
     Text,
@@ -25,17 +26,18 @@ from plmscope.report_blocks import (
     words,
 )
 from plmscope.report_curves import _level
-from plmscope.report_input import Results
+from plmscope.report_input import Results, section
 from plmscope.sites import MODULES
 
 
-def density_section(results: Results) -> Section:
+@section("density", "Density")
+def density_section(results: Results) -> Sequence[Block]:
     """Where the best-scored neurons are: module by layer, and per module beside the null models."""
     density, null = results.get("density"), results.get("density_null")
     if density is None:
         notes = [results.missing("density", "where the neurons lie was not counted.")]
         notes += [_null_missing(results)] if null is None else []
-        return Section("density", "Density", tuple(notes))
+        return notes
     intro = Text(
         "Density is the selected share of a module; enrichment divides it by the share selected overall, so 1 is even "
         "and the size of a module does not matter. The p values treat neurons as exchangeable, which they are not: "
@@ -44,7 +46,7 @@ def density_section(results: Results) -> Section:
     )
     methods = [m for m in results.methods if m in set(density["method"])]
     fractions = sorted(density["fraction"].unique(), key=lambda f: (abs(f - results.knowledge_fraction), f))
-    preferred = [m for m in JUDGES if m in methods]
+    preferred = [m for m in PREFERRED if m in methods]
     selects = (
         Select(
             "method", "Method", tuple((m, words(m)) for m in [*preferred, *(m for m in methods if m not in preferred)])
@@ -60,7 +62,7 @@ def density_section(results: Results) -> Section:
     if null is None:
         blocks.append(_null_missing(results))
     blocks.append(_density_table(density, null))
-    return Section("density", "Density", tuple(blocks))
+    return blocks
 
 
 def _null_missing(results: Results) -> Text:
@@ -146,7 +148,7 @@ def _module_rows(density: pd.DataFrame) -> pd.DataFrame:
 
 def _judges_first(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows by method, those that the verdict rests on first, then by fraction."""
-    order = [*JUDGES, *sorted(set(rows["method"]) - set(JUDGES))]
+    order = [*PREFERRED, *sorted(set(rows["method"]) - set(PREFERRED))]
     place = rows["method"].map({method: i for i, method in enumerate(order)})
     return rows.assign(place=place).sort_values(["place", "fraction"], kind="stable")
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pandas as pd
 from plmscope.annotations import EC_NAMES
 from plmscope.errors import RunError
 from plmscope.labels import Task
-from plmscope.report_blocks import Text
+from plmscope.report_blocks import Block, Section, Text
 from plmscope.results import SCHEMA, Run
 
 KNOWLEDGE_FRACTION = 0.02
@@ -89,6 +90,58 @@ class Results:
             "line": {"color": f"@c{place % 7}", "dash": DASHES[place % 7], "width": 2},
             "marker": {"color": f"@c{place % 7}", "symbol": MARKERS[place % 7], "size": 8},
         }
+
+
+@dataclass(frozen=True)
+class ReportSection:
+    """A section of the report: the tables that it needs, and the blocks that it makes of them. Made by :func:`section`.
+
+    Attributes:
+        id: Its address in the page.
+        title: Its heading.
+        make: Makes the blocks.
+        needs: Table to what is lost without it, for the note that stands in the section's place then.
+        left_out: Whether the whole section is left out then, without a note.
+    """
+
+    id: str
+    title: str
+    make: Callable[[Results], Sequence[Block]]
+    needs: Mapping[str, str]
+    left_out: bool = False
+
+    def __call__(self, results: Results) -> Section:
+        """The section of a run folder; notes where a table that it needs is missing or empty."""
+        lost = [results.missing(name, text) for name, text in self.needs.items() if results.get(name) is None]
+        return Section(self.id, self.title, tuple(lost or self.make(results)))
+
+    def there(self, results: Results) -> bool:
+        """Whether the section is in the report of a run folder."""
+        return not self.left_out or all(results.get(name) is not None for name in self.needs)
+
+
+def section(
+    name: str, title: str, *, left_out: bool = False, **needs: str
+) -> Callable[[Callable[[Results], Sequence[Block]]], ReportSection]:
+    """Make a section of the function of its blocks.
+
+    Args:
+        name: Its address in the page.
+        title: Its heading.
+        left_out: Whether it is left out where a table that it needs is missing, instead of a note in its place.
+        **needs: Table to what is lost without it.
+
+    >>> @section("sizes", "Sizes", neurons="nothing was counted.")
+    ... def sizes_section(results: Results) -> Sequence[Block]:
+    ...     return (Text(f"{len(results.tables['neurons'])} neurons"),)
+    >>> sizes_section.title, dict(sizes_section.needs)
+    ('Sizes', {'neurons': 'nothing was counted.'})
+    """
+
+    def made(make: Callable[[Results], Sequence[Block]]) -> ReportSection:
+        return ReportSection(name, title, make, needs, left_out)
+
+    return made
 
 
 def _read_study(path: Path) -> tuple[str, dict[str, Any]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,6 @@ from plmscope.report_blocks import (
     FigureGroup,
     Panel,
     Row,
-    Section,
     Select,
     Table,
     Text,
@@ -36,7 +35,7 @@ from plmscope.report_blocks import (
     signed,
     words,
 )
-from plmscope.report_input import Results
+from plmscope.report_input import Results, section
 
 KEYS = ["layer", "module", "neuron"]
 SHOWN_CONCEPTS = 5
@@ -46,12 +45,14 @@ COMPARED = {
 }  # fmt: skip
 
 
-def knowledge_section(results: Results) -> Section:
+@section(
+    "knowledge",
+    "What each neuron knows",
+    neuron_cards="what the neurons detect was not examined ('plmscope characterize').",
+)
+def knowledge_section(results: Results) -> Sequence[Block]:
     """A card per selected neuron."""
-    cards = results.get("neuron_cards")
-    if cards is None:
-        note = results.missing("neuron_cards", "what the neurons detect was not examined ('plmscope characterize').")
-        return Section("knowledge", "What each neuron knows", (note,))
+    cards = results.tables["neuron_cards"]
     unique = cards.drop_duplicates(KEYS)
     unexplained = int((~unique["explained"].astype(bool)).sum())
     shares = [
@@ -64,7 +65,7 @@ def knowledge_section(results: Results) -> Section:
         "never says more than its numbers, which come from clusters that had no part in choosing concept, threshold or "
         "motif; only where peaks lie is told of the training clusters."
     )
-    return Section("knowledge", "What each neuron knows", (intro, Cards("cards", card_data(results))))
+    return intro, Cards("cards", card_data(results))
 
 
 def card_data(results: Results) -> dict[str, Any]:
@@ -164,9 +165,10 @@ def _parsed(text: object, otherwise: Any) -> Any:
     return json.loads(text) if isinstance(text, str) and text else otherwise
 
 
-def interventions_section(results: Results) -> Section:
+@section("interventions", "What a class's neurons do")
+def interventions_section(results: Results) -> Sequence[Block]:
     """The class-by-class matrix, the dose curve, the numbers of each class, overlap and stability."""
-    title, effects = "What a class's neurons do", results.get("intervention_effects")
+    effects = results.get("intervention_effects")
     blocks: list[Block] = []
     if effects is None:
         consequence = "no class's neurons were suppressed or enhanced ('plmscope intervene')."
@@ -189,7 +191,7 @@ def interventions_section(results: Results) -> Section:
         blocks.append(_overlap_table(results, overlaps))
     if stable is not None:
         blocks.append(_stability_table(results, stable))
-    return Section("interventions", title, tuple(blocks))
+    return blocks
 
 
 def _factor_key(factor: Any) -> str:

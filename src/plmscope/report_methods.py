@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from plmscope.labels import class_names
+from plmscope.method_table import methods as known_methods
+from plmscope.method_table import row_of
 from plmscope.report_blocks import (
     Block,
     References,
     Row,
-    Section,
     Table,
     Text,
     cell,
@@ -26,7 +28,7 @@ from plmscope.report_blocks import (
     words,
 )
 from plmscope.report_data import split_sentence
-from plmscope.report_input import Results
+from plmscope.report_input import Results, section
 
 #: How a p value came about, in words.
 P_KINDS = {
@@ -63,12 +65,14 @@ def facts(results: Results) -> list[tuple[str, str]]:
     return rows
 
 
-def completeness_section(results: Results) -> Section:
+@section(
+    "completeness",
+    "Completeness of the attributions",
+    completeness="the numerical error of the path integrals is not known.",
+)
+def completeness_section(results: Results) -> Sequence[Block]:
     """How far path integrals miss the change that they should add up to."""
-    gaps = results.get("completeness")
-    if gaps is None:
-        note = results.missing("completeness", "the numerical error of the path integrals is not known.")
-        return Section("completeness", "Completeness of the attributions", (note,))
+    gaps = results.tables["completeness"]
     frame = gaps.assign(
         size=gaps["gap"].abs(), relative=gaps["gap"].abs() / gaps["expected"].abs().replace(0.0, math.nan)
     )
@@ -93,7 +97,7 @@ def completeness_section(results: Results) -> Section:
         + _points_words(results, frame)
     )
     table = Table("gaps", "Completeness gaps per method and module", columns, tuple(rows))
-    return Section("completeness", "Completeness of the attributions", (intro, table))
+    return intro, table
 
 
 def _points_words(results: Results, frame: pd.DataFrame) -> str:
@@ -103,7 +107,8 @@ def _points_words(results: Results, frame: pd.DataFrame) -> str:
     words_of = []
     for method, own in frame.groupby("method", sort=True):
         points, loose = own["points"], ~own["settled"].astype(bool)
-        fixed_points = results.setting("score", "conductance_points" if method == "conductance" else "points")
+        known = row_of(str(method)).takes if method in known_methods() else {}
+        fixed_points = results.setting("score", known.get("points", "points"))
         tolerance = results.setting("score", "tolerance")
         bound = f"the tolerance{f' of {tolerance}' if tolerance is not None else ''}"
         above = f"{count(int(loose.sum()))} of {count(len(own))} proteins and sites ({percent(loose.mean())})"
@@ -136,7 +141,8 @@ def _worst_sites(own: pd.DataFrame, most: int = 3) -> str:
     return f" The mean gap is largest beside the mean change at {listed(named)}." if named else ""
 
 
-def methods_section(results: Results) -> Section:
+@section("methods", "Methods and record")
+def methods_section(results: Results) -> Sequence[Block]:
     """A paragraph fit for a paper, the record of the run, its settings, the literature."""
     blocks: list[Block] = [
         Text(methods_paragraph(results), "copy", "Methods paragraph", "methods-text"),
@@ -147,7 +153,7 @@ def methods_section(results: Results) -> Section:
         else Text("study.toml is not in this run folder: its settings cannot be shown.", "note"),
         References(REFERENCES),
     ]
-    return Section("methods", "Methods and record", tuple(blocks))
+    return blocks
 
 
 def methods_paragraph(results: Results) -> str:

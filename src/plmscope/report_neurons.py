@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from plmscope.cards import Bars, explained
-from plmscope.report_answers import JUDGES, neuron_word
+from plmscope.method_table import PREFERRED
+from plmscope.report_answers import neuron_word
 from plmscope.report_blocks import (
+    Block,
     FigureGroup,
     Page,
     Panel,
     Row,
-    Section,
     Select,
     Table,
     Text,
@@ -27,7 +28,7 @@ from plmscope.report_blocks import (
     short,
     words,
 )
-from plmscope.report_input import Results
+from plmscope.report_input import Results, section
 from plmscope.report_knowledge import KEYS, class_effects
 from plmscope.selection import size_of
 
@@ -35,11 +36,10 @@ TOP = 50
 TOP_PER_CLASS = 10
 
 
-def neurons_section(results: Results) -> Section:
+@section("neurons", "Top neurons", neurons="no neuron was scored.")
+def neurons_section(results: Results) -> Sequence[Block]:
     """The best neurons by each method, with what every other method says about them."""
-    neurons, comparison = results.get("neurons"), results.get("comparison")
-    if neurons is None or not results.methods:
-        return Section("neurons", "Top neurons", (results.missing("neurons", "no neuron was scored."),))
+    neurons, comparison = results.tables["neurons"], results.get("comparison")
     methods = [m for m in results.methods if m in neurons.columns]
     scores = neurons[methods]
     ranks = scores.rank(ascending=False, method="first", na_option="bottom").astype(int)
@@ -47,7 +47,7 @@ def neurons_section(results: Results) -> Section:
     limit = size_of(results.knowledge_fraction, len(neurons))
     links = _card_links(results)
     options = []
-    for method in sorted(methods, key=lambda m: JUDGES.index(m) if m in JUDGES else len(JUDGES)):
+    for method in sorted(methods, key=lambda m: PREFERRED.index(m) if m in PREFERRED else len(PREFERRED)):
         word = neuron_word(comparison, method)
         extent = f", ranks 1 to {min(limit, TOP)}" if word == "knowledge neurons" else ""
         options.append((method, f"{words(method)} ({word}{extent})"))
@@ -72,14 +72,13 @@ def neurons_section(results: Results) -> Section:
     select = Select("top", f"Top {TOP} by", tuple(options))
     caption = f"Top {TOP} neurons by each method: score, and rank among all neurons, by every method"
     table = Table("top-neurons", caption, columns, tuple(rows), search=True, select=select)
-    return Section("neurons", "Top neurons", (intro, table))
+    return intro, table
 
 
-def classes_section(results: Results) -> Section:
+@section("class-pages", "Class by class", class_scores="no neuron was scored class by class.")
+def classes_section(results: Results) -> Sequence[Block]:
     """A page per class: how well it is known, its row of the matrix, its best neurons and what they detect."""
-    title, scores = "Class by class", results.get("class_scores")
-    if scores is None:
-        return Section("class-pages", title, (results.missing("class_scores", "no neuron was scored class by class."),))
+    scores = results.tables["class_scores"]
     methods = [m for m in results.methods if m in set(scores["method"])]
     methods += [str(m) for m in scores["method"].unique() if m not in methods]
     scores = scores.assign(label=scores["label"].astype(str))
@@ -97,7 +96,7 @@ def classes_section(results: Results) -> Section:
         "detect. The word rule of the previous section holds here too. Every class has an address, such as "
         f"#{pages[0].id}."
     )
-    return Section("class-pages", title, (intro, *pages))
+    return intro, *pages
 
 
 def _class_text(results: Results, label: str) -> Text | None:
@@ -166,12 +165,10 @@ def _class_concepts(results: Results, label: str, own: pd.DataFrame, methods: li
     return Table(address("class-concepts", label), caption, columns, tuple(rows))
 
 
-def agreement_section(results: Results) -> Section:
+@section("agreement", "Agreement between methods", agreement="the methods were not compared with each other.")
+def agreement_section(results: Results) -> Sequence[Block]:
     """How far the methods choose the same neurons."""
-    agreement = results.get("agreement")
-    if agreement is None:
-        note = results.missing("agreement", "the methods were not compared with each other.")
-        return Section("agreement", "Agreement between methods", (note,))
+    agreement = results.tables["agreement"]
     named = {*agreement["method"], *agreement["other"]}
     methods = [m for m in results.methods if m in named] + sorted(named - set(results.methods))
     fractions = sorted(agreement["fraction"].unique())
@@ -216,4 +213,4 @@ def agreement_section(results: Results) -> Section:
     table = Table("agreements", "Agreement of each pair of methods", columns, tuple(rows))
     intro = Text("Do different scores point to the same neurons? Read the overlap beside what chance alone would give.")
     group = FigureGroup("agreement-figure", "Agreement between scoring methods.", (panel,), (select,))
-    return Section("agreement", "Agreement between methods", (intro, group, table))
+    return intro, group, table

@@ -24,7 +24,7 @@ import pandas as pd
 
 from plmscope.errors import BusyError, RunError, unwritten_advice
 
-SCHEMA_VERSION = "1.3"
+SCHEMA_VERSION = "1.4"
 
 #: Columns of every table of a run folder, in order.
 SCHEMA: dict[str, tuple[str, ...]] = {
@@ -108,7 +108,8 @@ ADDED: dict[str, dict[str, Any]] = {
 }
 _AGAIN = "delete it, then 'plmscope run' writes it again"
 _LOST = "the run cannot be continued, start it anew in another folder"
-STAGES = ("finetune", "score", "evaluate", "density", "characterize", "intervene", "report")
+#: Tables that several models have rows in: a file each, beside the model.
+OF_EACH_MODEL = {"training": "nulls/*/training.parquet"}
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -183,7 +184,7 @@ class Run:
         self._made: list[Path] = []  # this folder and its parents, as far as this object made them
 
     def __repr__(self) -> str:
-        done = [name for name in STAGES if self.manifest().get("stages", {}).get(name, {}).get("status") == "done"]
+        done = [name for name, entry in self.manifest()["stages"].items() if entry.get("status") == "done"]
         return f"Run({str(self.path)!r}, finished: {', '.join(done) or 'nothing yet'})"
 
     @classmethod
@@ -306,30 +307,59 @@ class Run:
     def table(self, name: str) -> pd.DataFrame:
         """One table of the run folder; columns that its schema did not have yet are as :data:`ADDED` says.
 
+        The rows of :data:`OF_EACH_MODEL` are those of the run's model, then those of its null models.
+
         Raises:
             RunError: it is missing, cut short, or lacks columns.
         """
         path = self.path / f"{name}.parquet"
-        if not path.is_file():
-            raise RunError(f"{path}: missing; 'plmscope run' writes it")
-        try:
-            frame = pd.read_parquet(path)
-        except Exception as error:  # pyarrow raises several kinds for a damaged file
-            raise RunError(f"{path}: is damaged ({_one_line(error)}); {_AGAIN}") from None
+        more = sorted(self.path.glob(OF_EACH_MODEL[name])) if name in OF_EACH_MODEL else []
+        frames = [self._read(one, name) for one in (path, *more)]
+        return pd.concat(frames, ignore_index=True) if more else frames[0]
+
+    def _read(self, path: Path, name: str) -> pd.DataFrame:
+        """One file of a table."""
+        frame = self._parquet(path)
         frame = frame.assign(**{c: value for c, value in ADDED.get(name, {}).items() if c not in frame.columns})
         missing = [column for column in SCHEMA[name] if column not in frame.columns]
         if missing:
             raise RunError(f"{path}: lacks the columns {', '.join(missing)}; {_AGAIN}")
         return frame
 
-    def write_table(self, name: str, frame: pd.DataFrame) -> None:
-        """Write a table atomically, its columns in the order of :data:`SCHEMA`."""
+    def _parquet(self, path: Path) -> pd.DataFrame:
+        if not path.is_file():
+            raise RunError(f"{path}: missing; 'plmscope run' writes it")
+        try:
+            return pd.read_parquet(path)
+        except Exception as error:  # pyarrow raises several kinds for a damaged file
+            raise RunError(f"{path}: is damaged ({_one_line(error)}); {_AGAIN}") from None
+
+    def own(self, name: str) -> pd.DataFrame:
+        """A table that is the stages' own business, one outside :data:`SCHEMA`.
+
+        Raises:
+            RunError: it is missing or cut short.
+        """
+        return self._parquet(self.path / f"{name}.parquet")
+
+    def write_own(self, name: str, frame: pd.DataFrame) -> None:
+        """Write a table that is the stages' own business, atomically."""
+        write_atomic(self.path / f"{name}.parquet", frame.to_parquet(index=False))
+
+    def write_table(self, name: str, frame: pd.DataFrame, folder: str = "") -> None:
+        """Write a table atomically, its columns in the order of :data:`SCHEMA`.
+
+        Args:
+            name: Of the table.
+            frame: Its rows; more columns may follow.
+            folder: Inside the run folder, that of a null model for its own rows.
+        """
         missing = [column for column in SCHEMA[name] if column not in frame.columns]
         if missing:
             raise RunError(f"table {name}: columns {missing} are missing")
         extra = [column for column in frame.columns if column not in SCHEMA[name]]
         ordered = frame[[*SCHEMA[name], *extra]]
-        write_atomic(self.path / f"{name}.parquet", ordered.to_parquet(index=False, compression="zstd"))
+        write_atomic(self.path / folder / f"{name}.parquet", ordered.to_parquet(index=False, compression="zstd"))
 
     def export(self, folder: Path) -> list[Path]:
         """Every table as CSV in ``folder``; returns the files written."""

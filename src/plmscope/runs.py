@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import shlex
 from collections import Counter
 from collections.abc import Sequence
@@ -16,11 +15,13 @@ import pandas as pd
 
 from plmscope.errors import InputError, RunError
 from plmscope.labels import Task, classes_of
+from plmscope.method_table import FORMS, row_of
 from plmscope.progress import Track, silent
 from plmscope.results import Run
-from plmscope.scores import FORMS, NeuronScores, check_methods, from_table, signed_form, with_class_means
+from plmscope.scores import NeuronScores, check_methods, from_table, signed_form
+from plmscope.scoring import every_score
 from plmscope.sequences import Protein
-from plmscope.settings import ScoreSection, read_study
+from plmscope.settings import ScoreSection, Study, read_study
 from plmscope.sites import NeuronIndex
 
 
@@ -54,9 +55,9 @@ def one_per_cluster(
 class OpenRun:
     """A run folder as Python objects: its model, its proteins, its scores; made by :func:`open_run`."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, study: Study | None = None) -> None:
         self.run = run
-        self.study = read_study(run.path / "study.toml")
+        self.study = read_study(run.path / "study.toml") if study is None else study
 
     def __repr__(self) -> str:
         return repr(self.run).replace("Run(", "OpenRun(", 1)
@@ -136,34 +137,26 @@ def score_all(
         track: Progress.
         seed: Of the scorers that draw something.
     """
-    from plmscope import ablation, activation, conductance, gradients, linear
-    from plmscope.scoring import SCORERS
-
     check_methods(settings.columns)
     found: dict[str, NeuronScores] = {}
-    how: dict[str, Any]
     squared = {name for name, ending in map(signed_form, settings.columns) if ending == FORMS["rms"]}
     for method in settings.columns:
         if method not in found:
-            scorer, how = SCORERS[method], {"token_budget": settings.token_budget, "groups": groups, "track": track}
-            if scorer in (gradients.integrated_gradients, linear.gradient_activation, ablation.single_ablation):
-                how |= {"baseline": constants if settings.baseline == "mean" else None}
-            if scorer is gradients.integrated_gradients:
-                how |= {"points": settings.points, "tolerance": settings.tolerance, "recompute": settings.recompute}
-            elif scorer is conductance.conductance:
-                how |= {"points": settings.conductance_points, "tolerance": settings.tolerance}
-                how |= {"recompute": settings.recompute}
-            if scorer is not activation.activation_scores:
-                how |= {"target": settings.target, "rms": signed_form(method)[0] in squared}
-            if "seed" in inspect.signature(scorer).parameters:
-                how |= {"seed": seed}
-            found |= {one.method: one for one in with_class_means(scorer(model, proteins, **how))}
+            row = row_of(method)
+            how: dict[str, Any] = {name: getattr(settings, setting) for name, setting in row.takes.items()}
+            if "baseline" in how:
+                how["baseline"] = constants if how["baseline"] == "mean" else None
+            if row.signed:
+                how["rms"] = signed_form(method)[0] in squared
+            if row.seed:
+                how["seed"] = seed
+            how |= {"token_budget": settings.token_budget, "groups": groups, "track": track}
+            found |= every_score(method, model, proteins, **how)
     return [found[method] for method in settings.columns]
 
 
 def read_parquet(run: Run, name: str) -> pd.DataFrame:
-    """Read a table that is the stages' own business, one outside the contract."""
-    path = run.path / f"{name}.parquet"
-    if not path.is_file():
-        raise RunError(f"{path}: missing; run 'plmscope score {shlex.quote(str(run.path))}'")
-    return pd.read_parquet(path)
+    """Read a table that scoring writes for later stages, one outside the contract."""
+    if not (run.path / f"{name}.parquet").is_file():
+        raise RunError(f"{run.path / name}.parquet: missing; run 'plmscope score {shlex.quote(str(run.path))}'")
+    return run.own(name)

@@ -19,32 +19,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from plmscope.errors import SelectionError, shown
+from plmscope.errors import SelectionError
+from plmscope.method_table import FORMS, forms_of, row_of, signed_methods
+from plmscope.method_table import methods as known_methods
 from plmscope.sites import NeuronIndex
 
 #: Groups of clusters that a bootstrap resamples, per class; memory grows with them and not with the proteins.
 GROUPS_PER_CLASS = 32
 
-#: Methods whose scores have a sign: positive supports the class. A strongly negative neuron matters as much.
-SIGNED = ("integrated_gradients", "conductance", "gradient_activation", "attribution_patching", "single_ablation")
-
-#: How such scores are ranked for keeping and ablating, and what the name of the ranked score ends in. With ``s_pn``
-#: the token sum of protein ``p``: mean of ``|s_pn|``; root of the mean of ``s_pn ** 2``; mean over classes of the
-#: absolute mean of ``s_pn`` over the class's proteins.
-FORMS = {"absolute": "_abs", "rms": "_rms", "class_means": "_class"}
 RANKINGS = (*FORMS, "signed")
-
-
-def forms_of(method: str) -> tuple[str, ...]:
-    """A method with a sign and its unsigned forms, as they are named in tables."""
-    return (method, *(method + ending for ending in FORMS.values()))
-
-
-#: Every scoring method; ``scoring.SCORERS`` has the function of each.
-METHODS = (
-    "activation", "activation_std", "activation_contrast",
-    *(form for name in SIGNED for form in forms_of(name)),
-)  # fmt: skip
 
 
 def signed_form(method: str) -> tuple[str, str]:
@@ -53,7 +36,7 @@ def signed_form(method: str) -> tuple[str, str]:
     >>> signed_form("conductance_rms"), signed_form("activation_std")
     (('conductance', '_rms'), ('activation_std', ''))
     """
-    for name in SIGNED:
+    for name in signed_methods():
         if method in forms_of(name):
             return name, method.removeprefix(name)
     return method, ""
@@ -69,7 +52,7 @@ def ranked_by(method: str, ranking: str) -> str:
     >>> ranked_by("conductance", "absolute"), ranked_by("activation", "absolute"), ranked_by("conductance", "signed")
     ('conductance_abs', 'activation', 'conductance')
     """
-    return method + FORMS[ranking] if method in SIGNED and ranking != "signed" else method
+    return method + FORMS[ranking] if method in signed_methods() and ranking != "signed" else method
 
 
 def token_sums(method: str, sums: np.ndarray, rms: bool = False) -> dict[str, np.ndarray]:
@@ -323,7 +306,7 @@ def resampling_groups(
 
 def with_class_means(scores: Sequence[NeuronScores]) -> tuple[NeuronScores, ...]:
     """The scores of one scorer, and of those with a sign the absolute class means too."""
-    signed = [one for one in scores if one.method in SIGNED and one.sums is not None]
+    signed = [one for one in scores if one.method in signed_methods() and one.sums is not None]
     more = [one.sums.finish(one.method + FORMS["class_means"], one.settings, one.completeness) for one in signed]  # type: ignore[union-attr]
     return (*scores, *more)
 
@@ -377,12 +360,13 @@ def check_methods(methods: Sequence[str], setting: str = "") -> None:
         setting: Where they stand, for the line.
 
     Raises:
-        SelectionError: one is not among :data:`METHODS`.
+        SelectionError: one is in no row of the table of methods.
     """
     for method in methods:
-        if method not in METHODS:
-            where = f"{setting}: " if setting else ""
-            raise SelectionError(f"{where}method {shown(method)} is not known; choose from {', '.join(METHODS)}")
+        try:
+            row_of(method)
+        except SelectionError as error:
+            raise SelectionError(f"{setting}: {error}" if setting else str(error)) from None
 
 
 def check_ranking(scores: NeuronScores) -> None:
@@ -394,12 +378,17 @@ def check_ranking(scores: NeuronScores) -> None:
     known = scores.values[np.isfinite(scores.values)]
     if len(known) > 1 and np.ptp(known) == 0:
         advice = f"leave {scores.method} out of score.methods"
-        if scores.method == "activation_contrast":
-            advice = f"it needs two proteins of a class: raise score.proteins_per_class, or {advice}"
+        if more := _more_advice(scores.method):
+            advice = f"{more}, or {advice}"
         raise SelectionError(
             f"{scores.method}: all {len(known):,} neurons have the same score ({known[0]:g}), so none is better than "
             f"another; {advice}"
         )
+
+
+def _more_advice(method: str) -> str:
+    """What the table of methods says to do where all neurons have the same score; a score may be of no method."""
+    return row_of(method).equal.get(method, "") if method in known_methods() else ""
 
 
 def score_table(scores: Sequence[NeuronScores]) -> pd.DataFrame:

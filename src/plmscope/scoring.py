@@ -1,36 +1,44 @@
-"""``score(model, proteins, method=...)``: the table of scorers.
+"""``score(model, proteins, method=...)``: score neurons by any row of the table of methods.
 
-A new scorer is one file with a function that returns :class:`~plmscope.scores.NeuronScores`, and one row of
-:data:`SCORERS` per method that it gives, whose name is in :data:`plmscope.scores.METHODS` too.
+The table is :mod:`plmscope.method_table`; a scorer's module is imported when it is first used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from plmscope import ablation, activation, conductance, gradients, linear
-from plmscope.model import Classifier
-from plmscope.scores import FORMS, GroupSums, NeuronScores, check_methods, signed_form, with_class_means
+from plmscope.errors import SelectionError
+from plmscope.method_table import FORMS, methods, named, row_of
+from plmscope.scores import GroupSums, NeuronScores, check_methods, signed_form, with_class_means
 from plmscope.sequences import Protein
 
 Scorer = Callable[..., tuple[NeuronScores, ...]]
 
+
+class _Scorers(Mapping[str, Scorer]):
+    """Every method and the function that gives it, as the table has them now."""
+
+    def __getitem__(self, method: str) -> Scorer:
+        if method not in methods():
+            raise KeyError(method)
+        return named(row_of(method).function)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(methods())
+
+    def __len__(self) -> int:
+        return len(methods())
+
+
 #: Which function gives which methods; one that gives several is run once for all of them.
-SCORERS: dict[str, Scorer] = {
-    **dict.fromkeys(activation.METHODS, activation.activation_scores),
-    **dict.fromkeys(gradients.METHODS, gradients.integrated_gradients),
-    **dict.fromkeys(conductance.METHODS, conductance.conductance),
-    **dict.fromkeys(linear.METHODS, linear.gradient_activation),
-    **dict.fromkeys(linear.PATCHING_METHODS, linear.attribution_patching),
-    **dict.fromkeys(ablation.METHODS, ablation.single_ablation),
-}
+SCORERS: Mapping[str, Scorer] = _Scorers()
 
 
 def score(
-    model: Classifier, proteins: Sequence[Protein], method: str = "integrated_gradients", **settings: Any
+    model: Any, proteins: Sequence[Protein], method: str = "integrated_gradients", **settings: Any
 ) -> NeuronScores:
     """Score every neuron of every site by one method.
 
@@ -50,8 +58,19 @@ def score(
     check_methods([method])
     if signed_form(method)[1] == FORMS["rms"]:
         settings["rms"] = True
-    found = with_class_means(SCORERS[method](model, proteins, **settings))
-    return next(one for one in found if one.method == method)
+    return every_score(method, model, proteins, **settings)[method]
+
+
+def every_score(method: str, model: Any, proteins: Sequence[Protein], **settings: Any) -> dict[str, NeuronScores]:
+    """What the scorer of a method gives, that method and others; those with a sign with their absolute class means.
+
+    Raises:
+        SelectionError: the scorer does not give the method, whatever its row says.
+    """
+    found = {one.method: one for one in with_class_means(SCORERS[method](model, proteins, **settings))}
+    if method not in found:
+        raise SelectionError(f"the scorer of {method!r} gives {', '.join(found)} and not {method!r}; mend its row")
+    return found
 
 
 def finish(
@@ -64,12 +83,9 @@ def finish(
         sums: ``sums`` of the scores, or several of them merged.
         settings: ``settings`` of the scores; the same for all that were merged.
         completeness: Rows of all proteins, for path methods.
+
+    Raises:
+        SelectionError: the method is not known.
     """
-    check_methods([method])
-    if method in activation.METHODS:
-        return next(one for one in activation.ActivationSummary(sums).scores() if one.method == method)
-    if method in conductance.METHODS:
-        return conductance.finish(method, sums, settings, completeness)
-    if method in gradients.METHODS:
-        settings = {**settings, **gradients.found_points(settings, completeness)}
-    return sums.finish(method, settings, completeness)
+    how = row_of(method).finish
+    return named(how)(method, sums, settings, completeness) if how else sums.finish(method, settings, completeness)

@@ -19,6 +19,7 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from plmscope.errors import SelectionError
+from plmscope.method_table import ACTIVITY
 from plmscope.scores import NeuronScores, check_ranking
 from plmscope.sites import MODULES, Neuron, NeuronIndex, Site
 from plmscope.stats import benjamini_hochberg, hypergeometric_enrichment
@@ -193,7 +194,7 @@ def strata(control: str, index: NeuronIndex, activity: np.ndarray | None = None)
     if control != "random_active":
         raise SelectionError(f"control {control!r} is not known; choose one of {', '.join(CONTROLS)}")
     if activity is None:
-        raise SelectionError("control 'random_active' needs the activation_std of the neurons; score by it too")
+        raise SelectionError(f"control 'random_active' needs the {ACTIVITY} of the neurons; score by it too")
     groups = np.zeros(len(index), dtype=np.int64)
     for number, site in enumerate(index.sites):
         values = activity[index.slice(site)]

@@ -21,9 +21,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from plmscope.concepts import KINDS, Kind
 from plmscope.errors import SelectionError, StudyError, shown
 from plmscope.labels import Task
+from plmscope.method_table import ACTIVITY, described
 from plmscope.scores import check_methods, ranked_by
 from plmscope.selection import check_fraction
 
+#: Null models: the same pipeline on shuffled labels, and from random weights.
+NULLS = ("label_shuffled", "random_weights")
 #: The largest seed that NumPy and scikit-learn take.
 MAX_SEED = 2**32 - 1
 _CALLED = {int: "a whole number", float: "a number", bool: "true or false"}
@@ -45,6 +48,15 @@ class Section(BaseModel):
                 given = shown(one) if isinstance(one, str) else json.dumps(one, default=str)[:60]
                 raise ValueError(f"{given} is not {_CALLED[kind]}")
         return value
+
+
+#: Settings that change how much memory and time is needed, and results by rounding at most. The token budget of
+#: fine-tuning is none of these: it is the size of a batch.
+MEMORY = frozenset({"score.token_budget", "score.recompute", "evaluate.token_budget", "characterize.token_budget"})
+#: Names of files, which are known by what is in them: they may be moved.
+FILES = frozenset({"data.path", "data.labels", "model.checkpoint", "characterize.features"})
+#: Settings that no result depends on.
+WITHOUT_EFFECT = MEMORY | FILES
 
 
 class DataSection(Section):
@@ -146,9 +158,7 @@ class ScoreSection(Section):
     methods: tuple[str, ...] = Field(
         ("activation", "activation_std", "activation_contrast", "integrated_gradients"),
         min_length=1,
-        description="activation, activation_std, activation_contrast, integrated_gradients, "
-        "conductance, gradient_activation, attribution_patching, single_ablation; those with a sign "
-        "(integrated_gradients and what follows) also ending in _abs, _rms or _class",
+        description=described(),
     )
     ranking: Literal["absolute", "rms", "class_means", "signed"] = Field(
         "absolute",
@@ -240,6 +250,11 @@ class DensitySection(Section):
         description="the same pipeline on shuffled labels, and from random weights",
     )
 
+    @property
+    def resampled(self) -> bool:
+        """Whether scores are kept so that the scoring proteins can be resampled."""
+        return self.bootstraps > 0
+
 
 class CharacterizeSection(Section):
     """What each neuron detects."""
@@ -316,6 +331,16 @@ class Study(Section):
     intervene: InterveneSection = InterveneSection()
     report: ReportSection = ReportSection()
 
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """The methods that the evaluation judges."""
+        return self.evaluate.methods or self.score.methods
+
+    @property
+    def card_methods(self) -> tuple[str, ...]:
+        """Methods whose best neurons get a card: those that are judged, unless the study names others."""
+        return self.characterize.methods or self.judged
+
     @model_validator(mode="after")
     def _possible(self) -> Study:
         if self.data.min_length > self.data.max_length:
@@ -369,8 +394,8 @@ class Study(Section):
                 f"intervene.factors = {list(factors)!r}: have to be above 0 and different; 0 is always there"
             )
         controls = (*self.evaluate.controls, *self.evaluate.module_controls)
-        if "random_active" in controls and "activation_std" not in self.score.methods:
-            raise ValueError("evaluate.controls has random_active, which needs activation_std among score.methods")
+        if "random_active" in controls and ACTIVITY not in self.score.methods:
+            raise ValueError(f"evaluate.controls has random_active, which needs {ACTIVITY} among score.methods")
         return self
 
 
@@ -532,7 +557,8 @@ def write_study(study: Study) -> str:
         for key, field in type(section).model_fields.items():
             value = getattr(section, key)
             if not isinstance(value, Section):
-                comment = f"  # {field.description}" if field.description else ""
+                meaning = described() if (type(section), key) == (ScoreSection, "methods") else field.description
+                comment = f"  # {meaning}" if meaning else ""
                 lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}{comment}")
 
     put(study)

@@ -153,6 +153,11 @@ class PartialScores:
             check_ranking(found[method])
         return [found[method] for method in methods]
 
+    def sums_alone(self) -> PartialScores:
+        """What resampling needs: without the completeness of every protein, which has a table of its own."""
+        scored = {name: changed(one, completeness=None) for name, one in self.scored.items()}
+        return PartialScores(scored, self.done)
+
     def save(self, path: Path) -> None:
         """Write to one file, atomically.
 

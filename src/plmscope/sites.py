@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 from plmscope.errors import ModelError, SelectionError
+from plmscope.plugins import rows_of_packages
 
 MODULES = ("query", "key", "value", "attention_output", "intermediate", "output")
 
@@ -150,19 +151,74 @@ ARCHITECTURES: Mapping[str, Architecture] = {
 }
 
 
+#: Entry points of other packages that name a row or rows.
+GROUP = "plmscope.architectures"
+_registered: dict[str, Architecture] = {}
+_of_packages: dict[str, Architecture] | None = None
+
+
+def architectures() -> dict[str, Architecture]:
+    """The whole table: :data:`ARCHITECTURES`, those of installed packages and those registered.
+
+    Raises:
+        ModelError: an installed package names something that is no row, or a type that is there already.
+    """
+    global _of_packages
+    if _of_packages is None:
+        found: dict[str, Architecture] = {}
+        for row in rows_of_packages(GROUP, Architecture, ModelError):
+            _check(row, {**ARCHITECTURES, **found, **_registered})
+            found[row.model_type] = row
+        _of_packages = found
+    return {**ARCHITECTURES, **_of_packages, **_registered}
+
+
+def register_architecture(row: Architecture) -> Architecture:
+    """Add an architecture, so that checkpoints of its type are loaded.
+
+    Only the running process knows it; a package that is to be known always names its row as an entry point of the
+    group ``plmscope.architectures``.
+
+    Raises:
+        ModelError: its type is there already, or it lacks one of :data:`MODULES`.
+
+    >>> from dataclasses import replace
+    >>> row = register_architecture(replace(ARCHITECTURES["esm"], model_type="mine"))
+    >>> architecture_of("mine").layers
+    'esm.encoder.layer'
+    >>> unregister_architecture(row)
+    """
+    _check(row, architectures())
+    _registered[row.model_type] = row
+    return row
+
+
+def unregister_architecture(row: Architecture) -> None:
+    """Take back what :func:`register_architecture` added."""
+    del _registered[row.model_type]
+
+
+def _check(row: Architecture, known: Mapping[str, Architecture]) -> None:
+    if row.model_type in known:
+        raise ModelError(f"model type {row.model_type!r} is there already; remove one of the two rows")
+    if set(row.modules) != set(MODULES):
+        raise ModelError(f"model type {row.model_type!r}: its modules have to be {', '.join(MODULES)}")
+
+
 def architecture_of(model_type: str) -> Architecture:
     """The table row of a model type.
 
     Raises:
         ModelError: no row has this type; the text lists those that are supported.
     """
-    if model_type not in ARCHITECTURES:
-        known = ", ".join(f"{row.model_type} ({row.models})" for row in ARCHITECTURES.values())
+    table = architectures()
+    if model_type not in table:
+        known = ", ".join(f"{row.model_type} ({row.models})" for row in table.values())
         raise ModelError(
             f"model type {model_type!r} is not supported; supported: {known}; "
             "a new one is one row of plmscope.sites.ARCHITECTURES"
         )
-    return ARCHITECTURES[model_type]
+    return table[model_type]
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """The interventions of a run: each class's neurons, what changing them does, and whether other samples choose them too.
 
 For every class the best share of neurons by its own scores is suppressed and enhanced on test proteins
-(:mod:`plmscope.interventions`), the best of all one by one; the classes' selections are compared with each other, with
-those from disjoint halves of the scoring clusters, from the null models and from another run
-(:mod:`plmscope.overlap`).
+(:mod:`plmscope.interventions`), the best of all one by one (:func:`intervene_run`). What is selected is compared with
+what disjoint halves of the scoring clusters, the null models and another run select (:func:`stability`), which needs no
+intervention.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from plmscope.errors import RunError
-from plmscope.overlap import class_overlap, overlap
+from plmscope.method_table import PREFERRED
+from plmscope.overlap import overlap
 from plmscope.parts import collect
 from plmscope.progress import Track, silent
 from plmscope.results import SCHEMA
@@ -29,11 +30,9 @@ from plmscope.scores import NeuronScores, from_table
 from plmscope.selection import Selection, select_top
 from plmscope.sequences import Protein
 
-#: Methods in the order in which they choose a class's neurons.
-PREFERRED = ("integrated_gradients", "conductance", "activation_contrast")
 #: ``label`` of the selection over all classes.
 OVERALL = ""
-TABLES = ("interventions", "intervention_effects", "class_overlap", "stability")
+TABLES = ("interventions", "intervention_effects")
 
 
 def class_scores(opened: OpenRun, method: str) -> dict[str, NeuronScores]:
@@ -59,7 +58,7 @@ def class_methods(opened: OpenRun) -> tuple[str, ...]:
         return opened.study.intervene.methods
     known = list(dict.fromkeys(opened.run.table("class_scores")["method"]))
     if not known:
-        raise RunError(f"{opened.run.path}: class_scores.parquet has no rows; score by integrated_gradients too")
+        raise RunError(f"{opened.run.path}: class_scores.parquet has no rows; score by {PREFERRED[0]} too")
     return (next((method for method in PREFERRED if method in known), str(known[0])),)
 
 
@@ -131,16 +130,6 @@ def intervene_run(
         where = model.index.table().iloc[chosen].reset_index(drop=True)
         single = neuron_effects(before, after, model.membership(few), labels, where, model.task)
         run.write_table("neuron_effects", single)
-    else:
-        run.clear("neuron_effects.parquet")
-    pairs = [
-        class_overlap({label: s for (m, label), s in selections.items() if m == method}).assign(
-            method=method, fraction=fraction
-        )
-        for method in methods
-    ]
-    run.write_table("class_overlap", pd.concat(pairs, ignore_index=True))
-    run.write_table("stability", stability(opened, scores, fraction, track))
     lost = effects[(effects["label"] == effects["effect_on"]) & effects["factor"].isna()]
     say(
         f"intervene: held at the mean, the neurons of a class lose it {lost['decisions_lost'].sum():,} of "
@@ -235,9 +224,9 @@ def stability(
             ]
         whole = opened.ranking(method)
         for null in opened.study.density.nulls:
-            path = opened.run.path / "nulls" / null / "neurons.parquet"
-            if path.is_file():
-                theirs = from_table(pd.read_parquet(path), whole.index, opened.study.score.ranked_by(method))
+            if (opened.run.path / "nulls" / null / "neurons.parquet").is_file():
+                table = opened.run.own(f"nulls/{null}/neurons")
+                theirs = from_table(table, whole.index, opened.study.score.ranked_by(method))
                 rows.append(_compared(OVERALL, null, fraction, whole, theirs))
     return pd.DataFrame(rows, columns=SCHEMA["stability"])
 

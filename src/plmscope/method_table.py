@@ -1,0 +1,250 @@
+"""The table of scoring methods: one row a scorer says all that the rest of the project has to know of it.
+
+A new scorer is one file with a function that returns :class:`~plmscope.scores.NeuronScores`, and one row of
+:data:`ROWS`. Studies, selections, verdicts, completeness and texts follow from the row. Functions are named, not
+imported, so that reading the table loads no PyTorch. A scorer of another package is the same row, added by
+:func:`register_scorer` or named by an entry point of the group ``plmscope.scorers``.
+
+>>> methods()[:3], signed_methods()[:2]
+(('activation', 'activation_std', 'activation_contrast'), ('integrated_gradients', 'conductance'))
+>>> row_of("conductance_rms").takes["points"]
+'conductance_points'
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from plmscope.errors import SelectionError, shown
+from plmscope.plugins import rows_of_packages
+
+#: How scores with a sign are ranked for keeping and ablating, and what the name of the ranked score ends in. With
+#: ``s_pn`` the token sum of protein ``p``: mean of ``|s_pn|``; root of the mean of ``s_pn ** 2``; mean over classes of
+#: the absolute mean of ``s_pn`` over the class's proteins.
+FORMS = {"absolute": "_abs", "rms": "_rms", "class_means": "_class"}
+#: The score that says how much a neuron varies, which equally active random neurons are matched by.
+ACTIVITY = "activation_std"
+#: Methods whose word comes first where one has to stand for all, such as for a class's neurons.
+PREFERRED = ("integrated_gradients", "conductance", "activation_contrast")
+#: Entry points of other packages that name a row or rows.
+GROUP = "plmscope.scorers"
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """One row: a scorer and the methods that it gives.
+
+    The function is called as ``function(classifier, proteins, token_budget=..., groups=..., track=..., **more)``, where
+    ``more`` is what the row asks for, and returns a tuple of scores that keep their sums, one of every name.
+
+    Attributes:
+        methods: Name of each method to the question that it answers.
+        function: ``"module:name"`` of the scorer, or the scorer itself.
+        takes: Argument of the scorer to the setting of ``[score]`` that it is given. ``baseline`` is given as ``None``
+            for zero or as the ablation means ``(3, N)``.
+        seed: Whether it draws something, and takes a ``seed``.
+        signed: Whether a positive score supports the class and a negative one works against it. Such a method has the
+            unsigned :data:`FORMS` too, which selections are ranked by, and its scorer takes ``rms``: whether to give
+            the root mean square beside the absolute token sums.
+        path: Whether it is a path integral, whose sums are compared with what they should be (``completeness``).
+        family: ``activation-based``, ``gradient-based`` or ``other``: what verdicts call it.
+        finish: ``"module:name"`` of the function that makes scores of merged sums, called as
+            ``finish(method, sums, settings, completeness)``; empty: :meth:`~plmscope.scores.GroupSums.finish`.
+        equal: Method to what to do where all neurons have the same score, where there is more to say than to leave it
+            out.
+    """
+
+    methods: Mapping[str, str]
+    function: str | Callable[..., Any]
+    takes: Mapping[str, str] = field(default_factory=dict)
+    seed: bool = False
+    signed: bool = False
+    path: bool = False
+    family: str = "other"
+    finish: str | Callable[..., Any] = ""
+    equal: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every score that it gives: its methods, and the forms of those with a sign."""
+        return tuple(form for name in self.methods for form in (forms_of(name) if self.signed else (name,)))
+
+
+ROWS: tuple[Scorer, ...] = (
+    Scorer(
+        {
+            "activation": "how large is it?",
+            "activation_std": "how much does it vary over residues and proteins?",
+            "activation_contrast": "does its mean differ between classes?",
+        },
+        "plmscope.activation:activation_scores",
+        family="activation-based",
+        finish="plmscope.activation:finish",
+        equal={"activation_contrast": "it needs two proteins of a class: raise score.proteins_per_class"},
+    ),
+    Scorer(
+        {"integrated_gradients": "what does it change on the way from its baseline?"},
+        "plmscope.gradients:integrated_gradients",
+        takes={
+            "target": "target", "baseline": "baseline", "points": "points", "tolerance": "tolerance",
+            "recompute": "recompute",
+        },
+        signed=True,
+        path=True,
+        family="gradient-based",
+        finish="plmscope.gradients:finish",
+    ),
+    Scorer(
+        {"conductance": "what does the protein change through it?"},
+        "plmscope.conductance:conductance",
+        takes={
+            "target": "target", "points": "conductance_points", "tolerance": "tolerance", "recompute": "recompute",
+        },
+        signed=True,
+        path=True,
+        family="gradient-based",
+        finish="plmscope.conductance:finish",
+    ),
+    Scorer(
+        {"gradient_activation": "what would a small step towards 0 do?"},
+        "plmscope.linear:gradient_activation",
+        takes={"target": "target", "baseline": "baseline"},
+        signed=True,
+        family="gradient-based",
+    ),
+    Scorer(
+        {"attribution_patching": "what does it do that it would not on a corrupted copy?"},
+        "plmscope.linear:attribution_patching",
+        takes={"target": "target"},
+        seed=True,
+        signed=True,
+        family="gradient-based",
+    ),
+    Scorer(
+        {"single_ablation": "what happens without it?"},
+        "plmscope.ablation:single_ablation",
+        takes={"target": "target", "baseline": "baseline"},
+        seed=True,
+        signed=True,
+    ),
+)  # fmt: skip
+
+#: What else stands beside methods in tables.
+_RESERVED = ("layer", "module", "neuron", "intact", "held", "random", "random_matched", "random_active")
+_registered: list[Scorer] = []
+_of_packages: list[Scorer] | None = None
+
+
+def rows() -> tuple[Scorer, ...]:
+    """The whole table: the rows of plmscope, of installed packages and those registered.
+
+    Raises:
+        SelectionError: an installed package names something that is no row.
+    """
+    global _of_packages
+    if _of_packages is None:
+        _of_packages = []
+        try:
+            for row in rows_of_packages(GROUP, Scorer, SelectionError):
+                _check(row)
+                _of_packages.append(row)
+        except SelectionError:
+            _of_packages = None  # said again by whoever asks next
+            raise
+    return (*ROWS, *_of_packages, *_registered)
+
+
+def register_scorer(row: Scorer) -> Scorer:
+    """Add a scorer, so that studies and :func:`plmscope.score` know its methods.
+
+    Only the running process knows it; a package that is to be known always names its row as an entry point of the
+    group ``plmscope.scorers``.
+
+    Raises:
+        SelectionError: a name is taken, or is no name.
+
+    >>> row = register_scorer(Scorer({"width": "how wide is it?"}, "mine.widths:width_scores"))
+    >>> "width" in methods()
+    True
+    >>> unregister_scorer(row)
+    """
+    _check(row)
+    _registered.append(row)
+    return row
+
+
+def unregister_scorer(row: Scorer) -> None:
+    """Take back what :func:`register_scorer` added."""
+    _registered.remove(row)
+
+
+def _check(row: Scorer) -> None:
+    """Refuse a row whose names cannot stand in a table beside those that are there."""
+    for name in row.names:
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in _RESERVED:
+            raise SelectionError(
+                f"scoring method {shown(name)}: use small letters, digits and _, and none of {', '.join(_RESERVED)}"
+            )
+        if name in methods():
+            raise SelectionError(f"scoring method {name!r} is there already; choose another name")
+    if not row.methods:
+        raise SelectionError("a scorer has to name its methods; there are none")
+
+
+def forms_of(method: str) -> tuple[str, ...]:
+    """A method with a sign and its unsigned forms, as they are named in tables."""
+    return (method, *(method + ending for ending in FORMS.values()))
+
+
+def methods() -> tuple[str, ...]:
+    """Every score that there is: methods without a sign, then those with one and their forms."""
+    return tuple(name for signed in (False, True) for row in rows() if row.signed is signed for name in row.names)
+
+
+def plain_methods() -> tuple[str, ...]:
+    """The methods alone, without the forms of those with a sign."""
+    return tuple(name for signed in (False, True) for row in rows() if row.signed is signed for name in row.methods)
+
+
+def signed_methods() -> tuple[str, ...]:
+    """Methods whose scores have a sign: positive supports the class. A strongly negative neuron matters as much."""
+    return tuple(name for row in rows() if row.signed for name in row.methods)
+
+
+def path_methods() -> tuple[str, ...]:
+    """Methods whose sums are compared with what they should be."""
+    return tuple(name for row in rows() if row.path for name in row.methods)
+
+
+def row_of(method: str) -> Scorer:
+    """The row of a method or of a form of it.
+
+    Raises:
+        SelectionError: there is none.
+    """
+    found = next((row for row in rows() if method in row.names), None)
+    if found is None:
+        raise SelectionError(f"method {shown(method)} is not known; choose from {', '.join(methods())}")
+    return found
+
+
+def described() -> str:
+    """The names of all methods as the study file has them beside ``score.methods``."""
+    names, signed = ", ".join(plain_methods()), signed_methods()
+    return (
+        f"{names}; those with a sign ({signed[0]} and what follows) also ending in "
+        f"{', '.join([*FORMS.values()][:-1])} or {[*FORMS.values()][-1]}"
+    )
+
+
+def named(function: str | Callable[..., Any]) -> Callable[..., Any]:
+    """The function of a name such as ``"plmscope.linear:gradient_activation"``."""
+    if callable(function):
+        return function
+    module, _, name = function.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return found

@@ -1,0 +1,89 @@
+"""Count where the best neurons are, with intervals over resampled scoring clusters, here and in null models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from plmscope.method_table import ACTIVITY
+from plmscope.results import SCHEMA
+from plmscope.scores import NeuronScores, from_table
+from plmscope.selection import density, select_top
+from plmscope.study.scoring import SUMS, rankings, read_sums
+from plmscope.study.stages import Context, Stage, tables
+
+
+def run(context: Context) -> None:
+    """Count, and write what the intervals come from."""
+    study, run, opened = context.study, context.run, context.opened
+    resampled = resampled_places(context)
+    run.write_own("score_bootstraps", resampled)
+    activity = opened.scores(ACTIVITY).values if ACTIVITY in study.score.methods else None
+    rows, nulls = [], []
+    for method in study.score.methods:
+        scores = opened.ranking(method)
+        for fraction in study.density.fractions:
+            part = resampled[(resampled["method"] == method) & (resampled["fraction"] == fraction)]
+            counts = part.iloc[:, 3:].to_numpy(dtype=np.int64)
+            found = density(select_top(scores, fraction), counts, activity, study.seed)
+            rows.append(found.assign(method=method, fraction=fraction))
+    for null in study.density.nulls:
+        frame = run.own(f"nulls/{null}/neurons")
+        known = [from_table(frame, opened.model.index, name) for name in study.score.columns]
+        for scores in rankings(study, known):
+            for fraction in study.density.fractions:
+                counted = density(select_top(scores, fraction))
+                nulls.append(counted.assign(null=null, method=scores.method, fraction=fraction))
+    run.write_table("density", pd.concat(rows, ignore_index=True))
+    if nulls:
+        run.write_table("density_null", pd.concat(nulls, ignore_index=True)[list(SCHEMA["density_null"])])
+
+
+def resampled_places(context: Context) -> pd.DataFrame:
+    """How many of the best neurons every site has under each resample of the scoring clusters."""
+    study, opened = context.study, context.opened
+    index = opened.model.index
+    rows: list[tuple[object, ...]] = []
+    if study.density.resampled:
+        partial = read_sums(context.run, index)
+        scores = partial.finish(study.score.columns, opened.proteins("scoring"))
+        rows = [row for one in rankings(study, scores) for row in _places(context, one, study.density.fractions)]
+    names = ["method", "fraction", "resample", *(f"{site.layer}:{site.module}" for site in index.sites)]
+    return pd.DataFrame(rows, columns=names)
+
+
+def _places(context: Context, one: NeuronScores, fractions: Sequence[float]) -> list[tuple[object, ...]]:
+    """The rows of one method; none where no class has two groups of clusters."""
+    from plmscope.stats import bootstrap_weights
+
+    if one.resample is None or one.sums is None:
+        return []
+    # A group that has several classes is drawn by one of them, and counts as often in all.
+    own = {(name, one.sums.labels[c]): name for c, name in one.sums.keys if one.sums.labels[c]}
+    rng = np.random.default_rng([context.study.seed, 3])  # the same resamples for every method
+    labels = [label for _, label in own]
+    drawn = bootstrap_weights(list(own.values()), labels, context.study.density.bootstraps, rng)
+    place = {name: column for column, name in enumerate(own.values())}
+    weights = drawn[:, [place[name] for _, name in one.sums.keys]]
+    rows: list[tuple[object, ...]] = []
+    for number, weight in enumerate(context.track(weights, f"resampling {one.method}", len(weights))):
+        again = replace(one, values=one.resample(weight.astype(np.float64)))
+        for fraction in fractions:
+            counts = np.bincount(one.index.site_of[select_top(again, fraction).mask], minlength=len(one.index.sites))
+            rows.append((one.method, fraction, number, *counts))
+    return rows
+
+
+STAGE = Stage(
+    name="density",
+    run=run,
+    settings=(
+        "seed", "device", "dtype", "density", "score.methods", "score.ranking", "score.proteins_per_class", "data.task",
+    ),
+    reads=("model", "proteins", "neurons", "ablation_means", SUMS, "nulls"),
+    writes=tables("density", "score_bootstraps"),
+    asked={"density_null.parquet": lambda study: bool(study.density.nulls)},
+)  # fmt: skip

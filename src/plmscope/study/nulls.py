@@ -1,0 +1,92 @@
+"""Null models: the same pipeline on shuffled labels, and from random weights.
+
+Each has a folder of its own, ``nulls/NAME``: its model, its rows of ``training`` and its scores. A model that is there
+already is not trained again, and neither is one scored again whose scores are those of the same settings.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from plmscope.results import write_atomic
+from plmscope.runs import one_per_cluster
+from plmscope.scores import score_table
+from plmscope.settings import NULLS, Study
+from plmscope.shards import Shard
+from plmscope.study.finetuning import trained
+from plmscope.study.scoring import ablation_means, score_parts
+from plmscope.study.stages import Context, Stage
+
+
+def run(context: Context) -> None:
+    """Train and score every null model of the study."""
+    for null in context.study.density.nulls:
+        _score(context, null, *_trained(context, null))
+
+
+def _trained(context: Context, null: str) -> tuple[Any, list[Any]]:
+    """One null model and its training proteins."""
+    from plmscope.model import load_model
+
+    folder = context.run.path / "nulls" / null
+    folder.mkdir(parents=True, exist_ok=True)
+    opened, study = context.opened, context.study
+    train, validation = opened.proteins("train"), opened.proteins("validation")
+    if null == "label_shuffled":
+        rng = np.random.default_rng([study.seed, 4])
+        shuffled = dict(
+            zip(
+                [p.id for p in [*train, *validation]],
+                rng.permutation([str(p.label) for p in [*train, *validation]]).tolist(),
+                strict=True,
+            )
+        )
+        train, validation = ([replace(p, label=shuffled[p.id]) for p in group] for group in (train, validation))
+    base = load_model(
+        study.model.checkpoint, labels=opened.model.labels, task=study.data.task_or_single, device=study.device,
+        seed=study.seed, revision=context.run.manifest()["model"]["revision"] or None,
+        random_weights=null == "random_weights", pooling=opened.model.pooling, new_head=True,
+    )  # fmt: skip
+    model, log = trained(context, base, train, validation, folder / "model", null, study.dtype)
+    context.run.write_table("training", log, f"nulls/{null}")
+    return model, train
+
+
+def _score(context: Context, null: str, model: Any, train: list[Any]) -> None:
+    """Score one null model, on as many proteins of every class as in the run, by the labels of its own."""
+    opened, study = context.opened, context.study
+    folder = context.run.path / "nulls" / null
+    table, stamp, wanted = folder / "neurons.parquet", folder / "fingerprint", context.fingerprint("score")
+    if table.is_file() and stamp.is_file() and stamp.read_text() == wanted:
+        return
+    chosen = one_per_cluster(
+        train, opened.clusters, study.score.proteins_per_class, study.seed, task=study.data.task_or_single
+    )
+    constants = None
+    if study.score.baseline == "mean":
+        constants, _ = ablation_means(model, train, opened.clusters, study.seed, context.track)
+    path = Shard(1, 1).path(folder / "score.parts", wanted)
+    partial = score_parts(context, model, chosen, None, constants, Shard(1, 1), path)
+    write_atomic(table, score_table(partial.finish(study.score.columns, chosen)).to_parquet(index=False))
+    write_atomic(stamp, wanted.encode())
+    shutil.rmtree(path.parent)
+
+
+def _asked(null: str, study: Study) -> bool:
+    """Whether a study has this null model."""
+    return null in study.density.nulls
+
+
+STAGE = Stage(
+    name="nulls",
+    run=run,
+    settings=("seed", "device", "dtype", "data.task", "model", "finetune", "score", "density.nulls"),
+    reads=("model", "proteins", "ablation_means"),
+    asked={f"nulls/{null}/{name}.parquet": partial(_asked, null) for null in NULLS for name in ("neurons", "training")},
+    switch="density.nulls",
+)

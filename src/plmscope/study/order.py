@@ -1,0 +1,81 @@
+"""The stages in their order: one row a stage.
+
+A new stage is one file of this folder, which ends with a :class:`~plmscope.study.stages.Stage`, and one row of
+:data:`ROWS`. Its place among the others is what the user sees; what it depends on is said by the stage itself. Reading
+the rows loads nothing else, so that the command line can list its commands at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Row:
+    """One stage.
+
+    Attributes:
+        name: What users call it.
+        module: Where its ``STAGE`` is.
+        about: What it does, in a line, for the command line and the documentation.
+        along: The stage whose command runs it too; it has none of its own. Empty: ``plmscope NAME RUN``.
+    """
+
+    name: str
+    module: str
+    about: str
+    along: str = ""
+
+
+ROWS: tuple[Row, ...] = (
+    Row("finetune", "plmscope.study.finetuning", "read, split and fine-tune; creates the run folder"),
+    Row(
+        "score",
+        "plmscope.study.scoring",
+        "score every neuron by every method of the study, at once or in shards",
+    ),
+    Row(
+        "select",
+        "plmscope.study.selecting",
+        "choose the best neurons, and compare what methods and classes choose",
+        along="score",
+    ),
+    Row(
+        "evaluate",
+        "plmscope.study.evaluating",
+        "keep and ablate the best neurons on test proteins, against random selections",
+    ),
+    Row("nulls", "plmscope.study.nulls", "train and score the null models", along="density"),
+    Row(
+        "density",
+        "plmscope.study.counting",
+        "count where the best neurons are, here and in null models that are trained for it",
+    ),
+    Row(
+        "stability",
+        "plmscope.study.stability",
+        "ask whether other samples and models choose the same neurons",
+        along="density",
+    ),
+    Row(
+        "characterize",
+        "plmscope.study.characterizing",
+        "compare every neuron with what is known of residues and proteins; motifs and cards of the best",
+    ),
+    Row(
+        "intervene",
+        "plmscope.study.intervening",
+        "suppress and enhance each class's neurons on test proteins, and see what becomes of decisions",
+    ),
+    Row("report", "plmscope.study.reporting", "write report.html from the tables, one file that opens offline"),
+)
+
+
+def commands() -> tuple[Row, ...]:
+    """The stages that have a command of their own."""
+    return tuple(row for row in ROWS if not row.along)
+
+
+def names() -> tuple[str, ...]:
+    """What the stages are called, in order."""
+    return tuple(row.name for row in ROWS)

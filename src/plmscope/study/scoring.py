@@ -1,0 +1,205 @@
+"""The second stage: score the neurons on training proteins, in one process or in shards; find the ablation means."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from plmscope.errors import RunError
+from plmscope.labels import rarest
+from plmscope.method_table import path_methods
+from plmscope.progress import Track
+from plmscope.results import Run, lock
+from plmscope.runs import OpenRun, one_per_cluster, score_all
+from plmscope.scores import NeuronScores, class_table, resampling_groups, score_table, signed_form
+from plmscope.selection import precision_agreement
+from plmscope.sequences import Protein
+from plmscope.settings import Study
+from plmscope.shards import PartialScores, Shard, complete, merge_shards, score_shard
+from plmscope.study.stages import Context, Stage, settings_of, tables, versions
+
+MEAN_PROTEINS_PER_CLASS = 200
+#: Proteins that are scored in float32 too when a study asks for less.
+PRECISION_PROTEINS_PER_CLASS = 2
+#: What the scores were made of, for whoever resamples the proteins.
+SUMS = "score_sums.npz"
+
+
+def run(context: Context) -> dict[str, Any]:
+    """Score the neurons, or merge the shards that others scored."""
+    study, run, opened = context.study, context.run, context.opened
+    model = opened.model
+    chosen, groups = scored_proteins(opened)
+    constants, n_means = ablation_means(model, opened.proteins("train"), opened.clusters, study.seed, context.track)
+    folder, stamp = context.shards or context.parts, parts_stamp(study, run)
+    if context.shards or complete(folder, stamp, chosen, model.index):
+        elsewhere = f" --out {shlex.quote(str(folder))}" if folder != context.parts else ""
+        command = f"plmscope score {shlex.quote(str(run.path))}{elsewhere}"
+        partial = merge_shards(folder, stamp, chosen, model.index, f"{command} --shard")
+        if partial.constants is not None:  # those that the shards took; another machine rounds in another way
+            constants = partial.constants
+        context.say(f"score: merged the shards in {folder}")
+    else:
+        path = Shard(1, 1).path(folder, stamp)
+        partial = score_parts(context, model, chosen, groups, constants, Shard(1, 1), path)
+    first, last, residue = constants
+    run.write_own("ablation_means", model.index.table().assign(first=first, last=last, residue=residue))
+    scores = partial.finish(study.score.columns, chosen)
+    run.write_table("neurons", score_table(scores))
+    own = [s for s in scores if s.method in study.score.methods]
+    run.write_table("class_scores", class_table(own))
+    gaps = [s.completeness.assign(method=s.method) for s in own if s.completeness is not None]
+    if gaps:
+        run.write_table("completeness", pd.concat(gaps, ignore_index=True))
+    if study.density.resampled:
+        partial.sums_alone().save(run.path / SUMS)
+    found = {"scoring_proteins": len(chosen), "scoring_ids": [p.id for p in chosen], "mean_proteins": n_means}
+    if study.dtype == "float32":
+        return found
+    return found | {"precision": _compared_precision(context, chosen, constants)}
+
+
+def rankings(study: Study, scores: Sequence[NeuronScores]) -> list[NeuronScores]:
+    """What selections by each method are ranked by, under the method's name."""
+    of = {one.method: one for one in scores}
+    return [replace(of[study.score.ranked_by(name)], method=name) for name in study.score.methods]
+
+
+def score_one_shard(context: Context, shard: Shard, out: Path | None) -> bool:
+    """Score one share of the proteins into a file; whether all shares in the run folder are there now.
+
+    Raises:
+        BusyError: another process scores this shard, or writes to the run folder.
+        RunError: the model is not fine-tuned yet, or a folder is not writable.
+    """
+    run, folder = context.run, out or context.parts
+    stamp = parts_stamp(context.study, run)
+    with contextlib.ExitStack() as held:
+        if os.access(run.path, os.W_OK):  # a copy for reading needs no lock
+            held.enter_context(run.locked(shared=True))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{folder}: cannot be made ({error.strerror}); name another with --out") from None
+        path = shard.path(folder, stamp)
+        held.enter_context(lock(path.with_suffix(".lock"), f"{path}: another process scores this shard"))
+        opened = context.opened
+        chosen, groups = scored_proteins(opened)
+        constants = None
+        if context.study.score.baseline == "mean":
+            train = opened.proteins("train")
+            constants, _ = ablation_means(opened.model, train, opened.clusters, context.study.seed, context.track)
+        score_parts(context, opened.model, chosen, groups, constants, shard, path).save(path)
+    context.say(f"score: shard {shard} is in {path}")
+    return out is None and complete(folder, stamp, chosen, opened.model.index)
+
+
+def parts_stamp(study: Study, run: Run) -> str:
+    """Digest of what the sums of a shard depend on; from the run folder alone."""
+    tuned = run.manifest()["stages"].get("finetune", {})
+    if tuned.get("status") != "done":
+        raise RunError(f"{run.path}: the stage 'finetune' comes first; {advice(run, 'finetune')}")
+    needs = [tuned.get("fingerprint"), settings_of(study, STAGE.settings), *versions()]
+    return hashlib.sha256(json.dumps(needs, sort_keys=True).encode()).hexdigest()
+
+
+def advice(run: Run, stages: str) -> str:
+    """The command that does what comes first, for a shell."""
+    study, folder = shlex.quote(str(run.path / "study.toml")), shlex.quote(str(run.path))
+    return f"run 'plmscope {stages} {study} --out {folder}'"
+
+
+def scored_proteins(opened: OpenRun) -> tuple[list[Protein], list[str] | None]:
+    """The proteins that the neurons are scored on, and the group of each for bootstraps."""
+    chosen = opened.proteins("scoring")
+    if not opened.study.density.resampled:
+        return chosen, None
+    own = [opened.model.labels[c] for c in rarest(opened.model.membership(chosen))]
+    return chosen, resampling_groups([opened.clusters[p.id] for p in chosen], own)
+
+
+def ablation_means(
+    model: Any, train: Sequence[Protein], clusters: dict[str, str], seed: int, track: Track
+) -> tuple[np.ndarray, int]:
+    """What neurons are held at, ``(3, N)``, and of how many proteins it is the mean."""
+    from plmscope.activation import summarise_activations
+
+    means = one_per_cluster(train, clusters, MEAN_PROTEINS_PER_CLASS, seed, distinct=False, task=model.task)
+    return summarise_activations(model, means, track=track).constants("mean"), len(means)
+
+
+def score_parts(
+    context: Context,
+    model: Any,
+    proteins: Sequence[Protein],
+    groups: Sequence[str] | None,
+    constants: np.ndarray | None,
+    shard: Shard,
+    path: Path,
+) -> PartialScores:
+    """Score one shard; saves to ``path`` now and then and continues from there."""
+    settings, seed = context.study.score, context.study.seed
+    base = constants if settings.baseline == "mean" else None
+
+    def score(some: list[Protein], of_these: list[str] | None, track: Track) -> list[NeuronScores]:
+        return score_all(model, some, settings, base, of_these, track, seed)
+
+    path.parent.mkdir(exist_ok=True)
+    return score_shard(score, proteins, groups, model.index, path, shard, context.track, context.say, base)
+
+
+def _compared_precision(context: Context, chosen: Sequence[Protein], constants: np.ndarray) -> dict[str, Any]:
+    """Score a few proteins in float32 too: how far the rankings agree."""
+    from plmscope.model import load_model
+
+    study, opened = context.study, context.opened
+    few = one_per_cluster(chosen, opened.clusters, PRECISION_PROTEINS_PER_CLASS, study.seed, task=opened.model.task)
+    reference = load_model(context.run.path / "model", device=study.device)
+    ours, theirs = (
+        score_all(m, few, study.score, constants, track=context.track, seed=study.seed)
+        for m in (opened.model, reference)
+    )
+    found = precision_agreement(ours, theirs)
+    for method, row in found.items():
+        context.say(
+            f"{study.dtype} against float32, {method}: rank correlation {row['spearman']:.3f}, "
+            f"{row['overlap']:.0%} of the best 5 % shared ({len(few)} proteins)"
+        )
+    return {"dtype": study.dtype, "proteins": len(few), "methods": found}
+
+
+def read_sums(run: Run, index: Any) -> PartialScores:
+    """What the scores were made of.
+
+    Raises:
+        RunError: the file is missing or damaged.
+    """
+    found = PartialScores.load(run.path / SUMS, index)
+    if found is None:
+        raise RunError(f"{run.path / SUMS}: is missing or damaged; delete it, then 'plmscope run' writes it again")
+    return found
+
+
+STAGE = Stage(
+    name="score",
+    run=run,
+    settings=("seed", "device", "dtype", "score", "density.resampled", "data.task"),
+    reads=("model", "proteins"),
+    writes=tables("neurons", "class_scores", "ablation_means"),
+    asked={
+        "completeness.parquet": lambda study: any(
+            signed_form(method)[0] in path_methods() for method in study.score.methods
+        ),
+        SUMS: lambda study: study.density.resampled,
+    },
+)

@@ -1,0 +1,43 @@
+"""What somebody else's scorer looks like: this file, and its row at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from plmscope.hooks import record
+from plmscope.labels import cases
+from plmscope.method_table import Scorer
+from plmscope.model import Classifier
+from plmscope.progress import Track, silent
+from plmscope.scores import GroupSums, NeuronScores
+from plmscope.sequences import Protein
+
+
+@torch.inference_mode()
+def largest_scores(
+    classifier: Classifier,
+    proteins: Sequence[Protein],
+    *,
+    token_budget: int = 2048,
+    groups: Sequence[str] | None = None,
+    track: Track = silent,
+) -> tuple[NeuronScores, ...]:
+    """``largest``: the mean over proteins of the largest activation at a residue."""
+    owners, classes = cases(classifier.membership(proteins))
+    names = None if groups is None else [groups[row] for row in owners]
+    ids = [proteins[row].id for row in owners]
+    sums = GroupSums.empty(classifier.index, classifier.labels, ids, classes, names, "largest")
+    batches = classifier.batches([proteins[row] for row in owners], token_budget)
+    with record(classifier, classifier.index.sites) as seen:
+        for batch in track(batches, "largest activations", len(batches)):
+            seen.clear()
+            classifier.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+            outside = ~batch.residue_mask.bool().unsqueeze(-1)
+            peaks = [seen[site].float().masked_fill(outside, -torch.inf).amax(1) for site in classifier.index.sites]
+            sums.add(batch.rows, largest=torch.cat(peaks, dim=1).double().cpu().numpy())
+    return (sums.finish("largest"),)
+
+
+ROW = Scorer({"largest": "how large does it get?"}, "tests.own_scorer:largest_scores", family="activation-based")

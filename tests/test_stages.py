@@ -1,0 +1,293 @@
+"""A stage is one file and one row: what it declares is what it reads, and everything else follows from that."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import typer
+from typer.testing import CliRunner
+
+import plmscope.model
+from plmscope import cli
+from plmscope.cli import main
+from plmscope.results import SCHEMA, Run
+from plmscope.settings import WITHOUT_EFFECT, Section, Study, parse_study, read_study
+from plmscope.shards import PartialScores
+from plmscope.study import Stages, order
+from plmscope.study.inputs import Inputs
+from plmscope.study.order import ROWS, Row, commands, names
+from plmscope.study.stages import EVERYTHING, Context, Graph, Stage, setting, settings_of, tables
+from tests.conftest import Golden
+from tests.test_study import changed
+
+ROOT = Path(__file__).parents[1]
+#: What stages depend on as one value, though it is made of several settings.
+MADE_OF_SEVERAL = ("judged", "card_methods", "density.resampled")
+
+
+# --- what follows from the declarations
+
+
+def test_every_table_has_one_owner() -> None:
+    graph = Graph()
+    for name in (*SCHEMA, "metrics", "model"):
+        owners = [stage.name for stage in graph if any(Path(f).stem == name for f in stage.every_product)
+                  or stage.owns(name)]  # fmt: skip
+        expected = ["finetune", "nulls"] if name == "training" else ["score", "nulls"] if name == "neurons" else None
+        # Null models have files of their own with the same names, in folders of their own.
+        assert owners == expected or len(owners) == 1, (name, owners)
+    files = [file for stage in graph for file in stage.every_product]
+    assert len(files) == len(set(files))
+
+
+def test_two_owners_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests import own_stage
+
+    monkeypatch.setattr(own_stage, "STAGE", replace(own_stage.STAGE, writes=tables("density")))
+    with pytest.raises(ValueError, match=r"density.parquet is written by 'density' and by 'unexplained'"):
+        Graph([*ROWS, Row("unexplained", "tests.own_stage", "count")])
+    monkeypatch.setattr(own_stage, "STAGE", replace(own_stage.STAGE, writes=(), reads=("nothing",)))
+    with pytest.raises(ValueError, match=r"'unexplained' reads 'nothing', which no stage before it writes"):
+        Graph([*ROWS, Row("unexplained", "tests.own_stage", "count")])
+
+
+def test_the_page_on_run_folders_has_the_stages() -> None:
+    page = (ROOT / "docs" / "run-folder.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| `plmscope (\w+)` \| (.+?) \| (.+?) \| (.+?) \|$", page, re.MULTILINE)
+    graph = Graph()
+    assert [row[0] for row in rows] == list(names())
+    for (name, command, about, reads, writes), row in zip(rows, ROWS, strict=True):
+        stage = graph[name]
+        assert command == (row.along or name) and about == row.about
+        told = set(re.findall(r"`([\w./*]+)`", reads))
+        assert told == set(stage.reads) - {EVERYTHING}
+        assert ("everything" in reads) == (EVERYTHING in stage.reads)
+        written = {re.sub(r"nulls/\w+/", "nulls/*/", file).removesuffix(".parquet") for file in stage.every_product}
+        assert set(re.findall(r"`([\w./*]+)`", writes)) == {
+            "model/" if w == "model/config.json" else w for w in written
+        }
+
+
+@pytest.mark.parametrize(
+    ("changes", "again"),
+    [
+        ({"evaluate": {"draws": 4}}, "evaluate report"),
+        ({"density": {"bootstraps": 30}}, "density report"),
+        ({"evaluate": {"token_budget": 99}}, ""),
+        ({"score": {"token_budget": 99, "recompute": True}, "characterize": {"token_budget": 9}}, ""),
+        ({"evaluate": {"fractions": [0.2, 0.5]}}, "select evaluate report"),
+        ({"evaluate": {"max_proteins": 6}}, "evaluate intervene report"),
+        ({"density": {"nulls": ["random_weights"]}}, "nulls density stability report"),
+        ({"density": {"nulls": []}}, "nulls density stability report"),
+        ({"density": {"fractions": [0.05]}}, "select density report"),
+        ({"report": {"knowledge_fraction": 0.1}}, "select characterize report"),
+        ({"intervene": {"draws": 3}}, "intervene report"),
+        ({"intervene": {"fraction": 0.1}}, "select stability intervene report"),
+        ({"intervene": {"enabled": False}}, "intervene report"),
+        ({"characterize": {"fdr": 0.1}}, "characterize report"),
+        ({"evaluate": {"methods": ["integrated_gradients"]}}, "evaluate characterize report"),
+        ({"name": "other"}, "report"),
+        ({"score": {"points": 6}}, " ".join(names()[1:])),
+        ({"density": {"bootstraps": 0}}, " ".join(names()[1:])),
+        ({"finetune": {"token_budget": 256}}, " ".join(names())),
+    ],
+    ids=lambda value: str(value),
+)
+def test_what_a_changed_setting_runs_again(golden: Golden, tmp_path: Path, changes: dict[str, Any], again: str) -> None:
+    study = read_study(changed(golden.study, tmp_path / "study.toml", **changes))
+    stages = Stages(study, Run.open(golden.run))
+    assert [name for name in names() if not stages.is_done(name)] == again.split()
+
+
+def test_more_resamples_need_no_scoring(golden: Golden, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = golden.copy(tmp_path / "run")
+    study = changed(golden.study, tmp_path / "study.toml", density={"bootstraps": 23})
+    before = {path.name: path.read_bytes() for path in folder.glob("*.parquet")}
+    assert main(["run", str(study), "--out", str(folder)]) == 0
+    done = [line.split(":")[0] for line in capfd.readouterr().err.splitlines() if "done in" in line]
+    assert done == ["density", "report"]
+    run = Run.open(folder)
+    resampled, first = run.own("score_bootstraps"), Run.open(golden.run).own("score_bootstraps")
+    assert resampled["resample"].max() == 22
+    pd.testing.assert_frame_equal(resampled[resampled["resample"] < 20].reset_index(drop=True), first)
+    changed_files = {name for name, content in before.items() if (folder / name).read_bytes() != content}
+    assert changed_files <= {"density.parquet", "score_bootstraps.parquet", "density_null.parquet"}
+
+
+def test_without_interventions_overlap_and_stability_stay(
+    golden: Golden, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = golden.copy(tmp_path / "run")
+    study = changed(golden.study, tmp_path / "study.toml", intervene={"enabled": False})
+    before = {name: (folder / f"{name}.parquet").read_bytes() for name in ("stability", "class_overlap")}
+    assert main(["run", str(study), "--out", str(folder)]) == 0
+    done = [line.split(":")[0] for line in capfd.readouterr().err.splitlines() if "done in" in line]
+    assert done == ["intervene", "report"]
+    assert {name: (folder / f"{name}.parquet").read_bytes() for name in before} == before
+    assert not any((folder / f"{name}.parquet").exists() for name in ("interventions", "neuron_effects"))
+    assert Run.open(folder).manifest()["interventions"] == {"enabled": False}
+
+
+# --- what stages really read
+
+
+class Recorded:
+    """Settings that remember which of them were looked at."""
+
+    def __init__(self, value: Section, path: str, seen: set[str]) -> None:
+        self._value, self._path, self._seen = value, path, seen
+
+    def __getattr__(self, name: str) -> Any:
+        path = f"{self._path}.{name}" if self._path else name
+        found = getattr(self._value, name)
+        if isinstance(found, Section):
+            return Recorded(found, path, self._seen)
+        if name in type(self._value).model_fields or path in MADE_OF_SEVERAL:
+            self._seen.add(path)
+            return found
+        if name == "model_copy":
+            return lambda **how: Recorded(self._value.model_copy(**how), self._path, self._seen)
+        own = getattr(type(self._value), name)
+        return own.fget(self) if isinstance(own, property) else partial(own, self)
+
+
+class RecordingRun(Run):
+    """A run folder that remembers which of its tables were read."""
+
+    seen: set[str]
+
+    def table(self, name: str) -> pd.DataFrame:
+        self.seen.add(name)
+        return super().table(name)
+
+    def own(self, name: str) -> pd.DataFrame:
+        self.seen.add(name.split("/")[0])
+        return super().own(name)
+
+
+class Watched(Stages):
+    """Stages that are watched while they run."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.settings: dict[str, set[str]] = defaultdict(set)
+        self.tables: dict[str, set[str]] = defaultdict(set)
+
+    def context(self, name: str) -> Context:
+        study: Any = Recorded(self.study, "", self.settings[name])
+        run = RecordingRun(self.run.path)
+        run.seen = self.tables[name]
+        self.now = run.seen
+        inputs = Inputs(study, run, self.track, self.say)
+        inputs.again = True
+        return replace(super().context(name), study=study, run=run, inputs=inputs)
+
+
+@pytest.fixture(scope="module")
+def watched(golden: Golden, tmp_path_factory: pytest.TempPathFactory) -> Watched:
+    """Every stage run again, but for the training of models that are there."""
+    folder = golden.copy(tmp_path_factory.mktemp("watched") / "run")
+    for path in folder.rglob("*.parquet"):
+        path.unlink()
+    stages = Watched(read_study(golden.study), Run.open(folder))
+    with pytest.MonkeyPatch.context() as patch:
+        load_model, load = plmscope.model.load_model, PartialScores.load
+
+        def of_model(path: Any, **how: Any) -> Any:
+            if Path(path) == folder / "model":
+                stages.now.add("model")
+            return load_model(path, **how)
+
+        def of_sums(path: Path, index: Any) -> Any:
+            if path.parent == folder:
+                stages.now.add(path.name)
+            return load(path, index)
+
+        patch.setattr(plmscope.model, "load_model", of_model)
+        patch.setattr(PartialScores, "load", of_sums)
+        stages.execute()
+    return stages
+
+
+@pytest.mark.parametrize("name", names()[:-1])
+def test_a_stage_reads_the_settings_that_it_declares(watched: Watched, name: str) -> None:
+    stage, seen = watched.graph[name], watched.settings[name] - WITHOUT_EFFECT
+    declared = set(settings_of(watched.study, stage.settings))
+    assert seen, "nothing was recorded"
+    assert seen <= declared, f"{name} reads {sorted(seen - declared)} too"
+    for path in stage.settings:
+        value = setting(watched.study, path)
+        read = any(one.startswith(f"{path}.") for one in seen) if isinstance(value, Section) else path in seen
+        assert read, f"{name} never reads {path}"
+
+
+@pytest.mark.parametrize("name", names()[:-1])
+def test_a_stage_reads_the_tables_that_it_declares(watched: Watched, name: str) -> None:
+    stage = watched.graph[name]
+    foreign = {table for table in watched.tables[name] if not stage.owns(table)}
+    assert foreign == set(stage.reads)
+
+
+def test_the_report_shows_everything(watched: Watched) -> None:
+    assert watched.graph.needs("report") == names()[:-1] and watched.graph["report"].view
+
+
+# --- a new stage
+
+
+@pytest.fixture
+def own(monkeypatch: pytest.MonkeyPatch) -> Row:
+    """Its one row, before the report."""
+    row = Row("unexplained", "tests.own_stage", "count selected neurons that nothing explains")
+    monkeypatch.setattr(order, "ROWS", (*ROWS[:-1], row, ROWS[-1]))
+    monkeypatch.setattr("plmscope.study.stages.ROWS", order.ROWS)
+    monkeypatch.setitem(SCHEMA, "unexplained", ("method", "neurons"))
+    return row
+
+
+def test_a_stage_of_one_file_and_one_row(
+    golden: Golden, tmp_path: Path, own: Row, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = golden.copy(tmp_path / "run")
+    run = Run.open(folder)
+
+    def done() -> list[str]:
+        assert main(["run", str(folder / "study.toml"), "--out", str(folder)]) == 0
+        return [line.split(":")[0] for line in capfd.readouterr().err.splitlines() if "done in" in line]
+
+    assert done() == ["unexplained", "report"]  # nothing else, and the report may show it
+    cards = run.table("neuron_cards")
+    expected = (~cards["explained"].astype(bool)).groupby(cards["method"]).sum()
+    found = run.table("unexplained").set_index("method")["neurons"]
+    assert found.to_dict() == expected.to_dict() and run.manifest()["unexplained"] == expected.sum()
+    assert done() == []
+    (folder / "unexplained.parquet").unlink()
+    assert done() == ["unexplained", "report"]
+    # Its own command, which the table of stages brings.
+    app = typer.Typer()
+    monkeypatch.setattr(cli, "app", app)
+    cli._stage_command(own)
+    app.command("another")(lambda: None)
+    shown = CliRunner().invoke(app, ["unexplained", "--help"])
+    assert "Seventh stage: count selected neurons that nothing explains." in shown.stdout
+    # What it depends on is run again: it is outdated and its table goes.
+    run.clear("neuron_cards.parquet")
+    assert main(["characterize", str(folder), "--quiet"]) == 0
+    assert run.manifest()["stages"]["unexplained"]["status"] == "outdated" and not run.has("unexplained")
+
+
+def test_a_stage_is_a_plain_object() -> None:
+    ran: list[str] = []
+    stage = Stage("x", lambda context: ran.append(context.stage), ("seed",), writes=tables("x"), switch="density.nulls")
+    study = parse_study({"density": {"nulls": []}}, "x")
+    assert not stage.wanted(study) and stage.wanted(Study()) and stage.products(study) == ("x.parquet",)
+    assert [row.name for row in commands()] == [
+        "finetune", "score", "evaluate", "density", "characterize", "intervene", "report",
+    ]  # fmt: skip
