@@ -60,7 +60,7 @@ def test_two_owners_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_page_on_run_folders_has_the_stages() -> None:
     page = (ROOT / "docs" / "run-folder.md").read_text()
-    rows = re.findall(r"^\| `(\w+)` \| `plmscope (\w+)` \| (.+?) \| (.+?) \| (.+?) \|$", page, re.MULTILINE)
+    rows = re.findall(r"^\| (\w+) \| `plmscope (\w+)` \| (.+?) \| (.+?) \| (.+?) \|$", page, re.MULTILINE)
     graph = Graph()
     assert [row[0] for row in rows] == list(names())
     for (name, command, about, reads, writes), row in zip(rows, ROWS, strict=True):
@@ -87,6 +87,7 @@ def test_the_page_on_run_folders_has_the_stages() -> None:
         ({"density": {"nulls": ["random_weights"]}}, "nulls density stability report"),
         ({"density": {"nulls": []}}, "nulls density stability report"),
         ({"density": {"fractions": [0.05]}}, "select density report"),
+        ({"density": {"halves": False}}, "stability report"),
         ({"report": {"knowledge_fraction": 0.1}}, "select characterize report"),
         ({"intervene": {"draws": 3}}, "intervene report"),
         ({"intervene": {"fraction": 0.1}}, "select stability intervene report"),

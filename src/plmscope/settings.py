@@ -249,6 +249,7 @@ class DensitySection(Section):
         ("label_shuffled", "random_weights"),
         description="the same pipeline on shuffled labels, and from random weights",
     )
+    halves: bool = Field(True, description="score two halves of the scoring clusters too: do both choose the same?")
 
     @property
     def resampled(self) -> bool:
@@ -439,7 +440,7 @@ def _fast_demo() -> Study:
             module_draws=2,
             max_proteins=48,
         ),
-        density=DensitySection(bootstraps=100, nulls=()),
+        density=DensitySection(bootstraps=100, nulls=(), halves=False),
         characterize=CharacterizeSection(max_proteins=200, max_neurons=200),
         intervene=InterveneSection(enabled=False),
     )

@@ -197,7 +197,8 @@ def stability(
 ) -> pd.DataFrame:
     """``stability.parquet``: do other proteins and models choose the same neurons?
 
-    ``compared_with`` is ``halves`` (scores from two disjoint halves of the scoring clusters, each class dealt evenly),
+    ``compared_with`` is ``halves`` (scores from two disjoint halves of the scoring clusters, each class dealt evenly;
+    none if ``density.halves`` is false),
     ``label_shuffled`` or ``random_weights`` (the null models of the density). ``label`` is empty for the ranking over
     all classes, the one that the evaluation uses; those of a class keep the sign. ``spearman`` is the rank correlation
     of all scores.
@@ -210,7 +211,7 @@ def stability(
     """
     rows = []
     for method, of_class in scores.items():
-        if (both := _halves(opened, method, track)) is not None:
+        if opened.study.density.halves and (both := _halves(opened, method, track)) is not None:
             pairs = {OVERALL: both}
             for label in of_class:
                 if all(label in half.per_class for half in both):

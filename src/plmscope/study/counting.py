@@ -81,7 +81,8 @@ STAGE = Stage(
     name="density",
     run=run,
     settings=(
-        "seed", "device", "dtype", "density", "score.methods", "score.ranking", "score.proteins_per_class", "data.task",
+        "seed", "device", "dtype", "density.fractions", "density.bootstraps", "density.nulls", "score.methods",
+        "score.ranking", "score.proteins_per_class", "density.resampled", "data.task",
     ),
     reads=("model", "proteins", "neurons", "ablation_means", SUMS, "nulls"),
     writes=tables("density", "score_bootstraps"),

@@ -12,7 +12,7 @@ import importlib
 import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +202,7 @@ def settings_of(study: Study, paths: Sequence[str]) -> dict[str, Any]:
     return {path: value for path, value in sorted(found.items()) if path not in WITHOUT_EFFECT}
 
 
-def versions() -> list[str]:
+@cache
+def versions() -> tuple[str, ...]:
     """Of the packages that results depend on."""
-    return [importlib.metadata.version(name) for name in ("plmscope", "torch", "transformers")]
+    return tuple(importlib.metadata.version(name) for name in ("plmscope", "torch", "transformers"))
