@@ -512,8 +512,12 @@ def _knowledge(rng: np.random.Generator, neurons: pd.DataFrame, proteins: pd.Dat
         precision=precision, recall=recall * 0.9, recall_domain=recall, f1=f1, f1_gain=f1 - 0.02,
         iou=f1 / (2 - f1), auroc=rng.beta(6, 3, n), discovery_f1=f1 + 0.02, discovery_auroc=rng.beta(6, 3, n),
         n_clusters=rng.integers(20, 60, n), p_value=q / 2, q_value=q, null_auroc=rng.normal(0.5, 0.02, n),
-        confirmed=q < 0.05,
+        confirmed=q < 0.05, auroc_beyond_letter=rng.beta(3, 3, n),
     )  # fmt: skip
+    letters = neurons[keys].assign(
+        r2_letter=rng.beta(0.5, 0.5, len(neurons)), highest="ILV", lowest="DEK",
+    )  # fmt: skip
+    letters = letters.assign(r2_window=letters["r2_letter"] ** 0.5)
     top = pd.concat(
         [
             neurons.nlargest(_count(0.02), method)[keys].assign(method=method, rank=range(1, _count(0.02) + 1))
@@ -530,6 +534,7 @@ def _knowledge(rng: np.random.Generator, neurons: pd.DataFrame, proteins: pd.Dat
         matrix=[rng.dirichlet(np.full(20, 0.2), 5).ravel().tolist() for _ in range(len(chosen))],
         classes=json.dumps({"3": {"share": 0.71, "enrichment": 3.2}}),
         annotations=json.dumps({"ACT_SITE": {"share": 0.3, "enrichment": 41.0}}),
+        auroc_beyond_letter=rng.beta(6, 3, len(chosen)),
     )  # fmt: skip
     strips = []
     for _ in range(len(top)):
@@ -557,6 +562,9 @@ def _knowledge(rng: np.random.Generator, neurons: pd.DataFrame, proteins: pd.Dat
         concept=np.where(explained, "GxSxG", ""), auroc=np.where(explained, 0.91, np.nan),
         f1=np.where(explained, 0.62, np.nan), motif=np.where(explained, "G-x-S-x-G", ""), top_proteins=strips,
     )  # fmt: skip
+    cards = cards.merge(letters[[*keys, "r2_letter", "r2_window"]], on=keys)
+    knows = np.where(cards["r2_letter"] >= 0.9, "letter", np.where(cards["auroc"].notna(), "more", ""))
+    cards = cards.assign(knows=knows, explained=knows != "", auroc_beyond_letter=np.where(knows == "more", 0.8, np.nan))
     attributed = pd.DataFrame(
         [("ACT_SITE", "input", 31, 0.71, 0.5, 1e-4, 2e-4, 0.6, 0.01, 0.02)],
         columns=[
@@ -565,7 +573,7 @@ def _knowledge(rng: np.random.Generator, neurons: pd.DataFrame, proteins: pd.Dat
         ],
     )  # fmt: skip
     tables = {"concepts": concepts, "associations": associations, "motifs": motifs, "neuron_cards": cards}
-    return tables | {"attributed_residues": attributed}
+    return tables | {"attributed_residues": attributed, "letters": letters}
 
 
 def _interventions(rng: np.random.Generator, neurons: pd.DataFrame, proteins: pd.DataFrame) -> dict[str, pd.DataFrame]:

@@ -15,6 +15,8 @@ from plmscope.motifs import STRIP, TopWindows
 from plmscope.sequences import Protein
 from plmscope.sites import NeuronIndex
 
+HIGH_LOW = ("highest", "lowest")
+NO_MOTIF = {"auroc_held_out": 0.7}
 INDEX = NeuronIndex.of(1, 2, 8)  # neuron 2 is key 0
 PROTEINS = [Protein(f"p{i}", "M" + "A" * 199) for i in range(12)]
 CONCEPTS = build_concepts(PROTEINS)
@@ -43,10 +45,47 @@ def row(concept: str, **changes: object) -> dict[str, object]:
     } | changes  # fmt: skip
 
 
-def card(rows: list[dict[str, object]], found: SimpleNamespace | None = None) -> pd.Series:
+def card(
+    rows: list[dict[str, object]], found: SimpleNamespace | None = None, letters: pd.DataFrame | None = None
+) -> pd.Series:
     frame = pd.DataFrame(rows or [row("GxSxG", confirmed=False)])
     selections = pd.DataFrame({"method": ["ig"], "rank": [1], "position": [2]})
-    return neuron_cards(selections, INDEX, frame, found or motifs(), CONCEPTS, PROTEINS, class_name="EC").iloc[0]
+    arguments = (selections, INDEX, frame, found or motifs(), CONCEPTS, PROTEINS)
+    return neuron_cards(*arguments, class_name="EC", letters=letters).iloc[0]
+
+
+@pytest.mark.parametrize(
+    ("rows", "share", "knows", "said"),
+    [
+        (
+            [row("GxSxG", auroc_beyond_letter=0.9), row("glycine (G)", rank=2, auroc=0.93)], 0.3, "more",
+            "more than its letter, which explains 30% of its variance: AUROC 0.90 within a letter;",
+        ),
+        (  # a letter leads, and another explanation goes beyond it
+            [row("glycine (G)", auroc=0.99, discovery_auroc=0.99),
+             row("long protein", rank=2, auroc_beyond_letter=0.7)],
+            0.3, "more", "30% of its variance: AUROC 0.70 beyond composition for long protein;",
+        ),
+        (
+            [row("GxSxG", auroc_beyond_letter=0.55)], 0.3, "letter",
+            "its letter explains 30% of its variance; no more than that: AUROC 0.55 within a letter;",
+        ),
+        ([row("GxSxG")], 0.3, "unsettled", "too few residues tell it from its letter, which explains 30%"),
+        ([row("glycine (G)")], 0.3, "letter", "its letter explains 30% of its variance; key"),
+        ([row("glycine (G)")], 0.95, "letter", "is its letter, which explains 95% of its variance; key"),
+        ([row("GxSxG", auroc_beyond_letter=0.9)], 0.95, "letter", "is its letter, which explains 95% of its variance"),
+        ([], 0.95, "letter", "Is its letter, which explains 95% of its variance: highest on I, L, V, lowest on D, E"),
+        ([], 0.3, "", f"{UNEXPLAINED}; its letter explains 30% of its variance; key"),
+    ],
+)  # fmt: skip
+def test_what_a_neuron_knows_beside_its_letter(rows, share, knows, said) -> None:
+    letters = pd.DataFrame([(2, share, share, "ILV", "DE")], columns=["position", "r2_letter", "r2_window", *HIGH_LOW])
+    found = card(rows, motifs(**NO_MOTIF), letters)
+    assert said in found["sentence"] and found["knows"] == knows and found["explained"] == bool(knows)
+    around = card(rows, motifs(**NO_MOTIF), letters.assign(r2_window=share + 0.2))
+    assert f"({share + 0.2:.0%} with its neighbours)" in around["sentence"]
+    without = card(rows, motifs(**NO_MOTIF))
+    assert "its letter" not in without["sentence"]
 
 
 def test_equal_peaks_have_no_place() -> None:
@@ -56,7 +95,6 @@ def test_equal_peaks_have_no_place() -> None:
 
 NEAR = "100% of its peaks within 40 residues of the N-terminus"
 MOTIF = f"motif W-x-C, at its C, AUROC 0.93; {NEAR}; 71% of the motif's hits in EC 1 (31% of the residues)"
-NO_MOTIF = {"auroc_held_out": 0.7}
 
 
 @pytest.mark.parametrize(

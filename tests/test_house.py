@@ -20,7 +20,7 @@ ORDER = (
     "sequences", "annotations", "peptides", "splits", "sites", "workers", "checkpoints", "heads", "lora", "model",
     "finetune", "hooks", "network", "hooked", "folded", "method_table", "scores", "activation", "gradients",
     "conductance", "linear", "ablation", "scoring", "selection", "overlap", "evaluation", "interventions", "concepts",
-    "motifs", "cards", "characterize", "residue_attribution", "report_blocks", "report_input", "report_answers",
+    "motifs", "letters", "cards", "characterize", "residue_attribution", "report_blocks", "report_input", "report_answers",
     "report_data", "report_curves", "report_kinds", "report_density", "report_knowledge", "report_neurons",
     "report_methods", "report", "settings", "fetch", "runs", "shards", "knowledge", "trials", "edited", "study",
     "explaining", "cli", "__main__",
@@ -41,7 +41,7 @@ INSIDE = {
 TORCH = {
     "workers", "lora", "model", "finetune", "hooks", "network", "hooked", "folded", "activation", "gradients",
     "conductance",
-    "linear", "ablation", "evaluation", "interventions", "characterize",
+    "linear", "ablation", "evaluation", "interventions", "letters", "characterize",
     "residue_attribution", "edited", "explaining",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "accelerate", "captum", "peft"}

@@ -632,7 +632,13 @@ def test_the_knowledge_answer_counts_neurons_once(results: Results) -> None:
     answer = knowledge_answer(cards)
     one_each = cards.drop_duplicates(["layer", "module", "neuron"])
     assert answer.verdict == "partly" and f"{(~one_each['explained']).sum()} of the {len(one_each)}" in answer.text
-    assert f"A concept explains {one_each['explained'].sum()}, most often GxSxG" in answer.text
+    named = one_each["explained"] & (one_each["concept"] != "")
+    assert f"A concept explains {named.sum()}, most often GxSxG" in answer.text
+    is_letter, more = one_each["r2_letter"] >= 0.9, one_each["knows"] == "more"
+    assert answer.text.startswith(f"Of the {len(one_each)} chosen neurons, {is_letter.sum()} are their letter, ")
+    assert f"{more.sum()} know more than their letter. " in answer.text and is_letter.sum() and more.sum()
+    older = cards.assign(knows="", r2_letter=np.nan)
+    assert "letter" not in knowledge_answer(older).text
     assert knowledge_answer(cards.assign(explained=False)).verdict == "no"
 
 

@@ -13,6 +13,10 @@ letters, letters before groups and properties, and the rarer before the more fre
 held-out number is shown because it is high. Of two classes that are each other's complement one is told. The other
 side is told second.
 
+What a neuron *knows* is ``letter`` where its residue's own amino acid explains 90 % of its variance, or where only
+letters and groups of letters explain it; ``more`` where an explanation holds within a letter (:mod:`plmscope.letters`),
+AUROC 0.65; ``unsettled`` where too few residues tell the two apart. A neuron that is its letter is explained by that.
+
     Fires on the pattern GxSxG (G-x-S-x-G: nucleophile elbow ...): F1 0.71, AUROC 0.93 on 212 held-out clusters
     (q = 2e-09); motif G-x-S-x-G, at its S, AUROC 0.96; 71 % of the motif's hits in EC 3; key, layer 3, neuron 17.
 """
@@ -20,8 +24,9 @@ side is told second.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -45,6 +50,8 @@ NEAR, MOSTLY = 40, 0.6
 TIED = 1e-3
 #: Explanations are as good as each other if their strengths differ by at most this.
 TIED_STRENGTH = 0.02
+#: Share of a neuron's variance from which on it is its letter, and the AUROC within a letter that is more.
+IS_LETTER, BEYOND = 0.9, 0.65
 #: Which kind of explanation goes first among those of one level and side that are as good: the more specific.
 FIRST = {"feature": 0, "pattern": 0, "motif": 1, "amino acid": 2, "position": 2, "group": 3, "property": 3}
 
@@ -94,6 +101,7 @@ def neuron_cards(
     proteins: Sequence[Protein],
     bars: Bars | None = None,
     class_name: str = "class",
+    letters: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """``neuron_cards.parquet``: one row a selected neuron and method.
 
@@ -106,6 +114,7 @@ def neuron_cards(
         proteins: Those of discovery, which the motifs' windows count in.
         bars: What an explanation has to reach.
         class_name: What a class is called in a sentence.
+        letters: ``position, r2_letter, r2_window, highest, lowest`` of the selected neurons; not told without.
     """
     bars = bars or Bars()
     known = _Known(concepts, proteins)
@@ -115,10 +124,11 @@ def neuron_cards(
     for row, position in enumerate(motifs.neurons.tolist()):
         rows_of.setdefault(position, []).append(row)
     sites_of = _Sites(proteins, concepts)
+    letters_of: dict[Any, Any] = {} if letters is None else letters.set_index("position").to_dict("index")
     cards = {
         position: _card(
             index.neuron(position), by_neuron.get(position), rows_of[position], motifs, known, proteins, bars,
-            class_name, sites_of,
+            class_name, sites_of, letters_of.get(position, {}),
         )
         for position in selections["position"].unique().tolist()
     }  # fmt: skip
@@ -168,6 +178,9 @@ class _Explanation:
         strength: On held-out clusters.
         discovery: Strength of discovery; a motif is compared by that on held-out clusters alone.
         order: What goes first among explanations that are as good: level, side, kind, share, rank.
+        name: As a sentence says it.
+        letters: Whether it is no more than letters.
+        beyond: AUROC within a letter, of whole proteins beyond their composition; NaN where it was not judged.
     """
 
     sign: int
@@ -175,6 +188,9 @@ class _Explanation:
     strength: float
     discovery: float
     order: tuple[float, ...]
+    name: str
+    letters: bool
+    beyond: float
 
 
 def _of_concept(row: pd.Series, known: _Known) -> _Explanation:
@@ -185,7 +201,8 @@ def _of_concept(row: pd.Series, known: _Known) -> _Explanation:
     order = (concept.level == "protein", sign < 0, FIRST.get(concept.kind, len(FIRST)), share, row["rank"])
     return _Explanation(
         sign, row, max(float(row["auroc"]), (1 + float(row["f1_gain"])) / 2),
-        max(float(row["discovery_auroc"]), (1 + gain) / 2), order,
+        max(float(row["discovery_auroc"]), (1 + gain) / 2), order, name,
+        concept.kind in ("amino acid", "group"), float(row.get("auroc_beyond_letter", np.nan)),
     )  # fmt: skip
 
 
@@ -202,7 +219,10 @@ def _of_motif(motif: pd.Series) -> _Explanation:
     """A motif of one letter says what its letter says, after it."""
     sign, columns, strength = int(motif["sign"]), _named_columns(motif["consensus"]), float(motif["auroc_held_out"])
     kind = FIRST["motif"] if columns > 1 else FIRST["amino acid"]
-    return _Explanation(sign, None, strength, np.inf, (False, sign < 0, kind, 1.0, -motif["information_bits"]))
+    return _Explanation(
+        sign, None, strength, np.inf, (False, sign < 0, kind, 1.0, -motif["information_bits"]),
+        f"the motif {motif['consensus']}", columns < 2, float(motif.get("auroc_beyond_letter", np.nan)),
+    )  # fmt: skip
 
 
 def _leader(found: Sequence[_Explanation]) -> _Explanation:
@@ -223,6 +243,7 @@ def _card(
     bars: Bars,
     class_name: str,
     sites_of: _Sites,
+    letters: Mapping[str, object],
 ) -> dict[str, object]:
     """Everything on one card; the sign is that of the explanation that leads, else of the richest motif."""
     table = motifs.table.iloc[list(rows)]
@@ -247,16 +268,78 @@ def _card(
     if leader is not None:
         said += [*_where(motifs, row, proteins), *(_classes(motif, class_name) if has_motif else [])]
         said += [f"also {text[0].lower()}{text[1:]}" for text in _second(leader, concept, found, known, bars)]
-    sentence = "; ".join([*(said or [UNEXPLAINED]), f"{neuron.site.module}, layer {neuron.site.layer}"])
+    knows, best = _knows(found, leader, letters)
+    said = _letter_text(said, knows, best, leader, letters)
+    sentence = "; ".join([*said, f"{neuron.site.module}, layer {neuron.site.layer}"])
     return {
         "layer": neuron.site.layer, "module": neuron.site.module, "neuron": neuron.index, "sign": sign,
-        "sentence": f"{sentence}, neuron {neuron.index}.", "explained": bool(said),
+        "sentence": f"{sentence}, neuron {neuron.index}.", "explained": bool(knows), "knows": knows,
+        "r2_letter": letters.get("r2_letter", np.nan), "r2_window": letters.get("r2_window", np.nan),
+        "auroc_beyond_letter": np.nan if best is None else best.beyond,
         "concept": "" if concept is None else str(concept["concept"]),
         "auroc": np.nan if concept is None else float(concept["auroc"]),
         "f1": np.nan if concept is None else float(concept["f1"]),
         "motif": motif["consensus"] if has_motif else "",
         "top_proteins": json.dumps(_top_proteins(motifs, row, sign, proteins, sites_of)),
     }  # fmt: skip
+
+
+def _knows(
+    found: Sequence[_Explanation], leader: _Explanation | None, letters: Mapping[str, object]
+) -> tuple[str, _Explanation | None]:
+    """``letter``, ``more``, ``unsettled`` or nothing, and the explanation that is told beside the letter.
+
+    That is the leading one if it holds within a letter, else the one that does so best, else the leading one.
+    """
+    more = [one for one in found if not one.letters and one.beyond >= BEYOND]
+    if leader is None:
+        return ("letter" if _share(letters) >= IS_LETTER else ""), None
+    holds = any(one is leader for one in more)
+    best: _Explanation | None = leader if holds else max(more, key=lambda one: one.beyond, default=leader)
+    if best is not None and best.letters:
+        best = None
+    if _share(letters) >= IS_LETTER:
+        return "letter", best
+    if more:
+        return "more", best
+    if any(one.letters for one in found) or not any(np.isnan(one.beyond) for one in found):
+        return "letter", best
+    return "unsettled", best
+
+
+def _share(letters: Mapping[str, object]) -> float:
+    """Share of the variance that the letter explains, NaN where it is not known."""
+    return float(str(letters.get("r2_letter", np.nan)))
+
+
+def _letter_text(
+    said: list[str], knows: str, best: _Explanation | None, leader: _Explanation | None, letters: Mapping[str, object]
+) -> list[str]:
+    """The sentence with what its letter explains, after what leads."""
+    share = _share(letters)
+    if np.isnan(share):
+        return said or [UNEXPLAINED]
+    around = float(str(letters["r2_window"]))
+    variance = f"{share:.0%} of its variance"
+    if around >= share + 0.1:
+        variance += f" ({around:.0%} with its neighbours)"
+    of_proteins = best is not None and best.row is not None and best.order[0]
+    where = "" if best is None else "beyond composition" if of_proteins else "within a letter"
+    measured = "" if best is None or np.isnan(best.beyond) else f"AUROC {best.beyond:.2f} {where}"
+    if best is not leader and measured and best is not None:
+        measured += f" for {best.name}"
+    if share >= IS_LETTER:
+        extremes = f"highest on {', '.join(str(letters['highest']))}, lowest on {', '.join(str(letters['lowest']))}"
+        if not said:
+            return [f"Is its letter, which explains {variance}: {extremes}"]
+        return [*said, f"is its letter, which explains {variance}"]
+    if knows == "more":
+        return [*said, f"more than its letter, which explains {variance}: {measured}"]
+    if knows == "letter":
+        return [*said, f"its letter explains {variance}" + (f"; no more than that: {measured}" if measured else "")]
+    if knows == "unsettled":
+        return [*said, f"too few residues tell it from its letter, which explains {variance}"]
+    return [UNEXPLAINED, f"its letter explains {variance}"]
 
 
 def _second(

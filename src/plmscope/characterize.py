@@ -35,6 +35,9 @@ from scipy.stats import norm
 from plmscope.concepts import Annotation, ConceptSet
 from plmscope.errors import InputError
 from plmscope.hooks import record
+from plmscope.letters import DISCOVERED as _LETTERS_DISCOVERED
+from plmscope.letters import JUDGED as _LETTERS_JUDGED
+from plmscope.letters import Letters
 from plmscope.model import Batch, Classifier
 from plmscope.motifs import MOTIF_FRACTION, Motifs, TopWindows, joined_motifs, make_motifs
 from plmscope.parts import Parts
@@ -655,12 +658,14 @@ class Characterization:
         motifs: Of the selected neurons, both signs; empty without any.
         tested: Pairs that had enough clusters for the test.
         control: How many of them the same test confirms when a shifted annotation takes the place of the true one.
+        letters: Of every neuron, ``position`` and the columns of ``letters.parquet`` behind ``neuron``.
     """
 
     associations: pd.DataFrame
     motifs: Motifs | None
     tested: int
     control: int
+    letters: pd.DataFrame
 
     def __repr__(self) -> str:
         confirmed = int(self.associations["confirmed"].sum())
@@ -711,9 +716,10 @@ def characterize(
         )  # fmt: skip
         if found.motifs is not None:
             found.motifs.moved(where)
-        groups.append(
-            replace(found, associations=found.associations.assign(position=where[found.associations["position"]]))
+        associations, letters = (
+            frame.assign(position=where[frame["position"]]) for frame in (found.associations, found.letters)
         )
+        groups.append(replace(found, associations=associations, letters=letters))
     return _joined(groups, settings.fdr)
 
 
@@ -742,6 +748,7 @@ def _joined(parts: Sequence[Characterization], fdr: float) -> Characterization:
         joined_motifs(motifs) if motifs else None,
         int(np.isfinite(q).sum()),
         int((np.nan_to_num(control, nan=1.0) < fdr).sum()),
+        pd.concat([part.letters for part in parts], ignore_index=True),
     )
 
 
@@ -777,9 +784,13 @@ def associate(
         motifs = make_motifs(windows, chosen, discovery, concepts, confirmation) if len(chosen) else None
         if motifs is not None:
             _restore(motifs, _MOTIFS, all_, "motifs/")
-        columns = {key.removeprefix("table/"): all_[key] for key in all_ if key.startswith("table/")}
-        table = pd.DataFrame(columns | {"concept": columns["concept"].astype(object)})
-        return Characterization(table, motifs.finished() if motifs is not None else None, 0, 0)
+        if motifs is not None:
+            motifs = motifs.finished(all_["motifs beyond"])
+        table, of_letters = (
+            pd.DataFrame({key.removeprefix(prefix): _plain(all_[key]) for key in all_ if key.startswith(prefix)})
+            for prefix in ("table/", "letters/")
+        )
+        return Characterization(table, motifs, 0, 0, of_letters)
     residue_codes, protein_codes = _fitted(stream, n, discovery, settings, saved, device or torch.device("cpu"))
     held = np.zeros(len(concepts), np.int64)  # by how many proteins of confirmation
     marks = []
@@ -787,16 +798,22 @@ def associate(
         annotation = concepts.annotate(protein)
         held[[*annotation.positions, *annotation.holds]] += 1
         marks.append(_of_protein(annotation))
+    letters = Letters(residue_codes.center, chosen)
     found = saved.read("chosen")
     if found is None:
         pairs = _discovered(
-            stream, n, discovery, held, concepts, chosen, settings, windows, residue_codes, protein_codes, saved
+            stream, n, discovery, held, concepts, settings, windows, letters, residue_codes, protein_codes, saved
         )
-        saved.write("chosen", lambda: {**_arrays(pairs, _PAIRS), **_arrays(windows, _PEAKS)})
+        saved.write(
+            "chosen",
+            lambda: {**_arrays(pairs, _PAIRS), **_arrays(windows, _PEAKS), **_arrays(letters, _LETTERS_DISCOVERED)},
+        )
         saved.drop("discovering")
     else:
         pairs = _Pairs(*(found[field] for field in _PAIRS))
         _restore(windows, _PEAKS, found)
+        _restore(letters, _LETTERS_DISCOVERED, found)
+    letters.begin(concepts, pairs.neuron, pairs.sign, pairs.concept)
     motifs = make_motifs(windows, chosen, discovery, concepts, confirmation) if len(chosen) else None
 
     levels = [_Confirmation(pairs, concepts, level, n) for level in ("residue", "protein")]
@@ -809,12 +826,14 @@ def associate(
 
     def state() -> dict[str, np.ndarray]:
         kept = _arrays(levels[0], _CONFIRMED, "residue/") | _arrays(levels[1], _CONFIRMED, "protein/")
+        kept |= _arrays(letters, _LETTERS_JUDGED, "letters/")
         return kept | (_arrays(motifs, _MOTIFS, "motifs/") if motifs is not None else {}) | {"done": done}
 
     if (before := saved.read("confirming")) is not None:
         done = before["done"]
         for level, prefix in zip(levels, ("residue/", "protein/"), strict=True):
             _restore(level, _CONFIRMED, before, prefix)
+        _restore(letters, _LETTERS_JUDGED, before, "letters/")
         if motifs is not None:
             _restore(motifs, _MOTIFS, before, "motifs/")
     for chunk in saved.rest(stream, confirmation, "confirming", done, state):
@@ -829,18 +848,28 @@ def associate(
         levels[1].add(protein_codes(_means(chunk)), [marks[row] for row in chunk.rows], [again, again])
         if motifs is not None:
             fires = np.concatenate([codes[:, chosen] >= high, codes[:, chosen] <= low], axis=1)
-            motifs.add(proteins, annotations, fires)
+            hits = motifs.add(proteins, annotations, fires)
+            letters.judge(chunk.values, codes[:, chosen], hits, proteins, annotations)
     table = _association_table(pairs, levels, concepts, [residue_codes, protein_codes])
+    table["auroc_beyond_letter"] = letters.beyond()
+    of_letters = letters.table()
+    beyond = letters.beyond_of(motifs) if motifs is not None else np.zeros(0)
 
     def everything() -> dict[str, np.ndarray]:
         columns = {f"table/{key}": table[key].to_numpy() for key in table.columns}
-        columns["table/concept"] = table["concept"].to_numpy(dtype=np.str_)
-        kept = columns | _arrays(windows, _PEAKS, "windows/")
+        columns |= {f"letters/{key}": of_letters[key].to_numpy() for key in of_letters.columns}
+        columns = {key: part.astype(np.str_) if part.dtype == object else part for key, part in columns.items()}
+        kept = columns | _arrays(windows, _PEAKS, "windows/") | {"motifs beyond": beyond}
         return kept | (_arrays(motifs, _MOTIFS, "motifs/") if motifs is not None else {})
 
     saved.write("found", everything)
     saved.drop("codes", "chosen", "confirming")
-    return Characterization(table, motifs.finished() if motifs is not None else None, 0, 0)
+    return Characterization(table, motifs.finished(beyond) if motifs is not None else None, 0, 0, of_letters)
+
+
+def _plain(values: np.ndarray) -> np.ndarray:
+    """Text as the objects that pandas holds."""
+    return values.astype(object) if values.dtype.kind == "U" else values
 
 
 def _discovered(
@@ -849,15 +878,18 @@ def _discovered(
     discovery: Sequence[Protein],
     held: np.ndarray,
     concepts: ConceptSet,
-    chosen: np.ndarray,
     settings: Settings,
     windows: TopWindows,
+    letters: Letters,
     residue_codes: Codes,
     protein_codes: Codes,
     saved: _Saved,
 ) -> _Pairs:
-    """The pass over the discovery proteins fills the windows and chooses the pairs; ``held`` counts the others'."""
-    firing = firing_codes(settings.fractions)
+    """The pass over the discovery proteins fills windows and letters and chooses the pairs.
+
+    ``held`` counts the held-out proteins of every concept.
+    """
+    firing, chosen = firing_codes(settings.fractions), letters.chosen
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         of_residues = _Counts(concepts, "residue", n, firing, pool)
         of_proteins = _Counts(concepts, "protein", n, firing, pool)
@@ -866,6 +898,7 @@ def _discovered(
         def state() -> dict[str, np.ndarray]:
             windows.settle()
             kept = _arrays(of_residues, _DISCOVERED, "residue/") | _arrays(of_proteins, _DISCOVERED, "protein/")
+            kept |= _arrays(letters, _LETTERS_DISCOVERED, "letters/")
             return kept | _arrays(windows, _PEAKS, "windows/") | {"seen": seen, "done": done}
 
         if (before := saved.read("discovering")) is not None:
@@ -873,12 +906,15 @@ def _discovered(
             _restore(of_residues, _DISCOVERED, before, "residue/")
             _restore(of_proteins, _DISCOVERED, before, "protein/")
             _restore(windows, _PEAKS, before, "windows/")
+            _restore(letters, _LETTERS_DISCOVERED, before, "letters/")
         for chunk in saved.rest(stream, discovery, "discovering", done, state):
             annotations = [concepts.annotate(discovery[row]) for row in chunk.rows]
             for annotation in annotations:
                 seen[[*annotation.positions, *annotation.holds]] += 1
+            codes = residue_codes(chunk.values)
+            letters.discover(chunk.values, codes[:, chosen], [discovery[row] for row in chunk.rows])
             of_residues.add(
-                residue_codes(chunk.values),
+                codes,
                 [_of_residues(a, length) for a, length in zip(annotations, chunk.lengths, strict=True)],
             )
             of_proteins.add(protein_codes(_means(chunk)), [_of_protein(a) for a in annotations])

@@ -1,4 +1,4 @@
-"""The characterization of a finished run: which proteins, which concepts, which neurons, and five tables.
+"""The characterization of a finished run: which proteins, which concepts, which neurons, and six tables.
 
 Discovery takes training proteins, confirmation those of validation and test, one of every cluster (the one with the
 most annotated residues; else by the seed). All neurons are compared with all concepts; the best of every method in
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from plmscope.annotations import FeatureSet, read_features
-from plmscope.cards import Bars, explained, neuron_cards
+from plmscope.cards import IS_LETTER, Bars, explained, neuron_cards
 from plmscope.concepts import build_concepts, parse_pattern
 from plmscope.errors import InputError, StudyError
 from plmscope.parts import Parts
@@ -25,7 +25,7 @@ from plmscope.selection import size_of
 from plmscope.sequences import Protein, ProteinSet
 from plmscope.settings import Study
 
-TABLES = ("concepts", "associations", "motifs", "neuron_cards", "attributed_residues")
+TABLES = ("concepts", "associations", "motifs", "letters", "neuron_cards", "attributed_residues")
 
 
 def read_inputs(study: Study, proteins: Sequence[Protein]) -> FeatureSet | None:
@@ -128,7 +128,9 @@ def characterize_run(
         raise InputError("no neuron is selected; report.knowledge_fraction is too small")
     bars = Bars(settings.min_gain, settings.min_auroc)
     class_name = "EC" if study.data.label.startswith("ec:") else "class"
-    cards = neuron_cards(selections, index, result.associations, result.motifs, concepts, discovery, bars, class_name)
+    cards = neuron_cards(
+        selections, index, result.associations, result.motifs, concepts, discovery, bars, class_name, result.letters
+    )
     table = index.table()
 
     def placed(frame: pd.DataFrame) -> pd.DataFrame:
@@ -150,6 +152,7 @@ def characterize_run(
     opened.run.write_table("concepts", concepts.table([*discovery, *confirmation]))
     opened.run.write_table("associations", placed(result.associations))
     opened.run.write_table("motifs", placed(result.motifs.table))
+    opened.run.write_table("letters", placed(result.letters))
     opened.run.write_table("neuron_cards", cards)
     parts.remove()
     best_rows = result.associations[result.associations["rank"] == 1]
@@ -160,13 +163,21 @@ def characterize_run(
         f"{(~one_each['explained']).mean():.0%} of the {len(one_each):,} selected ones; with shifted annotations "
         f"{result.control:,} of {result.tested:,} pairs are confirmed"
     )
+    knows = one_each["knows"].value_counts()
+    are_letters = int((one_each["r2_letter"] >= IS_LETTER).sum())
+    share = (result.letters["r2_letter"] >= IS_LETTER).mean()
+    say(
+        f"of the {len(one_each):,} selected neurons {are_letters:,} are their letter, {knows.get('more', 0):,} know "
+        f"more than their letter; of all neurons {share:.0%} are their letter"
+    )
     return {
         "discovery_proteins": len(discovery), "confirmation_proteins": len(confirmation),
         "confirmation_related": related, "concepts": len(concepts),
         "pairs": len(result.associations), "pairs_tested": result.tested,
         "pairs_confirmed": int(result.associations["confirmed"].sum()), "pairs_confirmed_shifted": result.control,
         "neurons": len(index), "neurons_with_concept": int(with_concept), "selected": len(one_each),
-        "selected_unexplained": int((~one_each["explained"]).sum()),
+        "selected_unexplained": int((~one_each["explained"]).sum()), "selected_are_letters": are_letters,
+        "selected_know": {name: int(knows.get(name, 0)) for name in ("letter", "more", "unsettled")},
         "features_excluded": {} if features is None else dict(features.excluded),
         "features_clipped": 0 if features is None else features.clipped,
     }  # fmt: skip

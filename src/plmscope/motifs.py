@@ -204,9 +204,9 @@ class Motifs:
         found: np.ndarray = one_hot @ self.log_odds
         return found
 
-    def add(self, proteins: Sequence[Protein], annotations: Sequence[Annotation], fires: np.ndarray) -> None:
-        """Look at held-out proteins; ``fires`` ``(R, M)`` says where the neurons do."""
-        start = 0
+    def add(self, proteins: Sequence[Protein], annotations: Sequence[Annotation], fires: np.ndarray) -> np.ndarray:
+        """Look at held-out proteins; ``fires`` ``(R, M)`` says where the neurons do. Returns the hits, ``(R, M)``."""
+        start, all_hits = 0, []
         columns = np.arange(len(self.neurons)) * BINS
         low, high = self.bounds
         for protein, annotation in zip(proteins, annotations, strict=True):
@@ -218,6 +218,7 @@ class Motifs:
             self.everywhere += np.bincount(bins.ravel(), minlength=size).reshape(-1, BINS)
             self.fired += np.bincount(bins[own], minlength=size).reshape(-1, BINS)
             hits = scores >= self.cut
+            all_hits.append(hits)
             total = hits.sum(0)
             self.hits += total
             self.fired_hits += (hits & own).sum(0)
@@ -231,9 +232,14 @@ class Motifs:
                     self.known[number] += total
                     self.marked[number][0] += len(where)
                     self.marked[number][1] += len(protein)
+        return np.concatenate(all_hits)
 
-    def finished(self) -> Motifs:
-        """Make the table ``position, sign, consensus, ...`` of what was found."""
+    def finished(self, beyond: np.ndarray | None = None) -> Motifs:
+        """Make the table ``position, sign, consensus, ...`` of what was found.
+
+        Args:
+            beyond: ``(M,)`` the column ``auroc_beyond_letter``; NaN without.
+        """
         empty = self.everywhere - self.fired
         below = np.cumsum(empty, axis=1) - empty
         n = self.fired.sum(1)
@@ -257,6 +263,7 @@ class Motifs:
         ).assign(
             position=self.neurons, sign=self.signs, n_windows=self.n_windows, n_fired=n,
             auroc_held_out=np.where(has, area, np.nan), enrichment=np.where(has, enrichment, np.nan),
+            auroc_beyond_letter=np.full(len(self.neurons), np.nan) if beyond is None else beyond,
             group=group_motifs(np.where(self._inside()[:, :, None], self.matrices - self.q, 0)),
         )  # fmt: skip
         return self

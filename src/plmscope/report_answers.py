@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from plmscope.cards import IS_LETTER
 from plmscope.method_table import PREFERRED, row_of
 from plmscope.method_table import methods as known_methods
 from plmscope.report_blocks import (
@@ -497,12 +498,34 @@ def knowledge_answer(cards: pd.DataFrame | None) -> Answer:
     most = [f"{name} ({count(n)})" for name, n in named.value_counts().head(3).items()]
     often = f", most often {listed(most)}" if most else ""
     text = (
-        f"Nothing that was tried explains {count((~known).sum())} of the {count(len(unique))} selected neurons "
-        f"({percent((~known).mean())}). A concept explains {count(len(named))}{often}; a sequence motif alone "
-        f"{count(known.sum() - len(named))}. All numbers come from clusters that chose neither concept nor threshold."
+        f"{letter_headline(unique)}Nothing that was tried explains {count((~known).sum())} of the "
+        f"{count(len(unique))} selected neurons ({percent((~known).mean())}). A concept explains "
+        f"{count(len(named))}{often}. All numbers come from clusters that chose neither concept nor threshold."
     )
     verdict: Verdict = "yes" if known.all() else "partly" if known.any() else "no"
     return Answer(verdict, question, text)
+
+
+def letter_headline(unique: pd.DataFrame) -> str:
+    """How many neurons are their letter, and how many know more; nothing for runs that did not ask.
+
+    Args:
+        unique: Cards, one a neuron.
+
+    >>> letter_headline(pd.DataFrame({"r2_letter": [0.95, 0.2, 0.5], "knows": ["letter", "more", ""]}))
+    'Of the 3 chosen neurons, 1 is its letter, 1 knows more than its letter. '
+    """
+    if not unique["r2_letter"].notna().any():
+        return ""
+    are, knows = int((unique["r2_letter"] >= IS_LETTER).sum()), unique["knows"].value_counts()
+    by_letters, more, unsettled = knows.get("letter", 0) - are, knows.get("more", 0), knows.get("unsettled", 0)
+    parts = [f"{count(are)} {'is its' if are == 1 else 'are their'} letter"]
+    if by_letters > 0:
+        parts.append(f"{count(by_letters)} more {'is' if by_letters == 1 else 'are'} explained by letters alone")
+    parts.append(f"{count(more)} {'knows more than its' if more == 1 else 'know more than their'} letter")
+    if unsettled > 0:
+        parts.append(f"of {count(unsettled)} explained ones it cannot be told")
+    return f"Of the {count(len(unique))} chosen neurons, {', '.join(parts)}. "
 
 
 def intervention_answer(effects: pd.DataFrame | None) -> Answer:

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from plmscope.report_answers import intervention_rows
+from plmscope.cards import BEYOND, IS_LETTER
+from plmscope.report_answers import intervention_rows, letter_headline
 from plmscope.report_blocks import (
     Block,
     Cards,
@@ -55,17 +56,50 @@ def knowledge_section(results: Results) -> Sequence[Block]:
     cards = results.tables["neuron_cards"]
     unique = cards.drop_duplicates(KEYS)
     unexplained = int((~unique["explained"].astype(bool)).sum())
+    headline = letter_headline(unique)
     shares = [
         f"{words(module)} {count(part['explained'].astype(bool).sum())} of {count(len(part))}"
         for module, part in unique.groupby("module", sort=True)
     ]
+    by_module = "" if headline else f" Explained by either, by module: {'; '.join(shares)}."
     intro = Text(
-        f"{count(unexplained)} of the {count(len(unique))} selected neurons ({percent(unexplained / len(unique))}) are "
-        f"explained by neither a concept nor a motif. Explained by either, by module: {'; '.join(shares)}. A sentence "
-        "never says more than its numbers, which come from clusters that had no part in choosing concept, threshold or "
-        "motif; only where peaks lie is told of the training clusters."
+        f"{headline}{count(unexplained)} of the {count(len(unique))} selected neurons "
+        f"({percent(unexplained / len(unique))}) are explained by neither a concept nor a motif"
+        f"{' nor their letter' if headline else ''}.{by_module} A sentence never says more than its "
+        "numbers, which come from clusters that had no part in choosing concept, threshold or motif; only where peaks "
+        "lie is told of the training clusters."
     )
-    return intro, Cards("cards", card_data(results))
+    told = [_letters_table(results, unique)] if headline else []
+    return (intro, *told, Cards("cards", card_data(results)))
+
+
+def _letters_table(results: Results, unique: pd.DataFrame) -> Table:
+    """Per module kind: how many of the chosen neurons are their letter, and know more; beside all neurons."""
+    everyone = results.get("letters")
+    rows = []
+    for module, part in [*unique.groupby("module", sort=True), ("all", unique)]:
+        own = part["r2_letter"] >= IS_LETTER
+        knows = part["knows"].value_counts()
+        others = everyone if everyone is None or module == "all" else everyone[everyone["module"] == module]
+        share = float("nan") if others is None else float((others["r2_letter"] >= IS_LETTER).mean())
+        cells = [cell("all kinds" if module == "all" else words(module)), cell(count(len(part)), len(part))]
+        cells += [cell(count(n), int(n)) for n in (
+            own.sum(), knows.get("letter", 0) - own.sum(), knows.get("more", 0), knows.get("unsettled", 0),
+            (part["knows"] == "").sum(),
+        )]  # fmt: skip
+        median = part["r2_letter"].median()
+        cells += [cell(fixed(median, 2), median), cell(percent(own.mean()), own.mean()), cell(percent(share), share)]
+        rows.append(Row(tuple(cells), strong=module == "all"))
+    columns = (
+        ("module", False), ("chosen", True), ("are their letter", True), ("letters alone", True), ("know more", True),
+        ("cannot be told", True), ("unexplained", True), ("median R² of the letter", True),
+        ("their letter, of the chosen", True), ("of all neurons", True),
+    )  # fmt: skip
+    caption = (
+        f"What the chosen neurons know, beyond their letter. Their letter: it explains {percent(IS_LETTER)} of the "
+        f"variance or more. More: an explanation holds among residues of one letter (AUROC {BEYOND}, held-out clusters)"
+    )
+    return Table("letters", caption, columns, tuple(rows))
 
 
 def card_data(results: Results) -> dict[str, Any]:
@@ -92,6 +126,7 @@ def card_data(results: Results) -> dict[str, Any]:
                 "sign": int(first["sign"]),
                 "ranks": {str(r["method"]): int(r["rank"]) for r in rows.to_dict("records")},
                 "sentence": str(first["sentence"]), "explained": bool(first["explained"]),
+                "knows": str(first["knows"]), "letter": [first["r2_letter"], first["r2_window"]],
                 "concept": str(first["concept"]), "auroc": first["auroc"], "f1": first["f1"],
                 "strips": _strips(first["top_proteins"], kinds), "motif": _motif(motif),
                 "concepts": [
@@ -347,7 +382,13 @@ def intervention_fact(results: Results) -> list[tuple[str, str]]:
     cards, effects = results.get("neuron_cards"), results.get("intervention_effects")
     if cards is not None:
         unique = cards.drop_duplicates(KEYS)
-        facts.append(("explained neurons", f"{count(unique['explained'].astype(bool).sum())} of {count(len(unique))}"))
+        if unique["r2_letter"].notna().any():
+            more = int((unique["knows"] == "more").sum())
+            facts.append(("know more than their letter", f"{count(more)} of {count(len(unique))}"))
+        else:
+            facts.append(
+                ("explained neurons", f"{count(unique['explained'].astype(bool).sum())} of {count(len(unique))}")
+            )
     if effects is not None:
         rows = intervention_rows(effects)
         facts.append(

@@ -62,15 +62,17 @@ SCHEMA: dict[str, tuple[str, ...]] = {
     "associations": (
         "layer", "module", "neuron", "sign", "rank", "concept", "threshold", "precision", "recall", "recall_domain",
         "f1", "f1_gain", "iou", "auroc", "discovery_f1", "discovery_auroc", "n_clusters", "p_value", "q_value",
-        "null_auroc", "confirmed",
+        "null_auroc", "confirmed", "auroc_beyond_letter",
     ),
     "motifs": (
         "layer", "module", "neuron", "sign", "consensus", "width", "anchor", "n_windows", "n_fired",
         "information_bits", "auroc_held_out", "enrichment", "group", "matrix", "classes", "annotations",
+        "auroc_beyond_letter",
     ),
+    "letters": ("layer", "module", "neuron", "r2_letter", "r2_window", "highest", "lowest"),
     "neuron_cards": (
         "layer", "module", "neuron", "method", "rank", "sign", "sentence", "explained", "concept", "auroc", "f1",
-        "motif", "top_proteins",
+        "motif", "top_proteins", "knows", "r2_letter", "r2_window", "auroc_beyond_letter",
     ),
     "attributed_residues": (
         "concept", "of", "n_clusters", "auroc", "null_auroc", "p_value", "q_value", "auroc_same_letter",
@@ -105,6 +107,9 @@ ADDED: dict[str, dict[str, Any]] = {
     "curves": {"module": "", "log_probability": np.nan},
     "comparison": {"ranked_by": "", "module": "", "share_better": np.nan},
     "density": {"p_permutation": np.nan},
+    "associations": {"auroc_beyond_letter": np.nan},
+    "motifs": {"auroc_beyond_letter": np.nan},
+    "neuron_cards": {"knows": "", "r2_letter": np.nan, "r2_window": np.nan, "auroc_beyond_letter": np.nan},
 }
 _AGAIN = "delete it, then 'plmscope run' writes it again"
 _LOST = "the run cannot be continued, start it anew in another folder"
