@@ -23,10 +23,14 @@ ORDER = (
     "motifs", "letters", "cards", "characterize", "residue_attribution", "report_blocks", "report_input", "report_answers",
     "report_data", "report_curves", "report_kinds", "report_density", "report_knowledge", "report_neurons",
     "report_methods", "report", "settings", "fetch", "runs", "shards", "knowledge", "trials", "edited", "study",
-    "explaining", "cli", "__main__",
+    "explaining", "comparing", "cli", "__main__",
 )  # fmt: skip
 #: The modules of a subpackage, in the same order; outside of themselves they import from before their subpackage.
 INSIDE = {
+    "comparing": (
+        "members", "estimates", "alike", "tables", "found", "cells", "text", "figures", "answers", "more_sections",
+        "sections", "comparison",
+    ),
     "explaining": (
         "decision", "residues", "contributions", "held", "activations", "training", "detected", "explanation",
         "explainer", "page", "folder", "variants",

@@ -26,6 +26,7 @@ wait_asleep()
 
 if TYPE_CHECKING:
     from plmscope.activation import summarise_activations
+    from plmscope.comparing.comparison import Comparison, compare_runs
     from plmscope.errors import InputError, ModelError, PlmscopeError, RunError, SelectionError, StudyError
     from plmscope.evaluation import Evaluation, evaluate
     from plmscope.explaining.activations import activations
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Architecture": "sites",
     "Classifier": "model",
+    "Comparison": "comparing.comparison",
     "Evaluation": "evaluation",
     "Explanation": "explaining.explanation",
     "InputError": "errors",
@@ -67,6 +69,7 @@ _HOME = {
     "StudyError": "errors",
     "Variants": "explaining.variants",
     "activations": "explaining.activations",
+    "compare_runs": "comparing.comparison",
     "density": "selection",
     "evaluate": "evaluation",
     "explain": "explaining.explainer",
@@ -89,6 +92,7 @@ _HOME = {
 __all__ = [
     "Architecture",
     "Classifier",
+    "Comparison",
     "Evaluation",
     "Explanation",
     "InputError",
@@ -108,6 +112,7 @@ __all__ = [
     "StudyError",
     "Variants",
     "activations",
+    "compare_runs",
     "density",
     "evaluate",
     "explain",

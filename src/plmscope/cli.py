@@ -24,6 +24,7 @@ from plmscope.errors import PlmscopeError, StudyError, unwritten_advice
 from plmscope.study.order import Row, commands
 
 if TYPE_CHECKING:
+    from plmscope.comparing.comparison import Comparison
     from plmscope.results import Run
     from plmscope.settings import Study
     from plmscope.study import Stages
@@ -385,6 +386,36 @@ def variants(
 
 
 @app.command()
+def compare(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Finished run folders, or the folder of a sweep.", show_default=False),
+    ],
+    exploratory: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--exploratory",
+            metavar="RUN",
+            help="A run that suggested what the others confirm: shown, in no estimate. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="Folder for tables, page and Markdown; default: only print.", show_default=False
+        ),
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print every table as Markdown.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Put finished runs side by side, and combine those that differ in the seed alone: every run is one observation."""
+    from plmscope.comparing.comparison import compare_runs
+
+    _compared(compare_runs(folders, exploratory or ()), out, markdown, quiet)
+
+
+@app.command()
 def export(
     folder: RunFolder,
     out: Annotated[
@@ -475,6 +506,18 @@ def _stages(opened: Run, quiet: bool, parts: Path | None = None) -> Stages:
     from plmscope.study import Stages
 
     return Stages(read_study(opened.path / "study.toml"), opened, _track(quiet), _say(quiet), parts)
+
+
+def _compared(found: Comparison, out: Path | None, markdown: bool, quiet: bool) -> None:
+    """Print a comparison, and write it where a folder is named."""
+    page = None if out is None else found.write(out)
+    if markdown:
+        sys.stdout.write(found.markdown())
+    elif not quiet:
+        shown = Console(highlight=False, markup=False, emoji=False)
+        shown.print("\n".join(_plain(line) for line in repr(found).splitlines()), soft_wrap=True)
+    if page is not None:
+        _tell(f"wrote {page}")
 
 
 def _say(quiet: bool) -> Any:

@@ -13,6 +13,7 @@ Everything that comes from data is escaped: text by the template, JSON by Jinja'
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from plmscope.report_answers import (
     knowledge_answer,
     quality_answer,
 )
-from plmscope.report_blocks import Answer, Cards, FigureGroup, Table, json_ready
+from plmscope.report_blocks import Answer, Cards, FigureGroup, Section, Table, json_ready
 from plmscope.report_curves import comparison_section, curves_section, primary_figure
 from plmscope.report_data import data_section, quality_section
 from plmscope.report_density import density_section
@@ -76,11 +77,55 @@ def first_page(results: Results) -> tuple[FigureGroup | Table, ...]:
     return (primary,) if primary else ()
 
 
+QUESTION = (
+    "Do the neurons that activations and gradients choose carry this fine-tuned protein language model’s knowledge of "
+    "the classes better than chance would, is that knowledge concentrated in the keys of self-attention, and what does "
+    "each of them know?"
+)
+NOTE = "One fine-tuned model on one split is a sample of one: a claim about a method needs several seeds and splits."
+
+
 def render(run: Run) -> str:
     """The report as text; the same run folder gives the same text."""
     results = Results(run)
-    sections = [section(results) for section in SECTIONS if section.there(results)]
-    first = first_page(results)
+    return page(
+        name=str(results.look("name") or run.path.name),
+        version=str((results.look("versions") or {}).get("plmscope", "")),
+        kind="study report",
+        question=QUESTION,
+        note=NOTE,
+        answers=answers(results),
+        facts=facts(results) + intervention_fact(results),
+        first=first_page(results),
+        sections=[section(results) for section in SECTIONS if section.there(results)],
+    )
+
+
+def page(
+    *,
+    name: str,
+    version: str,
+    kind: str,
+    question: str,
+    note: str,
+    answers: Sequence[Answer],
+    facts: Sequence[tuple[str, str]],
+    first: Sequence[FigureGroup | Table],
+    sections: Sequence[Section],
+) -> str:
+    """Blocks as one HTML file that opens offline.
+
+    Args:
+        name: What it is about, its heading.
+        version: Of plmscope.
+        kind: What kind of page it is.
+        question: What it answers.
+        note: What stands under the answers.
+        answers: The first three go before ``first``, the others behind.
+        facts: Labels and values under the answers.
+        first: Figures and tables of the first screen.
+        sections: All that follows.
+    """
     blocks = [*first, *(block for section in sections for block in section.blocks)]
     groups = [block for block in blocks if isinstance(block, FigureGroup)]
     figures = {
@@ -100,10 +145,13 @@ def render(run: Run) -> str:
     environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "allow_nan": False}
     own = resources.files("plmscope") / "templates"
     return environment.get_template("report.html").render(
-        name=str(results.look("name") or run.path.name),
-        version=str((results.look("versions") or {}).get("plmscope", "")),
-        answers=answers(results),
-        facts=facts(results) + intervention_fact(results),
+        name=name,
+        version=version,
+        kind=kind,
+        question=question,
+        note=note,
+        answers=answers,
+        facts=facts,
         first=first,
         sections=sections,
         figures=figures,

@@ -94,11 +94,11 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """An entry of a legend: a name, a colour of the theme, and how its line is drawn (CSS), or ``band``."""
+    """An entry of a legend: a name, a colour of the theme, and how its line is drawn (CSS), or ``band`` or ``dot``."""
 
     name: str
     colour: str
-    line: Literal["solid", "dashed", "dotted", "band"] = "solid"
+    line: Literal["solid", "dashed", "dotted", "band", "dot"] = "solid"
 
 
 @dataclass(frozen=True, slots=True)
