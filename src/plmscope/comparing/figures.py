@@ -13,7 +13,7 @@ import pandas as pd
 from plmscope.comparing.cells import CHANCE, PRIMARY, methods_of, only, where
 from plmscope.comparing.found import Found
 from plmscope.comparing.members import CONFIRMATION
-from plmscope.report_answers import JUDGES
+from plmscope.method_table import PREFERRED
 from plmscope.report_blocks import FigureGroup, Key, Panel, Select, is_number, percent, plot_text, words
 from plmscope.sites import MODULES
 
@@ -33,7 +33,7 @@ def figures(found: Found) -> tuple[FigureGroup, ...]:
     """The figure, or none where no run has any of its numbers."""
     values = {name: frame for name in QUANTITIES if len(frame := _values(found, name))}
     methods = list(dict.fromkeys(m for frame in values.values() for m in methods_of(frame)))
-    methods.sort(key=lambda method: JUDGES.index(method) if method in JUDGES else len(JUDGES))
+    methods.sort(key=lambda method: PREFERRED.index(method) if method in PREFERRED else len(PREFERRED))
     if not values or not methods:
         return ()
     kinds = [""] if any((frame["module"] == "").any() for frame in values.values()) else []
