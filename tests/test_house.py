@@ -23,7 +23,7 @@ ORDER = (
     "motifs", "letters", "cards", "characterize", "residue_attribution", "report_blocks", "report_input", "report_answers",
     "report_data", "report_curves", "report_kinds", "report_density", "report_knowledge", "report_neurons",
     "report_methods", "report", "settings", "fetch", "runs", "shards", "knowledge", "trials", "edited", "study",
-    "explaining", "comparing", "cli", "__main__",
+    "explaining", "comparing", "tasks", "sweeping", "cli", "__main__",
 )  # fmt: skip
 #: The modules of a subpackage, in the same order; outside of themselves they import from before their subpackage.
 INSIDE = {
@@ -31,6 +31,8 @@ INSIDE = {
         "members", "estimates", "alike", "tables", "found", "cells", "text", "figures", "answers", "more_sections",
         "sections", "comparison",
     ),
+    "tasks": ("task", "on_ray", "worker", "engines"),
+    "sweeping": ("combinations", "sweep"),
     "explaining": (
         "decision", "residues", "contributions", "held", "activations", "training", "detected", "explanation",
         "explainer", "page", "folder", "variants",

@@ -386,6 +386,62 @@ def variants(
 
 
 @app.command()
+def sweep(
+    study: StudyFile,
+    seeds: Annotated[
+        str,
+        typer.Option("--seeds", help="Such as 0-4 or 0,2,5-7; default the study's own seed.", show_default=False),
+    ] = "",
+    models: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="A model, as for 'run'. May be repeated.", show_default=False),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUES",
+            help="Values of a setting: score.baseline=mean,zero. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder of the runs; default runs/NAME-sweep.", show_default=False),
+    ] = None,
+    engine: Annotated[
+        str, typer.Option("--engine", help="local: one run at a time; processes; ray: a cluster that shares the disk.")
+    ] = "local",
+    workers: Annotated[int, typer.Option("--workers", help="Runs at a time.")] = 1,
+    address: Annotated[
+        str, typer.Option("--address", help="Of a Ray cluster, or auto; default: start one.", show_default=False)
+    ] = "",
+    quiet: Quiet = False,
+) -> None:
+    """Run a study with several seeds, models or settings, and compare the runs. The same command continues it.
+
+    Every combination is an ordinary run folder. One that fails does not stop the others.
+    """
+    from plmscope.errors import RunError
+    from plmscope.settings import read_study
+    from plmscope.sweeping.combinations import combinations
+    from plmscope.sweeping.sweep import failures
+    from plmscope.sweeping.sweep import sweep as run_all
+
+    given = read_study(study)
+    runs = combinations(given, seeds, models or (), settings or (), str(study))
+    found = run_all(
+        runs, out or Path("runs") / f"{given.name}-sweep", engine=engine, workers=workers, address=address,
+        track=_track(quiet), say=_say(quiet),
+    )  # fmt: skip
+    if found.comparison is not None:
+        _compared(found.comparison, None, markdown=False, quiet=quiet)
+        _tell(f"wrote {found.page}")
+    if found.failed:
+        raise RunError(failures(found))
+
+
+@app.command()
 def compare(
     folders: Annotated[
         list[Path],
