@@ -79,7 +79,7 @@ def run(context: Context) -> dict[str, Any]:
 STAGE = Stage(
     name="evaluate",
     run=run,
-    settings=("seed", "device", "dtype", "evaluate", "judged", "score.methods", "score.ranking", "data.task"),
+    settings=("seed", "device", "dtype", "evaluate", "judged", "score.methods", "score.ranking"),
     reads=("model", "proteins", "neurons", "ablation_means"),
     writes=tables("curves", "predictions", "comparison"),
     asked={"modules.parquet": lambda study: MODULE in study.evaluate.scopes},

@@ -17,7 +17,7 @@ def run(context: Context) -> dict[str, Any]:
 STAGE = Stage(
     name="intervene",
     run=run,
-    settings=("seed", "device", "dtype", "data.task", "score.ranking", "evaluate.max_proteins", "intervene"),
+    settings=("seed", "device", "dtype", "score.ranking", "evaluate.max_proteins", "intervene"),
     reads=("model", "proteins", "neurons", "class_scores", "ablation_means"),
     writes=tables(*TABLES),
     asked={"neuron_effects.parquet": lambda study: study.intervene.neurons > 0},

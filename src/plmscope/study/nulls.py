@@ -85,7 +85,7 @@ def _asked(null: str, study: Study) -> bool:
 STAGE = Stage(
     name="nulls",
     run=run,
-    settings=("seed", "device", "dtype", "data.task", "model", "finetune", "score", "density.nulls"),
+    settings=("seed", "device", "dtype", "data.task", "finetune", "score", "density.nulls"),
     reads=("model", "proteins", "ablation_means"),
     asked={f"nulls/{null}/{name}.parquet": partial(_asked, null) for null in NULLS for name in ("neurons", "training")},
     switch="density.nulls",
