@@ -84,6 +84,9 @@ def test_the_page_on_methods_asks_the_questions_of_the_table() -> None:
 
 # --- somebody else's scorer
 
+#: Without what needs the spread of activations.
+MATCHED = {"controls": ["random_matched"]}
+
 
 def test_a_scorer_of_one_file_and_one_row_goes_through_a_whole_study(
     golden: Golden, tmp_path: Path, own: Scorer, capfd: pytest.CaptureFixture[str]
@@ -130,7 +133,7 @@ def test_a_registered_method_is_known_everywhere(own: Scorer) -> None:
     assert re.search(
         r"^methods = .*# activation, .*, largest, integrated_gradients", write_study(Study()), re.MULTILINE
     )
-    assert parse_study({"score": {"methods": ["largest"]}}, "mine").score.columns == ("largest",)
+    assert parse_study({"score": {"methods": ["largest"]}, "evaluate": MATCHED}, "mine").score.columns == ("largest",)
 
 
 def test_a_scorer_with_a_sign_has_its_forms() -> None:
@@ -138,7 +141,10 @@ def test_a_scorer_with_a_sign_has_its_forms() -> None:
     try:
         assert {f"push{ending}" for ending in FORMS.values()} < set(methods())
         assert "push" in path_methods()
-        assert parse_study({"score": {"methods": ["push"]}}, "mine").score.columns == ("push", "push_abs")
+        assert parse_study({"score": {"methods": ["push"]}, "evaluate": MATCHED}, "mine").score.columns == (
+            "push",
+            "push_abs",
+        )
     finally:
         unregister_scorer(row)
     assert "push" not in methods()

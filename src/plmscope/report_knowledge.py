@@ -69,7 +69,9 @@ def knowledge_section(results: Results) -> Sequence[Block]:
         "numbers, which come from clusters that had no part in choosing concept, threshold or motif; only where peaks "
         "lie is told of the training clusters."
     )
-    told = [_letters_table(results, unique)] if headline else []
+    told: list[Block] = [_letters_table(results, unique)] if headline else []
+    if headline and results.get("letters") is None:
+        told.append(results.missing("letters", "the chosen neurons cannot be set beside all others."))
     return (intro, *told, Cards("cards", card_data(results)))
 
 
