@@ -42,6 +42,8 @@ from tests.test_study import CHEAP, changed
 ROOT = Path(__file__).parents[1]
 #: What every scorer takes.
 COMMON = {"token_budget", "groups", "track"}
+#: Controls that need no other score.
+RANDOM: dict[str, object] = {"evaluate": {"controls": ["random"], "module_controls": ["random"]}}
 
 
 @pytest.fixture
@@ -83,9 +85,6 @@ def test_the_page_on_methods_asks_the_questions_of_the_table() -> None:
 
 
 # --- somebody else's scorer
-
-#: Without what needs the spread of activations.
-MATCHED = {"controls": ["random_matched"]}
 
 
 def test_a_scorer_of_one_file_and_one_row_goes_through_a_whole_study(
@@ -133,7 +132,7 @@ def test_a_registered_method_is_known_everywhere(own: Scorer) -> None:
     assert re.search(
         r"^methods = .*# activation, .*, largest, integrated_gradients", write_study(Study()), re.MULTILINE
     )
-    assert parse_study({"score": {"methods": ["largest"]}, "evaluate": MATCHED}, "mine").score.columns == ("largest",)
+    assert parse_study(RANDOM | {"score": {"methods": ["largest"]}}, "mine").score.columns == ("largest",)
 
 
 def test_a_scorer_with_a_sign_has_its_forms() -> None:
@@ -141,10 +140,7 @@ def test_a_scorer_with_a_sign_has_its_forms() -> None:
     try:
         assert {f"push{ending}" for ending in FORMS.values()} < set(methods())
         assert "push" in path_methods()
-        assert parse_study({"score": {"methods": ["push"]}, "evaluate": MATCHED}, "mine").score.columns == (
-            "push",
-            "push_abs",
-        )
+        assert parse_study(RANDOM | {"score": {"methods": ["push"]}}, "mine").score.columns == ("push", "push_abs")
     finally:
         unregister_scorer(row)
     assert "push" not in methods()

@@ -275,8 +275,9 @@ def test_a_stage_of_one_file_and_one_row(
     assert done() == ["unexplained", "report"]
     # Its own command, which the table of stages brings.
     app = typer.Typer()
-    monkeypatch.setattr(cli, "app", app)
-    cli._stage_command(own)
+    with monkeypatch.context() as patch:
+        patch.setattr(cli, "app", app)
+        cli._stage_command(own)
     app.command("another")(lambda: None)
     shown = CliRunner().invoke(app, ["unexplained", "--help"])
     assert "Seventh stage: count selected neurons that nothing explains." in shown.stdout
