@@ -88,13 +88,16 @@ def test_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {o.result for o in run_tasks(tasks[:1], "processes", 2)} == {"7"}
 
 
-@pytest.mark.parametrize("how", ["interrupt", "kill"])
-def test_nothing_stays_behind(how: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("engine", "how"),
+    [("processes", "interrupt"), ("processes", "kill"), pytest.param("ray", "interrupt", marks=RAY.marks)],
+)
+def test_nothing_stays_behind(engine: str, how: str, tmp_path: Path) -> None:
     """Ctrl-C, and kill -9 of the driver: workers end, and with them what they have started."""
     marker = tmp_path / "marker"
     code = (
         "from plmscope.tasks.engines import run_tasks\nfrom plmscope.tasks.task import Task\n"
-        f"list(run_tasks([Task('a', '{WORK}:wait_long', dict(marker={str(marker)!r}))], 'processes'))"
+        f"list(run_tasks([Task('a', '{WORK}:wait_long', dict(marker={str(marker)!r}))], {engine!r}))"
     )
     driver = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL)
     try:

@@ -17,7 +17,7 @@ from plmscope.comparing.members import SWEEP
 from plmscope.errors import PlmscopeError, RunError
 from plmscope.progress import Track, silent
 from plmscope.results import Run, lock, write_atomic
-from plmscope.settings import parse_study
+from plmscope.settings import Study, parse_study
 from plmscope.study import Stages
 from plmscope.sweeping.combinations import Combination
 from plmscope.tasks.engines import check_engine, run_tasks
@@ -94,7 +94,7 @@ def sweep(
         tasks = [
             Task(
                 one.name, "plmscope.sweeping.sweep:run_combination",
-                {"folder": str(folder / one.name), "study": one.study.model_dump()},
+                {"folder": str(folder.absolute() / one.name), "study": _anywhere(one.study)},
             )
             for one in runs
         ]  # fmt: skip
@@ -120,10 +120,24 @@ def failures(found: Swept) -> str:
     return f"{found.folder}: {len(found.failed)} run{'s' if len(found.failed) > 1 else ''} failed: {told}"
 
 
+def _anywhere(study: Study) -> dict[str, Any]:
+    """The settings with whole paths, for a process that works in another folder."""
+    content = study.model_dump()
+    for section, key in (
+        ("data", "path"), ("data", "labels"), ("model", "checkpoint"), ("characterize", "features")
+    ):  # fmt: skip
+        path = Path(content[section][key]).expanduser()
+        if content[section][key] and path.exists():
+            content[section][key] = str(path.absolute())
+    return content
+
+
 def _make(folder: Path) -> None:
     """The folder of a sweep, new or to continue."""
     try:
-        if folder.is_dir() and any(folder.iterdir()) and not (folder / SWEEP).is_file():
+        # A lock alone is what a sweep leaves that was killed before it wrote anything.
+        foreign = folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir())
+        if foreign and not (folder / SWEEP).is_file():
             raise RunError(f"{folder}: is not empty and not a sweep; name another folder with --out")
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
