@@ -19,11 +19,11 @@ ORDER = (
     "threads", "errors", "results", "parts", "progress", "labels", "stats", "uniprot", "formats", "rows",
     "sequences", "annotations", "peptides", "splits", "sites", "workers", "checkpoints", "heads", "lora", "model",
     "finetune", "hooks", "network", "hooked", "folded", "scores", "activation", "gradients", "conductance",
-    "linear", "ablation", "scoring", "selection", "overlap", "evaluation", "interventions", "concepts", "motifs",
-    "letters", "cards", "characterize", "residue_attribution", "report_blocks", "report_input", "report_answers",
-    "report_data", "report_curves", "report_kinds", "report_density", "report_knowledge", "report_neurons",
-    "report_methods", "report", "settings", "fetch", "runs", "shards", "knowledge", "trials", "edited", "study",
-    "explaining", "cli", "__main__",
+    "linear", "ablation", "probing", "scoring", "selection", "overlap", "evaluation", "interventions", "concepts",
+    "motifs", "letters", "cards", "characterize", "residue_attribution", "report_blocks", "report_input",
+    "report_answers", "report_data", "report_curves", "report_kinds", "report_density", "report_knowledge",
+    "report_neurons", "report_methods", "report", "settings", "fetch", "runs", "shards", "knowledge", "trials",
+    "edited", "study", "explaining", "cli", "__main__",
 )  # fmt: skip
 #: The modules of a subpackage, in the same order; outside of themselves they import from before their subpackage.
 INSIDE = {
@@ -31,13 +31,14 @@ INSIDE = {
         "decision", "residues", "contributions", "held", "activations", "training", "detected", "explanation",
         "explainer", "page", "folder", "variants",
     ),
+    "probing": ("linear_probe", "class_means", "gaussian", "scorers"),
 }  # fmt: skip
 
 #: Only these import torch or transformers.
 TORCH = {
     "workers", "lora", "model", "finetune", "hooks", "network", "hooked", "folded", "activation", "gradients",
     "conductance",
-    "linear", "ablation", "scoring", "evaluation", "interventions", "letters", "characterize",
+    "linear", "ablation", "probing", "scoring", "evaluation", "interventions", "letters", "characterize",
     "residue_attribution", "edited", "explaining",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "accelerate", "captum", "peft"}

@@ -41,6 +41,7 @@ FAMILIES = {
         "integrated_gradients", "integrated_gradients_abs", "conductance", "gradient_activation",
         "attribution_patching",
     ),
+    "probes": ("probe", "probeless", "probeless_standardised", "gaussian"),
 }  # fmt: skip
 #: The metric that module kinds are judged by.
 KIND_METRIC = "balanced_accuracy"

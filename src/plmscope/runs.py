@@ -124,6 +124,7 @@ def score_all(
     groups: Sequence[str] | None = None,
     track: Track = silent,
     seed: int = 0,
+    fit: bool = True,
 ) -> list[NeuronScores]:
     """Every score of the settings (``columns``), in their order; a function that gives several is run once.
 
@@ -135,6 +136,7 @@ def score_all(
         groups: Those of the proteins for bootstraps, from :func:`~plmscope.scores.resampling_groups`.
         track: Progress.
         seed: Of the scorers that draw something.
+        fit: False spares probes their fit, where the sums alone are used.
     """
     from plmscope import ablation, activation, conductance, gradients, linear
     from plmscope.scoring import SCORERS
@@ -157,6 +159,8 @@ def score_all(
                 how |= {"target": settings.target, "rms": signed_form(method)[0] in squared}
             if "seed" in inspect.signature(scorer).parameters:
                 how |= {"seed": seed}
+            if "fit" in inspect.signature(scorer).parameters:
+                how |= {"fit": fit}
             found |= {one.method: one for one in with_class_means(scorer(model, proteins, **how))}
     return [found[method] for method in settings.columns]
 

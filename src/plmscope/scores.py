@@ -44,6 +44,7 @@ def forms_of(method: str) -> tuple[str, ...]:
 METHODS = (
     "activation", "activation_std", "activation_contrast",
     *(form for name in SIGNED for form in forms_of(name)),
+    "probe", "probeless", "probeless_standardised", "gaussian",
 )  # fmt: skip
 
 

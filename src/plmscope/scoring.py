@@ -11,8 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from plmscope import ablation, activation, conductance, gradients, linear
+from plmscope import ablation, activation, conductance, gradients, linear, probing
 from plmscope.model import Classifier
+from plmscope.probing import scorers
 from plmscope.scores import FORMS, GroupSums, NeuronScores, check_methods, signed_form, with_class_means
 from plmscope.sequences import Protein
 
@@ -26,6 +27,7 @@ SCORERS: dict[str, Scorer] = {
     **dict.fromkeys(linear.METHODS, linear.gradient_activation),
     **dict.fromkeys(linear.PATCHING_METHODS, linear.attribution_patching),
     **dict.fromkeys(ablation.METHODS, ablation.single_ablation),
+    **dict.fromkeys(probing.METHODS, scorers.probe_scores),
 }
 
 
@@ -68,6 +70,8 @@ def finish(
     check_methods([method])
     if method in activation.METHODS:
         return next(one for one in activation.ActivationSummary(sums).scores() if one.method == method)
+    if method in probing.METHODS:
+        return scorers.finish(method, sums, settings)
     if method in conductance.METHODS:
         return conductance.finish(method, sums, settings, completeness)
     if method in gradients.METHODS:

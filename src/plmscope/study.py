@@ -597,7 +597,7 @@ class Stages:
         base = constants if self.study.score.baseline == "mean" else None
 
         def score(some: list[Protein], of_these: list[str] | None, track: Track) -> list[NeuronScores]:
-            return score_all(model, some, self.study.score, base, of_these, track, self.study.seed)
+            return score_all(model, some, self.study.score, base, of_these, track, self.study.seed, fit=False)
 
         path.parent.mkdir(exist_ok=True)
         return score_shard(score, proteins, groups, model.index, path, shard, self.track, self.say, base)
