@@ -6,7 +6,6 @@ from scipy.stats import multivariate_normal
 
 from plmscope.errors import InputError
 from plmscope.model import Classifier
-from plmscope.probing import METHODS
 from plmscope.probing.class_means import probeless
 from plmscope.probing.gaussian import gaussian_selection
 from plmscope.probing.linear_probe import (
@@ -16,7 +15,7 @@ from plmscope.probing.linear_probe import (
     fit_probe,
     weight_ranking,
 )
-from plmscope.probing.scorers import finish, probe_scores
+from plmscope.probing.scorers import METHODS, finish, probe_scores
 from plmscope.scoring import score
 from plmscope.sites import NeuronIndex, architecture_of
 from tests.planted import LABEL_ROLES, neurons_of, planted_model, planted_proteins, planted_tokenizer

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from plmscope import ablation, activation, conductance, gradients, linear, probing
+from plmscope import ablation, activation, conductance, gradients, linear
 from plmscope.model import Classifier
 from plmscope.probing import scorers
 from plmscope.scores import FORMS, GroupSums, NeuronScores, check_methods, signed_form, with_class_means
@@ -27,7 +27,7 @@ SCORERS: dict[str, Scorer] = {
     **dict.fromkeys(linear.METHODS, linear.gradient_activation),
     **dict.fromkeys(linear.PATCHING_METHODS, linear.attribution_patching),
     **dict.fromkeys(ablation.METHODS, ablation.single_ablation),
-    **dict.fromkeys(probing.METHODS, scorers.probe_scores),
+    **dict.fromkeys(scorers.METHODS, scorers.probe_scores),
 }
 
 
@@ -70,7 +70,7 @@ def finish(
     check_methods([method])
     if method in activation.METHODS:
         return next(one for one in activation.ActivationSummary(sums).scores() if one.method == method)
-    if method in probing.METHODS:
+    if method in scorers.METHODS:
         return scorers.finish(method, sums, settings)
     if method in conductance.METHODS:
         return conductance.finish(method, sums, settings, completeness)

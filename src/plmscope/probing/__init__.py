@@ -10,6 +10,3 @@ says what is *used*. So each ranking is a scorer beside the others:
 
 Source: Dalvi et al. 2019 and NeuroX; Antverg and Belinkov 2022; Torroba Hennigen et al. 2020.
 """
-
-#: Names of the scores, in the order of the table.
-METHODS = ("probe", "probeless", "probeless_standardised", "gaussian")

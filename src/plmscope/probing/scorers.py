@@ -15,13 +15,15 @@ import numpy as np
 from plmscope.activation import EVERYONE, summarise_means
 from plmscope.errors import InputError
 from plmscope.model import Classifier
-from plmscope.probing import METHODS
 from plmscope.probing.class_means import probeless
 from plmscope.probing.gaussian import gaussian_selection
 from plmscope.probing.linear_probe import choose_penalty, every_third, fit_probe, weight_ranking
 from plmscope.progress import Track, silent
 from plmscope.scores import GroupSums, NeuronScores
 from plmscope.sequences import Protein
+
+#: Names of the scores, in the order of the table.
+METHODS = ("probe", "probeless", "probeless_standardised", "gaussian")
 
 
 def probe_scores(
