@@ -19,7 +19,7 @@ ORDER = (
     "threads", "errors", "plugins", "results", "parts", "progress", "labels", "stats", "uniprot", "formats", "rows",
     "sequences", "annotations", "peptides", "splits", "sites", "workers", "checkpoints", "heads", "lora", "model",
     "finetune", "hooks", "network", "hooked", "folded", "method_table", "scores", "activation", "gradients",
-    "conductance", "linear", "ablation", "scoring", "selection", "overlap", "evaluation", "interventions", "concepts",
+    "conductance", "linear", "ablation", "probing", "scoring", "selection", "overlap", "evaluation", "interventions", "concepts",
     "motifs", "letters", "cards", "characterize", "residue_attribution", "report_blocks", "report_input", "report_answers",
     "report_data", "report_curves", "report_kinds", "report_density", "report_knowledge", "report_neurons",
     "report_methods", "report", "settings", "fetch", "runs", "shards", "knowledge", "trials", "edited", "study",
@@ -27,6 +27,7 @@ ORDER = (
 )  # fmt: skip
 #: The modules of a subpackage, in the same order; outside of themselves they import from before their subpackage.
 INSIDE = {
+    "probing": ("linear_probe", "class_means", "gaussian", "scorers"),
     "comparing": (
         "members", "estimates", "alike", "tables", "found", "cells", "text", "figures", "answers", "more_sections",
         "sections", "comparison",
@@ -47,7 +48,7 @@ INSIDE = {
 TORCH = {
     "workers", "lora", "model", "finetune", "hooks", "network", "hooked", "folded", "activation", "gradients",
     "conductance",
-    "linear", "ablation", "evaluation", "interventions", "letters", "characterize",
+    "linear", "ablation", "probing", "evaluation", "interventions", "letters", "characterize",
     "residue_attribution", "edited", "explaining",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "accelerate", "captum", "peft"}

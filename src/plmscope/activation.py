@@ -176,6 +176,18 @@ def summarise_activations(
     return _summarise(classifier, proteins, token_budget, groups, track, _STATISTICS)
 
 
+def summarise_means(
+    classifier: Classifier, proteins: Sequence[Protein], *, token_budget: int = 4096, track: Track = silent
+) -> GroupSums:
+    """``mean`` (``m_p``) of every protein, each a group of its own; of one with several classes, for each of them.
+
+    Raises:
+        InputError: there are no proteins, or one has no label that the model knows.
+    """
+    names = [protein.id for protein in proteins]
+    return _summarise(classifier, proteins, token_budget, names, track, ("mean",)).grouped
+
+
 @torch.inference_mode()
 def _summarise(
     classifier: Classifier,

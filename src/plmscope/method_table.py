@@ -50,8 +50,10 @@ class Scorer:
         signed: Whether a positive score supports the class and a negative one works against it. Such a method has the
             unsigned :data:`FORMS` too, which selections are ranked by, and its scorer takes ``rms``: whether to give
             the root mean square beside the absolute token sums.
+        fit: Whether it fits something to its sums, and takes ``fit``: false where it sees a part of the proteins, of
+            which the sums alone are used.
         path: Whether it is a path integral, whose sums are compared with what they should be (``completeness``).
-        family: ``activation-based``, ``gradient-based`` or ``other``: what verdicts call it.
+        family: ``activation-based``, ``gradient-based``, ``probe`` or ``other``: what verdicts call it.
         finish: ``"module:name"`` of the function that makes scores of merged sums, called as
             ``finish(method, sums, settings, completeness)``; empty: :meth:`~plmscope.scores.GroupSums.finish`.
         equal: Method to what to do where all neurons have the same score, where there is more to say than to leave it
@@ -63,6 +65,7 @@ class Scorer:
     takes: Mapping[str, str] = field(default_factory=dict)
     seed: bool = False
     signed: bool = False
+    fit: bool = False
     path: bool = False
     family: str = "other"
     finish: str | Callable[..., Any] = ""
@@ -130,6 +133,19 @@ ROWS: tuple[Scorer, ...] = (
         takes={"target": "target", "baseline": "baseline"},
         seed=True,
         signed=True,
+    ),
+    Scorer(
+        {
+            "probe": "what weight does a linear classifier of proteins give it?",
+            "probeless": "how far do its class means lie apart?",
+            "probeless_standardised": "how far, over its spread within classes?",
+            "gaussian": "how much more of the class does it tell than those before it?",
+        },
+        "plmscope.probing.scorers:probe_scores",
+        seed=True,
+        fit=True,
+        family="probe",
+        finish="plmscope.probing.scorers:finish",
     ),
 )  # fmt: skip
 

@@ -93,13 +93,13 @@ def _letters_table(results: Results, unique: pd.DataFrame) -> Table:
         cells += [cell(fixed(median, 2), median), cell(percent(own.mean()), own.mean()), cell(percent(share), share)]
         rows.append(Row(tuple(cells), strong=module == "all"))
     columns = (
-        ("module", False), ("chosen", True), ("are their letter", True), ("letters alone", True), ("know more", True),
-        ("cannot be told", True), ("unexplained", True), ("median R² of the letter", True),
-        ("their letter, of the chosen", True), ("of all neurons", True),
+        ("module", False), ("chosen", True), ("their letter", True), ("letters alone", True), ("more", True),
+        ("untold", True), ("unexplained", True), ("median R²", True), ("share", True), ("of all", True),
     )  # fmt: skip
     caption = (
         f"What the chosen neurons know, beyond their letter. Their letter: it explains {percent(IS_LETTER)} of the "
-        f"variance or more. More: an explanation holds among residues of one letter (AUROC {BEYOND}, held-out clusters)"
+        f"variance or more. More: an explanation holds among residues of one letter (AUROC {BEYOND}, held-out "
+        "clusters). Share: that are their letter, of the chosen and of all neurons"
     )
     return Table("letters", caption, columns, tuple(rows))
 

@@ -125,6 +125,7 @@ def score_all(
     groups: Sequence[str] | None = None,
     track: Track = silent,
     seed: int = 0,
+    fit: bool = True,
 ) -> list[NeuronScores]:
     """Every score of the settings (``columns``), in their order; a function that gives several is run once.
 
@@ -136,6 +137,7 @@ def score_all(
         groups: Those of the proteins for bootstraps, from :func:`~plmscope.scores.resampling_groups`.
         track: Progress.
         seed: Of the scorers that draw something.
+        fit: False spares probes their fit, where the sums alone are used.
     """
     check_methods(settings.columns)
     found: dict[str, NeuronScores] = {}
@@ -150,6 +152,8 @@ def score_all(
                 how["rms"] = signed_form(method)[0] in squared
             if row.seed:
                 how["seed"] = seed
+            if row.fit:
+                how["fit"] = fit
             how |= {"token_budget": settings.token_budget, "groups": groups, "track": track}
             found |= every_score(method, model, proteins, **how)
     return [found[method] for method in settings.columns]

@@ -152,7 +152,7 @@ def score_parts(
     base = constants if settings.baseline == "mean" else None
 
     def score(some: list[Protein], of_these: list[str] | None, track: Track) -> list[NeuronScores]:
-        return score_all(model, some, settings, base, of_these, track, seed)
+        return score_all(model, some, settings, base, of_these, track, seed, fit=False)
 
     path.parent.mkdir(exist_ok=True)
     return score_shard(score, proteins, groups, model.index, path, shard, context.track, context.say, base)

@@ -108,7 +108,8 @@
       i === 0 ? make("th", { scope: "row" }, text) : make("td", heads[i][1] ? { class: "n" } : {}, text)))))));
   const part = (title, wide, ...inside) => make("div", { class: wide ? "part wide" : "part" }, make("h4", {}, title), ...inside);
   // What a neuron knows, beside its letter; cards of older runs say only whether they are explained.
-  const knows = { more: "more than its letter", letter: "its letter", unsettled: "letter or more" };
+  const knows = { more: "more than its letter", letter: "its letter", letters: "letters alone", unsettled: "letter or more" };
+  const kind = (card) => card.knows === "letter" && !(card.letter[0] >= 0.9) ? "letters" : card.knows;
   const build = (card) => {
     const id = address(card), motif = card.motif;
     const ranks = Object.entries(card.ranks).map(([method, rank]) => `rank ${rank} by ${words(method)}`).join(", ");
@@ -133,7 +134,7 @@
     if (card.strips.length) parts.push(part(card.sign < 0 ? "Where it is lowest" : "Where it fires most", true, ...card.strips.map(strip)));
     return make("article", { class: "card", id, "aria-labelledby": `${id}-name` },
       make("h3", { id: `${id}-name` }, make("a", { href: `#${id}` }, `${words(card.module)} ${card.neuron}, layer ${card.layer}`),
-        make("span", { class: card.knows === "more" || (card.explained && !card.knows) ? "tag" : "tag none" }, knows[card.knows] ?? (card.explained ? "explained" : "unexplained")), make("small", {}, ranks)),
+        make("span", { class: card.knows === "more" || (card.explained && !card.knows) ? "tag" : "tag none" }, knows[kind(card)] ?? (card.explained ? "explained" : "unexplained")), make("small", {}, ranks)),
       make("p", { class: "said" }, card.sentence),
       ...(card.letter[0] == null ? [] : [make("p", { class: "said" }, `Variance explained by its letter ${number(card.letter[0])}, with both neighbours' ${number(card.letter[1])}`)]), make("div", { class: "parts" }, ...parts));
   };
@@ -148,7 +149,7 @@
   fill("layer", [all, ...known((c) => c.layer).sort((a, b) => a - b).map((l) => [l, String(l)])]);
   fill("class", [all, ...known((c) => [...c.in]).sort(byText).map((l) => [l, className(l)])]);
   fill("concept", [all, ...known((c) => c.concepts.map((x) => x[0])).sort(byText).map((x) => [x, x])]);
-  fill("explained", [all, ...(cards.some((c) => c.knows) ? [["more", "more than its letter"], ["letter", "its letter"], ["unsettled", "letter or more"]] : [["yes", "yes"]]), ["no", "no"]]);
+  fill("explained", [all, ...(cards.some((c) => c.knows) ? [["more", "more than its letter"], ["letter", "its letter or letters alone"], ["unsettled", "letter or more"]] : [["yes", "yes"]]), ["no", "no"]]);
   const orders = {
     rank: (a, b) => best(a) - best(b), f1: (a, b) => (b.f1 ?? -1) - (a.f1 ?? -1), auroc: (a, b) => (b.auroc ?? -1) - (a.auroc ?? -1),
     information: (a, b) => (b.motif.bits ?? -1) - (a.motif.bits ?? -1), effect: (a, b) => change(a) - change(b),
