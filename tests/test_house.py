@@ -19,9 +19,10 @@ ORDER = (
     "threads", "errors", "results", "parts", "progress", "labels", "stats", "uniprot", "formats", "rows",
     "sequences", "annotations", "peptides", "splits", "sites", "workers", "checkpoints", "heads", "lora", "model",
     "finetune", "hooks", "network", "hooked", "folded", "scores", "activation", "gradients", "conductance",
-    "linear", "ablation", "scoring", "selection", "overlap", "evaluation", "interventions", "concepts", "motifs",
-    "cards", "characterize", "residue_attribution", "report_blocks", "report_input", "report_answers",
-    "report_data", "report_curves", "report_kinds", "report_density", "report_knowledge", "report_neurons",
+    "linear", "ablation", "scoring", "selection", "overlap", "evaluation", "null_kinds", "interventions", "concepts",
+    "class_baselines", "motifs", "cards", "characterize", "residue_attribution", "report_blocks", "report_input",
+    "report_answers", "report_data", "report_curves", "report_kinds", "report_density", "report_knowledge",
+    "report_classes", "report_neurons",
     "report_methods", "report", "settings", "fetch", "runs", "shards", "knowledge", "trials", "edited", "study",
     "explaining", "cli", "__main__",
 )  # fmt: skip
@@ -37,7 +38,7 @@ INSIDE = {
 TORCH = {
     "workers", "lora", "model", "finetune", "hooks", "network", "hooked", "folded", "activation", "gradients",
     "conductance",
-    "linear", "ablation", "scoring", "evaluation", "interventions", "characterize",
+    "linear", "ablation", "scoring", "evaluation", "null_kinds", "interventions", "class_baselines", "characterize",
     "residue_attribution", "edited", "explaining",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "accelerate", "captum", "peft"}

@@ -24,7 +24,8 @@ import plmscope.parts
 import plmscope.results
 from plmscope.cli import main
 from plmscope.errors import InputError, RunError, SelectionError, StudyError
-from plmscope.evaluation import evaluate
+from plmscope.evaluation import ROUNDING, evaluate
+from plmscope.model import load_model
 from plmscope.results import SCHEMA, SCHEMA_VERSION, STAGES, Run
 from plmscope.runs import one_per_cluster, open_run
 from plmscope.scores import FORMS, SIGNED
@@ -366,7 +367,8 @@ def test_comparison(tables: dict[str, pd.DataFrame]) -> None:
 def test_modules(tables: dict[str, pd.DataFrame]) -> None:
     """One row a kind, in agreement with the curves and the comparison."""
     table, curves, comparison = tables["modules"], tables["curves"], tables["comparison"]
-    assert len(table) == 2 * 2 * 2 * 6 and set(table["model"]) == {"run"}
+    table = table[table["model"] == "run"]
+    assert len(table) == 2 * 2 * 2 * 6
     intact = curves.loc[0]
     for row in table.itertuples():
         held = curves[(curves["method"] == "held") & (curves["module"] == row.module)]
@@ -379,8 +381,44 @@ def test_modules(tables: dict[str, pd.DataFrame]) -> None:
         other = comparison[same].iloc[0]
         for column in ("auc", "auc_against", "difference", "ci_low", "ci_high"):
             assert getattr(row, column) == pytest.approx(other[column])
-        assert row.judged == (row.carried_low > 0)
+        assert row.judged == (row.carried_low > ROUNDING)
         assert np.isnan(row.sufficient_share) == (not row.judged or row.mode == "ablate")
+
+
+def test_null_models_by_kinds(golden: Golden, tables: dict[str, pd.DataFrame]) -> None:
+    """The same quantities of both, in agreement with their curves; a kind that carries nothing has no curve."""
+    table, curves, opened = tables["modules"], tables["curves_null"], open_run(golden.run)
+    run = table[table["model"] == "run"]
+    test = opened.proteins("test")
+    for null in ("label_shuffled", "random_weights"):
+        own, drawn = table[table["model"] == null], curves[curves["null"] == null]
+        assert len(own) == 2 * 2 * 6 and set(own["mode"]) == {"keep"}  # methods, metrics, kinds
+        assert own["intact"].nunique() == 2 and not set(own["intact"]) & set(run["intact"])
+        whole = drawn[drawn["method"] == "intact"].iloc[0]
+        model = load_model(golden.run / "nulls" / null / "model")
+        found = model.log_probabilities(test)[np.arange(len(test)), model.targets(test)]
+        assert np.exp(found).mean() == pytest.approx(whole["true_class_probability"], abs=1e-5)
+        for row in own.itertuples():
+            held = drawn[(drawn["method"] == "held") & (drawn["module"] == row.module)]
+            assert (row.intact, row.held) == (whole[row.metric], held[row.metric].item())
+            assert row.judged == (row.carried_low > ROUNDING)
+            assert row.n_draws in (0, 2) and np.isnan(row.concentration) == (not row.judged)
+
+
+def test_null_models_by_kinds_are_left_out(golden: Golden, tmp_path: Path) -> None:
+    """Without draws, without the scope, without null models; nothing of an earlier run stays."""
+    cheap = CHEAP | {"scopes": ["pooled", "module"], "module_modes": ["keep"], "module_fractions": [0.2]}
+    for number, (density, within) in enumerate((({"null_draws": 0}, cheap), ({}, CHEAP), ({"nulls": []}, cheap))):
+        folder = golden.copy(tmp_path / str(number))
+        changed(golden.study, folder / "study.toml", density=density, evaluate=within)
+        stages = Stages(read_study(folder / "study.toml"), Run.open(folder))
+        stages.execute(["evaluate", "density"])
+        run = Run.open(folder)
+        assert not (folder / "curves_null.parquet").exists() and stages._is_done("density")
+        if within is CHEAP:
+            assert not (folder / "modules.parquet").exists()
+        else:
+            assert set(run.table("modules")["model"]) == {"run"}
 
 
 @pytest.mark.parametrize("name", ["density", "density_null"])
@@ -441,7 +479,7 @@ def test_second_time_nothing_is_run_again(golden: Golden, tmp_path: Path, capfd:
     assert lines == [f"{stage}: finished before, nothing changed, not run again" for stage in STAGES]
     after = contents(folder)
     stages = plmscope.study.Stages(read_study(folder / "study.toml"), Run.open(folder))
-    for stage, name in plmscope.study.IF_ASKED.items():
+    for stage, name in ((stage, name) for stage, names in plmscope.study.IF_ASKED.items() for name in names):
         content = (folder / name).read_bytes()
         (folder / name).unlink()
         assert not stages._is_done(stage), name

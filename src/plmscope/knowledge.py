@@ -25,7 +25,7 @@ from plmscope.selection import size_of
 from plmscope.sequences import Protein, ProteinSet
 from plmscope.settings import Study
 
-TABLES = ("concepts", "associations", "motifs", "neuron_cards", "attributed_residues")
+TABLES = ("concepts", "associations", "class_baselines", "motifs", "neuron_cards", "attributed_residues")
 
 
 def read_inputs(study: Study, proteins: Sequence[Protein]) -> FeatureSet | None:
@@ -86,6 +86,7 @@ def characterize_run(
         say: Told one line at a time.
     """
     from plmscope.characterize import Settings, characterize
+    from plmscope.class_baselines import class_baselines, with_baselines
     from plmscope.residue_attribution import attributed_residues
 
     study, settings = opened.study, opened.study.characterize
@@ -134,6 +135,8 @@ def characterize_run(
     bars = Bars(settings.min_gain, settings.min_auroc)
     class_name = "EC" if study.data.label.startswith("ec:") else "class"
     cards = neuron_cards(selections, index, result.associations, result.motifs, concepts, discovery, bars, class_name)
+    baselines = class_baselines(discovery, confirmation, concepts, study.seed)
+    cards = with_baselines(cards, baselines)
     table = index.table()
 
     def placed(frame: pd.DataFrame) -> pd.DataFrame:
@@ -154,6 +157,7 @@ def characterize_run(
     opened.run.write_table("attributed_residues", attributed)
     opened.run.write_table("concepts", concepts.table([*discovery, *confirmation]))
     opened.run.write_table("associations", placed(result.associations))
+    opened.run.write_table("class_baselines", baselines)
     opened.run.write_table("motifs", placed(result.motifs.table))
     opened.run.write_table("neuron_cards", cards)
     parts.remove()

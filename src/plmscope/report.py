@@ -27,12 +27,13 @@ from plmscope.report_answers import (
     quality_answer,
 )
 from plmscope.report_blocks import Answer, Cards, FigureGroup, Table, json_ready
+from plmscope.report_classes import section_with_baselines
 from plmscope.report_curves import comparison_section, curves_section, primary_figure
 from plmscope.report_data import data_section, quality_section
 from plmscope.report_density import density_section
 from plmscope.report_input import Results
 from plmscope.report_kinds import kinds_figure, kinds_table
-from plmscope.report_knowledge import intervention_fact, interventions_section, knowledge_section
+from plmscope.report_knowledge import intervention_fact, interventions_section
 from plmscope.report_methods import completeness_section, facts, methods_section
 from plmscope.report_neurons import agreement_section, classes_section, neurons_section
 from plmscope.results import Run, write_atomic
@@ -43,7 +44,7 @@ SECTIONS = (
     curves_section,
     comparison_section,
     density_section,
-    knowledge_section,
+    section_with_baselines,
     interventions_section,
     neurons_section,
     classes_section,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from plmscope.report_answers import kind_beats_chance, kind_rows
+from plmscope.report_answers import NULLS, kind_beats_chance, kind_rows
 from plmscope.report_blocks import (
     Cell,
     FigureGroup,
@@ -172,6 +172,7 @@ def kinds_table(results: Results) -> Table | None:
         ]  # fmt: skip
         cells += [_of_method(places.get((method, kind))) for method in methods]
         body.append(Row(tuple(cells), strong=kind == "key"))
+        body += _null_rows(results, methods) if kind == "key" else []
     columns = (
         ("kind", False), ("carries", True),
         *((f"concentration by {words(method)}", True) for method in methods)
@@ -183,7 +184,30 @@ def kinds_table(results: Results) -> Table | None:
         "shares (of the best / of the draws), and p of the area between the curve and the draws, Holm-corrected over "
         "the kinds. A kind that carries nothing is not judged."
     )
+    if any(len(kind_rows(results.get("modules"), null)) for null in NULLS):
+        caption += (
+            " Under the keys, those of the null models, on the same proteins with fewer draws: each is one fit and so "
+            "one point, told beside the run and no test."
+        )
     return Table("kinds", caption, columns, tuple(body))
+
+
+def _null_rows(results: Results, methods: list[str]) -> list[Row]:
+    """The keys of every null model that was evaluated by kinds."""
+    found = []
+    for null, name in NULLS.items():
+        rows = kind_rows(results.get("modules"), null)
+        rows = rows[rows["module"] == "key"]
+        if len(rows):
+            first, places = rows.iloc[0], {str(row["method"]): row for row in rows.to_dict("records")}
+            carried = cell(
+                fixed(first["carried"]), first["carried"],
+                small=f"{fixed(first['carried_low'])} to {fixed(first['carried_high'])}",
+            )  # fmt: skip
+            found.append(
+                Row((cell(f"key, {name} model"), carried, *(_of_method(places.get(method)) for method in methods)))
+            )
+    return found
 
 
 def _of_method(row: dict[Any, Any] | None) -> Cell:

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -47,6 +47,9 @@ from plmscope.sites import MODULES
 from plmscope.splits import Split, balance_lines, balance_table, leakage, leakage_lines, split_proteins
 from plmscope.trials import TABLES as INTERVENE_TABLES
 from plmscope.trials import intervene_run, judges
+
+if TYPE_CHECKING:
+    from plmscope.null_kinds import NullKinds
 
 MEAN_PROTEINS_PER_CLASS = 200
 #: Proteins that are scored in float32 too when a study asks for less.
@@ -73,8 +76,8 @@ PRODUCTS = {
 }  # fmt: skip
 #: Files of a stage that only some settings ask for.
 IF_ASKED = {
-    "score": "completeness.parquet", "evaluate": "modules.parquet", "density": "density_null.parquet",
-    "intervene": "neuron_effects.parquet",
+    "score": ("completeness.parquet",), "evaluate": ("modules.parquet",),
+    "density": ("density_null.parquet", "curves_null.parquet"), "intervene": ("neuron_effects.parquet",),
 }  # fmt: skip
 
 
@@ -181,12 +184,19 @@ class Stages:
         """The files that a stage writes with these settings."""
         study = self.study
         asked = {
-            "score": any(signed_form(method)[0] in PATH_METHODS for method in study.score.methods),
-            "evaluate": MODULE in study.evaluate.scopes,
-            "density": bool(study.density.nulls),
-            "intervene": study.intervene.neurons > 0,
+            "completeness.parquet": any(signed_form(method)[0] in PATH_METHODS for method in study.score.methods),
+            "modules.parquet": MODULE in study.evaluate.scopes,
+            "density_null.parquet": bool(study.density.nulls),
+            "curves_null.parquet": self._nulls_by_kinds,
+            "neuron_effects.parquet": study.intervene.neurons > 0,
         }
-        return _every_product(stage) if asked.get(stage) else PRODUCTS[stage]
+        return (*PRODUCTS[stage], *(name for name in IF_ASKED.get(stage, ()) if asked[name]))
+
+    @property
+    def _nulls_by_kinds(self) -> bool:
+        """Whether null models are evaluated in scope ``module``."""
+        d = self.study.density
+        return bool(d.nulls) and d.null_draws > 0 and MODULE in self.study.evaluate.scopes
 
     def _begin(self) -> None:
         """Settings and versions into the run folder; what a killed process left of a file goes."""
@@ -470,7 +480,8 @@ class Stages:
             # What was counted with other weights goes first: their parts may have the stamp of the same settings.
             for parts in folder.parent.glob("*.parts"):
                 shutil.rmtree(parts)
-            (folder.parent / "neurons.parquet").unlink(missing_ok=True)
+            for name_of in ("neurons.parquet", "ablation_means.parquet"):
+                (folder.parent / name_of).unlink(missing_ok=True)
             shutil.rmtree(folder, ignore_errors=True)
             temporary.replace(folder)
             shutil.rmtree(checkpoints)
@@ -731,8 +742,8 @@ class Stages:
         shutil.rmtree(folder)
 
     def _density(self) -> None:
-        """Count where the best neurons are, here and in the two null models."""
-        opened, rows, nulls = OpenRun(self.run), [], []
+        """Count where the best neurons are, here and in the null models; what kinds carry in these."""
+        opened, rows, nulls, by_kinds = OpenRun(self.run), [], [], []
         resampled = read_parquet(self.run, "score_bootstraps")
         scored = "activation_std" in self.study.score.methods
         activity = opened.scores("activation_std").values if scored else None
@@ -744,11 +755,14 @@ class Stages:
                 found = density(select_top(scores, fraction), counts, activity, self.study.seed)
                 rows.append(found.assign(method=method, fraction=fraction))
         for null in self.study.density.nulls:
-            for scores in self._null_scores(null):
+            model, constants, scored_null = self._null_scores(null)
+            for scores in scored_null:
                 for fraction in self.study.density.fractions:
                     nulls.append(
                         density(select_top(scores, fraction)).assign(null=null, method=scores.method, fraction=fraction)
                     )
+            if self._nulls_by_kinds:
+                by_kinds.append(self._null_by_kinds(null, opened, model, constants, scored_null))
         # Fractions of the evaluation and the report may have changed since the neurons were scored.
         self._write_selections([opened.ranking(method) for method in self.study.score.methods])
         self.run.write_table("density", pd.concat(rows, ignore_index=True))
@@ -756,9 +770,42 @@ class Stages:
             self.run.write_table("density_null", pd.concat(nulls, ignore_index=True)[list(SCHEMA["density_null"])])
         else:
             self.run.clear("density_null.parquet")
+        if by_kinds:
+            self.run.write_table("curves_null", pd.concat([one.curves for one in by_kinds], ignore_index=True))
+        else:
+            self.run.clear("curves_null.parquet")
+        if MODULE in self.study.evaluate.scopes:
+            kinds = self.run.table("modules")
+            own = kinds[kinds["model"] == "run"]
+            self.run.write_table("modules", pd.concat([own, *(one.modules for one in by_kinds)], ignore_index=True))
+        for parts in (self.run.path / "nulls").glob("*/kinds.parts"):
+            shutil.rmtree(parts)
 
-    def _null_scores(self, null: str) -> list[NeuronScores]:
-        """The same pipeline on shuffled labels or from random weights; its table of scores is kept beside the run's."""
+    def _null_by_kinds(
+        self, null: str, opened: OpenRun, model: Any, constants: np.ndarray, scores: Sequence[NeuronScores]
+    ) -> NullKinds:
+        """What a null model's module kinds carry on the test proteins of the run, and how concentrated that is."""
+        from plmscope.null_kinds import evaluate_null
+
+        study, test = self.study, judges(opened)
+        wanted = study.evaluate.methods or study.score.methods
+        found = evaluate_null(
+            null, model, test, [opened.clusters[p.id] for p in test],
+            {one.method: one for one in scores if one.method in wanted}, constants,
+            fractions=study.evaluate.module_fractions, draws=study.density.null_draws, seed=study.seed,
+            folder=self.run.path / "nulls" / null / "kinds.parts", stamp=self._fingerprint("density")[:16],
+            ranked_by={method: study.score.ranked_by(method) for method in wanted},
+            token_budget=study.evaluate.token_budget, track=self.track, say=self.say,
+        )  # fmt: skip
+        kinds = ", ".join(name.replace("_", " ") for name in found.carrying) or "none"
+        self.say(f"density: {null}: kinds that carry something: {kinds}")
+        return found
+
+    def _null_scores(self, null: str) -> tuple[Any, np.ndarray, list[NeuronScores]]:
+        """The same pipeline on shuffled labels or from random weights: the model, its ablation means and its rankings.
+
+        Its table of scores and its means are kept beside the run's.
+        """
         from plmscope.model import load_model
 
         folder = self.run.path / "nulls" / null
@@ -786,20 +833,21 @@ class Stages:
         model, log = self._trained(base, train, validation, folder / "model", null)
         training = self.run.table("training")
         self.run.write_table("training", pd.concat([training[training["model"] != null], log], ignore_index=True))
-        table = folder / "neurons.parquet"
+        table, means = folder / "neurons.parquet", folder / "ablation_means.parquet"
         stamp = folder / "fingerprint"
         wanted = self._fingerprint("score")
-        if not (table.is_file() and stamp.is_file() and stamp.read_text() == wanted):
-            constants = None
-            if study.score.baseline == "mean":
-                constants, _ = self._ablation_means(model, train, opened.clusters)
+        if not (table.is_file() and means.is_file() and stamp.is_file() and stamp.read_text() == wanted):
+            constants, _ = self._ablation_means(model, train, opened.clusters)
+            first, last, residue = constants
+            write_atomic(means, pd.DataFrame({"first": first, "last": last, "residue": residue}).to_parquet())
             path = Shard(1, 1).path(folder / "score.parts", wanted)
             partial = self._parts_of(model, chosen, None, constants, Shard(1, 1), path)
             write_atomic(table, score_table(partial.finish(study.score.columns, chosen)).to_parquet(index=False))
             write_atomic(stamp, wanted.encode())
             shutil.rmtree(path.parent)
         frame = pd.read_parquet(table)
-        return self._rankings([from_table(frame, model.index, method) for method in study.score.columns])
+        rankings = self._rankings([from_table(frame, model.index, method) for method in study.score.columns])
+        return model, pd.read_parquet(means).to_numpy(dtype=np.float64, copy=True).T, rankings
 
     def _characterize(self) -> None:
         """Compare every neuron with every concept; motifs and cards of the best."""
@@ -836,7 +884,7 @@ def _before(stage: str) -> list[str]:
 
 def _every_product(stage: str) -> tuple[str, ...]:
     """The files that a stage writes with any settings."""
-    return (*PRODUCTS[stage], IF_ASKED[stage]) if stage in IF_ASKED else PRODUCTS[stage]
+    return (*PRODUCTS[stage], *IF_ASKED.get(stage, ()))
 
 
 def _versions() -> list[str]:
