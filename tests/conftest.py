@@ -111,6 +111,7 @@ module_draws = 2
 [density]
 fractions = [0.05, 0.1]
 bootstraps = 20
+null_draws = 2
 
 [intervene]
 fraction = 0.05

@@ -109,8 +109,10 @@ def make_fake_run(path: Path, seed: int = 0) -> Run:
         "curves": curves,
         "predictions": predictions,
         "comparison": _comparison(curves, modules),
-        "modules": modules,
+        "modules": modules[modules["model"] == "run"],
+        "modules_null": modules[modules["model"] != "run"],
         "density": _density(neurons),
+        "curves_null": _curves_null(curves),
         "density_null": _density_null(rng, neurons),
         "agreement": _agreement(neurons),
         **_knowledge(rng, neurons, proteins),
@@ -468,6 +470,14 @@ def _density(neurons: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
+def _curves_null(curves: pd.DataFrame) -> pd.DataFrame:
+    """The null models by kinds: the intact model, every kind held, and the keys of one."""
+    ends = curves[(curves["method"] == "intact") | (curves["method"] == "held")]
+    keys = curves[(curves["scope"] == "module") & (curves["module"] == "key") & (curves["method"] != "held")]
+    rows = [ends.assign(null="label_shuffled"), pd.concat([ends, keys]).assign(null="random_weights")]
+    return pd.concat(rows, ignore_index=True)[list(SCHEMA["curves_null"])]
+
+
 def _density_null(rng: np.random.Generator, neurons: pd.DataFrame) -> pd.DataFrame:
     frames = []
     for null, share in (("label_shuffled", 0.35), ("random_weights", 0.1)):
@@ -573,7 +583,8 @@ def _knowledge(rng: np.random.Generator, neurons: pd.DataFrame, proteins: pd.Dat
         ],
     )  # fmt: skip
     tables = {"concepts": concepts, "associations": associations, "motifs": motifs, "neuron_cards": cards}
-    return tables | {"attributed_residues": attributed, "letters": letters}
+    baselines = pd.DataFrame([("class 3", 40, 81, 0.58, 0.71)], columns=list(SCHEMA["class_baselines"]))
+    return tables | {"attributed_residues": attributed, "letters": letters, "class_baselines": baselines}
 
 
 def _interventions(rng: np.random.Generator, neurons: pd.DataFrame, proteins: pd.DataFrame) -> dict[str, pd.DataFrame]:

@@ -19,11 +19,12 @@ ORDER = (
     "threads", "errors", "plugins", "results", "parts", "progress", "labels", "stats", "uniprot", "formats", "rows",
     "sequences", "annotations", "peptides", "splits", "sites", "workers", "checkpoints", "heads", "lora", "model",
     "finetune", "hooks", "network", "hooked", "folded", "method_table", "scores", "activation", "gradients",
-    "conductance", "linear", "ablation", "probing", "scoring", "selection", "overlap", "evaluation", "interventions", "concepts",
-    "motifs", "letters", "cards", "characterize", "residue_attribution", "report_blocks", "report_input", "report_answers",
-    "report_data", "report_curves", "report_kinds", "report_density", "report_knowledge", "report_neurons",
-    "report_methods", "report", "settings", "fetch", "runs", "shards", "knowledge", "trials", "edited", "study",
-    "explaining", "comparing", "tasks", "sweeping", "cli", "__main__",
+    "conductance", "linear", "ablation", "probing", "scoring", "selection", "overlap", "evaluation", "null_kinds",
+    "interventions", "concepts", "class_baselines", "motifs", "letters", "cards", "characterize",
+    "residue_attribution", "report_blocks", "report_input", "report_answers", "report_data", "report_curves",
+    "report_kinds", "report_density", "report_classes", "report_knowledge", "report_neurons", "report_methods",
+    "report", "settings", "fetch", "runs", "shards", "knowledge", "trials", "edited", "study", "explaining",
+    "comparing", "tasks", "sweeping", "cli", "__main__",
 )  # fmt: skip
 #: The modules of a subpackage, in the same order; outside of themselves they import from before their subpackage.
 INSIDE = {
@@ -39,8 +40,8 @@ INSIDE = {
         "explainer", "page", "folder", "variants",
     ),
     "study": (
-        "order", "inputs", "stages", "finetuning", "scoring", "selecting", "evaluating", "nulls", "counting",
-        "stability", "characterizing", "intervening", "reporting", "execute",
+        "order", "inputs", "stages", "finetuning", "scoring", "selecting", "evaluating", "nulls", "null_kinds",
+        "counting", "stability", "characterizing", "intervening", "reporting", "execute",
     ),
 }  # fmt: skip
 
@@ -48,7 +49,8 @@ INSIDE = {
 TORCH = {
     "workers", "lora", "model", "finetune", "hooks", "network", "hooked", "folded", "activation", "gradients",
     "conductance",
-    "linear", "ablation", "probing", "evaluation", "interventions", "letters", "characterize",
+    "linear", "ablation", "probing", "evaluation", "null_kinds", "interventions", "class_baselines", "letters",
+    "characterize",
     "residue_attribution", "edited", "explaining",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "accelerate", "captum", "peft"}

@@ -36,6 +36,7 @@ from plmscope.report_curves import comparison_section, curves_section, primary_f
 from plmscope.report_data import data_section, quality_section
 from plmscope.report_density import density_section
 from plmscope.report_input import Results
+from plmscope.report_kinds import kinds_table
 from plmscope.report_knowledge import card_data, class_effects, interventions_section
 from plmscope.report_methods import REFERENCES, completeness_section, facts, methods_paragraph
 from plmscope.report_neurons import classes_section, neurons_section
@@ -47,7 +48,7 @@ HOSTILE = "</script><script>alert(1)</script>"
 #: Tables that the report has no use for, or shows if they are there and does not miss.
 UNSHOWN = (
     "selections", "concepts", "associations", "motifs", "attributed_residues", "interventions", "neuron_effects",
-    "class_overlap", "stability", "modules",
+    "class_overlap", "stability", "modules", "modules_null", "curves_null", "class_baselines",
 )  # fmt: skip
 OPTIONAL = tuple(name for name in SCHEMA if name not in UNSHOWN)
 
@@ -739,3 +740,17 @@ def test_a_damaged_study_is_named(copy: Run) -> None:
     (copy.path / "study.toml").write_text("name = \n")
     with pytest.raises(RunError, match=r"study\.toml"):
         report.write_report(copy)
+
+
+def test_keys_of_null_models_stand_under_the_keys(results: Results) -> None:
+    table = kinds_table(results)
+    assert table is not None and "each is one fit" in table.caption
+    names = [row.cells[0].text for row in table.rows]
+    place = names.index("key")
+    assert names[place + 1 : place + 3] == ["key, label-shuffled model", "key, randomly initialised model"]
+    shuffled, random = table.rows[place + 1], table.rows[place + 2]
+    assert {(one.text, one.small) for one in shuffled.cells[2:]} == {("–", "not judged")}
+    assert all(one.sort == 1.05 for one in random.cells[2:])
+    del results.tables["modules_null"]
+    alone = kinds_table(results)
+    assert alone is not None and len(alone.rows) == len(table.rows) - 2 and "one fit" not in alone.caption

@@ -13,7 +13,7 @@ import pytest
 
 from plmscope.activation import activation_scores, summarise_activations
 from plmscope.errors import SelectionError
-from plmscope.evaluation import Evaluation, evaluate
+from plmscope.evaluation import Curves, Evaluation, Grid, Within, evaluate, evaluate_points, module_table
 from plmscope.gradients import integrated_gradients
 from plmscope.model import Classifier, load_model
 from plmscope.scores import NeuronScores
@@ -48,7 +48,7 @@ class Planted:
         summary = summarise_activations(self.model, proteins)
         self.constants = summary.constants("mean")
         self.activation, _, self.contrast = activation_scores(self.model, proteins)
-        self.gradients = integrated_gradients(self.model, proteins[:ATTRIBUTED], points=64)[0]
+        self.gradients, self.absolute = integrated_gradients(self.model, proteins[:ATTRIBUTED], points=64)[:2]
 
     def positions(self, *names: str) -> set[int]:
         """Positions of the neurons of some roles in a flat array."""
@@ -223,3 +223,37 @@ def test_the_rule_of_dai_et_al_finds_what_every_positive_protein_shares(planted:
     )
     with pytest.raises(SelectionError, match="made without shared; score again"):
         select_shared(planted.gradients)
+
+
+def test_module_kinds_are_as_concentrated_as_they_were_built(planted: Planted) -> None:
+    """Of 128 keys one carries the label, of 128 values two, of 512 intermediate neurons one; queries carry nothing.
+
+    With all that is needed among the best 5 %, the curve runs straight from nothing at 0 to everything at 5 %, so that
+    nine tenths take 4.5 %. What draws need is computed from where the needed neurons are in each of them.
+    """
+    share, draws, grid_shares = 0.05, 20, (0.05, 0.5, 0.8)
+    grid = Grid({"one": planted.absolute}, grid_shares, 0, module_fractions=grid_shares)
+    points = grid.points(["keep"], ["mean"], ["module"], [], draws, draws, Within(draws=draws))
+    found = list(evaluate_points(planted.model, planted.test, grid, points, {"mean": planted.constants}))
+    curves = Curves(points, found, planted.model.targets(planted.test), [p.id for p in planted.test], 2, 0)
+    table = module_table(curves, planted.model.index)
+    table = table[table["metric"] == "balanced_accuracy"].set_index("module")
+    needed = {"key": ["key_motif"], "value": ["read_w", "value_motif"], "intermediate": ["and"]}
+    for module, roles in needed.items():
+        row, own = table.loc[module], sorted(planted.positions(*roles))
+        assert row["judged"] and row["intact"] == 1 and row["held"] == pytest.approx(0.5)
+        assert row["sufficient_share"] == pytest.approx(0.9 * share)
+        # A draw gives everything back once it has all that is needed, and nothing before.
+        there = [
+            np.mean([
+                grid.kept(p)[own].all() for p in points
+                if (p.method, p.module, p.fraction) == ("random_matched", module, f)
+            ])
+            for f in grid_shares
+        ]  # fmt: skip
+        expected = float(np.interp(0.9, np.maximum.accumulate([0, *there, 1]), [0, *grid_shares, 1]))
+        assert row["sufficient_share_against"] == pytest.approx(expected, abs=0.02)
+        assert row["concentration"] == pytest.approx(expected / (0.9 * share), rel=0.03)
+        assert row["p_value"] <= 4 / (1 + draws)  # a draw that has them too is as good
+    assert not table.loc["query", "judged"] and table.loc["query", ["concentration", "p_value", "p_holm"]].isna().all()
+    assert table.loc["query", "p_kind"] == "not_judged"

@@ -25,8 +25,9 @@ import plmscope.results
 import plmscope.study.inputs
 from plmscope.cli import main
 from plmscope.errors import InputError, RunError, SelectionError, StudyError
-from plmscope.evaluation import evaluate
+from plmscope.evaluation import ROUNDING, evaluate
 from plmscope.method_table import FORMS, signed_methods
+from plmscope.model import load_model
 from plmscope.results import SCHEMA, SCHEMA_VERSION, Run
 from plmscope.runs import one_per_cluster, open_run
 from plmscope.scoring import SCORERS
@@ -384,8 +385,49 @@ def test_modules(tables: dict[str, pd.DataFrame]) -> None:
         other = comparison[same].iloc[0]
         for column in ("auc", "auc_against", "difference", "ci_low", "ci_high"):
             assert getattr(row, column) == pytest.approx(other[column])
-        assert row.judged == (row.carried_low > 0)
+        assert row.judged == (row.carried_low > ROUNDING)
         assert np.isnan(row.sufficient_share) == (not row.judged or row.mode == "ablate")
+
+
+def test_null_models_by_kinds(golden: Golden, tables: dict[str, pd.DataFrame]) -> None:
+    """The same quantities of both, in agreement with their curves; a kind that carries nothing has no curve."""
+    run, table, curves, opened = (
+        *(tables[name] for name in ("modules", "modules_null", "curves_null")),
+        open_run(golden.run),
+    )
+    test = opened.proteins("test")
+    for null in ("label_shuffled", "random_weights"):
+        own, drawn = table[table["model"] == null], curves[curves["null"] == null]
+        assert len(own) == 2 * 2 * 6 and set(own["mode"]) == {"keep"}  # methods, metrics, kinds
+        assert own["intact"].nunique() == 2 and not set(own["intact"]) & set(run["intact"])
+        whole = drawn[drawn["method"] == "intact"].iloc[0]
+        model = load_model(golden.run / "nulls" / null / "model")
+        found = model.log_probabilities(test)[np.arange(len(test)), model.targets(test)]
+        assert np.exp(found).mean() == pytest.approx(whole["true_class_probability"], abs=1e-5)
+        for row in own.itertuples():
+            held = drawn[(drawn["method"] == "held") & (drawn["module"] == row.module)]
+            assert (row.intact, row.held) == (whole[row.metric], held[row.metric].item())
+            assert row.judged == (row.carried_low > ROUNDING)
+            assert row.n_draws in (0, 2) and np.isnan(row.concentration) == (not row.judged)
+
+
+def test_null_models_by_kinds_are_left_out(golden: Golden) -> None:
+    """Without draws, without the scope, without null models."""
+    study = read_study(golden.study)
+    assert "curves_null.parquet" in products(study, "null_kinds")
+    for section, change in (
+        ("density", {"null_draws": 0}),
+        ("density", {"nulls": ()}),
+        ("evaluate", {"scopes": ("pooled",)}),
+    ):
+        other = study.model_copy(update={section: getattr(study, section).model_copy(update=change)})
+        assert not products(other, "null_kinds")
+
+
+def products(study: Study, stage: str) -> set[str]:
+    """The files that a stage writes with these settings."""
+    one = next(one for one in plmscope.study.Stages(study, None).graph if one.name == stage)  # type: ignore[arg-type]
+    return {name for name, asked in one.asked.items() if asked(study)}
 
 
 @pytest.mark.parametrize("name", ["density", "density_null"])

@@ -458,6 +458,9 @@ def compare(curves: Curves) -> pd.DataFrame:
     return frame
 
 
+#: A module kind carries something if the interval is above this: in single precision logits differ by 1e-5.
+ROUNDING = 1e-4
+
 #: What is said about a module kind.
 MODULE_METRICS = ("balanced_accuracy", "log_probability")
 
@@ -470,8 +473,9 @@ def module_table(curves: Curves, index: NeuronIndex, model: str = "run") -> pd.D
         carried       = intact - all of the kind held
         concentration = sufficient share of matched draws / that of the method
 
-    (:func:`~plmscope.stats.sufficient_share`). A kind is judged where the interval of ``carried`` is above 0: of one
-    that carries nothing no share can carry most. P values within a method are adjusted by Holm over the kinds judged.
+    (:func:`~plmscope.stats.sufficient_share`). A kind is judged where the interval of ``carried`` is above 0, by
+    more than rounding (:data:`ROUNDING`): of one that carries nothing no share can carry most. P values within a method
+    are adjusted by Holm over the kinds judged.
 
     Args:
         curves: With cells of scope ``module``.
@@ -500,6 +504,25 @@ def module_table(curves: Curves, index: NeuronIndex, model: str = "run") -> pd.D
     return frame
 
 
+def carried_row(curves: Curves, cell: Cell, name: str) -> dict[str, object]:
+    """What all neurons of a cell's module kind carry: ``intact``, ``held``, ``carried`` with its interval, ``judged``.
+
+    Needs the intact model and the kind held, no curve.
+    """
+    ends = [curves.found[INTACT], curves.found[held_point(cell.ablation, cell.module)]]
+    predicted, log_prob = (np.array([getattr(p, n) for p in ends])[:, None] for n in ("predicted", "log_prob_true"))
+    one = np.ones((1, curves.weights.shape[1]), dtype=np.int64)
+    plain, sampled = (
+        curve_values(name, w, curves.true, predicted, log_prob.astype(np.float64), curves.n_classes)[..., 0]
+        for w in (one, curves.weights)
+    )  # (1, 2), (B, 2)
+    interval = percentile_interval(sampled[:, 0] - sampled[:, 1])
+    return {
+        "intact": float(plain[0, 0]), "held": float(plain[0, 1]), "carried": float(plain[0, 0] - plain[0, 1]),
+        "carried_low": interval.low, "carried_high": interval.high, "judged": interval.low > ROUNDING,
+    }  # fmt: skip
+
+
 def _module_row(
     curves: Curves, cell: Cell, name: str, predicted: np.ndarray, log_prob: np.ndarray
 ) -> dict[str, object]:
@@ -509,17 +532,14 @@ def _module_row(
     plain, sampled = (
         curve_values(name, w, curves.true, predicted, log_prob, curves.n_classes) for w in (one, weights)
     )  # (1, 1 + R, F), (B, 1 + R, F)
-    held, intact = (0, -1) if cell.mode == "keep" else (-1, 0)
-    carried = percentile_interval(sampled[:, 0, intact] - sampled[:, 0, held])
-    judged = bool(carried.low > 0)
+    ends = carried_row(curves, cell, name)
+    judged = ends["judged"]
     area = curve_area(axis, plain[0])  # (1 + R,)
     own, against = with_spread(sampled, np.random.default_rng([curves.seed, 2]))  # (B, F)
     interval = percentile_interval(curve_area(axis, own) - curve_area(axis, against))
     test = compare_with_draws(float(area[0]), area[1:], better_sign(name, cell.mode))
-    row: dict[str, object] = {
-        "intact": float(plain[0, 0, intact]), "held": float(plain[0, 0, held]),
-        "carried": float(plain[0, 0, intact] - plain[0, 0, held]), "carried_low": carried.low,
-        "carried_high": carried.high, "judged": judged, "auc": float(area[0]), "auc_against": float(area[1:].mean()),
+    row: dict[str, object] = ends | {
+        "auc": float(area[0]), "auc_against": float(area[1:].mean()),
         "difference": float(area[0] - area[1:].mean()), "ci_low": interval.low, "ci_high": interval.high,
         "p_value": test.p_value if judged else math.nan, "p_kind": test.p_kind if judged else "not_judged",
         "p_holm": math.nan, "n_draws": len(area) - 1,

@@ -25,7 +25,9 @@ from plmscope.selection import size_of
 from plmscope.sequences import Protein, ProteinSet
 from plmscope.settings import Study
 
-TABLES = ("concepts", "associations", "motifs", "letters", "neuron_cards", "attributed_residues")
+TABLES = (
+    "concepts", "associations", "class_baselines", "motifs", "letters", "neuron_cards", "attributed_residues",
+)  # fmt: skip
 
 
 def read_inputs(study: Study, proteins: Sequence[Protein]) -> FeatureSet | None:
@@ -81,6 +83,7 @@ def characterize_run(
         say: Told one line at a time.
     """
     from plmscope.characterize import Settings, characterize
+    from plmscope.class_baselines import class_baselines, with_baselines
     from plmscope.residue_attribution import attributed_residues
 
     study, settings = opened.study, opened.study.characterize
@@ -131,6 +134,8 @@ def characterize_run(
     cards = neuron_cards(
         selections, index, result.associations, result.motifs, concepts, discovery, bars, class_name, result.letters
     )
+    baselines = class_baselines(discovery, confirmation, concepts, study.seed)
+    cards = with_baselines(cards, baselines)
     table = index.table()
 
     def placed(frame: pd.DataFrame) -> pd.DataFrame:
@@ -151,6 +156,7 @@ def characterize_run(
     opened.run.write_table("attributed_residues", attributed)
     opened.run.write_table("concepts", concepts.table([*discovery, *confirmation]))
     opened.run.write_table("associations", placed(result.associations))
+    opened.run.write_table("class_baselines", baselines)
     opened.run.write_table("motifs", placed(result.motifs.table))
     opened.run.write_table("letters", placed(result.letters))
     opened.run.write_table("neuron_cards", cards)

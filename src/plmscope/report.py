@@ -59,9 +59,9 @@ def answers(results: Results) -> tuple[Answer, ...]:
     """The answers that open the report."""
     return (
         quality_answer(results.metrics),
-        kept_answer(results.get("comparison"), results.get("modules")),
+        kept_answer(results.get("comparison"), results.kinds),
         concentration_answer(
-            results.get("modules"), results.get("density"), results.get("density_null"), results.knowledge_fraction
+            results.kinds, results.get("density"), results.get("density_null"), results.knowledge_fraction
         ),
         knowledge_answer(results.get("neuron_cards")),
         intervention_answer(results.get("intervention_effects")),

@@ -252,5 +252,5 @@ def comparison_section(results: Results) -> Sequence[Block]:
     )  # fmt: skip
     table = Table("comparisons", "All comparisons with chance", columns, tuple(rows), search=True)
     # Without kinds of modules the figure is on the first page.
-    primary = primary_figure(results) if results.get("modules") is not None else None
+    primary = primary_figure(results) if results.kinds is not None else None
     return intro, *([primary] if primary else []), table

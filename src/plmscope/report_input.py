@@ -56,6 +56,12 @@ class Results:
         values = self.study.get(section)
         return values.get(key) if isinstance(values, dict) else None
 
+    @property
+    def kinds(self) -> pd.DataFrame | None:
+        """The table of module kinds, null models included; None where it is missing."""
+        own, nulls = self.get("modules"), self.get("modules_null")
+        return own if own is None or nulls is None else pd.concat([own, nulls], ignore_index=True)
+
     @cached_property
     def methods(self) -> tuple[str, ...]:
         """The scoring methods, in the order of the neuron table."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from plmscope.report_answers import kind_beats_chance, kind_rows
+from plmscope.report_answers import NULLS, kind_beats_chance, kind_rows
 from plmscope.report_blocks import (
     Cell,
     FigureGroup,
@@ -34,7 +34,7 @@ BAND = (0.05, 0.5, 0.95)
 def kinds_figure(results: Results) -> FigureGroup | None:
     """One panel a kind: its best neurons kept, all others of it held, every other kind intact."""
     curves = results.get("curves")
-    if curves is None or results.get("modules") is None:
+    if curves is None or results.kinds is None:
         return None
     own = curves[(curves["scope"] == "module") & (curves["mode"] == "keep") & (curves["ablation"] == "mean")]
     intact = curves[curves["ablation"] == "none"]
@@ -154,7 +154,7 @@ def _range(values: pd.Series, whole: float) -> list[float]:
 
 def kinds_table(results: Results) -> Table | None:
     """One row a kind: what it carries, and by every method how concentrated that is and whether it beats chance."""
-    rows = kind_rows(results.get("modules"))
+    rows = kind_rows(results.kinds)
     if not len(rows):
         return None
     methods = [str(method) for method in rows["method"].unique()]
@@ -172,6 +172,7 @@ def kinds_table(results: Results) -> Table | None:
         ]  # fmt: skip
         cells += [_of_method(places.get((method, kind))) for method in methods]
         body.append(Row(tuple(cells), strong=kind == "key"))
+        body += _null_rows(results, methods) if kind == "key" else []
     columns = (
         ("kind", False), ("carries", True),
         *((f"concentration by {words(method)}", True) for method in methods)
@@ -183,7 +184,30 @@ def kinds_table(results: Results) -> Table | None:
         "shares (of the best / of the draws), and p of the area between the curve and the draws, Holm-corrected over "
         "the kinds. A kind that carries nothing is not judged."
     )
+    if any(len(kind_rows(results.kinds, null)) for null in NULLS):
+        caption += (
+            " Under the keys, those of the null models, on the same proteins with fewer draws: each is one fit and so "
+            "one point, told beside the run and no test."
+        )
     return Table("kinds", caption, columns, tuple(body))
+
+
+def _null_rows(results: Results, methods: list[str]) -> list[Row]:
+    """The keys of every null model that was evaluated by kinds."""
+    found = []
+    for null, name in NULLS.items():
+        rows = kind_rows(results.kinds, null)
+        rows = rows[rows["module"] == "key"]
+        if len(rows):
+            first, places = rows.iloc[0], {str(row["method"]): row for row in rows.to_dict("records")}
+            carried = cell(
+                fixed(first["carried"]), first["carried"],
+                small=f"{fixed(first['carried_low'])} to {fixed(first['carried_high'])}",
+            )  # fmt: skip
+            found.append(
+                Row((cell(f"key, {name} model"), carried, *(_of_method(places.get(method)) for method in methods)))
+            )
+    return found
 
 
 def _of_method(row: dict[Any, Any] | None) -> Cell:

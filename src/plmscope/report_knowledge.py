@@ -36,9 +36,9 @@ from plmscope.report_blocks import (
     signed,
     words,
 )
+from plmscope.report_classes import KEYS, class_table
 from plmscope.report_input import Results, section
 
-KEYS = ["layer", "module", "neuron"]
 SHOWN_CONCEPTS = 5
 COMPARED = {
     "halves": "two halves of the scoring clusters", "label_shuffled": "label-shuffled model",
@@ -72,6 +72,8 @@ def knowledge_section(results: Results) -> Sequence[Block]:
     told: list[Block] = [_letters_table(results, unique)] if headline else []
     if headline and results.get("letters") is None:
         told.append(results.missing("letters", "the chosen neurons cannot be set beside all others."))
+    classes = class_table(results)
+    told += [classes] if classes is not None else []
     return (intro, *told, Cards("cards", card_data(results)))
 
 

@@ -28,8 +28,9 @@ from plmscope.report_blocks import (
     short,
     words,
 )
+from plmscope.report_classes import KEYS
 from plmscope.report_input import Results, section
-from plmscope.report_knowledge import KEYS, class_effects
+from plmscope.report_knowledge import class_effects
 from plmscope.selection import size_of
 
 TOP = 50

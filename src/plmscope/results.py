@@ -56,6 +56,16 @@ SCHEMA: dict[str, tuple[str, ...]] = {
         "method", "fraction", "layer", "module", "n_total", "n_selected", "density", "enrichment",
         "ci_low", "ci_high", "p_value", "p_permutation", "q_value",
     ),
+    "modules_null": (
+        "model", "method", "ranked_by", "mode", "ablation", "metric", "module", "n_neurons", "intact", "held",
+        "carried", "carried_low", "carried_high", "judged", "auc", "auc_against", "difference", "ci_low", "ci_high",
+        "p_value", "p_kind", "p_holm", "n_draws", "sufficient_share", "sufficient_low", "sufficient_high",
+        "sufficient_share_against", "concentration", "concentration_low", "concentration_high",
+    ),
+    "curves_null": (
+        "null", "method", "matched_to", "scope", "module", "draw", "mode", "ablation", "fraction", "n_neurons",
+        "accuracy", "balanced_accuracy", "macro_f1", "log_loss", "true_class_probability", "log_probability",
+    ),
     "density_null": ("null", "method", "fraction", "layer", "module", "n_total", "n_selected", "density", "enrichment"),
     "agreement": ("method", "other", "fraction", "spearman", "overlap", "overlap_expected"),
     "concepts": ("concept", "kind", "level", "n_proteins", "n_residues", "n_domains", "source"),
@@ -64,6 +74,7 @@ SCHEMA: dict[str, tuple[str, ...]] = {
         "f1", "f1_gain", "iou", "auroc", "discovery_f1", "discovery_auroc", "n_clusters", "p_value", "q_value",
         "null_auroc", "confirmed", "auroc_beyond_letter",
     ),
+    "class_baselines": ("concept", "n_with", "n_without", "auroc_length", "auroc_composition"),
     "motifs": (
         "layer", "module", "neuron", "sign", "consensus", "width", "anchor", "n_windows", "n_fired",
         "information_bits", "auroc_held_out", "enrichment", "group", "matrix", "classes", "annotations",

@@ -249,6 +249,9 @@ class DensitySection(Section):
         ("label_shuffled", "random_weights"),
         description="the same pipeline on shuffled labels, and from random weights",
     )
+    null_draws: int = Field(
+        9, ge=0, description="draws a method and module kind in the null models, by kinds as the run; 0: left out"
+    )
     halves: bool = Field(True, description="score two halves of the scoring clusters too: do both choose the same?")
 
     @property
@@ -389,6 +392,8 @@ class Study(Section):
             )
         if not self.finetune.epochs and self.density.nulls:
             raise ValueError("finetune.epochs = 0 leaves the null models untrained; write density.nulls = []")
+        if self.density.null_draws == 1:
+            raise ValueError("density.null_draws = 1: one draw has no spread; take more, or 0 to leave them out")
         factors = self.intervene.factors
         if any(factor <= 0 for factor in factors) or len(set(factors)) < len(factors):
             raise ValueError(
@@ -463,7 +468,7 @@ def _full_demo() -> Study:
             module_modes=("keep",),
             module_draws=20,
         ),
-        density=DensitySection(bootstraps=200),
+        density=DensitySection(bootstraps=200, null_draws=4),
         characterize=CharacterizeSection(max_proteins=750),
         intervene=InterveneSection(factors=(2.0,), draws=4, neurons=24, proteins_per_class=8),
     )

@@ -65,9 +65,7 @@ def samples(sums: GroupSums) -> tuple[np.ndarray, np.ndarray]:
     return x, np.array([sums.keys[row][0] for row in rows], dtype=np.int64)
 
 
-def finish(
-    method: str, sums: GroupSums, settings: Mapping[str, Any], completeness: object = None
-) -> NeuronScores:
+def finish(method: str, sums: GroupSums, settings: Mapping[str, Any], completeness: object = None) -> NeuronScores:
     """One of the scores from the means of all proteins.
 
     The score of ``gaussian`` is the number of neurons chosen after one, plus 1; of those that were not chosen their

@@ -47,6 +47,12 @@ ROWS: tuple[Row, ...] = (
     ),
     Row("nulls", "plmscope.study.nulls", "train and score the null models", along="density"),
     Row(
+        "null_kinds",
+        "plmscope.study.null_kinds",
+        "ask what module kinds carry in the null models",
+        along="density",
+    ),
+    Row(
         "density",
         "plmscope.study.counting",
         "count where the best neurons are, here and in null models that are trained for it",

@@ -1,0 +1,79 @@
+"""What module kinds carry in the null models, on the test proteins of the run: scope ``module``, with fewer draws."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from plmscope.results import write_atomic
+from plmscope.scores import from_table
+from plmscope.selection import MODULE
+from plmscope.settings import Study
+from plmscope.study.scoring import ablation_means, rankings
+from plmscope.study.stages import Context, Stage
+from plmscope.trials import judges
+
+
+def run(context: Context) -> None:
+    """Evaluate every null model by kinds."""
+    from plmscope.model import load_model
+    from plmscope.null_kinds import evaluate_null
+
+    study, run, opened = context.study, context.run, context.opened
+    test, found = judges(opened), []
+    for null in study.density.nulls:
+        model = load_model(run.path / "nulls" / null / "model", device=study.device, dtype=study.dtype)
+        frame = run.own(f"nulls/{null}/neurons")
+        known = rankings(study, [from_table(frame, model.index, name) for name in study.score.columns])
+        one = evaluate_null(
+            null, model, test, [opened.clusters[p.id] for p in test],
+            {scores.method: scores for scores in known if scores.method in study.judged}, _means(context, null, model),
+            fractions=study.evaluate.module_fractions, draws=study.density.null_draws, seed=study.seed,
+            folder=run.path / "nulls" / null / "kinds.parts", stamp=context.fingerprint("null_kinds")[:16],
+            ranked_by={method: study.score.ranked_by(method) for method in study.judged},
+            token_budget=study.evaluate.token_budget, track=context.track, say=context.say,
+        )  # fmt: skip
+        kinds = ", ".join(name.replace("_", " ") for name in one.carrying) or "none"
+        context.say(f"null models: {null}: kinds that carry something: {kinds}")
+        found.append(one)
+    if found:
+        run.write_table("modules_null", pd.concat([one.modules for one in found], ignore_index=True))
+        run.write_table("curves_null", pd.concat([one.curves for one in found], ignore_index=True))
+    for parts in (run.path / "nulls").glob("*/kinds.parts"):
+        shutil.rmtree(parts)
+
+
+def _means(context: Context, null: str, model: Any) -> np.ndarray:
+    """The ablation means of a null model, ``(3, N)``; kept beside it, they belong to its weights alone."""
+    folder = context.run.path / "nulls" / null
+    path, stamp, wanted = folder / "ablation_means.parquet", folder / "means.fingerprint", context.fingerprint("nulls")
+    if not (path.is_file() and stamp.is_file() and stamp.read_text() == wanted):
+        opened = context.opened
+        constants, _ = ablation_means(
+            model, opened.proteins("train"), opened.clusters, context.study.seed, context.track
+        )
+        first, last, residue = constants
+        write_atomic(path, pd.DataFrame({"first": first, "last": last, "residue": residue}).to_parquet())
+        write_atomic(stamp, wanted.encode())
+    return pd.read_parquet(path).to_numpy(dtype=np.float64, copy=True).T
+
+
+def _asked(study: Study) -> bool:
+    """Whether null models are evaluated by kinds."""
+    return bool(study.density.nulls) and study.density.null_draws > 0 and MODULE in study.evaluate.scopes
+
+
+STAGE = Stage(
+    name="null_kinds",
+    run=run,
+    settings=(
+        "seed", "device", "dtype", "density.nulls", "density.null_draws", "evaluate.scopes",
+        "evaluate.module_fractions", "evaluate.max_proteins", "judged", "score.methods", "score.ranking", "data.task",
+    ),
+    reads=("model", "proteins", "nulls"),
+    asked={"modules_null.parquet": _asked, "curves_null.parquet": _asked},
+    switch="density.nulls",
+)  # fmt: skip

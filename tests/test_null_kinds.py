@@ -1,0 +1,86 @@
+"""What module kinds carry in a null model: the same numbers as by the evaluation of a run, for fewer passes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import plmscope.null_kinds
+from plmscope.activation import summarise_activations
+from plmscope.evaluation import Curves, Grid, Within, curve_table, evaluate_points, module_table
+from plmscope.model import load_model
+from plmscope.null_kinds import NullKinds, evaluate_null
+from plmscope.results import SCHEMA
+from plmscope.scores import NeuronScores
+from plmscope.sites import MODULES
+from tests.planted import neurons_of, planted_model, planted_proteins, planted_tokenizer
+
+SHARES, DRAWS, SEED = (0.1, 0.5), 3, 7
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """A network in which queries carry nothing: those that matter are the same for all proteins."""
+    folder = tmp_path_factory.mktemp("planted")
+    network, roles = planted_model()
+    network.save_pretrained(folder)
+    planted_tokenizer().save_pretrained(folder)
+    model = load_model(folder)
+    values = np.random.default_rng(0).random(len(model.index))
+    values[[model.index.position(neuron) for neuron in neurons_of(roles)]] += 1
+    proteins = planted_proteins(24, seed=1)
+    return {
+        "model": model, "proteins": proteins, "clusters": [p.id for p in proteins],
+        "scores": {"one": NeuronScores("one", model.index, values)},
+        "constants": summarise_activations(model, planted_proteins(40, seed=0)).constants("mean"),
+    }  # fmt: skip
+
+
+def null_of(case: dict[str, object], folder: Path) -> NullKinds:
+    return evaluate_null(
+        "random_weights", *case.values(), fractions=SHARES, draws=DRAWS, seed=SEED, folder=folder, stamp="x",
+        ranked_by={"one": "one_abs"},
+    )  # type: ignore[arg-type]  # fmt: skip
+
+
+def test_the_same_as_the_evaluation_of_a_run(case: dict[str, object], tmp_path: Path) -> None:
+    model, proteins = case["model"], case["proteins"]
+    found = null_of(case, tmp_path)
+    grid = Grid(case["scores"], SHARES, SEED, module_fractions=SHARES)
+    points = grid.points(["keep"], ["mean"], ["module"], [], DRAWS, DRAWS, Within(draws=DRAWS))
+    said = list(evaluate_points(model, proteins, grid, points, {"mean": case["constants"]}))
+    true = model.targets(proteins)
+    curves = Curves(points, said, true, case["clusters"], 2, SEED, {"one": "one_abs"})
+    whole = module_table(curves, model.index, "random_weights").set_index(["module", "metric"])
+    table = found.modules.set_index(["module", "metric"])
+    assert list(found.modules.columns) == list(SCHEMA["modules"]) and len(table) == len(whole) == 2 * 6
+    assert found.carrying == tuple(m for m in MODULES if m != "query")
+    carrying = whole.index[whole.index.get_level_values(0) != "query"]
+    pd.testing.assert_frame_equal(table.loc[carrying], whole.loc[carrying, table.columns], check_dtype=False)
+    assert whole["judged"].loc["key", "balanced_accuracy"] and whole["concentration"].loc["key"].gt(1).all()
+    # Of a kind that carries nothing it is told so, and nothing else is known or was run.
+    ends = ["intact", "held", "carried", "carried_low", "carried_high", "judged", "n_neurons", "ranked_by", "method"]
+    pd.testing.assert_frame_equal(table.loc[["query"], ends], whole.loc[["query"], ends], check_dtype=False)
+    idle = table.loc["query"]
+    assert not idle["judged"].any() and idle[["auc", "concentration", "p_value"]].isna().all().all()
+    assert set(idle["p_kind"]) == {"not_judged"} and set(idle["n_draws"]) == {0}
+    drawn = curve_table(points, said, true, 2, model.index)
+    drawn = drawn[(drawn["module"] != "query") | (drawn["method"] == "held")].reset_index(drop=True)
+    names = ["module", "method", "draw", "fraction"]
+    ours, theirs = (f.sort_values(names, ignore_index=True) for f in (found.curves.drop(columns="null"), drawn))
+    pd.testing.assert_frame_equal(ours, theirs[ours.columns])
+
+
+def test_continues_where_it_was(case: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Predictions are kept: a second call with the same stamp asks the model nothing."""
+    monkeypatch.setattr(plmscope.parts, "SAVE_SECONDS", 0)
+    first = null_of(case, tmp_path)
+
+    def none(*_: object) -> None:
+        raise AssertionError("asked again")
+
+    monkeypatch.setattr(plmscope.null_kinds, "evaluate_points", lambda *a: iter(()) if not a[3] else none())
+    pd.testing.assert_frame_equal(null_of(case, tmp_path).modules, first.modules)
