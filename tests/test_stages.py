@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections import defaultdict
 from dataclasses import replace
 from functools import partial
@@ -193,8 +194,9 @@ class Watched(Stages):
 
 @pytest.fixture(scope="module")
 def watched(golden: Golden, tmp_path_factory: pytest.TempPathFactory) -> Watched:
-    """Every stage run again, but for the training of models that are there."""
+    """Every stage run again; of the models, that from random weights is trained again."""
     folder = golden.copy(tmp_path_factory.mktemp("watched") / "run")
+    shutil.rmtree(folder / "nulls" / "random_weights")
     for path in folder.rglob("*.parquet"):
         path.unlink()
     stages = Watched(read_study(golden.study), Run.open(folder))
