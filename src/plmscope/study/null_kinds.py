@@ -70,10 +70,10 @@ STAGE = Stage(
     name="null_kinds",
     run=run,
     settings=(
-        "seed", "device", "dtype", "density.nulls", "density.null_draws", "evaluate.scopes",
+        "seed", "device", "dtype", "density.nulls", "density.null_draws",
         "evaluate.module_fractions", "evaluate.max_proteins", "judged", "score.methods", "score.ranking", "data.task",
     ),
-    reads=("model", "proteins", "nulls"),
+    reads=("proteins", "nulls"),
     asked={"modules_null.parquet": _asked, "curves_null.parquet": _asked},
     switch="density.nulls",
 )  # fmt: skip
