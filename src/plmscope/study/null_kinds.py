@@ -71,7 +71,7 @@ STAGE = Stage(
     run=run,
     settings=(
         "seed", "device", "dtype", "density.nulls", "density.null_draws",
-        "evaluate.module_fractions", "evaluate.max_proteins", "judged", "score.methods", "score.ranking", "data.task",
+        "evaluate.module_fractions", "evaluate.max_proteins", "judged", "score.methods", "score.ranking",
     ),
     reads=("proteins", "nulls"),
     asked={"modules_null.parquet": _asked, "curves_null.parquet": _asked},
