@@ -10,8 +10,7 @@ ablation mean, and of conductance. They are scored on the run's scoring proteins
 and judged on validation proteins: no test protein is read. Three criteria, fixed before test proteins are looked at:
 
 * what is kept: area under the curve of the shares kept (mean ablation), pooled and within every module kind, as the
-  share of what lies between all held and intact (1: nothing is lost; 0: as if all were held; pooled, all held is taken
-  to be chance);
+  share of what lies between all held and intact (1: nothing is lost; 0: as if all were held);
 * stability: rank correlation of the two halves, and the shared part of their best 5 %;
 * cost: CPU seconds a protein.
 
@@ -26,7 +25,7 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +34,11 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from plmscope.errors import PlmscopeError, RunError
-from plmscope.evaluation import INTACT, CurvePoint, Grid, evaluate_points, held_point
+from plmscope.evaluation import CurvePoint, Grid, predict
 from plmscope.runs import OpenRun, one_per_cluster, open_run
 from plmscope.scores import FORMS, SIGNED, NeuronScores, with_class_means
 from plmscope.scoring import SCORERS
-from plmscope.selection import MODULE, select_top
+from plmscope.selection import MODULE, of_module, select_top
 from plmscope.sequences import Protein
 from plmscope.shards import PartialScores
 from plmscope.sites import MODULES
@@ -109,7 +108,7 @@ def kept(
         points += [CurvePoint("m", "", MODULE, -1, "keep", "mean", f, module) for f in module_fractions]
     found = ends(opened, file.with_name("ends.json"), proteins)
     if not file.is_file():
-        file.write_text(json.dumps(measured(opened, grid, points, proteins)))
+        file.write_text(json.dumps(measured(opened, map(grid.kept, points), proteins)))
     rows = json.loads(file.read_text())
     curves: dict[str, dict[str, list[float]]] = {}
     for scope in ("pooled", *MODULES):
@@ -120,26 +119,20 @@ def kept(
 
 def ends(opened: OpenRun, file: Path, proteins: Sequence[Protein]) -> dict[str, dict[str, float]]:
     """The metrics of the intact model, with a module kind held, and with everything held."""
-    names = ["intact", *MODULES]
+    names = ["intact", *MODULES, "pooled"]
     if not file.is_file():
-        nobody = NeuronScores("m", opened.model.index, np.zeros(len(opened.model.index)))
-        grid = Grid({"m": nobody}, (0.5,), 0)
-        rows = measured(opened, grid, [INTACT, *(held_point("mean", module) for module in MODULES)], proteins)
-        file.write_text(json.dumps(rows))
-    found = dict(zip(names, json.loads(file.read_text()), strict=True))
-    classes = len(opened.model.labels)
-    chance = {"balanced_accuracy": 1 / classes, "log_probability": -float(np.log(classes))}
-    return found | {"pooled": chance if opened.model.task == "single" else {n: min(f[n] for f in found.values())
-                                                                            for n in METRICS}}  # fmt: skip
+        index = opened.model.index
+        kinds = [~of_module(index, module) for module in MODULES]
+        everybody, nobody = np.ones(len(index), dtype=bool), np.zeros(len(index), dtype=bool)
+        file.write_text(json.dumps(measured(opened, [everybody, *kinds, nobody], proteins)))
+    return dict(zip(names, json.loads(file.read_text()), strict=True))
 
 
-def measured(
-    opened: OpenRun, grid: Grid, points: Sequence[CurvePoint], proteins: Sequence[Protein]
-) -> list[dict[str, float]]:
-    """Both metrics at every point."""
+def measured(opened: OpenRun, kept: Iterable[np.ndarray], proteins: Sequence[Protein]) -> list[dict[str, float]]:
+    """Both metrics of every ``(N,)`` of kept neurons; the others are held at their means."""
     model = opened.model
-    true, constants = model.targets(proteins), {"mean": np.asarray(model.ablation_means)}
-    stream = evaluate_points(model, proteins, grid, points, constants, opened.study.evaluate.token_budget)
+    true, means = model.targets(proteins), np.asarray(model.ablation_means)
+    stream = predict(model, proteins, ((keep, means) for keep in kept), opened.study.evaluate.token_budget)
     return [
         {name: metric(name, true, p.predicted, p.log_prob_true, len(model.labels)) for name in METRICS} for p in stream
     ]
@@ -153,7 +146,7 @@ def compared(args: argparse.Namespace) -> pd.DataFrame:
         raise RunError(f"{args.run}: no ablation means; run 'plmscope score {args.run}'")
     per_class = -(-args.proteins // len(model.labels)) if args.proteins else len(opened.clusters)
     proteins = one_per_cluster(
-        opened.proteins("validation"), opened.clusters, per_class, opened.study.seed, task=opened.study.data.task
+        opened.proteins("validation"), opened.clusters, per_class, opened.study.seed, task=model.task
     )
     stage = opened.run.manifest()["stages"].get("score", {}).get("fingerprint", "")
     needs = [stage, args.points, [p.id for p in opened.proteins("scoring")]]
