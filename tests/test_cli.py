@@ -185,9 +185,9 @@ CASES = [
         "'{data}': cannot be read (No such file or directory); check the path",
     ),
     Case(
-        "the sequence file is a folder",
+        "the sequence file is a folder without files",
         lambda b: (b.data.unlink(), b.data.mkdir()),
-        "{data}: is a folder; name one FASTA or table file",
+        "{data}: is an empty folder; name a FASTA or table file, or a folder of such files",
     ),
     Case("the sequence file is empty", content(""), "{data}: is empty; give a FASTA or table file"),
     Case(
@@ -220,7 +220,8 @@ CASES = [
     Case(
         "a sequence has a letter that is no amino acid",
         row(f"q\t1.1.1.1\t{LEFT}-J"),
-        "{data}: line 32: protein 'q' has '-' at residue 34; only the 20 amino acids and X, U, B, Z, O are allowed",
+        "{data}: line 32: protein 'q' has '-' at residue 34; a gap of an alignment: take the gaps out, or give the "
+        'alignment as FASTA, A3M or Stockholm, or leave such proteins out with [data] other_letters = "skip"',
     ),
     Case(
         "the sequences are DNA",

@@ -16,14 +16,14 @@ PACKAGE = ROOT / "src" / "plmscope"
 
 #: A module imports only from modules before it; the file names are the data flow.
 ORDER = (
-    "threads", "errors", "results", "parts", "progress", "labels", "stats", "uniprot", "formats", "rows",
-    "sequences", "annotations", "peptides", "splits", "sites", "workers", "checkpoints", "heads", "lora", "model",
-    "finetune", "hooks", "network", "hooked", "folded", "scores", "activation", "gradients", "conductance",
-    "linear", "ablation", "scoring", "selection", "overlap", "evaluation", "interventions", "concepts", "motifs",
-    "cards", "characterize", "residue_attribution", "report_blocks", "report_input", "report_answers",
-    "report_data", "report_curves", "report_kinds", "report_density", "report_knowledge", "report_neurons",
-    "report_methods", "report", "settings", "fetch", "runs", "shards", "knowledge", "trials", "edited", "study",
-    "explaining", "cli", "__main__",
+    "threads", "errors", "results", "parts", "progress", "labels", "stats", "uniprot", "records", "formats", "rows",
+    "labelling", "sources", "sequences", "annotations", "peptides", "splits", "sites", "workers", "checkpoints",
+    "heads", "lora", "model", "finetune", "hooks", "network", "hooked", "folded", "scores", "activation",
+    "gradients", "conductance", "linear", "ablation", "scoring", "selection", "overlap", "evaluation",
+    "interventions", "concepts", "motifs", "cards", "characterize", "residue_attribution", "report_blocks",
+    "report_input", "report_answers", "report_data", "report_curves", "report_kinds", "report_density",
+    "report_knowledge", "report_neurons", "report_methods", "report", "settings", "fetch", "runs", "shards",
+    "knowledge", "trials", "edited", "study", "explaining", "cli", "__main__",
 )  # fmt: skip
 #: The modules of a subpackage, in the same order; outside of themselves they import from before their subpackage.
 INSIDE = {

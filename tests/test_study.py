@@ -106,7 +106,7 @@ def test_manifest(golden: Golden) -> None:
     assert manifest["threads"] >= 1 and manifest["command"]
     assert manifest["data"] == {
         "source": str(golden.data), "sha256": read_proteins(golden.data).sha256, "n_read": 60, "n_excluded": 0,
-        "n_windowed": 0, "n_unused_labels": 0,
+        "n_windowed": 0, "n_unused_labels": 0, "changes": {},
     }  # fmt: skip
     assert manifest["split"] == {
         "method": "random", "identity": 0.3, "coverage": 0.8, "cluster_column": "",
