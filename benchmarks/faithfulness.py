@@ -31,6 +31,7 @@ import torch
 from scipy.stats import spearmanr
 
 from plmscope.evaluation import Grid, evaluate_points
+from plmscope.method_table import row_of
 from plmscope.results import Run
 from plmscope.runs import OpenRun, one_per_cluster, open_run
 from plmscope.scores import NeuronScores, resampling_groups
@@ -72,7 +73,10 @@ def score_all(
     scores: dict[str, NeuronScores] = {}
     seconds: dict[str, float] = {}
     truth = SCORERS[TRUTH]
-    for scorer in dict.fromkeys(SCORERS.values()):  # one that gives several scores is run once
+    fitted = {row_of(method).function for method in SCORERS if row_of(method).fit}  # they need many proteins
+    for scorer in dict.fromkeys(
+        SCORERS[method] for method in SCORERS if row_of(method).function not in fitted
+    ):  # one that gives several scores is run once
         settings = {"sample": sample} if scorer is truth else {}
         started = time.process_time()
         found = {

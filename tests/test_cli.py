@@ -186,9 +186,9 @@ CASES = [
         "'{data}': cannot be read (No such file or directory); check the path",
     ),
     Case(
-        "the sequence file is a folder",
+        "the sequence file is a folder without files",
         lambda b: (b.data.unlink(), b.data.mkdir()),
-        "{data}: is a folder; name one FASTA or table file",
+        "{data}: is an empty folder; name a FASTA or table file, or a folder of such files",
     ),
     Case("the sequence file is empty", content(""), "{data}: is empty; give a FASTA or table file"),
     Case(
@@ -221,7 +221,8 @@ CASES = [
     Case(
         "a sequence has a letter that is no amino acid",
         row(f"q\t1.1.1.1\t{LEFT}-J"),
-        "{data}: line 32: protein 'q' has '-' at residue 34; only the 20 amino acids and X, U, B, Z, O are allowed",
+        "{data}: line 32: protein 'q' has '-' at residue 34; a gap of an alignment: take the gaps out, or give the "
+        'alignment as FASTA, A3M or Stockholm, or leave such proteins out with [data] other_letters = "skip"',
     ),
     Case(
         "the sequences are DNA",
@@ -1036,7 +1037,7 @@ def test_export(golden: Golden, tmp_path: Path, capfd: pytest.CaptureFixture[str
     lines = (folder / "csv" / "curves.csv").read_text().splitlines()
     assert lines[0].startswith("method,matched_to,scope,module,draw,mode,ablation,fraction,n_neurons,accuracy")
     assert len(lines) == 1 + len(Run.open(folder).table("curves"))
-    assert len(list((folder / "csv").iterdir())) == 25
+    assert len(list((folder / "csv").iterdir())) == 29
 
 
 def test_overrides_reach_the_study(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

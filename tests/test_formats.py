@@ -260,8 +260,8 @@ def test_what_is_written_is_read(proteins: list[tuple[str, str]]) -> None:
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        ('{"id": "a", "sequence": "MKV"}\n', "is JSON; write it as TSV, CSV or Parquet"),
-        ('[\n{"id": "a"}]\n', "is JSON"),
+        ('{\n "results": [\n', "is JSON, but not one flat object a protein; write it as JSON lines, TSV, CSV or Par"),
+        ('["a"]\n', "is JSON"),
         ("LOCUS       NP_1   60 aa\nORIGIN\n", "is a GenBank file; export its proteins as FASTA"),
         ("ID   X1; SV 1; linear; mRNA; STD; HUM; 60 BP.\n", "is an EMBL file"),
         ("@read1\nACGT\n+\nIIII\n", "is FASTQ"),
@@ -341,3 +341,16 @@ def test_alignments_and_numbered_sequences(tmp_path: Path) -> None:
         assert found == [("a", A, {})] and changes == {"sequences with line numbers, which were taken out": 1}
     found, changes = counted(tmp_path, f"; a comment\n>a\n{A}\n")
     assert found == [("a", A, {})] and changes == {"comment lines, left out": 1}
+
+
+def test_marks_below_a_sequence_are_not_read_as_residues(tmp_path: Path) -> None:
+    """SignalP's and TMHMM's training files: header, sequence, and one letter a residue, all of them amino acids."""
+    one, two = "MKVLAAGIVGLCHWYTRSDENQPFKLMACDEF", "MSTNPKPQRKTKRNTNRRPQDVKFPGGGQIVGG"
+    signal = f">P1|EUKARYA|NO_SP|1\n{one}\n{'I' * 32}\n>P2|EUKARYA|SP|2\n{two}\n{'S' * 20 + 'O' * 13}\n"
+    with pytest.raises(InputError, match=r"followed by as many letters of I, O, S, one a residue, .* first two lines"):
+        rows(tmp_path, signal)
+    folded = f">P1\n{one}\n{one[::-1]}\n>P2\n{two}\n{two[::-1]}\n"  # two lines of a sequence as long as each other
+    assert [len(row.sequence) for row in rows(tmp_path, folded)] == [64, 66]
+    assert len(rows(tmp_path, ">P1\nGSGSGSGGSG\nGSGGSGSGSG\n")) == 1  # as few letters above
+    ragged = f">P1\n{one}\n{'A' * 32}\n>P2\n{two}\nAAA\n"
+    assert [len(row.sequence) for row in rows(tmp_path, ragged)] == [64, 36]

@@ -163,10 +163,11 @@ def test_what_cannot_be_unwrapped(tmp_path: Path) -> None:
 def test_weights_of_a_training_step_are_left_out_and_others_are_not(tmp_path: Path) -> None:
     """A loss with class weights takes no part in a prediction; a pooling layer does."""
     folder = save_tiny_model(tmp_path / "model")
-    trained = again(folder, tmp_path / "a", lambda key: f"model.{key}", criterion__weight=torch.ones(3))
+    more = {"criterion__weight": torch.ones(3), "val_f1__tp": torch.ones(3)}
+    trained = again(folder, tmp_path / "a", lambda key: f"model.{key}", **more)
     model, said = loaded(trained)
     np.testing.assert_allclose(model.log_probabilities(PROTEINS), theirs(folder), atol=1e-5)
-    assert f"{trained}: 1 weights of another head are left out, first 'criterion.weight'" in said
+    assert f"{trained}: 2 weights of another head are left out, first 'criterion.weight'" in said
     pooled = again(folder, tmp_path / "b", attention_pool__weight=torch.ones(24))
     line = "1 weights are neither of the encoder nor of its head (first 'attention_pool.weight')"
     assert line in refused(pooled) and line in refused(pooled, labels=LABELS, new_head=False)

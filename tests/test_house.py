@@ -16,8 +16,9 @@ PACKAGE = ROOT / "src" / "plmscope"
 
 #: A module imports only from modules before it; the file names are the data flow.
 ORDER = (
-    "threads", "errors", "plugins", "results", "parts", "progress", "labels", "stats", "uniprot", "formats", "rows",
-    "sequences", "annotations", "peptides", "splits", "sites", "workers", "checkpoints", "heads", "lora", "model",
+    "threads", "errors", "plugins", "results", "parts", "progress", "labels", "stats", "uniprot", "records",
+    "formats", "rows", "labelling",
+    "sources", "sequences", "annotations", "peptides", "splits", "sites", "workers", "checkpoints", "heads", "lora", "model",
     "finetune", "hooks", "network", "hooked", "folded", "method_table", "scores", "activation", "gradients",
     "conductance", "linear", "ablation", "probing", "scoring", "selection", "overlap", "evaluation", "null_kinds",
     "interventions", "concepts", "class_baselines", "motifs", "letters", "cards", "characterize",

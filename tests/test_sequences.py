@@ -175,7 +175,7 @@ def test_bad_files(tmp_path: Path, content: str | bytes, parts: list[str]) -> No
 
 def test_bad_paths(tmp_path: Path) -> None:
     refused(tmp_path / "missing.fasta", "No such file")
-    refused(tmp_path, "is a folder")
+    refused(tmp_path, "is an empty folder")
     refused("plmscope:proteins", "plmscope:enzymes, plmscope:families")
     os.mkfifo(tmp_path / "pipe")
     refused(tmp_path / "pipe", "not a regular file")

@@ -459,5 +459,61 @@ def test_sets_as_benchmarks_name_them() -> None:
     split = split_proteins(marked, method="column", column="set")
     assert [name for name, part in split.assignment.items() if part == "validation"] == ["P0", "P1", "P2"]
     folds = [replace(p, columns={"set": str(k % 5)}) for k, p in enumerate(proteins)]
-    with pytest.raises(InputError, match="numbers of folds name no sets: write a column with train, validation and"):
+    with pytest.raises(InputError, match="numbers of folds name no sets: say which are test by test_folds"):
         split_proteins(folds, method="column", column="set")
+    split = split_proteins(folds, method="column", column="set", test_folds=["4"], validation_folds=["0"])
+    assert split.counts == {"train": 17, "validation": 6, "test": 5} and not split.notes
+    assert {split.assignment[p.id] for p in folds if p.columns["set"] == "4"} == {"test"}
+    pandas = [replace(p, columns={"set": p.columns["set"] + ".0"}) for p in folds]  # which writes 4 so beside NaN
+    assert split_proteins(
+        pandas, method="column", column="set", test_folds=["4"], validation_folds=["0.0"]
+    ).assignment == (split.assignment)
+    drawn = split_proteins(folds, method="column", column="set", test_folds=["4"])
+    assert drawn.counts["test"] == 5 and 0 < drawn.counts["validation"] < drawn.counts["train"]
+    assert "were drawn for it by the seed" in drawn.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("test_folds", "validation_folds", "what"),
+    [
+        (["7"], [], "no protein has fold '7' in column 'set', which has '0', '1', '2'; correct test_folds"),
+        (["1"], ["1"], "fold '1' is in test_folds and in validation_folds"),
+        ([], ["1"], "validation_folds without test_folds"),
+        (["0", "1"], ["2"], "no fold is left for train"),
+    ],
+)
+def test_folds_that_cannot_be(test_folds: list[str], validation_folds: list[str], what: str) -> None:
+    proteins = [Protein(f"P{k}", DISTINCT[k], "ab"[k % 2], {"set": str(k % 3)}) for k in range(18)]
+    with pytest.raises((InputError, StudyError), match=what):
+        split_proteins(
+            proteins, method="column", column="set", test_folds=test_folds, validation_folds=validation_folds
+        )
+    with pytest.raises(StudyError, match="no effect with method 'random'"):
+        split_proteins(proteins, method="random", test_folds=["1"])
+    proteins[3] = replace(proteins[3], columns={"set": ""})
+    with pytest.raises(InputError, match="'P3': column 'set' has no fold"):
+        split_proteins(proteins, method="column", column="set", test_folds=["1"])
+
+
+def test_pieces_of_one_protein_stay_together(tmp_path: Path) -> None:
+    """Windows around sites: those that share a few residues at their ends, and those that share none but their name."""
+
+    letters = random.Random(5)
+    sources = ["".join(letters.choices(AMINO_ACIDS, k=72)) for _ in range(12)]
+
+    def piece(k: int, start: int) -> Protein:
+        name = f"P{k}/{start + 1}-{start + 24}"
+        return Protein(name, sources[k][start : start + 24], "ab"[start > 24])
+
+    proteins = [piece(k, start) for k in range(12) for start in (0, 24, 48)]
+    split = split_proteins(proteins, identity=0.9)
+    assert len(set(split.clusters.values())) == 12
+    said = "36 sequences are pieces of 12 proteins by their ids, such as 'P0/1-24': those of one are in one set"
+    assert said in split.notes
+    assert "clusters hold several classes: each was counted for the rarest of its own" in split.notes
+    assert {p.label for p in proteins if split.assignment[p.id] == "test"} == {"a", "b"}
+    named = [replace(p, id=f"x{k}-{k + 7}") for k, p in enumerate(proteins)]  # no places: the length is another
+    found = split_proteins(named, identity=0.9)
+    assert len(set(found.clusters.values())) == 36 and not any("pieces" in note for note in found.notes)
+    shared = [Protein(f"{k}-{s}", sources[k][s : s + 41], "ab"[s // 30 % 2]) for k in range(12) for s in (0, 30)]
+    assert len(set(split_proteins(shared, identity=0.9).clusters.values())) == 12  # eleven residues at their ends

@@ -112,7 +112,7 @@ def test_manifest(golden: Golden) -> None:
     assert manifest["threads"] >= 1 and manifest["command"]
     assert manifest["data"] == {
         "source": str(golden.data), "sha256": read_proteins(golden.data).sha256, "n_read": 60, "n_excluded": 0,
-        "n_windowed": 0, "n_unused_labels": 0,
+        "n_windowed": 0, "n_unused_labels": 0, "changes": {},
     }  # fmt: skip
     assert manifest["split"] == {
         "method": "random", "identity": 0.3, "coverage": 0.8, "cluster_column": "",
@@ -545,7 +545,7 @@ def test_changed_setting_redoes_its_stage_and_later_ones(
         "evaluate", "nulls", "null_kinds", "density", "stability", "characterize", "intervene", "report",
     ]  # fmt: skip
     # Neither the characterization nor the interventions ask for the evaluation or the null models.
-    assert ["done in" in line for line in lines[4:]] == [True, True, True, True, False, False, True]
+    assert ["done in" in line for line in lines[4:]] == [True, True, True, True, True, False, False, True]
 
     after, run = contents(folder), Run.open(folder)
     same = ["proteins.parquet", "neurons.parquet", "metrics.json", "model/model.safetensors", "completeness.parquet"]

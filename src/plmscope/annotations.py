@@ -43,8 +43,9 @@ from plmscope.formats import (
     quoted_names,
     refuse_values,
 )
+from plmscope.labelling import MAX_NAME, ec_classes
 from plmscope.rows import flat_entries
-from plmscope.sequences import MAX_NAME, Protein, ec_classes
+from plmscope.sequences import Protein
 from plmscope.uniprot import FEATURES, OLD_KEYS, Feature, feature_key, parse_feature_cell, parse_place, split_bond
 
 __all__ = ["EC_NAMES", "FeatureSet", "ec_classes", "read_features"]

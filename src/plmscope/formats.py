@@ -2,8 +2,9 @@
 
 The content decides the format, not the file name. Compression (gzip, bzip2, xz, zstd) and Parquet are told by their
 first bytes; text is FASTA if it starts with ``>``, a Swiss-Prot flat file if with an ID line, GFF3 and Stockholm by
-their first line, else a table with a header row, separated by tabs, commas, semicolons or bars, whichever the header
-has. Comment lines may come first. ``-`` is standard input. Formats that are known, but not read, are called by name.
+their first line, JSON if that is an object or starts a list of objects, else a table with a header row, separated by
+tabs, commas, semicolons or bars, whichever the header has. Comment lines may come first. ``-`` is standard input.
+Formats that are known, but not read, are called by name.
 
 Every row knows its place (line or row), so that whoever refuses it can name it. Whatever is damaged, binary, neither
 UTF-8 nor UTF-16, or grows without bound when it is decompressed stops the reading with one line.
@@ -33,6 +34,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from plmscope.errors import InputError, shown
 from plmscope.labels import SEPARATOR
+from plmscope.records import is_list, is_object, record_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,7 +51,9 @@ MAX_LINE = 64 * 2**20
 #: Longest entry of a FASTA or flat file, in characters; the longest known protein has 45,000 residues.
 MAX_ENTRY = 2**21
 
-Format = Literal["parquet", "fasta", "stockholm", "flat", "gff", "table"]
+Format = Literal["parquet", "fasta", "stockholm", "flat", "gff", "json", "table"]
+#: Formats with named columns.
+TABLES = ("parquet", "json", "table")
 #: How many lines of comments may come first.
 MAX_COMMENTS = 1000
 GFF, STOCKHOLM = "##gff-version", "# STOCKHOLM"
@@ -62,7 +66,10 @@ _SEPARATOR_HINT = re.compile("sep=(.)", re.IGNORECASE)
 _FOREIGN = tuple(
     (re.compile(start), what)
     for start, what in (
-        (r'\{(?!\\rtf)|\[\s*(?:[\[{"]|$)', "is JSON; write it as TSV, CSV or Parquet"),
+        (
+            r'\{(?!\\rtf)|\[\s*(?:[\[{"]|$)',
+            "is JSON, but not one flat object a protein; write it as JSON lines, TSV, CSV or Parquet",
+        ),
         (r"LOCUS +\S", "is a GenBank file; export its proteins as FASTA"),
         (r"ID   .*\bBP\.?$", "is an EMBL file of nucleotides; export its proteins as FASTA"),
         (r"@(?:HD|SQ|RG|PG|CO)\t", "is SAM (alignments of reads); give protein sequences as FASTA"),
@@ -200,6 +207,8 @@ def open_content(path: Path, source: str) -> Content:
         return Content("stockholm", path, source, lines)
     if first.startswith("ID   ") and first.endswith("AA."):
         return Content("flat", path, source, lines)
+    if is_object(first) or is_list(first):
+        return Content("json", path, source, lines)
     foreign = next((what for start, what in _FOREIGN if start.match(first)), None)
     if foreign:
         raise InputError(f"{source}: {foreign}")
@@ -352,9 +361,12 @@ def open_table(content: Content) -> Table:
     Raises:
         InputError: the file is no table, or has a column twice.
     """
-    if content.format not in ("parquet", "table"):
+    if content.format not in TABLES:
         raise InputError(f"{content.source}: is not a table; give a TSV, CSV or Parquet file with named columns")
-    rows = _parquet_rows(content) if content.format == "parquet" else _text_rows(content)
+    if content.format == "json":
+        rows = record_rows(content.source, content.lines)
+    else:
+        rows = _parquet_rows(content) if content.format == "parquet" else _text_rows(content)
     first = next(rows, None)
     if first is None:  # nothing but empty quotes
         raise InputError(f"{content.source}: has no header; give a FASTA or table file")

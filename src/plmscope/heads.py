@@ -30,7 +30,9 @@ _FINETUNE = "fine-tune it first ('plmscope finetune STUDY')"
 #: Parts of names that compiling or sharding a module puts in front of what is inside.
 _INNER = re.compile(r"(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 #: Weights of a training step that take no part in a prediction.
-_OF_TRAINING = re.compile(r"(^|[._])(loss|criterion|metrics?)([._]|$)", re.IGNORECASE)
+_OF_TRAINING = re.compile(
+    r"(^|[._])(loss|criterion|metrics?|acc|accuracy|f1|auroc|auc|mcc|precision|recall)([._]|$)", re.IGNORECASE
+)
 #: Weights that old releases saved and that follow from the configuration.
 COMPUTED = ("position_ids", "inv_freq")
 

@@ -44,7 +44,7 @@ BY_CHANCE = 0.05
 #: Share of identical residues that counts whatever chance gives, where the whole shorter sequence overlaps.
 ENOUGH = 0.75
 #: Residues that the end of one sequence and the start of another share if they are pieces of one protein.
-SHARED = 15
+SHARED = 10
 #: A sequence of which a smaller share of the triplets of residues differ is of low complexity.
 COMPLEXITY = 0.7
 #: How many pairs are compared at once, so that they stay in the cache.
@@ -113,7 +113,7 @@ def close_pairs(
 def overlapping(sequences: Mapping[str, str]) -> list[tuple[str, str]]:
     """Sequences by name whose end is the start of another, or that lie in another: pieces of one protein.
 
-    At least 15 residues are shared, all of them equal. A piece inside another counts from its first residue on.
+    At least 10 residues are shared, all of them equal. A piece inside another counts from its first residue on.
 
     >>> overlapping({"a": "MKTAYIAKQRQISFVKSHFSRQL", "b": "QRQISFVKSHFSRQLEERLGLIE", "c": "WWWWWWWWWWWWWWWWWWWW"})
     [('a', 'b')]

@@ -495,12 +495,13 @@ def knowledge_answer(cards: pd.DataFrame | None) -> Answer:
     unique = cards.drop_duplicates(["layer", "module", "neuron"])
     known = unique["explained"].astype(bool)
     named = unique.loc[known & (unique["concept"] != ""), "concept"]
+    alone = (known & (unique["concept"] == "") & (unique["motif"] != "")).sum()
     most = [f"{name} ({count(n)})" for name, n in named.value_counts().head(3).items()]
     often = f", most often {listed(most)}" if most else ""
     text = (
         f"{letter_headline(unique)}Nothing that was tried explains {count((~known).sum())} of the "
         f"{count(len(unique))} selected neurons ({percent((~known).mean())}). A concept explains "
-        f"{count(len(named))}{often}. All numbers come from clusters that chose neither concept nor threshold."
+        f"{count(len(named))}{often}; a sequence motif alone {count(alone)}. All numbers come from clusters that chose neither concept nor threshold."
     )
     verdict: Verdict = "yes" if known.all() else "partly" if known.any() else "no"
     return Answer(verdict, question, text)

@@ -21,6 +21,7 @@ from plmscope.formats import (
     ID_NAMES,
     MAX_ENTRY,
     SEQUENCE_NAMES,
+    TABLES,
     Content,
     open_content,
     open_table,
@@ -44,6 +45,8 @@ _NCBI_ORGANISM = re.compile(r"\[([^\[\]=]+)\]\s*$")
 _NCBI_FIELD = re.compile(r"\[([A-Za-z][\w.-]*)=([^\[\]]*)\]")
 _NUMBER_BEFORE = re.compile(r"\s*([0-9]+)\s+([^0-9]+)")
 _NUMBER_BEHIND = re.compile(r"([^0-9]+?)\s+([0-9]+)\s*")
+#: Most letters that the rows of marks in a FASTA file use, one letter a residue.
+MARKS = 10
 #: Largest alignment that is held in memory, in characters.
 MAX_ALIGNMENT = 2**29
 #: Count of :attr:`Content.changes` where a table has no ids.
@@ -86,7 +89,7 @@ def protein_rows(
     Raises:
         InputError: the file is damaged, is no table but columns are named, or has no such column.
     """
-    if content.format not in ("parquet", "table"):
+    if content.format not in TABLES:
         for setting, given in (("id_column", id_column), ("sequence_column", sequence_column)):
             if given:
                 raise InputError(f"{content.source}: {setting} = {shown(given)} is for tables; leave it empty")
@@ -116,7 +119,11 @@ def _table_rows(content: Content, id_column: str, sequence_column: str, number: 
     if missing:
         refuse_values(content.source, table.names, "id and sequence")
         advice = f"name {'it' if len(missing) == 1 else 'them'} by {' and '.join(setting for setting, _ in missing)}"
-        if len(table.names) == 1 and pick(re.split(r"[\s:]+", table.names[0]), (*ID_NAMES, *SEQUENCE_NAMES)):
+        if (
+            content.format == "table"
+            and len(table.names) == 1
+            and pick(re.split(r"[\s:]+", table.names[0]), (*ID_NAMES, *SEQUENCE_NAMES))
+        ):
             advice = "separate its fields by tabs or commas"
         raise InputError(
             f"{content.source}: is not FASTA (no '>' at its start), and as a table it lacks the column "
@@ -176,11 +183,18 @@ def _entries(content: Content, before: int = 0) -> Iterator[tuple[str, str, str]
     """Place, header and sequence of every entry, without blanks, line numbers and comment lines."""
     start, size, title, numbered = 0, 0, "", False
     sequence: list[str] = []
-    residues = 0
+    residues, marked, marks, letters = 0, True, set[str](), set[str]()
 
     def entry() -> tuple[str, str, str]:
+        nonlocal marked
         if numbered:
             content.changes["sequences with line numbers, which were taken out"] += 1
+        half = len(sequence) // 2
+        second = "".join(sequence[half:])
+        marked &= len(sequence) == 2 * half > 0 and 2 * len(second) == residues and second.isalpha()
+        if marked:
+            marks.update(second)
+            letters.update(*sequence[:half])
         return f"line {start}", title, "".join(sequence)
 
     for number, line in enumerate(content.lines, before + 1):
@@ -209,6 +223,11 @@ def _entries(content: Content, before: int = 0) -> Iterator[tuple[str, str, str]
             sequence.append(text)
     if start:
         yield entry()
+    if marked and 0 < len(marks) <= min(MARKS, len(letters) - 1):
+        raise InputError(
+            f"{content.source}: every sequence is followed by as many letters of {', '.join(sorted(marks))}, one a "
+            "residue, as in FASTA of three lines an entry; keep the first two lines of each"
+        )
 
 
 def _without_number(line: str, residues: int) -> tuple[str, bool]:
@@ -255,9 +274,10 @@ def _header_fields(text: str) -> tuple[dict[str, str], dict[str, str], dict[str,
             if raw.startswith('"'):
                 doubts[key] = f"{key}={shown(raw)} in the header has no closing quote; add it"
             elif value != raw:
-                notes[key] = "labels of headers, cut where their value ends" if len(value) + 1 < len(raw) else (
-                    "labels of headers, without the mark at their end"
-                )  # fmt: skip
+                ended = raw.startswith(value) and not raw[len(value) :].strip(" \t,;|)]")
+                notes[key] = "labels of headers, " + (
+                    "without the mark at their end" if ended else "cut where their value ends"
+                )
         if columns.get(key, value) != value:
             notes[key] = "headers that give a label's key several times, the values joined"
         columns[key] = _joined(columns[key], value) if key in columns else value
@@ -274,8 +294,8 @@ def _value(key: str, text: str) -> str:
     if text.endswith((")", "]")) and text.count("(") + text.count("[") < text.count(")") + text.count("]"):
         text = text[:-1]
     if ";" not in text:
-        return text.rstrip(" \t,")
-    parts = [part.strip(" \t,") for part in text.split(";")]
+        return text.rstrip(" \t,|")
+    parts = [part.strip(" \t,|") for part in text.split(";")]
     return SEPARATOR.join(part for part in parts if part and not part.endswith(":"))
 
 

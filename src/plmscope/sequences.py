@@ -5,7 +5,7 @@
     file -> rows (rows.py) -> label -> filters by class and length -> duplicates -> windows -> ProteinSet
 
 FASTA (plain, UniProt's and NCBI's headers; ``key=value`` after the id becomes a column), alignments, tables (TSV, CSV,
-Parquet), Swiss-Prot flat files; all may be compressed.
+Parquet, JSON lines), Swiss-Prot flat files; all may be compressed. How a label is found is in labelling.py.
 
 Whatever cannot be used stops the reading with one line that names the file and the place, except for what the settings
 leave out on purpose (no class, an unwanted or rare one, length, repeated sequence): that is listed in
@@ -19,21 +19,20 @@ or read in overlapping windows.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from plmscope.errors import InputError, StudyError, shown
 from plmscope.formats import (
     ID_NAMES,
     STDIN,
-    called,
+    TABLES,
     located,
     open_content,
     open_table,
@@ -41,28 +40,32 @@ from plmscope.formats import (
     quoted_names,
     refuse_values,
 )
-from plmscope.labels import SEPARATOR, TASKS, Task, class_names, classes_of, join_classes
-from plmscope.rows import EC_COLUMNS, Row, protein_rows
+from plmscope.labelling import (
+    LISTED,
+    MAX_NAME,
+    check_are_classes,
+    check_classes_occur,
+    check_column,
+    doubts,
+    label_or_reason,
+    labelling_of,
+    refused_class,
+)
+from plmscope.labels import SEPARATOR, TASKS, Task, class_names, classes_of
+from plmscope.rows import NUMBERED, Row, protein_rows
+from plmscope.sources import FILE, sources_of
 
 LETTERS = "ACDEFGHIKLMNPQRSTVWYXUBZO"
 #: The twenty of the genetic code.
 AMINO_ACIDS = LETTERS[:20]
-#: What programs write for a missing value, in lower case.
-MISSING = ("nan", "na", "n/a", "none", "null")
-#: Between the matches of a pattern; no text of a file has it.
-SEVERAL = "\ue000"
-#: Longest id or label, in characters.
-MAX_NAME = 200
-#: How many classes a text lists before it counts the others.
-LISTED = 20
 TOO_LONG = ("error", "skip", "windows")
 DUPLICATES = ("error", "first", "keep")
+OTHER_LETTERS = ("error", "skip")
 REPEATED = "its sequence is there before"
 STOPS, LOWER = "sequences without their final '*'", "sequences with lower-case letters, read as upper case"
+DOT = "sequences without their final '.', a stop as gffread writes it"
 _ILLEGAL = re.compile(f"[^{LETTERS}{LETTERS.lower()}]")
-_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 _NUCLEOTIDES = re.compile("[ACGTUN]+")
-_EC = re.compile(r"[1-7](?:\.\d+){0,2}(?:\.n?\d+)?(?:\.-)*")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -148,8 +151,7 @@ class ProteinSet:
         classes += f" and {len(labels) - LISTED:,} more" if len(labels) > LISTED else ""
         several = sum(len(one) > 1 for one in own)
         classes += f"; {several:,} proteins with several" if several else ""
-        if doubtful := [label for label in labels if label.casefold() in MISSING]:
-            classes += f"; {' and '.join(map(repr, doubtful))} counted as a class: leave the cell empty if it is none"
+        classes += "".join(f"; {doubt}" for doubt in doubts(labels))
         left_out = "; ".join(f"{number:,} x {reason}" for reason, number in self.reasons.items())
         excluded = f"{len(self.excluded):,} excluded" + (f": {left_out}" if left_out else "")
         if self.windowed:
@@ -165,42 +167,6 @@ class ProteinSet:
     def n_read(self) -> int:
         """How many proteins the file has: those here, each long one counted once, and those left out."""
         return len({protein.parent or protein.id for protein in self.proteins}) + len(self.excluded)
-
-
-def ec_classes(text: str, level: int) -> tuple[str, ...]:
-    """The classes that a list of EC numbers names at one level.
-
-    Numbers are separated by ``;``, ``,`` or blanks; a leading ``EC`` is allowed. A partial number counts as far as it
-    goes: ``1.2.3.-`` has a class at levels 1 to 3. Preliminary numbers (``1.1.1.n1``) count as they are.
-
-    Args:
-        text: As found in a table; empty or ``-`` means no number.
-        level: How many leading numbers make the class, 1 to 4.
-
-    Returns:
-        The distinct classes, sorted as text; empty if every number is too partial.
-
-    Raises:
-        InputError: a part of the text is not an EC number, or ``level`` is not 1 to 4.
-
-    >>> ec_classes("1.1.1.1;1.2.3.-", 1), ec_classes("1.1.1.1;1.2.3.-", 4)
-    (('1',), ('1.1.1.1',))
-    """
-    if level not in (1, 2, 3, 4):
-        raise InputError(f"EC level {level!r} does not exist; use 1, 2, 3 or 4")
-    classes = set()
-    for number in re.sub(r"\bEC[ :]*(?=[1-7-])", " ", text).replace(";", " ").replace(",", " ").split():
-        if number == "-":
-            continue
-        parts = number.split(".")
-        if not _EC.fullmatch(number) or len(parts) > 4:
-            raise InputError(
-                f"{shown(number)} is not an EC number; write it as 1.1.1.1 or 1.1.-.-, several joined by ';'"
-            )
-        known = parts[:level]
-        if len(known) == level and "-" not in known:
-            classes.add(".".join(known))
-    return tuple(sorted(classes))
 
 
 def read_proteins(
@@ -220,20 +186,23 @@ def read_proteins(
     max_length: int = 1022,
     too_long: Literal["error", "skip", "windows"] = "error",
     window_overlap: int = 256,
+    other_letters: Literal["error", "skip"] = "error",
     stdin: Path | None = None,
 ) -> ProteinSet:
-    """Read and check the proteins of one file.
+    """Read and check the proteins of one file, or of all files of a folder.
 
     Lower-case letters count as upper case, and one ``*`` at the end of a sequence as the stop that it is: it is not a
     residue. Blanks around ids and labels are dropped. In a Parquet file numbers are turned into text, lists are joined
     by ``;``, and what is missing or NaN is empty.
 
     Args:
-        path: FASTA, TSV, CSV, Parquet or a Swiss-Prot flat file, text compressed by gzip, bzip2, xz or zstd or not;
-            ``"-"``, standard input; or ``"plmscope:enzymes"`` or ``"plmscope:families"``, the embedded tables.
+        path: FASTA, TSV, CSV, Parquet, JSON lines or a Swiss-Prot flat file, text compressed by gzip, bzip2, xz or zstd
+            or not; a folder of such files, whose names without their endings are a column ``file``; ``"-"``, standard
+            input; or ``"plmscope:enzymes"`` or ``"plmscope:families"``, the embedded tables.
         label: ``"ec:1"`` to ``"ec:4"`` derives the class from the EC numbers (column ``ec``, or ``EC number`` as
             UniProt calls it, or ``ec_column``). ``"header:PATTERN"`` takes it from the FASTA header, by a regular
-            expression with one group, wherever it matches. Any other text names a column. A protein without a class is
+            expression with one group, wherever it matches. Any other text names a column, or several joined by ``,``
+            that have 1 where the class of that name is the protein's and else 0. A protein without a class is
             excluded, and so is one with several EC classes or matches in a single-label task; a column whose values
             join classes by ``;`` is refused there. Numbers that hardly recur are no classes and refused.
         task: ``"single"``: a protein has one class. ``"multi"``: it may have several, those of its EC numbers, of all
@@ -256,6 +225,8 @@ def read_proteins(
             :func:`windows` of ``max_length`` residues, each a protein of its own with the id ``id/1-1022``, the label
             and the columns of its parent. They are never cut.
         window_overlap: Residues that two windows share, at least.
+        other_letters: Of sequences with other letters than those, such as ``*`` inside or ``-``: ``"error"`` stops,
+            ``"skip"`` excludes them.
         stdin: Where standard input was saved, if it was (path ``"-"``).
 
     Returns:
@@ -269,7 +240,10 @@ def read_proteins(
     """
     if not 1 <= min_length <= max_length:
         raise StudyError(f"min_length {min_length!r} and max_length {max_length!r}: need 1 <= min_length <= max_length")
-    for setting, given, known in (("too_long", too_long, TOO_LONG), ("duplicates", duplicates, DUPLICATES)):
+    for setting, given, known in (
+        ("too_long", too_long, TOO_LONG), ("duplicates", duplicates, DUPLICATES),
+        ("other_letters", other_letters, OTHER_LETTERS),
+    ):  # fmt: skip
         if given not in known:
             raise StudyError(f"{setting} {given!r} is unknown; use {', '.join(map(repr, known))}")
     if too_long == "windows" and not 0 <= window_overlap < max_length:
@@ -279,7 +253,7 @@ def read_proteins(
     if not separator.strip():
         raise StudyError(f"separator {shown(separator)}: has to be a mark such as ';' or '|'")
     source = str(path)
-    labelling = _labelling(source, label, ec_column)
+    labelling = labelling_of(source, label, ec_column, task)
     second = _read_second(labels, id_column, task) if labels else None
 
     found: list[Protein] = []
@@ -287,51 +261,57 @@ def read_proteins(
     longer: list[tuple[str, str, int]] = []
     places: dict[str, str] = {}
     names: dict[str, None] = {}  # a dict keeps the order of the file
-    with located(source) if stdin is None else contextlib.nullcontext(stdin) as file:
-        source = called(source)
-        with file.open("rb") as handle:
-            sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
-        content = open_content(file, source)
-        if labelling is not None and labelling.pattern is not None and content.format != "fasta":
-            asked = f"label {shown(str(label))}" if labelling.level is None else f"ec_column {shown(ec_column)}"
-            raise InputError(f"{source}: {asked} needs FASTA headers; name a column instead")
-        # Beside a second table the column of ids may be that table's alone.
-        own = id_column if second is None or content.format in ("parquet", "table") else ""
-        for row in protein_rows(content, own, sequence_column, number=second is None):
-            _check_id(source, row, places, content.format in ("parquet", "table"))
-            places[row.id] = row.place
-            sequence = _checked_sequence(source, row, content.changes)
-            if second is not None:
-                row = second.added_to(source, row)
-            value, reason = None, None
-            if labelling is not None:
-                row = labelling.found_in(row, task)
-                if labelling.column in row.doubts:
-                    raise InputError(f"{source}: {row.place}: protein {row.id!r}: {row.doubts[labelling.column]}")
-                if labelling.column in row.notes:
-                    content.changes[row.notes[labelling.column]] += 1
-                value, reason = _label_or_reason(source, row, labelling, task, separator)
-                if value is not None:
-                    reason = _refused_class(source, row, value, task, classes)
-            names.update(dict.fromkeys(row.columns))
-            if reason is None and len(sequence) < min_length:
-                reason = f"shorter than {min_length} residues"
-            if reason is None and len(sequence) > max_length and too_long != "windows":
-                longer.append((row.place, row.id, len(sequence)))
-                reason = f"longer than {max_length} residues"
-            fate[row.id] = reason
-            if reason is None:
-                found.append(Protein(row.id, sequence, value, row.columns))
+    changes: Counter[str] = Counter()
+    fasta = True
+    with sources_of(source, stdin) as files:
+        source, sha256 = files.source, files.sha256
+        for file in files:
+            content = open_content(file.path, file.source)
+            if labelling is not None and labelling.pattern is not None and content.format != "fasta":
+                asked = f"label {shown(str(label))}" if labelling.level is None else f"ec_column {shown(ec_column)}"
+                raise InputError(f"{file.source}: {asked} needs FASTA headers; name a column instead")
+            tabular = content.format in TABLES
+            fasta &= not tabular
+            # Beside a second table the column of ids may be that table's alone.
+            own = id_column if second is None or tabular else ""
+            for row in protein_rows(content, own, sequence_column, number=second is None):
+                if file.of_folder:
+                    row = _of_folder(row, file.name, file.stem, NUMBERED in content.changes)
+                _check_id(source, row, places, tabular)
+                places[row.id] = row.place
+                sequence, reason = _checked_sequence(source, row, content.changes, other_letters)
+                if second is not None:
+                    row = second.added_to(source, row)
+                value, unlabelled = None, None
+                if labelling is not None:
+                    row = labelling.found_in(source, row, task, content.changes)
+                    if labelling.column in row.doubts:
+                        raise InputError(f"{source}: {row.place}: protein {row.id!r}: {row.doubts[labelling.column]}")
+                    if labelling.column in row.notes:
+                        content.changes[row.notes[labelling.column]] += 1
+                    value, unlabelled = label_or_reason(
+                        source, row, labelling, task, separator, classes, content.changes
+                    )
+                    if value is not None:
+                        unlabelled = refused_class(source, row, value, task, classes)
+                names.update(dict.fromkeys(row.columns))
+                reason = reason or unlabelled
+                if reason is None and len(sequence) < min_length:
+                    reason = f"shorter than {min_length} residues"
+                if reason is None and len(sequence) > max_length and too_long != "windows":
+                    longer.append((row.place, row.id, len(sequence)))
+                    reason = f"longer than {max_length} residues"
+                fate[row.id] = reason
+                if reason is None:
+                    found.append(Protein(row.id, sequence, value, row.columns))
+            changes.update(content.changes)
 
     if not places:
         raise InputError(f"{source}: has no protein; give a file with at least one")
     if second is not None:
         second.check_matched(source, places)
-    if labelling is not None and labelling.column not in names:
-        setting = "label" if labelling.level is None else "ec_column"
-        raise InputError(
-            f"{source}: label {shown(str(label))} needs the column {shown(labelling.column)}; {_listed(names, setting)}"
-        )
+    if labelling is not None:
+        check_column(source, label, labelling, names, fasta)
     if longer and too_long == "error":
         place, name, length = longer[0]
         raise InputError(
@@ -343,8 +323,8 @@ def read_proteins(
         raise InputError(f"{source}: all {len(found):,} sequences look like DNA or RNA; give their translation")
     if found:
         if labelling is not None and labelling.level is None:
-            _check_are_classes(source, found, task, str(label), separator)
-        _check_classes_occur(source, found, task, classes)
+            check_are_classes(source, [protein.label for protein in found], task, str(label), separator)
+        check_classes_occur(source, [protein.label for protein in found], task, classes)
     if duplicates != "keep":
         found = _without_duplicates(source, found, places, fate, duplicates)
     found = _without_rare(found, task, min_per_class, fate)
@@ -356,7 +336,7 @@ def read_proteins(
         task,
         sum(len(protein) > max_length for protein in found),
         0 if second is None else len(second.columns.keys() - places.keys()),
-        {what: number for what, number in content.changes.items() if number},
+        {what: number for what, number in changes.items() if number},
     )
     if not found:
         left_out = "; ".join(f"{number:,} x {reason}" for reason, number in result.reasons.items())
@@ -392,59 +372,6 @@ def _parts(protein: Protein, size: int, overlap: int) -> Iterator[Protein]:
     for start, end in windows(len(protein), size, overlap):
         name = f"{protein.id}/{start + 1}-{end}"
         yield Protein(name, protein.sequence[start:end], protein.label, protein.columns, protein.id, start)
-
-
-class _Labelling(NamedTuple):
-    """How the label is found: in a column, which for a pattern is filled from all its matches in the header."""
-
-    column: str
-    level: int | None = None
-    pattern: re.Pattern[str] | None = None
-    given: bool = False
-
-    def found_in(self, row: Row, task: Task) -> Row:
-        """The row with the label's text in its column."""
-        if self.pattern is not None:
-            matches = dict.fromkeys(
-                text for match in self.pattern.finditer(row.header) if (text := (match[1] or "").strip())
-            )
-            # In a single-label task several classes stay apart, so that they are seen to be several.
-            text = (SEPARATOR if task == "multi" or self.level is not None else SEVERAL).join(matches)
-            return row._replace(columns=row.columns | {self.column: text})
-        if self.level is not None and not self.given and self.column not in row.columns:
-            other = pick(row.columns, EC_COLUMNS)
-            if other is not None:
-                return row._replace(columns=row.columns | {self.column: row.columns[other]})
-        return row
-
-
-def _labelling(source: str, label: str | None, ec_column: str) -> _Labelling | None:
-    """What the settings ``label`` and ``ec_column`` mean."""
-    if label is None:
-        return None
-    level = _ec_level(source, label)
-    if level is None:
-        if ec_column:
-            raise StudyError(
-                f"ec_column {shown(ec_column)} is for label = 'ec:1' to 'ec:4', not for {shown(label)}; leave it empty"
-            )
-        return _Labelling(label, None, _pattern("label", label))
-    return _Labelling(ec_column or "ec", level, _pattern("ec_column", ec_column), bool(ec_column))
-
-
-def _pattern(setting: str, text: str) -> re.Pattern[str] | None:
-    """The regular expression of ``"header:PATTERN"``, None for the name of a column."""
-    if not text.startswith("header:"):
-        return None
-    try:
-        pattern = re.compile(text.removeprefix("header:"))
-    except (re.error, RecursionError, OverflowError) as error:
-        raise StudyError(f"{setting} {shown(text)}: is not a regular expression ({error}); correct it") from None
-    if pattern.groups != 1:
-        raise StudyError(
-            f"{setting} {shown(text)}: has {pattern.groups} groups; put the class into one, as in header:EC=([0-9.]+)"
-        )
-    return pattern
 
 
 @dataclass(frozen=True)
@@ -501,64 +428,6 @@ def _read_second(source: str, id_column: str, task: Task) -> _Second:
     return _Second(source, tuple(name for name in table.names if name != own), columns, sha256)
 
 
-def _refused_class(source: str, row: Row, label: str, task: Task, classes: Sequence[str]) -> str | None:
-    """Refuse a label that cannot be shown; the reason why its class is not wanted, if so."""
-    for name in classes_of(label, task):
-        if not name.isprintable():
-            raise InputError(
-                f"{source}: {row.place}: protein {row.id!r}: the label {shown(name)} has an unprintable character; "
-                "remove it"
-            )
-        if len(name) > MAX_NAME:
-            raise InputError(
-                f"{source}: {row.place}: protein {row.id!r}: the label {shown(name)} is longer than {MAX_NAME} "
-                "characters; name the class in fewer"
-            )
-        if classes and name not in classes:
-            return "a class that is not among data.classes"
-    return None
-
-
-def _check_are_classes(source: str, proteins: Sequence[Protein], task: Task, label: str, separator: str) -> None:
-    """Refuse labels that are measurements, or several classes joined."""
-    names = class_names((protein.label for protein in proteins), task)
-    first = ", ".join(shown(name) for name in names[:3])
-    if all(_NUMBER.fullmatch(name) for name in names):
-        whole = all(float(name).is_integer() or _EC.fullmatch(name) for name in names)
-        if len(names) > max(len(proteins) / 2, 7 if whole else 2):
-            raise InputError(
-                f"{source}: label {shown(label)}: {len(names):,} different numbers ({first}, ...) in {len(proteins):,} "
-                "proteins are a measurement, not classes; write bins of them, such as low and high, into a column, and "
-                "name that one by label"
-            )
-    marks, advice = (SEPARATOR, 'use task = "multi"') if task == "single" else ("|,/+&", "")
-    for mark in marks:
-        joined = {name: [part.strip() for part in name.split(mark) if part.strip()] for name in names}
-        several = [name for name in names if len(joined[name]) > 1]
-        if task == "multi" and any(len(classes_of(str(protein.label), task)) > 1 for protein in proteins):
-            return
-        alone = Counter(part for name in names for part in set(joined[name]))
-        # A name may hold such a mark; parts that are classes elsewhere are classes.
-        numbers = {name for name in several if all(_EC.fullmatch(part) for part in joined[name])}
-        odd = next((name for name in several if name in numbers or any(alone[part] > 1 for part in joined[name])), "")
-        if odd:
-            other = "name an EC level, as in label = 'ec:1'" if odd in numbers else f"write one class without {mark!r}"
-            raise InputError(
-                f"{source}: label {shown(label)}: {shown(odd)} looks like several classes joined by {mark!r}; "
-                f"{advice or f'set separator = {mark!r}'}, or {other}"
-            )
-
-
-def _check_classes_occur(source: str, proteins: Sequence[Protein], task: Task, classes: Sequence[str]) -> None:
-    """Refuse a wanted class that no protein has: it is misspelt, or at another level."""
-    there = class_names((protein.label for protein in proteins), task)
-    absent = [name for name in classes if name not in there]
-    if absent:
-        raise InputError(
-            f"{source}: data.classes has {shown(absent[0])}, a class of no protein that is left; correct it"
-        )
-
-
 def _without_duplicates(
     source: str, proteins: Sequence[Protein], places: Mapping[str, str], fate: dict[str, str | None], rule: str
 ) -> list[Protein]:
@@ -602,24 +471,6 @@ def _without_rare(
     return kept
 
 
-def _listed(names: Iterable[str], setting: str) -> str:
-    """What columns there are, for an error text."""
-    known = ", ".join(shown(name) for name in itertools.islice(names, LISTED))
-    if not known:
-        return "the file has no columns besides id and sequence"
-    which = "the one with EC numbers" if setting == "ec_column" else "one of these"
-    return f"the file has {known}; name {which} by {setting}"
-
-
-def _ec_level(source: str, label: str | None) -> int | None:
-    """The level of ``"ec:1"`` to ``"ec:4"``, None for a column's name."""
-    if label is None or not label.startswith("ec:"):
-        return None
-    if label not in ("ec:1", "ec:2", "ec:3", "ec:4"):
-        raise InputError(f"{source}: label {shown(label)} does not exist; use 'ec:1' to 'ec:4' or the name of a column")
-    return int(label[3:])
-
-
 def _check_id(source: str, row: Row, places: Mapping[str, str], table: bool) -> None:
     """Refuse an id that is missing, unprintable or there already."""
     if not row.id:
@@ -637,49 +488,40 @@ def _check_id(source: str, row: Row, places: Mapping[str, str], table: bool) -> 
         raise InputError(f"{source}: the id {row.id!r} is there twice, {twice}; rename or remove one{advice}")
 
 
-def _checked_sequence(source: str, row: Row, changes: Counter[str]) -> str:
-    """The sequence in upper case without its stop, both of which are counted."""
+def _of_folder(row: Row, name: str, stem: str, numbered: bool) -> Row:
+    """A row of one of several files: its place has the file's name, and a column says which file it is from."""
+    if FILE in row.columns:
+        raise InputError(f"{name}: {row.place}: has a column {FILE!r}, which names the files of a folder; rename it")
+    return row._replace(
+        place=f"{name}, {row.place}", id=f"{stem}:{row.id}" if numbered else row.id, columns=row.columns | {FILE: stem}
+    )
+
+
+def _checked_sequence(source: str, row: Row, changes: Counter[str], other_letters: str) -> tuple[str, str | None]:
+    """The sequence in upper case without its stop, both of which are counted; why it is left out, if so."""
     # Letters are checked before upper(), which turns some foreign letters into amino acids ("ß" into "SS").
     sequence = row.sequence.removesuffix("*")
+    if sequence == row.sequence and sequence.endswith("."):
+        sequence = sequence.removesuffix(".")
+        changes[DOT] += 1
     if not sequence:
         raise InputError(f"{source}: {row.place}: protein {row.id!r} has an empty sequence; add it or remove the entry")
     illegal = _ILLEGAL.search(sequence)
+    stop = illegal is not None and (
+        illegal[0] == "." or (illegal[0] == "*" and {*sequence[illegal.start() :]} != {"*"})
+    )
+    if illegal and other_letters == "skip":
+        return sequence, "a stop codon inside its sequence" if stop else "letters that stand for no residue"
     if illegal:
         known = "only the 20 amino acids and X, U, B, Z, O are allowed"
-        if illegal[0] == "*" and set(sequence[illegal.start() :]) != {"*"}:
-            known = "a stop codon inside it: check its translation (frame, genetic code, pseudogene), or remove it"
+        if stop:
+            known = "a stop codon inside it: check its translation (frame, genetic code, pseudogene)"
+        elif illegal[0] == "-":
+            known = "a gap of an alignment: take the gaps out, or give the alignment as FASTA, A3M or Stockholm"
         raise InputError(
             f"{source}: {row.place}: protein {row.id!r} has {illegal[0]!r} at residue {illegal.start() + 1}; {known}"
+            ', or leave such proteins out with [data] other_letters = "skip"'
         )
-    changes[STOPS] += sequence != row.sequence
+    changes[STOPS] += row.sequence.endswith("*")
     changes[LOWER] += not sequence.isupper()
-    return sequence.upper()
-
-
-def _label_or_reason(
-    source: str, row: Row, labelling: _Labelling, task: Task, separator: str
-) -> tuple[str | None, str | None]:
-    """The label, or else the reason why there is none."""
-    column, level = labelling.column, labelling.level
-    text = row.columns.get(column, "").strip()
-    if level is None and task == "multi":
-        text = join_classes(part for one in text.split(SEPARATOR) for part in one.split(separator))
-    if not text and labelling.pattern is not None:
-        matched = labelling.pattern.search(row.header) is not None
-        how = "gives an empty class by" if matched else "does not match"
-        return None, f"its header {how} {labelling.pattern.pattern!r}"
-    if not text:
-        return None, f"no value in column {column!r}"
-    if level is None:
-        if SEVERAL in text and labelling.pattern is not None:
-            return None, f"several classes in its header by {labelling.pattern.pattern!r}"
-        return text, None
-    if text.casefold() in MISSING:
-        return None, f"{text!r} in column {column!r}"
-    try:
-        classes = ec_classes(text, level)
-    except InputError as error:
-        raise InputError(f"{source}: {row.place}: protein {row.id!r}: {error}") from None
-    if len(classes) == 1 or (classes and task == "multi"):
-        return join_classes(classes), None
-    return None, f"several classes at EC level {level}" if classes else f"EC number too partial for level {level}"
+    return sequence.upper(), None

@@ -65,11 +65,14 @@ class DataSection(Section):
     path: str = Field(
         "plmscope:enzymes",
         min_length=1,
-        description="FASTA, CSV, TSV, Parquet or Swiss-Prot flat file (.gz .bz2 .xz .zst too), -, plmscope:enzymes or "
-        "plmscope:families",
+        description="FASTA, CSV, TSV, Parquet, JSON lines or Swiss-Prot flat file (.gz .bz2 .xz .zst too), a folder of "
+        "such, -, plmscope:enzymes or plmscope:families",
     )
     label: str = Field(
-        "ec:1", min_length=1, description="ec:1 to ec:4, the name of a column, or header:PATTERN with one group"
+        "ec:1",
+        min_length=1,
+        description="ec:1 to ec:4, a column, columns with 1 or 0 joined by a comma, header:PATTERN with one group, or "
+        "file: one of the folder",
     )
     labels: str = Field("", description="second table with columns about the proteins, by id; empty: none")
     task: Task | Literal[""] = Field(
@@ -90,6 +93,9 @@ class DataSection(Section):
     max_length: int = Field(1022, ge=1, description="the longest protein in residues")
     too_long: Literal["error", "skip", "windows"] = Field(
         "error", description="error, skip: left out and counted, windows: of max_length residues, in one set"
+    )
+    other_letters: Literal["error", "skip"] = Field(
+        "error", description="sequences with * inside, - or other letters that are no residue: error, skip: left out"
     )
     window_overlap: int = Field(256, ge=0, description="residues that two windows share, at least")
 
@@ -112,8 +118,23 @@ class SplitSection(Section):
         "",
         description="column: only clusters marked 1 there are tested on; empty: none, or the embedded proteins' own",
     )
-    column: str = Field("split", description="what method = column reads")
+    column: str = Field("split", description="what method = column reads; file: one of the folder")
+    test_folds: tuple[str, ...] = Field(
+        (), description="values of column that are test, where it has folds; all others are train; empty: it names sets"
+    )
+    validation_folds: tuple[str, ...] = Field((), description="and those that are validation; empty: drawn from train")
     cluster_column: str = Field("", description="column with clusters made elsewhere; empty: MMseqs2's, or none")
+
+    @field_validator("test_folds", "validation_folds", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        """Folds are numbers or names; a column has both as text."""
+        whole = isinstance(value, list | tuple)
+        return (
+            [str(one) if isinstance(one, int) and not isinstance(one, bool) else one for one in value]
+            if whole
+            else value
+        )
 
     @model_validator(mode="after")
     def _sum(self) -> SplitSection:

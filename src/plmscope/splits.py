@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import io
 import random
+import re
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -52,7 +53,9 @@ _ALSO: Mapping[str, Part] = {
     "training": "train", "valid": "validation", "val": "validation", "dev": "validation", "development": "validation",
     "testing": "test",
 }  # fmt: skip
-_FOLDS = "numbers of folds name no sets: write a column with train, validation and test beside it, and name that one"
+#: An id that ends with the first and the last residue of a piece.
+_PIECE = re.compile(r"(.+?)[/_:|]([1-9]\d{0,8})-(\d{1,9})")
+_FOLDS = "numbers of folds name no sets: say which are test by test_folds, and which are validation by validation_folds"
 
 
 @dataclass(frozen=True, repr=False)
@@ -115,11 +118,14 @@ def split_proteins(
     held_out: str = "",
     column: str = "split",
     cluster_column: str = "",
+    test_folds: Sequence[str] = (),
+    validation_folds: Sequence[str] = (),
     task: Task = "single",
 ) -> Split:
     """Divide labelled proteins into train, validation and test.
 
-    A cluster belongs to the class that most of its members have (ties: the first as text). The clusters of a class
+    A cluster belongs to the class that most of its members have (ties: the first as text), or, where a class would
+    have too few clusters so, to the rarest class of its members, which is said. The clusters of a class
     are shuffled; test takes them in that order as long as they fit into its share of the proteins, then validation,
     and train has the rest. A cluster that does not fit is passed over; only where none fits is the smallest taken, so
     every class is in every set. The result depends on the proteins and the seed, not on their order.
@@ -149,6 +155,8 @@ def split_proteins(
         cluster_column: Name of a column with the cluster of every protein, made elsewhere; empty: MMseqs2 makes them.
             With ``"column"`` it changes no set: these clusters are what bootstraps draw, and scored proteins are each
             from another one. How many stand in more than one set is counted (``n_shared``), not refused.
+        test_folds: Values of ``column`` that are test, where it has numbers or names of folds; all others are train.
+        validation_folds: And those that are validation; empty: drawn from the training proteins as above.
         task: ``"single"``: a label is one class. ``"multi"``: it is one or several, joined by ``;``.
 
     Returns:
@@ -173,12 +181,19 @@ def split_proteins(
         raise StudyError(f"held_out {held_out!r} has no effect when a column gives the split; leave one of them out")
     if cluster_column and method == "random":
         raise StudyError(f"cluster_column {cluster_column!r} has no effect with method {method!r}; leave it out")
+    if (test_folds or validation_folds) and method != "column":
+        raise StudyError(f"test_folds and validation_folds have no effect with method {method!r}; leave them out")
+    if validation_folds and not test_folds:
+        raise StudyError("validation_folds without test_folds: name the folds that are test")
+    if both := set(test_folds) & set(validation_folds):
+        raise StudyError(f"fold {shown(min(both))} is in test_folds and in validation_folds; leave it out of one")
     proteins = list(proteins)
     labels = _labels(proteins, task)
     alone = {protein.id: protein.parent or protein.id for protein in proteins}
     if method == "column":
         clusters = {p.id: _cluster_of(p, cluster_column) for p in proteins} if cluster_column else alone
-        assignment = _column_split(proteins, column)
+        folds: dict[str, Part] = {**dict.fromkeys(validation_folds, "validation"), **dict.fromkeys(test_folds, "test")}
+        assignment = _fold_split(proteins, column, folds) if folds else _column_split(proteins, column)
         notes: tuple[str, ...] = ()
         if "validation" not in assignment.values():
             assignment, note = _with_validation(proteins, assignment, column, labels, clusters, validation, test, seed)
@@ -192,14 +207,24 @@ def split_proteins(
         clusters = _together(clusters, proteins, lambda protein: protein.sequence)
     else:
         clusters = _together(_clusters(proteins, identity, coverage), proteins, lambda protein: protein.parent)
+        clusters = _together(clusters, proteins, _source_of)
     open_to_test = {p.id for p in proteins if _is_held_out(p, held_out)} if held_out else set(alone)
+    checked = (task, PARTS, "the split", "merge the class with another or leave it out")
+    mixed: tuple[str, ...] = ()
     try:
         assignment = _assign(labels, clusters, open_to_test, validation, test, seed, method)
     except InputError:
         _refuse_twins(proteins)
-        raise
-    _check_classes(proteins, assignment, task, PARTS, "the split", "merge the class with another or leave it out")
-    notes = _compared(proteins) if method == "cluster" and not cluster_column else ()
+        assignment = _assign(labels, clusters, open_to_test, validation, test, seed, method, by_rarest=True)
+        with contextlib.suppress(InputError):
+            _check_classes(proteins, assignment, *checked)
+            mixed = ("clusters hold several classes: each was counted for the rarest of its own",)
+        if not mixed:
+            raise
+    _check_classes(proteins, assignment, *checked)
+    notes = mixed
+    if method == "cluster" and not cluster_column:
+        notes += (*_pieces(proteins), *_compared(proteins))
     return Split(assignment, clusters, method, identity, coverage, cluster_column, notes)
 
 
@@ -470,6 +495,26 @@ def _refuse_twins(proteins: Sequence[Protein]) -> None:
         )
 
 
+def _source_of(protein: Protein) -> str:
+    """The protein that a sequence is a piece of, as its id says (``P1/31-71``, as long as that); else empty."""
+    found = _PIECE.fullmatch(protein.id)
+    return found[1] if found and int(found[3]) - int(found[2]) + 1 == len(protein) else ""
+
+
+def _pieces(proteins: Sequence[Protein]) -> tuple[str, ...]:
+    """The line that says which sequences were kept together for their ids."""
+    sources = Counter(source for protein in proteins if not protein.parent and (source := _source_of(protein)))
+    several = {source: number for source, number in sources.items() if number > 1}
+    if not several:
+        return ()
+    first = next(protein.id for protein in proteins if _source_of(protein) in several)
+    number = sum(several.values())
+    return (
+        f"{number:,} sequences are pieces of {len(several):,} proteins by their ids, such as {shown(first)}: those of "
+        "one are in one set",
+    )
+
+
 def _compared(proteins: Sequence[Protein]) -> tuple[str, ...]:
     """How sequences were compared that MMseqs2 does not see, one line each."""
     distinct = {protein.sequence for protein in proteins}
@@ -507,6 +552,25 @@ def _column_split(proteins: Sequence[Protein], column: str) -> dict[str, Part]:
     for part in ("train", "test"):
         if part not in assignment.values():
             raise InputError(f"column {column!r} puts no protein into {part}; name some")
+    return assignment
+
+
+def _fold_split(proteins: Sequence[Protein], column: str, folds: Mapping[str, Part]) -> dict[str, Part]:
+    """The sets of the folds that a column names; a number counts as ``1`` and as ``1.0``."""
+    value = {protein.id: _value(protein, column, "split.column").removesuffix(".0") for protein in proteins}
+    part_of = {name.removesuffix(".0"): part for name, part in folds.items()}
+    there = sorted(set(value.values()))
+    for name in part_of:
+        if name not in there:
+            raise InputError(
+                f"no protein has fold {shown(name)} in column {column!r}, which has {', '.join(map(shown, there[:12]))}"
+                "; correct test_folds or validation_folds"
+            )
+    assignment: dict[str, Part] = {name: part_of.get(fold, "train") for name, fold in value.items()}
+    if empty := next((protein for protein in proteins if not value[protein.id]), None):
+        raise InputError(f"protein {empty.id!r}: column {column!r} has no fold; give it one, or leave the protein out")
+    if "train" not in assignment.values():
+        raise InputError(f"column {column!r}: no fold is left for train; name fewer in test_folds and validation_folds")
     return assignment
 
 
@@ -552,15 +616,18 @@ def _assign(
     test: float,
     seed: int,
     method: str,
+    by_rarest: bool = False,
 ) -> dict[str, Part]:
-    """Whole clusters to sets, class by class."""
+    """Whole clusters to sets, class by class: that of most members, or else the rarest that a member has."""
     members: defaultdict[str, list[str]] = defaultdict(list)
     for name in clusters:
         members[clusters[name]].append(name)
     by_class: defaultdict[str, list[str]] = defaultdict(list)
+    total_of = Counter(labels.values())
     for cluster in sorted(members):
         counts = Counter(labels[name] for name in members[cluster])
-        by_class[min(counts, key=lambda label: (-counts[label], label))].append(cluster)
+        weight = total_of if by_rarest else Counter({label: -number for label, number in counts.items()})
+        by_class[min(counts, key=lambda label: (weight[label], label))].append(cluster)
     size = {cluster: len(names) for cluster, names in members.items()}
 
     rng = random.Random(seed)
@@ -571,6 +638,8 @@ def _assign(
         rng.shuffle(candidates)
         # Train keeps at least one cluster: its own where some are not open to test, else one of the candidates.
         spare = len(candidates) - (len(candidates) == len(own))
+        if spare < 2 and by_rarest:  # its proteins go with those of other classes, and whether they do is checked
+            continue
         if spare < 2:
             raise InputError(_too_few(label, len(own), len(candidates), method))
         total, available = sum(size[c] for c in own), sum(size[c] for c in candidates)

@@ -72,12 +72,14 @@ def finish(method: str, sums: GroupSums, settings: Mapping[str, Any], completene
     standardised class means, scaled to less than 1. ``completeness`` is not used: there is no path.
 
     Raises:
-        InputError: the proteins are of one class only.
+        InputError: the proteins are of one class only, or no class has two.
     """
     x, y = samples(sums)
     names = [label for label in sums.labels if label != EVERYONE]
     if len(np.unique(y)) < 2:
         raise InputError(f"{method}: a probe needs proteins of two classes at least, these are all {names[y[0]]!r}")
+    if np.bincount(y).max() < 2:
+        raise InputError(f"{method}: a probe needs two proteins of a class at least; raise score.proteins_per_class")
     seed, per_class, found = int(settings.get("seed", 0)), np.zeros((0, 0)), dict(settings)
     if method == "probe":
         penalty = choose_penalty(x, y, len(names), every_third(y), seed=seed)
