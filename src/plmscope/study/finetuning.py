@@ -57,7 +57,7 @@ def run(context: Context) -> dict[str, Any]:
         "data": {
             "source": found.source, "sha256": found.sha256,
             "n_read": found.n_read, "n_excluded": len(found.excluded), "n_windowed": found.windowed,
-            "n_unused_labels": found.unused_labels,
+            "n_unused_labels": found.unused_labels, "changes": dict(found.changes),
         },
         "split": {
             "method": split.method, "identity": split.identity, "coverage": split.coverage,

@@ -85,7 +85,8 @@ class Inputs:
             separator=d.separator, id_column=d.id_column, sequence_column=d.sequence_column, classes=d.classes,
             min_per_class=d.min_per_class,
             duplicates=d.duplicates, min_length=d.min_length, max_length=d.max_length, too_long=d.too_long,
-            window_overlap=d.window_overlap, other_letters=d.other_letters, stdin=self._stdin() if d.path == STDIN else None,
+            window_overlap=d.window_overlap, other_letters=d.other_letters,
+            stdin=self._stdin() if d.path == STDIN else None,
         )  # fmt: skip
         if not self.again and self.known.get("data", found.sha256) != found.sha256:
             raise RunError(
@@ -192,7 +193,8 @@ class Inputs:
             split = split_proteins(
                 found.proteins, method=s.method, identity=s.identity, coverage=s.coverage, validation=s.validation,
                 test=s.test, seed=study.seed, held_out=s.held_out, column=s.column,
-                cluster_column=s.cluster_column, test_folds=s.test_folds, validation_folds=s.validation_folds, task=found.task,
+                cluster_column=s.cluster_column, test_folds=s.test_folds, validation_folds=s.validation_folds,
+                task=found.task,
             )  # fmt: skip
         except InputError as error:
             raise InputError(f"{found.source}: {error}") from None
