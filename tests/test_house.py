@@ -14,53 +14,62 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "plmscope"
 
-#: A module imports only from modules before it; the file names are the data flow.
-ORDER = (
-    "threads", "errors", "plugins", "results", "parts", "progress", "labels", "stats", "uniprot", "records",
-    "formats", "rows", "labelling",
-    "sources", "sequences", "annotations", "peptides", "splits", "sites", "workers", "checkpoints", "heads", "lora", "model",
-    "finetune", "hooks", "network", "hooked", "folded", "method_table", "scores", "activation", "gradients",
-    "conductance", "linear", "ablation", "probing", "scoring", "selection", "overlap", "evaluation", "null_kinds",
-    "interventions", "concepts", "class_baselines", "motifs", "letters", "cards", "characterize",
-    "residue_attribution", "report_blocks", "report_input", "report_answers", "report_data", "report_curves",
-    "report_kinds", "report_density", "report_classes", "report_knowledge", "report_neurons", "report_methods",
-    "report", "settings", "fetch", "runs", "shards", "knowledge", "trials", "edited", "study", "explaining",
-    "comparing", "tasks", "sweeping", "cli", "__main__",
+#: The packages and their modules. A module imports only from those before it: the names are the data flow.
+HOUSE = (
+    ("", (
+        "errors", "progress", "threads", "lazy", "results", "parts", "labels", "uniprot", "records", "formats",
+        "rows", "labelling", "sources", "sequences", "annotations", "peptides", "splits", "fetch", "stats", "workers",
+        "checkpoints", "concepts", "motifs", "letters", "report_blocks", "report_input", "report_classes",
+    )),
+    ("tasks", ("task", "on_ray", "engines", "worker")),
+    ("", (
+        "plugins", "sites", "heads", "lora", "model", "finetune", "hooks", "network", "hooked", "folded",
+        "method_table", "scores", "activation", "gradients", "conductance", "linear", "ablation", "scoring", "shards",
+    )),
+    ("probing", ("class_means", "gaussian", "linear_probe", "scorers")),
+    ("", (
+        "selection", "overlap", "evaluation", "interventions", "null_kinds", "cards", "characterize",
+        "residue_attribution", "class_baselines", "report_answers", "report_data", "report_curves", "report_kinds",
+        "report_density", "report_knowledge", "report_neurons", "report_methods", "report", "settings", "runs",
+        "knowledge", "trials",
+    )),
+    ("study", (
+        "inputs", "order", "stages", "characterizing", "evaluating", "finetuning", "reporting", "scoring", "counting",
+        "execute", "null_kinds", "nulls", "selecting", "stability", "intervening",
+    )),
+    ("", ("edited",)),
+    ("explaining", (
+        "activations", "decision", "explanation", "held", "page", "residues", "contributions", "training", "detected",
+        "explainer", "folder", "variants",
+    )),
+    ("comparing", (
+        "estimates", "members", "alike", "tables", "found", "cells", "answers", "figures", "more_sections",
+        "sections", "text", "comparison",
+    )),
+    ("sweeping", ("combinations", "sweep")),
+    ("", ("cli", "__main__")),
 )  # fmt: skip
-#: The modules of a subpackage, in the same order; outside of themselves they import from before their subpackage.
-INSIDE = {
-    "probing": ("linear_probe", "class_means", "gaussian", "scorers"),
-    "comparing": (
-        "members", "estimates", "alike", "tables", "found", "cells", "text", "figures", "answers", "more_sections",
-        "sections", "comparison",
-    ),
-    "tasks": ("task", "on_ray", "worker", "engines"),
-    "sweeping": ("combinations", "sweep"),
-    "explaining": (
-        "decision", "residues", "contributions", "held", "activations", "training", "detected", "explanation",
-        "explainer", "page", "folder", "variants",
-    ),
-    "study": (
-        "order", "inputs", "stages", "finetuning", "scoring", "selecting", "evaluating", "nulls", "null_kinds",
-        "counting", "stability", "characterizing", "intervening", "reporting", "execute",
-    ),
-}  # fmt: skip
+ORDER = tuple(f"{package}.{name}".lstrip(".") for package, names in HOUSE for name in names)
 
 #: Only these import torch or transformers.
 TORCH = {
-    "workers", "lora", "model", "finetune", "hooks", "network", "hooked", "folded", "activation", "gradients",
-    "conductance",
-    "linear", "ablation", "probing", "evaluation", "null_kinds", "interventions", "class_baselines", "letters",
-    "characterize",
-    "residue_attribution", "edited", "explaining",
+    "workers", "letters", "lora", "model", "finetune", "hooks", "network", "hooked", "folded", "activation",
+    "gradients", "conductance", "linear", "ablation", "probing.scorers", "evaluation", "interventions", "null_kinds",
+    "characterize", "residue_attribution", "class_baselines", "edited", "explaining.activations",
+    "explaining.decision", "explaining.held", "explaining.residues", "explaining.contributions",
+    "explaining.training", "explaining.detected", "explaining.explainer", "explaining.folder", "explaining.variants",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "accelerate", "captum", "peft"}
 
 #: Where the name to import is not the name to install.
 DISTRIBUTIONS = {"Bio": "biopython", "huggingface_hub": "huggingface-hub", "sklearn": "scikit-learn"}
 
-MODULES = sorted(path for path in PACKAGE.glob("*.py") if path.stem != "__init__")
-INNER = sorted(path for name in INSIDE for path in (PACKAGE / name).glob("*.py") if path.stem != "__init__")
+#: Every module by its name below ``plmscope``; folders of data have none.
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if path.stem != "__init__"
+}
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -113,12 +122,15 @@ def fresh_python(code: str, *arguments: str) -> str:
 
 def test_the_parser_sees_every_kind_of_import():
     tree = ast.parse(
-        "import torch.nn as nn\nfrom plmscope import hooks, stats\nfrom plmscope.model import Batch\n"
+        "import torch.nn as nn\nfrom plmscope import cli, lazy\nfrom plmscope.models.classifier import Batch\n"
         "from . import cli\n"
-        "from .sites import Site\ndef f():\n    import plmscope.study\nif TYPE_CHECKING:\n    import pandas\n"
+        "from .errors import RunError\ndef f():\n    import plmscope.study\nif TYPE_CHECKING:\n    import pandas\n"
         "try:\n    import scipy\nexcept ImportError:\n    pass\nclass A:\n    import jinja2\n"
     )
-    early = ["torch.nn", "plmscope.hooks", "plmscope.stats", "plmscope.model", "plmscope.cli", "plmscope.sites"]
+    early = [
+        "torch.nn", "plmscope.cli", "plmscope.lazy", "plmscope.models.classifier", "plmscope.cli",
+        "plmscope.errors",
+    ]  # fmt: skip
     assert sorted(imports(tree)) == sorted([*early, "plmscope.study", "pandas", "scipy", "jinja2"])
     assert sorted(imports(at_start(tree))) == sorted([*early, "scipy", "jinja2"])
 
@@ -126,39 +138,48 @@ def test_the_parser_sees_every_kind_of_import():
 # --- imports
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
-def test_modules_import_from_above_only(path):
-    assert path.stem in ORDER, f"{path.name} has no place in ORDER"
-    allowed = set(ORDER[: ORDER.index(path.stem)])
-    own = {name.split(".")[1] for name in imports(parse(path)) if name.startswith("plmscope.")}
-    # names of the package itself, such as __version__, and folders of data are no modules
-    own = {name for name in own if (PACKAGE / f"{name}.py").exists()}
-    assert own <= allowed, f"{path.name} imports {sorted(own - allowed)} from below"
+def inside(tree: ast.AST) -> set[str]:
+    """Modules of the package that are imported, below ``plmscope``; names in them count as their module."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names] + [node.module or ""]
+        else:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        found |= {name.removeprefix("plmscope.") for name in names} & set(MODULES)
+    return found
 
 
-@pytest.mark.parametrize("path", INNER, ids=lambda path: f"{path.parent.name}.{path.stem}")
-def test_subpackages_import_from_above_only(path):
-    package, tree = path.parent.name, parse(path)
-    order, own = INSIDE[package], [name.split(".") for name in imports(tree) if name.startswith("plmscope.")]
-    assert path.stem in order, f"{path.name} has no place in INSIDE"
-    outside = {name[1] for name in own if name[1] in ORDER and name[1] != package}
-    assert outside <= set(ORDER[: ORDER.index(package)]), f"{path.name} imports from below {package}"
-    inside = {name[2] for name in own if name[1] == package and (PACKAGE / package / f"{name[2]}.py").exists()}
-    assert inside <= set(order[: order.index(path.stem)]), f"{path.name} imports from below itself"
+def test_every_module_has_its_place():
+    assert sorted(ORDER) == sorted(MODULES)
+    packages = [package for package, _ in HOUSE if package]
+    assert len(packages) == len(set(packages))
+    assert set(packages) == {name.split(".")[0] for name in MODULES if "." in name}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_modules_import_from_above_only(name):
+    own = inside(parse(MODULES[name]))
+    assert own <= set(ORDER[: ORDER.index(name)]), f"{name} imports {sorted(own - set(ORDER[: ORDER.index(name)]))}"
+
+
+@pytest.mark.parametrize("package", sorted({name.split(".")[0] for name in MODULES if "." in name}))
+def test_packages_teach_what_they_are_for_and_load_nothing(package):
+    tree = parse(PACKAGE / package / "__init__.py")
     text = ast.get_docstring(tree)
-    assert text and len(text.splitlines()) <= 25
+    assert text and 2 <= len(text.splitlines()) <= 25
+    assert not inside(at_start(tree)) - {"lazy"}
 
 
-@pytest.mark.parametrize("path", [p for p in MODULES if p.stem not in TORCH], ids=lambda path: path.stem)
-def test_only_some_modules_import_torch(path):
-    outside = {name.split(".")[0] for name in imports(at_start(parse(path)))}
-    assert not outside & HEAVY
-    inside = {name.split(".")[1] for name in imports(at_start(parse(path))) if name.startswith("plmscope.")}
-    assert not inside & TORCH, f"{path.name} loads torch through {sorted(inside & TORCH)}"
+@pytest.mark.parametrize("name", [name for name in MODULES if name not in TORCH])
+def test_only_some_modules_import_torch(name):
+    early = at_start(parse(MODULES[name]))
+    assert not {found.split(".")[0] for found in imports(early)} & HEAVY
+    assert not inside(early) & TORCH, f"{name} loads torch through {sorted(inside(early) & TORCH)}"
 
 
 def test_light_modules_do_not_load_torch():
-    names = [path.stem for path in MODULES if path.stem not in TORCH and path.stem != "__main__"]
+    names = [name for name in MODULES if name not in TORCH and name != "__main__"]
     code = (
         "import sys, importlib\n"
         "for name in sys.argv[1:]:\n    importlib.import_module('plmscope.' + name)\n"
@@ -282,7 +303,7 @@ def test_library_does_not_print_assert_or_swallow(path):
         assert not is_print, f"{where}: print"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
-def test_modules_say_what_they_do(path):
-    text = ast.get_docstring(parse(path))
+@pytest.mark.parametrize("name", MODULES)
+def test_modules_say_what_they_do(name):
+    text = ast.get_docstring(parse(MODULES[name]))
     assert text and len(text.splitlines()) <= 25

@@ -15,9 +15,9 @@ PyTorch's threads sleep while they wait (:mod:`plmscope.threads`), if it comes b
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
+from plmscope.lazy import find
 from plmscope.threads import wait_asleep
 
 __version__ = "0.1.0"
@@ -135,9 +135,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used."""
-    if name not in _HOME:
-        raise AttributeError(f"module 'plmscope' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"plmscope.{_HOME[name]}"), name)
+    return find(__name__, _HOME, name)
 
 
 def __dir__() -> list[str]:
