@@ -32,13 +32,13 @@ from scipy.stats import spearmanr
 
 from plmscope.evaluation import Grid, evaluate_points
 from plmscope.method_table import row_of
-from plmscope.results import Run
 from plmscope.runs import OpenRun, one_per_cluster, open_run
 from plmscope.scores import NeuronScores, resampling_groups
 from plmscope.scoring import SCORERS
 from plmscope.sequences import Protein
 from plmscope.settings import DataSection, FinetuneSection, SplitSection, Study
 from plmscope.stats import metric, metric_area
+from plmscope.store.folder import Run
 from plmscope.study import Stages
 
 #: Up to 90 %: a small model that keeps half of its neurons may be at chance, and there is nothing to tell apart there.

@@ -15,8 +15,8 @@ import pandas as pd
 from scipy.stats import hypergeom
 from scipy.stats import t as student
 
-from plmscope.results import SCHEMA, SCHEMA_VERSION, Run, write_atomic
 from plmscope.sites import MODULES, NeuronIndex
+from plmscope.store.folder import SCHEMA, SCHEMA_VERSION, Run, write_atomic
 
 METHODS = ("activation", "activation_std", "activation_contrast", "integrated_gradients")
 CONTROLS = ("random", "random_matched", "random_active")

@@ -18,9 +18,9 @@ import pytest
 from plmscope.cli import main
 from plmscope.errors import PlmscopeError
 from plmscope.model import load_model
-from plmscope.results import Run
 from plmscope.runs import open_run, read_parquet
 from plmscope.settings import parse_study, write_study
+from plmscope.store.folder import Run
 from tests.conftest import save_tiny_model, write_enzymes
 from tests.hub import Hub, serving
 from tests.test_documented_commands import SMALL, run_by_bash

@@ -30,10 +30,10 @@ from plmscope.characterize import (
 from plmscope.concepts import ConceptSet, build_concepts
 from plmscope.errors import InputError
 from plmscope.model import Classifier
-from plmscope.parts import Parts
 from plmscope.residue_attribution import attributed_residues
 from plmscope.sequences import Protein
 from plmscope.sites import NeuronIndex, architecture_of
+from plmscope.store.resume import Parts
 from tests.planted import LABEL_ROLES, neurons_of, planted_model, planted_proteins, planted_tokenizer
 
 # --- codes

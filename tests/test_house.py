@@ -16,10 +16,12 @@ PACKAGE = ROOT / "src" / "plmscope"
 
 #: The packages and their modules. A module imports only from those before it: the names are the data flow.
 HOUSE = (
+    ("", ("errors", "progress", "threads", "lazy")),
+    ("store", ("folder", "resume")),
     ("", (
-        "errors", "progress", "threads", "lazy", "results", "parts", "labels", "uniprot", "records", "formats",
-        "rows", "labelling", "sources", "sequences", "annotations", "peptides", "splits", "fetch", "stats", "workers",
-        "checkpoints", "concepts", "motifs", "letters", "report_blocks", "report_input", "report_classes",
+        "labels", "uniprot", "records", "formats", "rows", "labelling", "sources", "sequences", "annotations",
+        "peptides", "splits", "fetch", "stats", "workers", "checkpoints", "concepts", "motifs", "letters",
+        "report_blocks", "report_input", "report_classes",
     )),
     ("tasks", ("task", "on_ray", "engines", "worker")),
     ("", (
@@ -31,7 +33,7 @@ HOUSE = (
         "selection", "overlap", "evaluation", "interventions", "null_kinds", "cards", "characterize",
         "residue_attribution", "class_baselines", "report_answers", "report_data", "report_curves", "report_kinds",
         "report_density", "report_knowledge", "report_neurons", "report_methods", "report", "settings", "runs",
-        "knowledge", "trials",
+        "characterizing", "trials",
     )),
     ("study", (
         "inputs", "order", "stages", "characterizing", "evaluating", "finetuning", "reporting", "scoring", "counting",

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 from plmscope.cards import Bars, explained
+from plmscope.characterizing import TABLES, one_of_each_cluster
 from plmscope.cli import main
-from plmscope.knowledge import TABLES, one_of_each_cluster
-from plmscope.results import Run
 from plmscope.sequences import Protein
+from plmscope.store.folder import Run
 from tests.conftest import Golden
 from tests.test_study import NEURONS, changed
 

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
-from plmscope.results import Run
+from plmscope.store.folder import Run
 from tests.conftest import save_tiny_model, write_enzymes
 
 KILLS = int(os.environ.get("PLMSCOPE_KILLS", "0"))
@@ -61,7 +61,7 @@ nulls = ["label_shuffled"]
 DRIVER = """
 import json, os, pathlib, random, shutil, signal, sys
 import plmscope.conductance, plmscope.evaluation, plmscope.finetune, plmscope.report, plmscope.scoring, plmscope.splits
-import plmscope.parts as parts, plmscope.shards as shards, plmscope.study as study
+import plmscope.store.resume as parts, plmscope.shards as shards, plmscope.study as study
 from plmscope.cli import main
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it

@@ -30,11 +30,11 @@ from plmscope.method_table import (
 )
 from plmscope.model import Classifier
 from plmscope.report import write_report
-from plmscope.results import Run
 from plmscope.runs import open_run
 from plmscope.scoring import SCORERS, score
 from plmscope.sequences import Protein
 from plmscope.settings import ScoreSection, Study, parse_study, write_study
+from plmscope.store.folder import Run
 from tests.conftest import Golden
 from tests.own_scorer import ROW
 from tests.test_study import CHEAP, changed

@@ -32,12 +32,12 @@ from plmscope.labels import (
 )
 from plmscope.linear import attribution_patching, gradient_activation
 from plmscope.model import Classifier, load_model
-from plmscope.results import SCHEMA, Run
 from plmscope.runs import one_per_cluster, open_run
 from plmscope.scoring import finish
 from plmscope.selection import select_top
 from plmscope.sequences import Protein, read_proteins
 from plmscope.splits import PARTS, split_proteins
+from plmscope.store.folder import SCHEMA, Run
 from tests.conftest import GOLDEN, make_proteins, save_tiny_model
 
 NAMES = ("1", "2", "3")

@@ -13,9 +13,9 @@ from plmscope.activation import summarise_activations
 from plmscope.evaluation import Curves, Grid, Within, curve_table, evaluate_points, module_table
 from plmscope.model import load_model
 from plmscope.null_kinds import NullKinds, evaluate_null
-from plmscope.results import SCHEMA
 from plmscope.scores import NeuronScores
 from plmscope.sites import MODULES
+from plmscope.store.folder import SCHEMA
 from tests.planted import neurons_of, planted_model, planted_proteins, planted_tokenizer
 
 SHARES, DRAWS, SEED = (0.1, 0.5), 3, 7
@@ -76,7 +76,7 @@ def test_the_same_as_the_evaluation_of_a_run(case: dict[str, object], tmp_path: 
 
 def test_continues_where_it_was(case: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Predictions are kept: a second call with the same stamp asks the model nothing."""
-    monkeypatch.setattr(plmscope.parts, "SAVE_SECONDS", 0)
+    monkeypatch.setattr(plmscope.store.resume, "SAVE_SECONDS", 0)
     first = null_of(case, tmp_path)
 
     def none(*_: object) -> None:

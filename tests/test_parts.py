@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import plmscope.parts
-from plmscope.parts import Parts, collect, read_part
+import plmscope.store.resume
+from plmscope.store.resume import Parts, collect, read_part
 
 LIKE = {"predicted": np.zeros(5, dtype=np.int16), "log_prob": np.zeros(5, dtype=np.float32)}
 
@@ -19,7 +19,7 @@ def step(number: int) -> dict[str, np.ndarray]:
 
 
 def test_continues_where_it_was_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plmscope.parts, "SAVE_SECONDS", -1)
+    monkeypatch.setattr(plmscope.store.resume, "SAVE_SECONDS", -1)
     folder, begun, said = tmp_path / "parts", [], []
 
     def steps(start: int, until: int = 12) -> Iterator[dict[str, np.ndarray]]:

@@ -40,7 +40,7 @@ from plmscope.report_kinds import kinds_table
 from plmscope.report_knowledge import card_data, class_effects, interventions_section
 from plmscope.report_methods import REFERENCES, completeness_section, facts, methods_paragraph
 from plmscope.report_neurons import classes_section, neurons_section
-from plmscope.results import SCHEMA, Run
+from plmscope.store.folder import SCHEMA, Run
 from tests.fake_run import METHODS, make_fake_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or ""

@@ -11,7 +11,7 @@ import pytest
 from plmscope import report
 from plmscope.report_blocks import Block, Text
 from plmscope.report_input import ReportSection, Results, section
-from plmscope.results import SCHEMA, Run
+from plmscope.store.folder import SCHEMA, Run
 from tests.fake_run import make_fake_run
 
 

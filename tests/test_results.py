@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from plmscope.errors import RunError
-from plmscope.results import SCHEMA, SCHEMA_VERSION, Run, write_atomic
+from plmscope.store.folder import SCHEMA, SCHEMA_VERSION, Run, write_atomic
 from plmscope.study import names
 
 

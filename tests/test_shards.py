@@ -19,12 +19,12 @@ from plmscope.errors import BusyError, RunError, SelectionError
 from plmscope.method_table import row_of, signed_methods
 from plmscope.model import Classifier
 from plmscope.progress import silent
-from plmscope.results import Run
 from plmscope.scores import NeuronScores, resampling_groups, signed_form, with_class_means
 from plmscope.scoring import SCORERS
 from plmscope.sequences import Protein
 from plmscope.settings import read_study
 from plmscope.shards import PartialScores, Shard, merge_shards, score_shard
+from plmscope.store.folder import Run
 from plmscope.study import Stages
 from plmscope.study.scoring import parts_stamp
 from tests.conftest import Golden
@@ -222,7 +222,7 @@ def test_one_shard_is_scored_by_one_process(golden: Golden, tmp_path: Path) -> N
 
 
 def shards_lock(path: Path) -> Any:
-    from plmscope.results import lock
+    from plmscope.store.folder import lock
 
     return lock(path.with_suffix(".lock"), "held by the test")
 

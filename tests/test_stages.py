@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 import plmscope.model
 from plmscope import cli
 from plmscope.cli import main
-from plmscope.results import SCHEMA, Run
 from plmscope.settings import WITHOUT_EFFECT, Section, Study, parse_study, read_study
 from plmscope.shards import PartialScores
+from plmscope.store.folder import SCHEMA, Run
 from plmscope.study import Stages, order, scoring
 from plmscope.study.inputs import Inputs
 from plmscope.study.order import ROWS, Row, commands, names

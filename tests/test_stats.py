@@ -14,7 +14,7 @@ from sklearn import metrics as sk
 
 from plmscope import stats
 from plmscope.errors import SelectionError
-from plmscope.results import SCHEMA
+from plmscope.store.folder import SCHEMA
 
 
 def predictions(seed: int, proteins: int, n_classes: int, sets: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

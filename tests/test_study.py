@@ -20,20 +20,20 @@ import pytest
 import sklearn.metrics
 from pandas.testing import assert_frame_equal
 
-import plmscope.parts
-import plmscope.results
+import plmscope.store.folder
+import plmscope.store.resume
 import plmscope.study.inputs
 from plmscope.cli import main
 from plmscope.errors import InputError, RunError, SelectionError, StudyError
 from plmscope.evaluation import ROUNDING, evaluate
 from plmscope.method_table import FORMS, signed_methods
 from plmscope.model import load_model
-from plmscope.results import SCHEMA, SCHEMA_VERSION, Run
 from plmscope.runs import one_per_cluster, open_run
 from plmscope.scoring import SCORERS
 from plmscope.selection import select_top
 from plmscope.sequences import Protein, read_proteins
 from plmscope.settings import Study, demo_study, parse_study, read_study, write_study
+from plmscope.store.folder import SCHEMA, SCHEMA_VERSION, Run
 from plmscope.study import Stages, names
 from plmscope.study.inputs import _kept_apart, anchored
 from plmscope.study.nulls import run as run_nulls
@@ -532,7 +532,7 @@ def test_changed_setting_redoes_its_stage_and_later_ones(
 
     with monkeypatch.context() as patch:
         patch.setattr("plmscope.cli._track", lambda quiet: interrupted)
-        patch.setattr(plmscope.parts, "SAVE_SECONDS", 0)
+        patch.setattr(plmscope.store.resume, "SAVE_SECONDS", 0)
         assert main(command) == 130
     lines = capfd.readouterr().err.splitlines()
     assert lines[:2] == [f"{stage}: finished before, nothing changed, not run again" for stage in STAGES[:2]]
@@ -581,8 +581,8 @@ def test_changed_setting_redoes_its_stage_and_later_ones(
 DRIVER = """
 import glob, json, os, signal, sys
 import plmscope.conductance, plmscope.evaluation, plmscope.finetune, plmscope.report, plmscope.scoring, plmscope.splits
-import plmscope.parts as parts, plmscope.study as study
-from plmscope.results import Run
+import plmscope.store.resume as parts, plmscope.study as study
+from plmscope.store.folder import Run
 from plmscope.settings import read_study
 
 settings, folder, log, moments = sys.argv[1], sys.argv[2], open(sys.argv[3], "a", buffering=1), json.loads(sys.argv[4])
@@ -672,7 +672,7 @@ def test_full_disk_at_every_write_is_one_line_and_damages_nothing(
     for stage in ("evaluate", "density"):
         assert main([stage, str(whole), "--quiet"]) == 0
     capfd.readouterr()
-    write = plmscope.results._write_with
+    write = plmscope.store.folder._write_with
     left = refused = 0
 
     def full(path: Path, into: Callable[[Path], object]) -> None:
@@ -686,11 +686,11 @@ def test_full_disk_at_every_write_is_one_line_and_damages_nothing(
 
         write(path, into if left else half)
 
-    monkeypatch.setattr(plmscope.results, "_write_with", full)
+    monkeypatch.setattr(plmscope.store.folder, "_write_with", full)
     for stage in ("evaluate", "density"):
         for number in range(1, 30):
             # Parts of the evaluation are saved in the first lives alone: from then on the disk fails at its tables.
-            monkeypatch.setattr(plmscope.parts, "SAVE_SECONDS", 0 if number < 4 else 60)
+            monkeypatch.setattr(plmscope.store.resume, "SAVE_SECONDS", 0 if number < 4 else 60)
             left = number
             if main([stage, str(run), "--quiet"]) == 0:
                 break

@@ -12,11 +12,11 @@ import pytest
 from plmscope.cli import main
 from plmscope.errors import RunError
 from plmscope.overlap import overlap
-from plmscope.results import Run
 from plmscope.runs import open_run
 from plmscope.scores import NeuronScores
 from plmscope.selection import select_top
 from plmscope.settings import read_study
+from plmscope.store.folder import Run
 from plmscope.study import Stages
 from plmscope.trials import class_methods, class_scores, halves, intervene_run, stability
 from tests.conftest import Golden

@@ -40,11 +40,11 @@ from plmscope.letters import JUDGED as _LETTERS_JUDGED
 from plmscope.letters import Letters
 from plmscope.model import Batch, Classifier
 from plmscope.motifs import MOTIF_FRACTION, Motifs, TopWindows, joined_motifs, make_motifs
-from plmscope.parts import Parts
 from plmscope.progress import Track, silent
 from plmscope.sequences import Protein
 from plmscope.sites import NeuronIndex, Site
 from plmscope.stats import TINY, benjamini_hochberg
+from plmscope.store.resume import Parts
 from plmscope.workers import splitting
 
 #: Shares of residues, and of proteins, at which a neuron counts as firing.

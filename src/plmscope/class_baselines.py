@@ -24,8 +24,8 @@ from sklearn.preprocessing import StandardScaler
 
 from plmscope.concepts import ConceptSet
 from plmscope.finetune import composition
-from plmscope.results import SCHEMA
 from plmscope.sequences import Protein
+from plmscope.store.folder import SCHEMA
 
 
 def class_baselines(

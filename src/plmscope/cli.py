@@ -25,8 +25,8 @@ from plmscope.study.order import Row, commands
 
 if TYPE_CHECKING:
     from plmscope.comparing.comparison import Comparison
-    from plmscope.results import Run
     from plmscope.settings import Study
+    from plmscope.store.folder import Run
     from plmscope.study import Stages
 
 T = TypeVar("T")
@@ -117,8 +117,8 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
 ) -> None:
     """Write a study file with every key, its default and its meaning; edit it and 'run' it."""
-    from plmscope.results import write_atomic
     from plmscope.settings import Study, write_study
+    from plmscope.store.folder import write_atomic
 
     if path.exists() and not force:
         raise StudyError(f"{path}: is there already; choose another name or use --force")
@@ -221,8 +221,8 @@ def score(
     quiet: Quiet = False,
 ) -> None:
     """The stage ``score``, which has options of its own."""
-    from plmscope.results import Run
     from plmscope.shards import Shard
+    from plmscope.store.folder import Run
 
     if shard and merge:
         raise StudyError("--shard and --merge exclude each other; merge when all shards are there")
@@ -496,7 +496,7 @@ def export(
     With --model, write its model with neurons held for good, a Hugging Face folder, instead.
     """
     from plmscope.errors import SelectionError
-    from plmscope.results import Run
+    from plmscope.store.folder import Run
 
     if model is not None:
         from plmscope.edited import export_model
@@ -525,8 +525,8 @@ def _run(
     stages: list[str] | None = None,
 ) -> None:
     """Apply the overrides, run the stages, print the closing table."""
-    from plmscope.results import Run
     from plmscope.settings import parse_study
+    from plmscope.store.folder import Run
     from plmscope.study import Stages, names
 
     settings = study.model_dump()
@@ -545,7 +545,7 @@ def _stage(
 ) -> None:
     """One stage of an existing run, with the settings it was made with; a report that is there is written anew."""
     from plmscope.report import write_report
-    from plmscope.results import Run
+    from plmscope.store.folder import Run
 
     opened = Run.open(folder)
     _stages(opened, quiet, parts).execute([stage])

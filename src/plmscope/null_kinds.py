@@ -32,13 +32,13 @@ from plmscope.evaluation import (
     module_table,
 )
 from plmscope.model import Classifier
-from plmscope.parts import collect
 from plmscope.progress import Track, silent
-from plmscope.results import SCHEMA
 from plmscope.scores import NeuronScores
 from plmscope.selection import MODULE, of_module
 from plmscope.sequences import Protein
 from plmscope.sites import MODULES
+from plmscope.store.folder import SCHEMA
+from plmscope.store.resume import collect
 
 
 @dataclass(frozen=True)

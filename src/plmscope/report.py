@@ -36,7 +36,7 @@ from plmscope.report_kinds import kinds_figure, kinds_table
 from plmscope.report_knowledge import intervention_fact, interventions_section, knowledge_section
 from plmscope.report_methods import completeness_section, facts, methods_section
 from plmscope.report_neurons import agreement_section, classes_section, neurons_section
-from plmscope.results import Run, write_atomic
+from plmscope.store.folder import Run, write_atomic
 
 #: A new section is one function with :func:`~plmscope.report_input.section` above it, and one row here.
 SECTIONS: tuple[ReportSection, ...] = (

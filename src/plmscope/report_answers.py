@@ -31,7 +31,7 @@ from plmscope.report_blocks import (
     signed,
     words,
 )
-from plmscope.results import SCHEMA
+from plmscope.store.folder import SCHEMA
 
 NULLS = {"label_shuffled": "label-shuffled", "random_weights": "randomly initialised"}
 CLASSIFIERS = {"model": "model", "majority": "majority class", "composition": "composition"}

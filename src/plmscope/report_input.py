@@ -15,7 +15,7 @@ from plmscope.annotations import EC_NAMES
 from plmscope.errors import RunError
 from plmscope.labels import Task
 from plmscope.report_blocks import Block, Section, Text
-from plmscope.results import SCHEMA, Run
+from plmscope.store.folder import SCHEMA, Run
 
 KNOWLEDGE_FRACTION = 0.02
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid")

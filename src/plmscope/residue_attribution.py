@@ -25,11 +25,11 @@ from plmscope.concepts import ConceptSet
 from plmscope.gradients import EMBEDDING, Target, activations_and_gradients, request
 from plmscope.hooked import AnyNetwork, network_of
 from plmscope.model import Batch, Classifier
-from plmscope.parts import Parts
 from plmscope.progress import Track, silent
 from plmscope.sequences import Protein
 from plmscope.sites import Site
 from plmscope.stats import benjamini_hochberg
+from plmscope.store.resume import Parts
 from plmscope.workers import splitting
 
 INPUT = "input"

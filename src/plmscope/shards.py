@@ -30,10 +30,10 @@ import pandas as pd
 
 from plmscope.errors import PlmscopeError, RunError, SelectionError
 from plmscope.progress import Track
-from plmscope.results import write_arrays
 from plmscope.scores import GroupSums, NeuronScores, check_ranking
 from plmscope.sequences import Protein
 from plmscope.sites import NeuronIndex
+from plmscope.store.folder import write_arrays
 
 T = TypeVar("T")
 #: Proteins that are scored together; a change changes scores by rounding.

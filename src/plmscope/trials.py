@@ -22,13 +22,13 @@ from scipy.stats import spearmanr
 from plmscope.errors import RunError
 from plmscope.method_table import PREFERRED
 from plmscope.overlap import overlap
-from plmscope.parts import collect
 from plmscope.progress import Track, silent
-from plmscope.results import SCHEMA
 from plmscope.runs import OpenRun, one_per_cluster, score_all
 from plmscope.scores import NeuronScores, from_table
 from plmscope.selection import Selection, select_top
 from plmscope.sequences import Protein
+from plmscope.store.folder import SCHEMA
+from plmscope.store.resume import collect
 
 #: ``label`` of the selection over all classes.
 OVERALL = ""

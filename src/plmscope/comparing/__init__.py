@@ -9,3 +9,29 @@ more than the seed are told apart as *groups* and are never averaged. ``estimate
 neurons that two runs share, ``tables`` every table, ``sections`` and ``figures`` the page, ``text`` the same as
 Markdown, ``comparison`` the object that :func:`plmscope.compare_runs` returns.
 """
+
+from __future__ import annotations
+
+from typing import Any
+
+from plmscope.lazy import find
+
+_HOME = {
+    "Comparison": "comparison",
+    "compare_runs": "comparison",
+}
+
+__all__ = [
+    "Comparison",
+    "compare_runs",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    return find(__name__, _HOME, name)
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return __all__

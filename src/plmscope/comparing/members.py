@@ -17,8 +17,8 @@ from typing import Any
 import pandas as pd
 
 from plmscope.errors import RunError
-from plmscope.results import SCHEMA, Run
 from plmscope.settings import read_study
+from plmscope.store.folder import SCHEMA, Run
 
 #: Stages without which there is nothing to compare.
 NEEDED = ("finetune", "score", "evaluate")

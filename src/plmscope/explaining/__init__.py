@@ -14,3 +14,31 @@
 
 What a neuron, a score and a card are is defined where they are made; nothing here trains or scores anew.
 """
+
+from __future__ import annotations
+
+from typing import Any
+
+from plmscope.lazy import find
+
+_HOME = {
+    "Explanation": "explanation",
+    "Variants": "variants",
+    "explain": "explainer",
+}
+
+__all__ = [
+    "Explanation",
+    "Variants",
+    "explain",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    return find(__name__, _HOME, name)
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return __all__

@@ -25,10 +25,10 @@ from plmscope.explaining.explainer import Explainer, Settings
 from plmscope.explaining.explanation import SCHEMA, Explanation
 from plmscope.explaining.page import MOST_ON_PAGE, write_page
 from plmscope.progress import Track, silent
-from plmscope.results import lock, write_atomic
 from plmscope.runs import OpenRun
 from plmscope.selection import Selection
 from plmscope.sequences import Protein, ProteinSet, read_proteins
+from plmscope.store.folder import lock, write_atomic
 
 #: Proteins whose nearest training proteins are searched together, and that are written together.
 AT_ONCE = 16

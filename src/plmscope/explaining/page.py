@@ -19,8 +19,8 @@ from plmscope import __version__
 from plmscope.explaining.explanation import trust
 from plmscope.report_blocks import address
 from plmscope.report_input import Results
-from plmscope.results import write_atomic
 from plmscope.runs import OpenRun
+from plmscope.store.folder import write_atomic
 
 #: Proteins on one page; the tables have all.
 MOST_ON_PAGE = 50

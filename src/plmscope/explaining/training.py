@@ -34,11 +34,11 @@ from plmscope.hooks import record
 from plmscope.labels import membership
 from plmscope.model import Batch, Classifier
 from plmscope.progress import Track, silent
-from plmscope.results import write_atomic
 from plmscope.runs import OpenRun, one_per_cluster
 from plmscope.sequences import Protein
 from plmscope.sites import Site
 from plmscope.splits import IDENTITIES, leakage
+from plmscope.store.folder import write_atomic
 from plmscope.workers import splitting
 
 Seen = dict[Site, torch.Tensor]

@@ -38,11 +38,11 @@ from plmscope.hooks import record
 from plmscope.interventions import log_odds
 from plmscope.model import Classifier
 from plmscope.progress import Track, silent
-from plmscope.results import write_atomic
 from plmscope.runs import OpenRun
 from plmscope.sequences import AMINO_ACIDS, Protein
 from plmscope.sites import Neuron, Site
 from plmscope.stats import percentile_interval
+from plmscope.store.folder import write_atomic
 
 COLUMNS = (
     "id", "mutation", "change", "log_odds", "decided", "n_silent", "n_awake", "silent", "awake", "concepts_lost",

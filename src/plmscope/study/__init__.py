@@ -12,22 +12,34 @@ from its last epoch, longer stages from their last saved part.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from plmscope.study.order import ROWS, Row, names
+from plmscope.lazy import find
 
-if TYPE_CHECKING:
-    from plmscope.study.execute import Stages
-    from plmscope.study.stages import Context, Stage
+_HOME = {
+    "Context": "stages",
+    "ROWS": "order",
+    "Row": "order",
+    "Stage": "stages",
+    "Stages": "execute",
+    "names": "order",
+}
 
-__all__ = ["ROWS", "Context", "Row", "Stage", "Stages", "names"]
+__all__ = [
+    "Context",
+    "ROWS",
+    "Row",
+    "Stage",
+    "Stages",
+    "names",
+]
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is heavy when it is first used."""
-    import importlib
+    """Import a public name when it is first used."""
+    return find(__name__, _HOME, name)
 
-    homes = {"Context": "stages", "Stage": "stages", "Stages": "execute"}
-    if name not in homes:
-        raise AttributeError(f"module 'plmscope.study' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"plmscope.study.{homes[name]}"), name)
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return __all__

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from plmscope.knowledge import TABLES, characterize_run, read_inputs
-from plmscope.parts import Parts
+from plmscope.characterizing import TABLES, characterize_run, read_inputs
+from plmscope.store.resume import Parts
 from plmscope.study.stages import Context, Stage, tables
 
 

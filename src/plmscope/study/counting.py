@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from plmscope.method_table import ACTIVITY
-from plmscope.results import SCHEMA
 from plmscope.scores import NeuronScores, from_table
 from plmscope.selection import density, select_top
+from plmscope.store.folder import SCHEMA
 from plmscope.study.scoring import SUMS, rankings, read_sums
 from plmscope.study.stages import Context, Stage, tables
 

@@ -10,8 +10,8 @@ import pandas as pd
 
 from plmscope.labels import packed_labels
 from plmscope.method_table import ACTIVITY
-from plmscope.parts import collect
 from plmscope.selection import MODULE
+from plmscope.store.resume import collect
 from plmscope.study.stages import Context, Stage, tables
 from plmscope.trials import judges
 

@@ -22,9 +22,9 @@ from typing import Any
 
 from plmscope.errors import BusyError, RunError
 from plmscope.progress import Track, silent
-from plmscope.results import SCHEMA_VERSION, Run, write_atomic
 from plmscope.settings import Study, write_study
 from plmscope.shards import Shard
+from plmscope.store.folder import SCHEMA_VERSION, Run, write_atomic
 from plmscope.study.inputs import Inputs, anchored, completed
 from plmscope.study.scoring import advice, score_one_shard
 from plmscope.study.stages import Context, Graph, Stage, parts_of, settings_of, versions

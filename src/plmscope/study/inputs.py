@@ -21,10 +21,10 @@ from plmscope.errors import InputError, RunError
 from plmscope.formats import EMBEDDED as EMBEDDED_TABLES
 from plmscope.formats import STDIN, save_stdin
 from plmscope.progress import Track
-from plmscope.results import Run
 from plmscope.sequences import Protein, ProteinSet, read_proteins
 from plmscope.settings import Study
 from plmscope.splits import Split, balance_lines, balance_table, leakage, leakage_lines, split_proteins
+from plmscope.store.folder import Run
 
 #: Standard input, until it is known to be sound.
 NEW_STDIN = "stdin.new"

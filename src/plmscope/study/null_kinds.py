@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from plmscope.results import write_atomic
 from plmscope.scores import from_table
 from plmscope.selection import MODULE
 from plmscope.settings import Study
+from plmscope.store.folder import write_atomic
 from plmscope.study.scoring import ablation_means, rankings
 from plmscope.study.stages import Context, Stage
 from plmscope.trials import judges

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from plmscope.results import write_atomic
 from plmscope.runs import one_per_cluster
 from plmscope.scores import score_table
 from plmscope.settings import NULLS, Study
 from plmscope.shards import Shard
+from plmscope.store.folder import write_atomic
 from plmscope.study.finetuning import trained
 from plmscope.study.scoring import ablation_means, score_parts
 from plmscope.study.stages import Context, Stage

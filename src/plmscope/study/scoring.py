@@ -19,13 +19,13 @@ from plmscope.errors import RunError
 from plmscope.labels import rarest
 from plmscope.method_table import path_methods
 from plmscope.progress import Track
-from plmscope.results import Run, lock
 from plmscope.runs import OpenRun, one_per_cluster, score_all
 from plmscope.scores import NeuronScores, class_table, resampling_groups, score_table, signed_form
 from plmscope.selection import precision_agreement
 from plmscope.sequences import Protein
 from plmscope.settings import Study
 from plmscope.shards import PartialScores, Shard, complete, merge_shards, score_shard
+from plmscope.store.folder import Run, lock
 from plmscope.study.stages import Context, Stage, settings_of, tables, versions
 
 MEAN_PROTEINS_PER_CLASS = 200

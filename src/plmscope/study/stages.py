@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from plmscope.progress import Track
-from plmscope.results import Run
 from plmscope.runs import OpenRun
 from plmscope.settings import WITHOUT_EFFECT, Section, Study
+from plmscope.store.folder import Run
 from plmscope.study.inputs import Inputs
 from plmscope.study.order import ROWS, Row
 

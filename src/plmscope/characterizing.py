@@ -18,12 +18,12 @@ from plmscope.annotations import FeatureSet, read_features
 from plmscope.cards import IS_LETTER, Bars, explained, neuron_cards
 from plmscope.concepts import build_concepts, parse_pattern
 from plmscope.errors import InputError, StudyError
-from plmscope.parts import Parts
 from plmscope.progress import Track
 from plmscope.runs import OpenRun
 from plmscope.selection import size_of
 from plmscope.sequences import Protein, ProteinSet
 from plmscope.settings import Study
+from plmscope.store.resume import Parts
 
 TABLES = (
     "concepts", "associations", "class_baselines", "motifs", "letters", "neuron_cards", "attributed_residues",

@@ -1,0 +1,43 @@
+"""The run folder: every file of a study, whole or not there.
+
+::
+
+    folder.py   the run folder: its tables, its manifest, what is done
+    resume.py   what long work has so far, so that a killed command goes on
+
+Tables are plain Parquet that any tool reads; ``docs/run-folder.md`` says what they mean.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from plmscope.lazy import find
+
+_HOME = {
+    "Run": "folder",
+    "SCHEMA": "folder",
+    "SCHEMA_VERSION": "folder",
+    "lock": "folder",
+    "write_arrays": "folder",
+    "write_atomic": "folder",
+}
+
+__all__ = [
+    "Run",
+    "SCHEMA",
+    "SCHEMA_VERSION",
+    "lock",
+    "write_arrays",
+    "write_atomic",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    return find(__name__, _HOME, name)
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return __all__
