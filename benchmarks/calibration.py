@@ -35,6 +35,7 @@ from transformers import EsmConfig, EsmForSequenceClassification, EsmTokenizer
 
 from plmscope.activation import summarise_activations
 from plmscope.checkpoints import embedded_folder
+from plmscope.data.proteins import AMINO_ACIDS, Protein
 from plmscope.evaluation import (
     INTACT,
     Cell,
@@ -53,7 +54,6 @@ from plmscope.model import Classifier, load_model
 from plmscope.report_answers import NULLS, beats_chance, concentration_answer, density_answer, kind_beats_chance
 from plmscope.scores import NeuronScores
 from plmscope.selection import MODULE, Selection, density, select_top
-from plmscope.sequences import AMINO_ACIDS, Protein
 from plmscope.sites import MODULES, NeuronIndex
 
 SHARES = (0.2, 0.5)

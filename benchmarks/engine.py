@@ -34,6 +34,7 @@ from transformers import EsmConfig, EsmForSequenceClassification, EsmTokenizer
 import plmscope
 from plmscope.checkpoints import embedded_folder
 from plmscope.conductance import _start, conductance
+from plmscope.data.proteins import AMINO_ACIDS, Protein, read_proteins
 from plmscope.evaluation import predict
 from plmscope.gradients import integrated_gradients, log_odds
 from plmscope.hooks import module_of, record, replace
@@ -41,7 +42,6 @@ from plmscope.linear import gradient_activation
 from plmscope.model import Classifier, load_model
 from plmscope.network import Network
 from plmscope.selection import of_module
-from plmscope.sequences import AMINO_ACIDS, Protein, read_proteins
 from plmscope.sites import MODULES
 
 

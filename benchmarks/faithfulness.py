@@ -30,12 +30,12 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
+from plmscope.data.proteins import Protein
 from plmscope.evaluation import Grid, evaluate_points
 from plmscope.method_table import row_of
 from plmscope.runs import OpenRun, one_per_cluster, open_run
 from plmscope.scores import NeuronScores, resampling_groups
 from plmscope.scoring import SCORERS
-from plmscope.sequences import Protein
 from plmscope.settings import DataSection, FinetuneSection, SplitSection, Study
 from plmscope.stats import metric, metric_area
 from plmscope.store.folder import Run

@@ -49,6 +49,7 @@ import plmscope
 from plmscope import activation, characterize, conductance, gradients, workers
 from plmscope.checkpoints import embedded_folder
 from plmscope.concepts import build_concepts
+from plmscope.data.proteins import AMINO_ACIDS, Protein, read_proteins
 from plmscope.evaluation import held_logits, predict
 from plmscope.finetune import Training, finetune
 from plmscope.hooked import network_of
@@ -57,7 +58,6 @@ from plmscope.linear import gradient_activation
 from plmscope.model import DTYPES, Classifier, _placed, load_model
 from plmscope.scores import NeuronScores
 from plmscope.selection import Selection, select_top
-from plmscope.sequences import AMINO_ACIDS, Protein, read_proteins
 from plmscope.sites import NeuronIndex, architecture_of
 
 LABELS = ("1", "2", "3", "4", "5", "6")

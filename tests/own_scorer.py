@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import torch
 
+from plmscope.data.labels import cases
+from plmscope.data.proteins import Protein
 from plmscope.hooks import record
-from plmscope.labels import cases
 from plmscope.method_table import Scorer
 from plmscope.model import Classifier
 from plmscope.progress import Track, silent
 from plmscope.scores import GroupSums, NeuronScores
-from plmscope.sequences import Protein
 
 
 @torch.inference_mode()

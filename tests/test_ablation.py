@@ -7,10 +7,10 @@ import torch
 
 from plmscope.ablation import single_ablation
 from plmscope.activation import summarise_activations
+from plmscope.data.proteins import Protein
 from plmscope.gradients import log_odds
 from plmscope.hooks import replace
 from plmscope.model import Classifier
-from plmscope.sequences import Protein
 from plmscope.sites import Neuron
 
 

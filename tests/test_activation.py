@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from plmscope.activation import METHODS, activation_scores, summarise_activations
+from plmscope.data.proteins import Protein
 from plmscope.errors import InputError, SelectionError
 from plmscope.model import Classifier, load_model
 from plmscope.scores import check_ranking
-from plmscope.sequences import Protein
 from plmscope.sites import Site
 from tests.conftest import LABELS, make_proteins
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from plmscope.annotations import EC_NAMES, FeatureSet, ec_classes, read_features
+from plmscope.data.annotations import EC_NAMES, FeatureSet, ec_classes, read_features
+from plmscope.data.proteins import Protein, read_proteins
 from plmscope.errors import InputError
-from plmscope.sequences import Protein, read_proteins
 from tests.test_formats import flat
 
 

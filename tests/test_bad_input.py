@@ -12,9 +12,9 @@ from collections.abc import Callable
 import pandas as pd
 import pytest
 
-from plmscope import formats
+from plmscope.data import formats
+from plmscope.data.fetch import fetch
 from plmscope.errors import InputError
-from plmscope.fetch import fetch
 from tests.test_cli import LEFT, Bench, Case, check, content, nothing, setting, table
 from tests.test_cli import bench as bench
 from tests.test_cli import model_folder as model_folder
@@ -89,7 +89,7 @@ def service(*steps: Callable[[Service], object]) -> Callable[[Bench], object]:
 
     def spoil(bench: Bench) -> None:
         assert bench.patch is not None
-        bench.patch.setattr("plmscope.fetch.PAGE_SIZE", 2)
+        bench.patch.setattr("plmscope.data.fetch.PAGE_SIZE", 2)
         running = Service()
         bench.closing += [running.server.shutdown, running.server.server_close]
         bench.url = running.url

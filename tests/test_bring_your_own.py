@@ -20,11 +20,11 @@ import torch
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from plmscope.cli import main
-from plmscope.labels import Task
+from plmscope.data.labels import Task
+from plmscope.data.proteins import Protein, read_proteins
 from plmscope.model import load_model, log_probabilities
 from plmscope.runs import OpenRun, open_run
 from plmscope.scoring import score
-from plmscope.sequences import Protein, read_proteins
 from plmscope.settings import parse_study, write_study
 from tests.conftest import save_tiny_model, write_enzymes
 from tests.test_documented_commands import SMALL, run_by_bash

@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from plmscope.annotations import FeatureSet
 from plmscope.cards import UNEXPLAINED, Bars, auroc_bound, explained, neuron_cards
 from plmscope.concepts import build_concepts
+from plmscope.data.annotations import FeatureSet
+from plmscope.data.proteins import Protein
 from plmscope.motifs import STRIP, TopWindows
-from plmscope.sequences import Protein
 from plmscope.sites import NeuronIndex
 
 HIGH_LOW = ("highest", "lowest")

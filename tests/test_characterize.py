@@ -12,7 +12,6 @@ import torch
 from pandas.testing import assert_frame_equal
 
 import plmscope.characterize as module
-from plmscope.annotations import FeatureSet
 from plmscope.cards import UNEXPLAINED, neuron_cards
 from plmscope.characterize import (
     FRACTIONS,
@@ -28,10 +27,11 @@ from plmscope.characterize import (
     signed_rank_p,
 )
 from plmscope.concepts import ConceptSet, build_concepts
+from plmscope.data.annotations import FeatureSet
+from plmscope.data.proteins import Protein
 from plmscope.errors import InputError
 from plmscope.model import Classifier
 from plmscope.residue_attribution import attributed_residues
-from plmscope.sequences import Protein
 from plmscope.sites import NeuronIndex, architecture_of
 from plmscope.store.resume import Parts
 from tests.planted import LABEL_ROLES, neurons_of, planted_model, planted_proteins, planted_tokenizer

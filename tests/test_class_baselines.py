@@ -12,8 +12,8 @@ from sklearn.metrics import roc_auc_score
 
 from plmscope.class_baselines import class_baselines, with_baselines
 from plmscope.concepts import build_concepts
+from plmscope.data.proteins import Protein
 from plmscope.report_classes import class_table
-from plmscope.sequences import Protein
 from plmscope.store.folder import SCHEMA
 
 

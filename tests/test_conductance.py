@@ -12,12 +12,12 @@ from captum.attr import LayerConductance
 
 from plmscope import conductance as conductance_module
 from plmscope.conductance import _start, conductance
+from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError
 from plmscope.gradients import log_odds
 from plmscope.hooked import network_of
 from plmscope.hooks import module_of
 from plmscope.model import Classifier, load_model
-from plmscope.sequences import Protein
 from tests.conftest import save_tiny_model
 
 

@@ -10,6 +10,7 @@ import torch
 from scipy.stats import false_discovery_control
 
 from plmscope.activation import summarise_activations
+from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError
 from plmscope.evaluation import (
     INTACT,
@@ -30,7 +31,6 @@ from plmscope.hooks import replace
 from plmscope.model import Classifier
 from plmscope.scores import NeuronScores
 from plmscope.selection import Selection, select_top
-from plmscope.sequences import Protein
 from plmscope.sites import MODULES, NeuronIndex, Site
 from plmscope.stats import METRICS
 from tests.conftest import make_proteins

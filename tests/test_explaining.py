@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import plmscope as ps
+from plmscope.data.proteins import Protein
 from plmscope.errors import InputError, SelectionError
 from plmscope.explaining.activations import as_protein
 from plmscope.explaining.contributions import contributions
@@ -24,7 +25,6 @@ from plmscope.hooks import record
 from plmscope.hooks import replace as put
 from plmscope.model import Classifier
 from plmscope.selection import Selection
-from plmscope.sequences import Protein
 from plmscope.sites import Neuron, NeuronIndex, Site, architecture_of
 from tests.planted import neurons_of, planted_model, planted_proteins, planted_tokenizer
 

@@ -7,10 +7,10 @@ from scipy.stats import spearmanr
 
 import plmscope as ps
 from plmscope.cli import main
+from plmscope.data.proteins import Protein
 from plmscope.errors import InputError
 from plmscope.explaining.variants import COLUMNS, mutated, read_mutations
 from plmscope.model import Classifier
-from plmscope.sequences import Protein
 from plmscope.sites import NeuronIndex, architecture_of
 from tests.planted import planted_model, planted_proteins, planted_tokenizer
 

@@ -12,13 +12,13 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from plmscope import fetch as module
-from plmscope.annotations import read_features
 from plmscope.cli import main
+from plmscope.data import fetch as module
+from plmscope.data.annotations import read_features
+from plmscope.data.fetch import COLUMNS, FEATURE_TYPES, Fetched, fetch
+from plmscope.data.proteins import read_proteins
+from plmscope.data.uniprot import FEATURES
 from plmscope.errors import InputError, StudyError
-from plmscope.fetch import COLUMNS, FEATURE_TYPES, Fetched, fetch
-from plmscope.sequences import read_proteins
-from plmscope.uniprot import FEATURES
 
 SEQUENCES = ["MKVLAAGIVGLCHWYTRSDENQPFKLMACDEF" + "ACDEFGHIKL"[i] for i in range(5)]
 

@@ -21,10 +21,10 @@ from sklearn.metrics import (
 )
 from transformers import TrainingArguments
 
+from plmscope.data.proteins import Protein
 from plmscope.errors import ModelError
 from plmscope.finetune import Training, _TokenBatches, baselines, composition, finetune, quality, stay_on
 from plmscope.model import Classifier, load_model
-from plmscope.sequences import Protein
 from tests.conftest import LABELS, save_tiny_model
 
 T = TypeVar("T")

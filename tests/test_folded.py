@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from plmscope import folded
+from plmscope.data.proteins import Protein
 from plmscope.folded import Folding
 from plmscope.hooks import Change, replace
 from plmscope.model import Batch, Classifier, load_model
 from plmscope.network import Network
-from plmscope.sequences import Protein
 from plmscope.sites import Site
 from tests.conftest import make_proteins, save_tiny_model
 

@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plmscope import formats
-from plmscope.annotations import read_features
+from plmscope.data import formats
+from plmscope.data.annotations import read_features
+from plmscope.data.formats import open_content
+from plmscope.data.proteins import LETTERS, read_proteins
+from plmscope.data.rows import Row, protein_rows
 from plmscope.errors import InputError
-from plmscope.formats import open_content
-from plmscope.rows import Row, protein_rows
-from plmscope.sequences import LETTERS, read_proteins
 
 A = "MKVLAAGIVGLCHWYTRSDENQPFKLMACDEF"  # 32 residues
 B = "MSTNPKPQRKTKRNTNRRPQDVKFPGGGQIVGG"

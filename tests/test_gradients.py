@@ -13,13 +13,13 @@ from captum.attr import IntegratedGradients
 from plmscope import gradients
 from plmscope.activation import summarise_activations
 from plmscope.checkpoints import EMBEDDED
+from plmscope.data.proteins import Protein, read_proteins
 from plmscope.errors import InputError, SelectionError
 from plmscope.gradients import TARGETS, integrated_gradients, log_odds, settled
 from plmscope.hooks import record, replace
 from plmscope.model import Classifier, load_model
 from plmscope.scoring import score
 from plmscope.selection import precision_agreement
-from plmscope.sequences import Protein, read_proteins
 from plmscope.sites import Site
 from tests.conftest import LABELS, make_proteins, save_tiny_model
 

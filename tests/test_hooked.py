@@ -13,6 +13,7 @@ from plmscope.ablation import single_ablation
 from plmscope.activation import summarise_activations
 from plmscope.cli import main
 from plmscope.conductance import conductance
+from plmscope.data.proteins import Protein
 from plmscope.evaluation import predict
 from plmscope.gradients import integrated_gradients
 from plmscope.hooked import Hooked, network_of
@@ -21,7 +22,6 @@ from plmscope.linear import gradient_activation
 from plmscope.model import Classifier, load_model
 from plmscope.network import Network
 from plmscope.runs import open_run
-from plmscope.sequences import Protein
 from plmscope.sites import MODULES, Neuron, Site
 from tests.conftest import make_proteins
 from tests.families import HOOKED, OLDER

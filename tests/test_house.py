@@ -18,10 +18,13 @@ PACKAGE = ROOT / "src" / "plmscope"
 HOUSE = (
     ("", ("errors", "progress", "threads", "lazy")),
     ("store", ("folder", "resume")),
+    ("data", (
+        "labels", "uniprot", "records", "formats", "rows", "labelling", "sources", "proteins", "annotations",
+        "peptides", "splits", "fetch",
+    )),
     ("", (
-        "labels", "uniprot", "records", "formats", "rows", "labelling", "sources", "sequences", "annotations",
-        "peptides", "splits", "fetch", "stats", "workers", "checkpoints", "concepts", "motifs", "letters",
-        "report_blocks", "report_input", "report_classes",
+        "stats", "workers", "checkpoints", "concepts", "motifs", "letters", "report_blocks", "report_input",
+        "report_classes",
     )),
     ("tasks", ("task", "on_ray", "engines", "worker")),
     ("", (

@@ -13,6 +13,7 @@ from scipy.special import expit
 
 from plmscope import hooks
 from plmscope.activation import summarise_activations
+from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError
 from plmscope.interventions import (
     OTHERS,
@@ -30,7 +31,6 @@ from plmscope.interventions import (
 from plmscope.model import Classifier, load_model
 from plmscope.network import at_tokens
 from plmscope.selection import Selection
-from plmscope.sequences import Protein
 from tests.conftest import make_proteins
 from tests.families import HOOKED
 from tests.planted import LABEL_ROLES, neurons_of, planted_model, planted_proteins, planted_tokenizer

@@ -10,7 +10,7 @@ import pytest
 from plmscope.cards import Bars, explained
 from plmscope.characterizing import TABLES, one_of_each_cluster
 from plmscope.cli import main
-from plmscope.sequences import Protein
+from plmscope.data.proteins import Protein
 from plmscope.store.folder import Run
 from tests.conftest import Golden
 from tests.test_study import NEURONS, changed

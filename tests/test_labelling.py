@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from plmscope.data.labelling import doubts, is_measured
+from plmscope.data.proteins import ProteinSet, read_proteins
 from plmscope.errors import InputError, StudyError
-from plmscope.labelling import doubts, is_measured
-from plmscope.sequences import ProteinSet, read_proteins
 
 AMINO = "ACDEFGHIKLMNPQRSTVWY"
 

@@ -10,10 +10,10 @@ from sklearn.metrics import roc_auc_score
 from plmscope.cards import IS_LETTER, neuron_cards
 from plmscope.characterize import Characterization, characterize
 from plmscope.concepts import build_concepts
+from plmscope.data.proteins import Protein
 from plmscope.letters import MIN_MARKED, WIDTH, Letters, within
 from plmscope.model import Classifier
 from plmscope.motifs import LETTERS
-from plmscope.sequences import Protein
 from plmscope.sites import NeuronIndex, architecture_of
 from tests.planted import neurons_of, planted_model, planted_proteins, planted_tokenizer
 

@@ -14,6 +14,7 @@ import pytest
 
 from plmscope import method_table, plugins
 from plmscope.cli import main
+from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError
 from plmscope.hooks import record
 from plmscope.method_table import (
@@ -32,7 +33,6 @@ from plmscope.model import Classifier
 from plmscope.report import write_report
 from plmscope.runs import open_run
 from plmscope.scoring import SCORERS, score
-from plmscope.sequences import Protein
 from plmscope.settings import ScoreSection, Study, parse_study, write_study
 from plmscope.store.folder import Run
 from tests.conftest import Golden

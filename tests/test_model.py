@@ -21,9 +21,9 @@ from transformers import (
     PretrainedConfig,
 )
 
+from plmscope.data.proteins import Protein
 from plmscope.errors import InputError, ModelError
 from plmscope.model import Classifier, load_model
-from plmscope.sequences import Protein
 from plmscope.sites import ARCHITECTURES, NeuronIndex
 from tests.conftest import LABELS, make_proteins, save_tiny_model
 from tests.families import save_esmc, save_protbert

@@ -5,6 +5,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
+from plmscope.data.proteins import Protein
 from plmscope.motifs import (
     LETTERS,
     STRIP,
@@ -18,7 +19,6 @@ from plmscope.motifs import (
     logo_svg,
     weight_matrix,
 )
-from plmscope.sequences import Protein
 
 EVEN = np.full(20, 0.05)
 

@@ -15,11 +15,7 @@ from plmscope.ablation import single_ablation
 from plmscope.activation import summarise_activations
 from plmscope.cli import main
 from plmscope.conductance import conductance
-from plmscope.errors import InputError, ModelError, StudyError
-from plmscope.evaluation import evaluate
-from plmscope.finetune import baselines, class_weights, quality
-from plmscope.gradients import integrated_gradients
-from plmscope.labels import (
+from plmscope.data.labels import (
     cases,
     class_names,
     classes_of,
@@ -30,13 +26,17 @@ from plmscope.labels import (
     packed_labels,
     rarest,
 )
+from plmscope.data.proteins import Protein, read_proteins
+from plmscope.data.splits import PARTS, split_proteins
+from plmscope.errors import InputError, ModelError, StudyError
+from plmscope.evaluation import evaluate
+from plmscope.finetune import baselines, class_weights, quality
+from plmscope.gradients import integrated_gradients
 from plmscope.linear import attribution_patching, gradient_activation
 from plmscope.model import Classifier, load_model
 from plmscope.runs import one_per_cluster, open_run
 from plmscope.scoring import finish
 from plmscope.selection import select_top
-from plmscope.sequences import Protein, read_proteins
-from plmscope.splits import PARTS, split_proteins
 from plmscope.store.folder import SCHEMA, Run
 from tests.conftest import GOLDEN, make_proteins, save_tiny_model
 

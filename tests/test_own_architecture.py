@@ -13,12 +13,12 @@ import torch
 from transformers import BertTokenizer, ElectraConfig, ElectraForSequenceClassification
 
 from plmscope import plugins, sites
+from plmscope.data.proteins import Protein
 from plmscope.errors import ModelError
 from plmscope.hooked import network_of
 from plmscope.hooks import record
 from plmscope.model import load_model
 from plmscope.scoring import score
-from plmscope.sequences import Protein
 from plmscope.sites import ARCHITECTURES, Architecture, architecture_of, register_architecture, unregister_architecture
 from tests.families import NAMES, PROTBERT
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from plmscope import records
+from plmscope.data import records
+from plmscope.data.proteins import read_proteins
 from plmscope.errors import InputError
-from plmscope.sequences import read_proteins
 
 A = "MKVLAAGIVGLCHWYTRSDENQPFKLMACDEF"
 B = "MSTNPKPQRKTKRNTNRRPQDVKFPGGGQIVGG"

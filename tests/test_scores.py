@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError, StudyError
 from plmscope.linear import gradient_activation
 from plmscope.method_table import methods, row_of
@@ -28,7 +29,6 @@ from plmscope.scores import (
     with_class_means,
 )
 from plmscope.scoring import SCORERS, finish
-from plmscope.sequences import Protein
 from plmscope.settings import ScoreSection, parse_study
 from plmscope.sites import NeuronIndex
 from plmscope.stats import bootstrap_weights

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plmscope import formats, sequences
+from plmscope.data import formats
+from plmscope.data import proteins as sequences
+from plmscope.data.proteins import AMINO_ACIDS, Protein, read_proteins, windows
 from plmscope.errors import InputError, StudyError
-from plmscope.sequences import AMINO_ACIDS, Protein, read_proteins, windows
 
 A = "MKVLAAGIVGLCHWYTRSDENQPFKLMACDEF"  # 32 residues
 B = "MSTNPKPQRKTKRNTNRRPQDVKFPGGGQIVGG"

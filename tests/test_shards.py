@@ -15,13 +15,13 @@ from pandas.testing import assert_frame_equal
 
 from plmscope import shards
 from plmscope.cli import main
+from plmscope.data.proteins import Protein
 from plmscope.errors import BusyError, RunError, SelectionError
 from plmscope.method_table import row_of, signed_methods
 from plmscope.model import Classifier
 from plmscope.progress import silent
 from plmscope.scores import NeuronScores, resampling_groups, signed_form, with_class_means
 from plmscope.scoring import SCORERS
-from plmscope.sequences import Protein
 from plmscope.settings import read_study
 from plmscope.shards import PartialScores, Shard, merge_shards, score_shard
 from plmscope.store.folder import Run

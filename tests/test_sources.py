@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from plmscope.data.proteins import read_proteins
+from plmscope.data.sources import sources_of
+from plmscope.data.splits import split_proteins
 from plmscope.errors import InputError
-from plmscope.sequences import read_proteins
-from plmscope.sources import sources_of
-from plmscope.splits import split_proteins
 from tests.test_splits import DISTINCT
 
 

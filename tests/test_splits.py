@@ -10,10 +10,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from plmscope import splits
+from plmscope.data import splits
+from plmscope.data.proteins import Protein, read_proteins
+from plmscope.data.splits import Split, balance_lines, balance_table, leakage, leakage_table, split_proteins
 from plmscope.errors import InputError, StudyError
-from plmscope.sequences import Protein, read_proteins
-from plmscope.splits import Split, balance_lines, balance_table, leakage, leakage_table, split_proteins
 
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
 # Equal sequences are never parted, so each protein has its own.

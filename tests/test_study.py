@@ -24,6 +24,7 @@ import plmscope.store.folder
 import plmscope.store.resume
 import plmscope.study.inputs
 from plmscope.cli import main
+from plmscope.data.proteins import Protein, read_proteins
 from plmscope.errors import InputError, RunError, SelectionError, StudyError
 from plmscope.evaluation import ROUNDING, evaluate
 from plmscope.method_table import FORMS, signed_methods
@@ -31,7 +32,6 @@ from plmscope.model import load_model
 from plmscope.runs import one_per_cluster, open_run
 from plmscope.scoring import SCORERS
 from plmscope.selection import select_top
-from plmscope.sequences import Protein, read_proteins
 from plmscope.settings import Study, demo_study, parse_study, read_study, write_study
 from plmscope.store.folder import SCHEMA, SCHEMA_VERSION, Run
 from plmscope.study import Stages, names
@@ -580,7 +580,8 @@ def test_changed_setting_redoes_its_stage_and_later_ones(
 
 DRIVER = """
 import glob, json, os, signal, sys
-import plmscope.conductance, plmscope.evaluation, plmscope.finetune, plmscope.report, plmscope.scoring, plmscope.splits
+import plmscope.conductance, plmscope.evaluation, plmscope.finetune
+import plmscope.report, plmscope.scoring, plmscope.data.splits
 import plmscope.store.resume as parts, plmscope.study as study
 from plmscope.store.folder import Run
 from plmscope.settings import read_study

@@ -27,6 +27,8 @@ wait_asleep()
 if TYPE_CHECKING:
     from plmscope.activation import summarise_activations
     from plmscope.comparing.comparison import Comparison, compare_runs
+    from plmscope.data.proteins import Protein, read_proteins
+    from plmscope.data.splits import split_proteins
     from plmscope.errors import InputError, ModelError, PlmscopeError, RunError, SelectionError, StudyError
     from plmscope.evaluation import Evaluation, evaluate
     from plmscope.explaining.activations import activations
@@ -41,10 +43,8 @@ if TYPE_CHECKING:
     from plmscope.scores import NeuronScores
     from plmscope.scoring import score
     from plmscope.selection import Selection, density, select_shared, select_top
-    from plmscope.sequences import Protein, read_proteins
     from plmscope.settings import Study, read_study
     from plmscope.sites import Architecture, Neuron, NeuronIndex, Site, register_architecture
-    from plmscope.splits import split_proteins
 
 _HOME = {
     "Architecture": "sites",
@@ -59,7 +59,7 @@ _HOME = {
     "NeuronIndex": "sites",
     "NeuronScores": "scores",
     "PlmscopeError": "errors",
-    "Protein": "sequences",
+    "Protein": "data.proteins",
     "RunError": "errors",
     "Scorer": "method_table",
     "Selection": "selection",
@@ -76,14 +76,14 @@ _HOME = {
     "intervene": "interventions",
     "load_model": "model",
     "open_run": "runs",
-    "read_proteins": "sequences",
+    "read_proteins": "data.proteins",
     "read_study": "settings",
     "register_architecture": "sites",
     "register_scorer": "method_table",
     "score": "scoring",
     "select_shared": "selection",
     "select_top": "selection",
-    "split_proteins": "splits",
+    "split_proteins": "data.splits",
     "summarise_activations": "activation",
     "variants": "explaining.variants",
     "write_report": "report",

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError
 from plmscope.gradients import bytes_per_token, request
 from plmscope.hooked import network_of
@@ -24,7 +25,6 @@ from plmscope.model import Batch, Classifier
 from plmscope.network import State, at_tokens
 from plmscope.progress import Track, silent
 from plmscope.scores import GroupSums, NeuronScores, statistics_of, token_sums
-from plmscope.sequences import Protein
 from plmscope.sites import MODULES, Site
 from plmscope.workers import fitting_budget, in_order, splitting
 

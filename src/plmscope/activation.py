@@ -25,13 +25,13 @@ import numpy as np
 import pandas as pd
 import torch
 
+from plmscope.data.labels import cases
+from plmscope.data.proteins import Protein
 from plmscope.errors import InputError
 from plmscope.hooks import record
-from plmscope.labels import cases
 from plmscope.model import Batch, Classifier
 from plmscope.progress import Track, silent
 from plmscope.scores import GroupSums, NeuronScores
-from plmscope.sequences import Protein
 from plmscope.sites import NeuronIndex
 from plmscope.workers import fitting_budget, splitting
 

@@ -33,8 +33,8 @@ import pandas as pd
 from scipy.stats import norm
 
 from plmscope.concepts import Concept, ConceptSet
+from plmscope.data.proteins import Protein
 from plmscope.motifs import STRIP, Motifs
-from plmscope.sequences import Protein
 from plmscope.sites import Neuron, NeuronIndex
 
 UNEXPLAINED = "Neither a concept nor a motif explains this neuron"

@@ -33,6 +33,7 @@ import torch
 from scipy.stats import norm
 
 from plmscope.concepts import Annotation, ConceptSet
+from plmscope.data.proteins import Protein
 from plmscope.errors import InputError
 from plmscope.hooks import record
 from plmscope.letters import DISCOVERED as _LETTERS_DISCOVERED
@@ -41,7 +42,6 @@ from plmscope.letters import Letters
 from plmscope.model import Batch, Classifier
 from plmscope.motifs import MOTIF_FRACTION, Motifs, TopWindows, joined_motifs, make_motifs
 from plmscope.progress import Track, silent
-from plmscope.sequences import Protein
 from plmscope.sites import NeuronIndex, Site
 from plmscope.stats import TINY, benjamini_hochberg
 from plmscope.store.resume import Parts

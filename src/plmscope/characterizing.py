@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from plmscope.annotations import FeatureSet, read_features
 from plmscope.cards import IS_LETTER, Bars, explained, neuron_cards
 from plmscope.concepts import build_concepts, parse_pattern
+from plmscope.data.annotations import FeatureSet, read_features
+from plmscope.data.proteins import Protein, ProteinSet
 from plmscope.errors import InputError, StudyError
 from plmscope.progress import Track
 from plmscope.runs import OpenRun
 from plmscope.selection import size_of
-from plmscope.sequences import Protein, ProteinSet
 from plmscope.settings import Study
 from plmscope.store.resume import Parts
 

@@ -23,8 +23,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from plmscope.concepts import ConceptSet
+from plmscope.data.proteins import Protein
 from plmscope.finetune import composition
-from plmscope.sequences import Protein
 from plmscope.store.folder import SCHEMA
 
 

@@ -144,8 +144,8 @@ def fetch(
     quiet: Quiet = False,
 ) -> None:
     """Fetch proteins and residue features from UniProt; continues a download that was cut."""
-    from plmscope.fetch import ENDPOINT, QUERY
-    from plmscope.fetch import fetch as fetch_proteins
+    from plmscope.data.fetch import ENDPOINT, QUERY
+    from plmscope.data.fetch import fetch as fetch_proteins
 
     found = fetch_proteins(
         out, query=query or QUERY, endpoint=endpoint or ENDPOINT, restart=restart, force=force, tries=tries,

@@ -26,10 +26,10 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from plmscope.annotations import EC_NAMES, FeatureSet, ec_classes
+from plmscope.data.annotations import EC_NAMES, FeatureSet, ec_classes
+from plmscope.data.labels import Task, classes_of
+from plmscope.data.proteins import AMINO_ACIDS, Protein
 from plmscope.errors import InputError
-from plmscope.labels import Task, classes_of
-from plmscope.sequences import AMINO_ACIDS, Protein
 
 #: Kinds of concepts, in the order of the table.
 Kind = Literal["amino acid", "group", "position", "property", "pattern", "feature", "class", "length"]

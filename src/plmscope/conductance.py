@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from plmscope.data.proteins import AMINO_ACIDS, Protein
 from plmscope.errors import SelectionError
 from plmscope.gradients import (
     EMBEDDING,
@@ -42,7 +43,6 @@ from plmscope.model import Batch, Classifier
 from plmscope.network import Context
 from plmscope.progress import Track, silent
 from plmscope.scores import Completeness, GroupSums, NeuronScores, statistics_of, token_sums
-from plmscope.sequences import AMINO_ACIDS, Protein
 from plmscope.sites import Site
 from plmscope.workers import LAST_RESORT, fitting_budget, in_order, splitting
 

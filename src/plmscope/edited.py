@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from plmscope.data.proteins import Protein
 from plmscope.errors import ModelError, RunError, SelectionError
 from plmscope.evaluation import held_logits
 from plmscope.hooked import network_of
@@ -28,7 +29,6 @@ from plmscope.hooks import module_of
 from plmscope.model import Classifier
 from plmscope.runs import OpenRun
 from plmscope.selection import Selection, select_top
-from plmscope.sequences import Protein
 from plmscope.sites import Site
 from plmscope.trials import class_methods, class_scores
 

@@ -23,15 +23,15 @@ import numpy as np
 import pandas as pd
 import torch
 
+from plmscope.data.labels import rarest
+from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError
 from plmscope.folded import Folding
 from plmscope.hooked import AnyNetwork, logits_of, network_of
-from plmscope.labels import rarest
 from plmscope.model import Batches, Classifier
 from plmscope.network import Network
 from plmscope.scores import NeuronScores
 from plmscope.selection import CONTROLS, MODULE, SCOPES, Selection, draw, of_module, select_top, size_of, strata
-from plmscope.sequences import Protein
 from plmscope.sites import MODULES, NeuronIndex, Site
 from plmscope.stats import (
     METRICS,

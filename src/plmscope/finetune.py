@@ -38,12 +38,12 @@ from sklearn.preprocessing import StandardScaler
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalPrediction
 
+from plmscope.data.labels import BoolArray, Task, pack
+from plmscope.data.proteins import AMINO_ACIDS, Protein
 from plmscope.errors import ModelError
-from plmscope.labels import BoolArray, Task, pack
 from plmscope.lora import require_peft, with_adapters
 from plmscope.model import Classifier
 from plmscope.progress import Track, silent
-from plmscope.sequences import AMINO_ACIDS, Protein
 from plmscope.stats import metric
 from plmscope.workers import out_of_memory
 

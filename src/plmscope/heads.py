@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from plmscope.checkpoints import Checkpoint
+from plmscope.data.labels import Task
 from plmscope.errors import ModelError, shown
-from plmscope.labels import Task
 from plmscope.sites import Architecture, architectures
 
 #: What Hugging Face calls the tasks.

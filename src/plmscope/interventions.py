@@ -28,14 +28,14 @@ import torch
 from scipy.special import expit
 
 from plmscope import hooks
+from plmscope.data.labels import Task, rarest
+from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError
 from plmscope.evaluation import BOOTSTRAPS, check_selection, held_logits
 from plmscope.hooked import AnyNetwork, logits_of, network_of
-from plmscope.labels import Task, rarest
 from plmscope.model import Batches, Classifier
 from plmscope.network import Network
 from plmscope.selection import Selection, draw, strata
-from plmscope.sequences import Protein
 from plmscope.sites import MODULES, NeuronIndex, Site
 from plmscope.stats import benjamini_hochberg, bootstrap_weights, compare_with_draws, percentile_interval
 from plmscope.workers import in_order

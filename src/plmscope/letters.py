@@ -29,8 +29,8 @@ import pandas as pd
 import torch
 
 from plmscope.concepts import Annotation, ConceptSet
+from plmscope.data.proteins import Protein
 from plmscope.motifs import LETTERS, Motifs, letter_codes
-from plmscope.sequences import Protein
 
 #: Letters and one more for anything else, an end included.
 WIDTH = len(LETTERS) + 1

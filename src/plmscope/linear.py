@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from Bio.Align import substitution_matrices
 
+from plmscope.data.proteins import AMINO_ACIDS, Protein
 from plmscope.errors import SelectionError
 from plmscope.gradients import Request, activations_and_gradients, bytes_per_token, request
 from plmscope.hooked import AnyNetwork, network_of
@@ -36,7 +37,6 @@ from plmscope.model import Batch, Classifier
 from plmscope.network import at_tokens
 from plmscope.progress import Track, silent
 from plmscope.scores import GroupSums, NeuronScores, statistics_of, token_sums
-from plmscope.sequences import AMINO_ACIDS, Protein
 from plmscope.sites import MODULES, Site
 from plmscope.workers import fitting_budget, in_order, splitting
 

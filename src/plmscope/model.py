@@ -22,11 +22,11 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from transformers.utils import logging as hf_logging
 
 from plmscope.checkpoints import Checkpoint, built, find, first_line
+from plmscope.data.labels import BoolArray, Task, classes_of, membership, pack
+from plmscope.data.proteins import AMINO_ACIDS, LETTERS, Protein
 from plmscope.errors import InputError, ModelError
 from plmscope.heads import COMPUTED, POOLING_KEY, POOLINGS, PROBLEM_TYPES, Choice, Names, choose, head_of, names_of
-from plmscope.labels import BoolArray, Task, classes_of, membership, pack
 from plmscope.lora import Adapter
-from plmscope.sequences import AMINO_ACIDS, LETTERS, Protein
 from plmscope.sites import Architecture, NeuronIndex, architecture_of
 from plmscope.workers import splitting
 

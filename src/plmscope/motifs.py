@@ -26,7 +26,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
 from plmscope.concepts import Annotation, ConceptSet
-from plmscope.sequences import Protein
+from plmscope.data.proteins import Protein
 
 #: Columns of a matrix.
 LETTERS = "ACDEFGHIKLMNPQRSTVWY"

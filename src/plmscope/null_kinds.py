@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from plmscope.data.proteins import Protein
 from plmscope.evaluation import (
     INTACT,
     MODULE_METRICS,
@@ -35,7 +36,6 @@ from plmscope.model import Classifier
 from plmscope.progress import Track, silent
 from plmscope.scores import NeuronScores
 from plmscope.selection import MODULE, of_module
-from plmscope.sequences import Protein
 from plmscope.sites import MODULES
 from plmscope.store.folder import SCHEMA
 from plmscope.store.resume import collect

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from plmscope.labels import class_names, classes_of, membership
+from plmscope.data.labels import class_names, classes_of, membership
 from plmscope.report_answers import CLASSIFIERS
 from plmscope.report_blocks import (
     Block,

@@ -11,9 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from plmscope.annotations import EC_NAMES
+from plmscope.data.annotations import EC_NAMES
+from plmscope.data.labels import Task
 from plmscope.errors import RunError
-from plmscope.labels import Task
 from plmscope.report_blocks import Block, Section, Text
 from plmscope.store.folder import SCHEMA, Run
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from plmscope.labels import class_names
+from plmscope.data.labels import class_names
 from plmscope.method_table import methods as known_methods
 from plmscope.method_table import row_of
 from plmscope.report_blocks import (

@@ -22,11 +22,11 @@ from scipy.stats import rankdata, wilcoxon
 
 from plmscope.characterize import MIN_SHIFT, offsets
 from plmscope.concepts import ConceptSet
+from plmscope.data.proteins import Protein
 from plmscope.gradients import EMBEDDING, Target, activations_and_gradients, request
 from plmscope.hooked import AnyNetwork, network_of
 from plmscope.model import Batch, Classifier
 from plmscope.progress import Track, silent
-from plmscope.sequences import Protein
 from plmscope.sites import Site
 from plmscope.stats import benjamini_hochberg
 from plmscope.store.resume import Parts

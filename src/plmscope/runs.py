@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from plmscope.data.labels import Task, classes_of
+from plmscope.data.proteins import Protein
 from plmscope.errors import InputError, RunError
-from plmscope.labels import Task, classes_of
 from plmscope.method_table import FORMS, row_of
 from plmscope.progress import Track, silent
 from plmscope.scores import NeuronScores, check_methods, from_table, signed_form
 from plmscope.scoring import every_score
-from plmscope.sequences import Protein
 from plmscope.settings import ScoreSection, Study, read_study
 from plmscope.sites import NeuronIndex
 from plmscope.store.folder import Run

@@ -10,10 +10,10 @@ from typing import Any
 
 import pandas as pd
 
+from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError
 from plmscope.method_table import FORMS, methods, named, row_of
 from plmscope.scores import GroupSums, NeuronScores, check_methods, signed_form, with_class_means
-from plmscope.sequences import Protein
 
 Scorer = Callable[..., tuple[NeuronScores, ...]]
 

@@ -19,8 +19,8 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from plmscope.concepts import KINDS, Kind
+from plmscope.data.labels import Task
 from plmscope.errors import SelectionError, StudyError, shown
-from plmscope.labels import Task
 from plmscope.method_table import ACTIVITY, described
 from plmscope.scores import check_methods, ranked_by
 from plmscope.selection import check_fraction

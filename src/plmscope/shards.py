@@ -28,10 +28,10 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import pandas as pd
 
+from plmscope.data.proteins import Protein
 from plmscope.errors import PlmscopeError, RunError, SelectionError
 from plmscope.progress import Track
 from plmscope.scores import GroupSums, NeuronScores, check_ranking
-from plmscope.sequences import Protein
 from plmscope.sites import NeuronIndex
 from plmscope.store.folder import write_arrays
 

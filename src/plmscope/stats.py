@@ -29,8 +29,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from plmscope.data.labels import pack, packed_has
 from plmscope.errors import SelectionError
-from plmscope.labels import pack, packed_has
 
 FloatArray = NDArray[np.float64]
 
@@ -120,7 +120,8 @@ def weighted_metric(
         name: One of :data:`METRICS`.
         weights: ``(B, P)``, not negative.
         true: ``(P,)`` class numbers, ``0 <= class < n_classes``; or ``(P, C)`` booleans, a multi-label task.
-        predicted: ``(K, P)`` class numbers; or ``(K, P, ceil(C / 8))`` sets of classes, :func:`plmscope.labels.pack`.
+        predicted: ``(K, P)`` class numbers; or ``(K, P, ceil(C / 8))`` sets of classes,
+            :func:`plmscope.data.labels.pack`.
         log_prob_true: ``(K, P)`` natural logarithm of the probability given to the true class, finite; in a multi-label
             task the mean over all classes of that of the truth about each.
         n_classes: Number of classes ``C`` of the model.

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
+from plmscope.data.proteins import Protein
 from plmscope.errors import RunError
 from plmscope.method_table import PREFERRED
 from plmscope.overlap import overlap
@@ -26,7 +27,6 @@ from plmscope.progress import Track, silent
 from plmscope.runs import OpenRun, one_per_cluster, score_all
 from plmscope.scores import NeuronScores, from_table
 from plmscope.selection import Selection, select_top
-from plmscope.sequences import Protein
 from plmscope.store.folder import SCHEMA
 from plmscope.store.resume import collect
 

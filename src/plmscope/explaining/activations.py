@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 import torch
 
+from plmscope.data.proteins import Protein
 from plmscope.errors import InputError
 from plmscope.hooks import record
 from plmscope.model import Classifier
 from plmscope.selection import Selection
-from plmscope.sequences import Protein
 from plmscope.sites import Neuron
 
 

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from scipy.special import expit
 
+from plmscope.data.proteins import Protein
 from plmscope.errors import InputError
 from plmscope.gradients import TARGETS, Target
 from plmscope.hooked import AnyNetwork
 from plmscope.interventions import log_odds
 from plmscope.model import Batch, Classifier
-from plmscope.sequences import Protein
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
+from plmscope.data.proteins import Protein
 from plmscope.explaining.training import Sample
 from plmscope.motifs import FLANK, MOTIF_FRACTION, background, letter_codes
 from plmscope.runs import OpenRun
-from plmscope.sequences import Protein
 from plmscope.sites import Neuron, NeuronIndex, Site
 
 #: Training proteins that tell which scores of a matrix are among the best.

@@ -22,7 +22,8 @@ from typing import Any, overload
 import numpy as np
 import pandas as pd
 
-from plmscope.annotations import FeatureSet, read_features
+from plmscope.data.annotations import FeatureSet, read_features
+from plmscope.data.proteins import Protein
 from plmscope.errors import InputError, RunError, SelectionError
 from plmscope.explaining.activations import as_protein, at_residues
 from plmscope.explaining.contributions import Contributions, contributions
@@ -38,7 +39,6 @@ from plmscope.progress import Track, silent
 from plmscope.runs import OpenRun, open_run
 from plmscope.scores import NeuronScores
 from plmscope.selection import Selection, select_top
-from plmscope.sequences import Protein
 from plmscope.trials import class_methods, class_scores
 
 #: Places of a neuron that the table lists.

@@ -19,7 +19,8 @@ import numpy as np
 import pandas as pd
 
 from plmscope import __version__
-from plmscope.annotations import read_features
+from plmscope.data.annotations import read_features
+from plmscope.data.proteins import Protein, ProteinSet, read_proteins
 from plmscope.errors import InputError, RunError
 from plmscope.explaining.explainer import Explainer, Settings
 from plmscope.explaining.explanation import SCHEMA, Explanation
@@ -27,7 +28,6 @@ from plmscope.explaining.page import MOST_ON_PAGE, write_page
 from plmscope.progress import Track, silent
 from plmscope.runs import OpenRun
 from plmscope.selection import Selection
-from plmscope.sequences import Protein, ProteinSet, read_proteins
 from plmscope.store.folder import lock, write_atomic
 
 #: Proteins whose nearest training proteins are searched together, and that are written together.

@@ -27,10 +27,10 @@ import numpy as np
 import torch
 
 from plmscope.conductance import _start as mean_residue
+from plmscope.data.proteins import AMINO_ACIDS, Protein
 from plmscope.explaining.decision import Decision
 from plmscope.gradients import NEGLIGIBLE
 from plmscope.network import Context
-from plmscope.sequences import AMINO_ACIDS, Protein
 from plmscope.sites import MODULES, Site
 from plmscope.workers import in_order
 

@@ -29,15 +29,15 @@ import pandas as pd
 import torch
 
 from plmscope.characterize import FRACTIONS, NEURONS_AT_ONCE
+from plmscope.data.labels import membership
+from plmscope.data.proteins import Protein
+from plmscope.data.splits import IDENTITIES, leakage
 from plmscope.errors import RunError
 from plmscope.hooks import record
-from plmscope.labels import membership
 from plmscope.model import Batch, Classifier
 from plmscope.progress import Track, silent
 from plmscope.runs import OpenRun, one_per_cluster
-from plmscope.sequences import Protein
 from plmscope.sites import Site
-from plmscope.splits import IDENTITIES, leakage
 from plmscope.store.folder import write_atomic
 from plmscope.workers import splitting
 

@@ -29,6 +29,7 @@ import torch
 from scipy.stats import rankdata
 
 from plmscope.concepts import scale
+from plmscope.data.proteins import AMINO_ACIDS, Protein
 from plmscope.errors import InputError, RunError
 from plmscope.explaining.activations import as_protein
 from plmscope.explaining.decision import Decision
@@ -39,7 +40,6 @@ from plmscope.interventions import log_odds
 from plmscope.model import Classifier
 from plmscope.progress import Track, silent
 from plmscope.runs import OpenRun
-from plmscope.sequences import AMINO_ACIDS, Protein
 from plmscope.sites import Neuron, Site
 from plmscope.stats import percentile_interval
 from plmscope.store.folder import write_atomic

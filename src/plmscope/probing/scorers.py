@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from plmscope.activation import EVERYONE, summarise_means
+from plmscope.data.proteins import Protein
 from plmscope.errors import InputError
 from plmscope.model import Classifier
 from plmscope.probing.class_means import probeless
@@ -20,7 +21,6 @@ from plmscope.probing.gaussian import gaussian_selection
 from plmscope.probing.linear_probe import choose_penalty, every_third, fit_probe, weight_ranking
 from plmscope.progress import Track, silent
 from plmscope.scores import GroupSums, NeuronScores
-from plmscope.sequences import Protein
 
 #: Names of the scores, in the order of the table.
 METHODS = ("probe", "probeless", "probeless_standardised", "gaussian")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from plmscope.labels import packed_labels
+from plmscope.data.labels import packed_labels
 from plmscope.method_table import ACTIVITY
 from plmscope.selection import MODULE
 from plmscope.store.resume import collect

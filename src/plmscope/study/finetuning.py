@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from plmscope.sequences import Protein
+from plmscope.data.proteins import Protein
 from plmscope.study.stages import Context, Stage, tables
 
 

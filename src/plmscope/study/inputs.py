@@ -17,13 +17,13 @@ from typing import Any
 
 import pandas as pd
 
+from plmscope.data.formats import EMBEDDED as EMBEDDED_TABLES
+from plmscope.data.formats import STDIN, save_stdin
+from plmscope.data.proteins import Protein, ProteinSet, read_proteins
+from plmscope.data.splits import Split, balance_lines, balance_table, leakage, leakage_lines, split_proteins
 from plmscope.errors import InputError, RunError
-from plmscope.formats import EMBEDDED as EMBEDDED_TABLES
-from plmscope.formats import STDIN, save_stdin
 from plmscope.progress import Track
-from plmscope.sequences import Protein, ProteinSet, read_proteins
 from plmscope.settings import Study
-from plmscope.splits import Split, balance_lines, balance_table, leakage, leakage_lines, split_proteins
 from plmscope.store.folder import Run
 
 #: Standard input, until it is known to be sound.

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from plmscope.data.labels import rarest
+from plmscope.data.proteins import Protein
 from plmscope.errors import RunError
-from plmscope.labels import rarest
 from plmscope.method_table import path_methods
 from plmscope.progress import Track
 from plmscope.runs import OpenRun, one_per_cluster, score_all
 from plmscope.scores import NeuronScores, class_table, resampling_groups, score_table, signed_form
 from plmscope.selection import precision_agreement
-from plmscope.sequences import Protein
 from plmscope.settings import Study
 from plmscope.shards import PartialScores, Shard, complete, merge_shards, score_shard
 from plmscope.store.folder import Run, lock

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, get_origin
 
 from plmscope.checkpoints import EMBEDDED, local_folder
+from plmscope.data.formats import EMBEDDED as TABLES
+from plmscope.data.formats import STDIN
 from plmscope.errors import InputError, ModelError, StudyError
-from plmscope.formats import EMBEDDED as TABLES
-from plmscope.formats import STDIN
 from plmscope.settings import Section, Study, parse_study
 
 #: What other options are for.

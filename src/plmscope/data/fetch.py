@@ -36,10 +36,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx2
 
+from plmscope.data.formats import one_line
+from plmscope.data.uniprot import FEATURES, parse_feature_cell
 from plmscope.errors import InputError, StudyError, shown
-from plmscope.formats import one_line
 from plmscope.progress import Track, silent
-from plmscope.uniprot import FEATURES, parse_feature_cell
 
 ENDPOINT = "https://rest.uniprot.org"
 QUERY = "(reviewed:true) AND (ec:*)"

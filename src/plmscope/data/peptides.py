@@ -29,8 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
+from plmscope.data.proteins import AMINO_ACIDS
 from plmscope.progress import Track, silent
-from plmscope.sequences import AMINO_ACIDS
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]

@@ -19,10 +19,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from plmscope.data.formats import pick
+from plmscope.data.labels import SEPARATOR, Task, class_names, classes_of, join_classes
+from plmscope.data.rows import EC_COLUMNS, Row
 from plmscope.errors import InputError, StudyError, shown
-from plmscope.formats import pick
-from plmscope.labels import SEPARATOR, Task, class_names, classes_of, join_classes
-from plmscope.rows import EC_COLUMNS, Row
 
 #: What programs write for a missing value, in lower case; and what of it is never the name of a class.
 MISSING = ("nan", "na", "n/a", "none", "null", "<na>", "#n/a")

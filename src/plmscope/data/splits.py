@@ -30,11 +30,11 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from plmscope.data.labels import Task, class_names, classes_of, membership, rarest
+from plmscope.data.peptides import LEAST, SHORT, close_pairs, is_comparable, is_short, is_simple, overlapping
+from plmscope.data.proteins import Protein
 from plmscope.errors import InputError, StudyError, shown
-from plmscope.labels import Task, class_names, classes_of, membership, rarest
-from plmscope.peptides import LEAST, SHORT, close_pairs, is_comparable, is_short, is_simple, overlapping
 from plmscope.progress import Track, silent
-from plmscope.sequences import Protein
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
@@ -133,7 +133,7 @@ def split_proteins(
     In a multi-label task a protein stands for its rarest class, and every class has to end up in every set.
 
     Sequences of fewer than 30 residues are relatives if more of their residues are equal than chance gives, and at
-    least ``identity`` of those that overlap (:mod:`plmscope.peptides`); ``coverage`` does not concern them. Equal
+    least ``identity`` of those that overlap (:mod:`plmscope.data.peptides`); ``coverage`` does not concern them. Equal
     sequences are never in two sets, unless a column says so.
 
     Args:
@@ -310,8 +310,8 @@ def leakage(
 
     MMseqs2 search (sensitivity 7.5, E-value up to 0.001); an alignment counts if it covers at least half of either
     sequence. Ties go to the better bit score. Sequences of low complexity are searched once more without masking, and
-    those below 30 residues compared with all others residue by residue (:mod:`plmscope.peptides`). A sequence equal to
-    a training sequence has identity 1 in any case.
+    those below 30 residues compared with all others residue by residue (:mod:`plmscope.data.peptides`). A sequence
+    equal to a training sequence has identity 1 in any case.
 
     Args:
         train: At least one protein.

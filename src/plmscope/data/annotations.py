@@ -31,8 +31,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from plmscope.errors import InputError, shown
-from plmscope.formats import (
+from plmscope.data.formats import (
     ID_NAMES,
     Content,
     called,
@@ -43,10 +42,11 @@ from plmscope.formats import (
     quoted_names,
     refuse_values,
 )
-from plmscope.labelling import MAX_NAME, ec_classes
-from plmscope.rows import flat_entries
-from plmscope.sequences import Protein
-from plmscope.uniprot import FEATURES, OLD_KEYS, Feature, feature_key, parse_feature_cell, parse_place, split_bond
+from plmscope.data.labelling import MAX_NAME, ec_classes
+from plmscope.data.proteins import Protein
+from plmscope.data.rows import flat_entries
+from plmscope.data.uniprot import FEATURES, OLD_KEYS, Feature, feature_key, parse_feature_cell, parse_place, split_bond
+from plmscope.errors import InputError, shown
 
 __all__ = ["EC_NAMES", "FeatureSet", "ec_classes", "read_features"]
 

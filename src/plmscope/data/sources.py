@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from plmscope.data.formats import STDIN, called, located
 from plmscope.errors import InputError, shown
-from plmscope.formats import STDIN, called, located
 
 #: The column that says which file of a folder a protein is from.
 FILE = "file"

@@ -32,9 +32,9 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from plmscope.data.labels import SEPARATOR
+from plmscope.data.records import is_list, is_object, record_rows
 from plmscope.errors import InputError, shown
-from plmscope.labels import SEPARATOR
-from plmscope.records import is_list, is_object, record_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa

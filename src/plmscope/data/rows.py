@@ -16,8 +16,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from plmscope.errors import InputError, shown
-from plmscope.formats import (
+from plmscope.data.formats import (
     ID_NAMES,
     MAX_ENTRY,
     SEQUENCE_NAMES,
@@ -29,8 +28,9 @@ from plmscope.formats import (
     quoted_names,
     refuse_values,
 )
-from plmscope.labels import SEPARATOR
-from plmscope.uniprot import Entry, parse_entry, parse_header
+from plmscope.data.labels import SEPARATOR
+from plmscope.data.uniprot import Entry, parse_entry, parse_header
+from plmscope.errors import InputError, shown
 
 #: Names by which the column of EC numbers is known, best first.
 EC_COLUMNS = ("ec", "EC number", "EC", "ec_number")

@@ -28,8 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from plmscope.errors import InputError, StudyError, shown
-from plmscope.formats import (
+from plmscope.data.formats import (
     ID_NAMES,
     STDIN,
     TABLES,
@@ -40,7 +39,7 @@ from plmscope.formats import (
     quoted_names,
     refuse_values,
 )
-from plmscope.labelling import (
+from plmscope.data.labelling import (
     LISTED,
     MAX_NAME,
     check_are_classes,
@@ -51,9 +50,10 @@ from plmscope.labelling import (
     labelling_of,
     refused_class,
 )
-from plmscope.labels import SEPARATOR, TASKS, Task, class_names, classes_of
-from plmscope.rows import NUMBERED, Row, protein_rows
-from plmscope.sources import FILE, sources_of
+from plmscope.data.labels import SEPARATOR, TASKS, Task, class_names, classes_of
+from plmscope.data.rows import NUMBERED, Row, protein_rows
+from plmscope.data.sources import FILE, sources_of
+from plmscope.errors import InputError, StudyError, shown
 
 LETTERS = "ACDEFGHIKLMNPQRSTVWYXUBZO"
 #: The twenty of the genetic code.

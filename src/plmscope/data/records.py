@@ -13,8 +13,8 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from plmscope.data.labels import SEPARATOR
 from plmscope.errors import InputError, shown
-from plmscope.labels import SEPARATOR
 
 #: Largest list that is held in memory, in characters; lines are read one by one.
 MAX_LIST = 2**28
