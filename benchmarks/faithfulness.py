@@ -37,7 +37,7 @@ from plmscope.runs import OpenRun, one_per_cluster, open_run
 from plmscope.scores import NeuronScores, resampling_groups
 from plmscope.scoring import SCORERS
 from plmscope.settings import DataSection, FinetuneSection, SplitSection, Study
-from plmscope.stats import metric, metric_area
+from plmscope.stats.curves import metric, metric_area
 from plmscope.store.folder import Run
 from plmscope.study import Stages
 

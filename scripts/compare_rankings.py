@@ -42,7 +42,7 @@ from plmscope.scoring import SCORERS
 from plmscope.selection import MODULE, of_module, select_top
 from plmscope.shards import PartialScores
 from plmscope.sites import MODULES
-from plmscope.stats import curve_area, metric
+from plmscope.stats.curves import curve_area, metric
 from plmscope.trials import halves
 
 #: Name, scorer, and whether it is given the ablation means as its baseline.

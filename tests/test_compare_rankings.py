@@ -10,7 +10,7 @@ import pytest
 
 from plmscope.runs import open_run
 from plmscope.sites import MODULES
-from plmscope.stats import metric
+from plmscope.stats.curves import metric
 from scripts import compare_rankings
 from tests.conftest import Golden
 

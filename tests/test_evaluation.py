@@ -32,7 +32,7 @@ from plmscope.model import Classifier
 from plmscope.scores import NeuronScores
 from plmscope.selection import Selection, select_top
 from plmscope.sites import MODULES, NeuronIndex, Site
-from plmscope.stats import METRICS
+from plmscope.stats.curves import METRICS
 from tests.conftest import make_proteins
 
 FRACTIONS = (0.1, 0.4)

@@ -22,9 +22,9 @@ HOUSE = (
         "labels", "uniprot", "records", "formats", "rows", "labelling", "sources", "proteins", "annotations",
         "peptides", "splits", "fetch",
     )),
+    ("stats", ("curves",)),
     ("", (
-        "stats", "workers", "checkpoints", "concepts", "motifs", "letters", "report_blocks", "report_input",
-        "report_classes",
+        "workers", "checkpoints", "concepts", "motifs", "letters", "report_blocks", "report_input", "report_classes",
     )),
     ("tasks", ("task", "on_ray", "engines", "worker")),
     ("", (

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
-from plmscope import stats
 from plmscope.ablation import single_ablation
 from plmscope.activation import summarise_activations
 from plmscope.cli import main
@@ -37,6 +36,7 @@ from plmscope.model import Classifier, load_model
 from plmscope.runs import one_per_cluster, open_run
 from plmscope.scoring import finish
 from plmscope.selection import select_top
+from plmscope.stats import curves as stats
 from plmscope.store.folder import SCHEMA, Run
 from tests.conftest import GOLDEN, make_proteins, save_tiny_model
 

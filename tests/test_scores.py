@@ -31,7 +31,7 @@ from plmscope.scores import (
 from plmscope.scoring import SCORERS, finish
 from plmscope.settings import ScoreSection, parse_study
 from plmscope.sites import NeuronIndex
-from plmscope.stats import bootstrap_weights
+from plmscope.stats.curves import bootstrap_weights
 from tests.conftest import make_proteins
 
 METHODS = methods()

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 from sklearn import metrics as sk
 
-from plmscope import stats
 from plmscope.errors import SelectionError
+from plmscope.stats import curves as stats
 from plmscope.store.folder import SCHEMA
 
 

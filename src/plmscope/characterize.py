@@ -43,7 +43,7 @@ from plmscope.model import Batch, Classifier
 from plmscope.motifs import MOTIF_FRACTION, Motifs, TopWindows, joined_motifs, make_motifs
 from plmscope.progress import Track, silent
 from plmscope.sites import NeuronIndex, Site
-from plmscope.stats import TINY, benjamini_hochberg
+from plmscope.stats.curves import TINY, benjamini_hochberg
 from plmscope.store.resume import Parts
 from plmscope.workers import splitting
 

@@ -33,7 +33,7 @@ from plmscope.network import Network
 from plmscope.scores import NeuronScores
 from plmscope.selection import CONTROLS, MODULE, SCOPES, Selection, draw, of_module, select_top, size_of, strata
 from plmscope.sites import MODULES, NeuronIndex, Site
-from plmscope.stats import (
+from plmscope.stats.curves import (
     METRICS,
     benjamini_hochberg,
     better_sign,
@@ -473,7 +473,7 @@ def module_table(curves: Curves, index: NeuronIndex, model: str = "run") -> pd.D
         carried       = intact - all of the kind held
         concentration = sufficient share of matched draws / that of the method
 
-    (:func:`~plmscope.stats.sufficient_share`). A kind is judged where the interval of ``carried`` is above 0, by
+    (:func:`~plmscope.stats.curves.sufficient_share`). A kind is judged where the interval of ``carried`` is above 0, by
     more than rounding (:data:`ROUNDING`): of one that carries nothing no share can carry most. P values within a method
     are adjusted by Holm over the kinds judged.
 

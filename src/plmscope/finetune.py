@@ -44,7 +44,7 @@ from plmscope.errors import ModelError
 from plmscope.lora import require_peft, with_adapters
 from plmscope.model import Classifier
 from plmscope.progress import Track, silent
-from plmscope.stats import metric
+from plmscope.stats.curves import metric
 from plmscope.workers import out_of_memory
 
 

@@ -37,7 +37,7 @@ from plmscope.model import Batches, Classifier
 from plmscope.network import Network
 from plmscope.selection import Selection, draw, strata
 from plmscope.sites import MODULES, NeuronIndex, Site
-from plmscope.stats import benjamini_hochberg, bootstrap_weights, compare_with_draws, percentile_interval
+from plmscope.stats.curves import benjamini_hochberg, bootstrap_weights, compare_with_draws, percentile_interval
 from plmscope.workers import in_order
 
 CONTROL = "random_matched"

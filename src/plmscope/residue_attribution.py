@@ -28,7 +28,7 @@ from plmscope.hooked import AnyNetwork, network_of
 from plmscope.model import Batch, Classifier
 from plmscope.progress import Track, silent
 from plmscope.sites import Site
-from plmscope.stats import benjamini_hochberg
+from plmscope.stats.curves import benjamini_hochberg
 from plmscope.store.resume import Parts
 from plmscope.workers import splitting
 

@@ -22,7 +22,7 @@ from plmscope.errors import SelectionError
 from plmscope.method_table import ACTIVITY
 from plmscope.scores import NeuronScores, check_ranking
 from plmscope.sites import MODULES, Neuron, NeuronIndex, Site
-from plmscope.stats import benjamini_hochberg, hypergeometric_enrichment
+from plmscope.stats.curves import benjamini_hochberg, hypergeometric_enrichment
 
 CONTROLS = ("random", "random_matched", "random_active")
 SCOPES = ("pooled", "per_site")

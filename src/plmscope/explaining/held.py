@@ -19,7 +19,7 @@ import numpy as np
 from plmscope.explaining.decision import Decision
 from plmscope.interventions import CONTROL, Change, outcomes
 from plmscope.selection import Selection, draw, strata
-from plmscope.stats import compare_with_draws
+from plmscope.stats.curves import compare_with_draws
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ from plmscope.model import Classifier
 from plmscope.progress import Track, silent
 from plmscope.runs import OpenRun
 from plmscope.sites import Neuron, Site
-from plmscope.stats import percentile_interval
+from plmscope.stats.curves import percentile_interval
 from plmscope.store.folder import write_atomic
 
 COLUMNS = (

@@ -57,7 +57,7 @@ def resampled_places(context: Context) -> pd.DataFrame:
 
 def _places(context: Context, one: NeuronScores, fractions: Sequence[float]) -> list[tuple[object, ...]]:
     """The rows of one method; none where no class has two groups of clusters."""
-    from plmscope.stats import bootstrap_weights
+    from plmscope.stats.curves import bootstrap_weights
 
     if one.resample is None or one.sums is None:
         return []
