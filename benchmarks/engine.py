@@ -32,17 +32,17 @@ from captum.attr import IntegratedGradients, LayerConductance, LayerGradientXAct
 from transformers import EsmConfig, EsmForSequenceClassification, EsmTokenizer
 
 import plmscope
-from plmscope.checkpoints import embedded_folder
 from plmscope.conductance import _start, conductance
 from plmscope.data.proteins import AMINO_ACIDS, Protein, read_proteins
 from plmscope.evaluation import predict
 from plmscope.gradients import integrated_gradients, log_odds
-from plmscope.hooks import module_of, record, replace
 from plmscope.linear import gradient_activation
-from plmscope.model import Classifier, load_model
-from plmscope.network import Network
+from plmscope.models.checkpoints import embedded_folder
+from plmscope.models.classifier import Classifier, load_model
+from plmscope.models.hooks import module_of, record, replace
+from plmscope.models.network import Network
+from plmscope.models.sites import MODULES
 from plmscope.selection import of_module
-from plmscope.sites import MODULES
 
 
 @cache

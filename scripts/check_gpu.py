@@ -46,19 +46,20 @@ from scipy.stats import spearmanr
 from transformers import EsmConfig, EsmForSequenceClassification, EsmTokenizer
 
 import plmscope
-from plmscope import activation, characterize, conductance, gradients, workers
-from plmscope.checkpoints import embedded_folder
+from plmscope import activation, characterize, conductance, gradients
 from plmscope.concepts import build_concepts
 from plmscope.data.proteins import AMINO_ACIDS, Protein, read_proteins
 from plmscope.evaluation import held_logits, predict
-from plmscope.finetune import Training, finetune
-from plmscope.hooked import network_of
 from plmscope.interventions import Change, outcomes
 from plmscope.linear import gradient_activation
-from plmscope.model import DTYPES, Classifier, _placed, load_model
+from plmscope.models import workers
+from plmscope.models.checkpoints import embedded_folder
+from plmscope.models.classifier import DTYPES, Classifier, _placed, load_model
+from plmscope.models.finetune import Training, finetune
+from plmscope.models.hooked import network_of
+from plmscope.models.sites import NeuronIndex, architecture_of
 from plmscope.scores import NeuronScores
 from plmscope.selection import Selection, select_top
-from plmscope.sites import NeuronIndex, architecture_of
 
 LABELS = ("1", "2", "3", "4", "5", "6")
 #: Layers and width of ESM-2's shapes; 20 heads each.

@@ -13,7 +13,7 @@ from transformers import EsmConfig, EsmForSequenceClassification, EsmTokenizer
 
 from plmscope.cli import main
 from plmscope.data.proteins import Protein, read_proteins
-from plmscope.model import Classifier, load_model
+from plmscope.models.classifier import Classifier, load_model
 
 VOCABULARY = "<cls> <pad> <eos> <unk> L A G V S E R T I D P K Q N F Y M H W C X B U Z O . - <null_1> <mask>".split()
 LABELS = ("1", "2", "3")

@@ -15,7 +15,7 @@ import pandas as pd
 from scipy.stats import hypergeom
 from scipy.stats import t as student
 
-from plmscope.sites import MODULES, NeuronIndex
+from plmscope.models.sites import MODULES, NeuronIndex
 from plmscope.store.folder import SCHEMA, SCHEMA_VERSION, Run, write_atomic
 
 METHODS = ("activation", "activation_std", "activation_contrast", "integrated_gradients")

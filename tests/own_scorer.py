@@ -8,9 +8,9 @@ import torch
 
 from plmscope.data.labels import cases
 from plmscope.data.proteins import Protein
-from plmscope.hooks import record
 from plmscope.method_table import Scorer
-from plmscope.model import Classifier
+from plmscope.models.classifier import Classifier
+from plmscope.models.hooks import record
 from plmscope.progress import Track, silent
 from plmscope.scores import GroupSums, NeuronScores
 

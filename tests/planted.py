@@ -30,7 +30,7 @@ import torch
 from transformers import EsmConfig, EsmForSequenceClassification, EsmTokenizer
 
 from plmscope.data.proteins import Protein
-from plmscope.sites import Neuron, Site
+from plmscope.models.sites import Neuron, Site
 
 VOCABULARY = "<cls> <pad> <eos> <unk> L A G V S E R T I D P K Q N F Y M H W C X B U Z O . - <null_1> <mask>".split()
 PAD, EOS, MASK = VOCABULARY.index("<pad>"), VOCABULARY.index("<eos>"), VOCABULARY.index("<mask>")

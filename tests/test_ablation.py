@@ -9,9 +9,9 @@ from plmscope.ablation import single_ablation
 from plmscope.activation import summarise_activations
 from plmscope.data.proteins import Protein
 from plmscope.gradients import log_odds
-from plmscope.hooks import replace
-from plmscope.model import Classifier
-from plmscope.sites import Neuron
+from plmscope.models.classifier import Classifier
+from plmscope.models.hooks import replace
+from plmscope.models.sites import Neuron
 
 
 def by_hooks(model: Classifier, protein: Protein, neuron: Neuron, constants: np.ndarray | None) -> float:

@@ -11,9 +11,9 @@ import torch
 from plmscope.activation import METHODS, activation_scores, summarise_activations
 from plmscope.data.proteins import Protein
 from plmscope.errors import InputError, SelectionError
-from plmscope.model import Classifier, load_model
+from plmscope.models.classifier import Classifier, load_model
+from plmscope.models.sites import Site
 from plmscope.scores import check_ranking
-from plmscope.sites import Site
 from tests.conftest import LABELS, make_proteins
 
 PATHS = {

@@ -12,8 +12,8 @@ from plmscope.cards import UNEXPLAINED, Bars, auroc_bound, explained, neuron_car
 from plmscope.concepts import build_concepts
 from plmscope.data.annotations import FeatureSet
 from plmscope.data.proteins import Protein
+from plmscope.models.sites import NeuronIndex
 from plmscope.motifs import STRIP, TopWindows
-from plmscope.sites import NeuronIndex
 
 HIGH_LOW = ("highest", "lowest")
 NO_MOTIF = {"auroc_held_out": 0.7}

@@ -30,9 +30,9 @@ from plmscope.concepts import ConceptSet, build_concepts
 from plmscope.data.annotations import FeatureSet
 from plmscope.data.proteins import Protein
 from plmscope.errors import InputError
-from plmscope.model import Classifier
+from plmscope.models.classifier import Classifier
+from plmscope.models.sites import NeuronIndex, architecture_of
 from plmscope.residue_attribution import attributed_residues
-from plmscope.sites import NeuronIndex, architecture_of
 from plmscope.store.resume import Parts
 from tests.planted import LABEL_ROLES, neurons_of, planted_model, planted_proteins, planted_tokenizer
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from plmscope import activation
-from plmscope.model import Classifier
+from plmscope.models.classifier import Classifier
 from scripts import check_gpu
 
 

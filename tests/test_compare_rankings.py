@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from plmscope.models.sites import MODULES
 from plmscope.runs import open_run
-from plmscope.sites import MODULES
 from plmscope.stats.curves import metric
 from scripts import compare_rankings
 from tests.conftest import Golden

@@ -15,9 +15,9 @@ from plmscope.conductance import _start, conductance
 from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError
 from plmscope.gradients import log_odds
-from plmscope.hooked import network_of
-from plmscope.hooks import module_of
-from plmscope.model import Classifier, load_model
+from plmscope.models.classifier import Classifier, load_model
+from plmscope.models.hooked import network_of
+from plmscope.models.hooks import module_of
 from tests.conftest import save_tiny_model
 
 

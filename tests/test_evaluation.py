@@ -27,11 +27,11 @@ from plmscope.evaluation import (
     held_point,
     module_table,
 )
-from plmscope.hooks import replace
-from plmscope.model import Classifier
+from plmscope.models.classifier import Classifier
+from plmscope.models.hooks import replace
+from plmscope.models.sites import MODULES, NeuronIndex, Site
 from plmscope.scores import NeuronScores
 from plmscope.selection import Selection, select_top
-from plmscope.sites import MODULES, NeuronIndex, Site
 from plmscope.stats.curves import METRICS
 from tests.conftest import make_proteins
 

@@ -23,8 +23,8 @@ from transformers import TrainingArguments
 
 from plmscope.data.proteins import Protein
 from plmscope.errors import ModelError
-from plmscope.finetune import Training, _TokenBatches, baselines, composition, finetune, quality, stay_on
-from plmscope.model import Classifier, load_model
+from plmscope.models.classifier import Classifier, load_model
+from plmscope.models.finetune import Training, _TokenBatches, baselines, composition, finetune, quality, stay_on
 from tests.conftest import LABELS, save_tiny_model
 
 T = TypeVar("T")
@@ -95,7 +95,7 @@ def test_it_learns_what_differs_plainly(base: Path, undisturbed: tuple[Classifie
 def test_the_weights_of_the_best_epoch_are_kept(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of them: the validation is made to like the first epoch best."""
     values, after_first = iter([0.9, 0.5, 0.4]), {}
-    monkeypatch.setattr("plmscope.finetune._validation_metrics", lambda _: {"balanced_accuracy": next(values)})
+    monkeypatch.setattr("plmscope.models.finetune._validation_metrics", lambda _: {"balanced_accuracy": next(values)})
     model = fresh(base)
 
     def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
@@ -212,7 +212,7 @@ def test_out_of_memory_is_one_line(base: Path, tmp_path: Path, monkeypatch: pyte
     def train(self: object, **how: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("plmscope.finetune._Trainer.train", train)
+    monkeypatch.setattr("plmscope.models.finetune._Trainer.train", train)
     with pytest.raises(ModelError, match=r"ran out of memory; lower \[finetune\] token_budget \(300\)"):
         finetune(fresh(base), TRAIN, VALIDATION, tmp_path, TRAINING)
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from plmscope import folded
 from plmscope.data.proteins import Protein
-from plmscope.folded import Folding
-from plmscope.hooks import Change, replace
-from plmscope.model import Batch, Classifier, load_model
-from plmscope.network import Network
-from plmscope.sites import Site
+from plmscope.models import folded
+from plmscope.models.classifier import Batch, Classifier, load_model
+from plmscope.models.folded import Folding
+from plmscope.models.hooks import Change, replace
+from plmscope.models.network import Network
+from plmscope.models.sites import Site
 from tests.conftest import make_proteins, save_tiny_model
 
 #: Heads of 8 units, so that some are read by nobody and some have no scores; ESM-1b has no rotary embedding.

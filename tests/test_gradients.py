@@ -12,15 +12,15 @@ from captum.attr import IntegratedGradients
 
 from plmscope import gradients
 from plmscope.activation import summarise_activations
-from plmscope.checkpoints import EMBEDDED
 from plmscope.data.proteins import Protein, read_proteins
 from plmscope.errors import InputError, SelectionError
 from plmscope.gradients import TARGETS, integrated_gradients, log_odds, settled
-from plmscope.hooks import record, replace
-from plmscope.model import Classifier, load_model
+from plmscope.models.checkpoints import EMBEDDED
+from plmscope.models.classifier import Classifier, load_model
+from plmscope.models.hooks import record, replace
+from plmscope.models.sites import Site
 from plmscope.scoring import score
 from plmscope.selection import precision_agreement
-from plmscope.sites import Site
 from tests.conftest import LABELS, make_proteins, save_tiny_model
 
 Nodes = tuple[np.ndarray, np.ndarray]

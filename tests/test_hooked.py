@@ -16,13 +16,13 @@ from plmscope.conductance import conductance
 from plmscope.data.proteins import Protein
 from plmscope.evaluation import predict
 from plmscope.gradients import integrated_gradients
-from plmscope.hooked import Hooked, network_of
-from plmscope.hooks import record
 from plmscope.linear import gradient_activation
-from plmscope.model import Classifier, load_model
-from plmscope.network import Network
+from plmscope.models.classifier import Classifier, load_model
+from plmscope.models.hooked import Hooked, network_of
+from plmscope.models.hooks import record
+from plmscope.models.network import Network
+from plmscope.models.sites import MODULES, Neuron, Site
 from plmscope.runs import open_run
-from plmscope.sites import MODULES, Neuron, Site
 from tests.conftest import make_proteins
 from tests.families import HOOKED, OLDER
 from tests.test_ablation import by_hooks

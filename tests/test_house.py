@@ -23,12 +23,14 @@ HOUSE = (
         "peptides", "splits", "fetch",
     )),
     ("stats", ("curves",)),
-    ("", (
-        "workers", "checkpoints", "concepts", "motifs", "letters", "report_blocks", "report_input", "report_classes",
-    )),
+    ("", ("concepts", "motifs", "letters", "report_blocks", "report_input", "report_classes")),
     ("tasks", ("task", "on_ray", "engines", "worker")),
+    ("", ("plugins",)),
+    ("models", (
+        "sites", "workers", "checkpoints", "heads", "lora", "classifier", "finetune", "hooks", "network", "hooked",
+        "folded",
+    )),
     ("", (
-        "plugins", "sites", "heads", "lora", "model", "finetune", "hooks", "network", "hooked", "folded",
         "method_table", "scores", "activation", "gradients", "conductance", "linear", "ablation", "scoring", "shards",
     )),
     ("probing", ("class_means", "gaussian", "linear_probe", "scorers")),
@@ -58,11 +60,12 @@ ORDER = tuple(f"{package}.{name}".lstrip(".") for package, names in HOUSE for na
 
 #: Only these import torch or transformers.
 TORCH = {
-    "workers", "letters", "lora", "model", "finetune", "hooks", "network", "hooked", "folded", "activation",
-    "gradients", "conductance", "linear", "ablation", "probing.scorers", "evaluation", "interventions", "null_kinds",
-    "characterize", "residue_attribution", "class_baselines", "edited", "explaining.activations",
-    "explaining.decision", "explaining.held", "explaining.residues", "explaining.contributions",
-    "explaining.training", "explaining.detected", "explaining.explainer", "explaining.folder", "explaining.variants",
+    "letters", "models.workers", "models.lora", "models.classifier", "models.finetune", "models.hooks",
+    "models.network", "models.hooked", "models.folded", "activation", "gradients", "conductance", "linear",
+    "ablation", "probing.scorers", "evaluation", "interventions", "null_kinds", "characterize", "residue_attribution",
+    "class_baselines", "edited", "explaining.activations", "explaining.decision", "explaining.held",
+    "explaining.residues", "explaining.contributions", "explaining.training", "explaining.detected",
+    "explaining.explainer", "explaining.folder", "explaining.variants",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "accelerate", "captum", "peft"}
 

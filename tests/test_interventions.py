@@ -11,7 +11,6 @@ import pytest
 import torch
 from scipy.special import expit
 
-from plmscope import hooks
 from plmscope.activation import summarise_activations
 from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError
@@ -28,8 +27,9 @@ from plmscope.interventions import (
     outcomes,
     plan,
 )
-from plmscope.model import Classifier, load_model
-from plmscope.network import at_tokens
+from plmscope.models import hooks
+from plmscope.models.classifier import Classifier, load_model
+from plmscope.models.network import at_tokens
 from plmscope.selection import Selection
 from tests.conftest import make_proteins
 from tests.families import HOOKED

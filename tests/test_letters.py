@@ -12,9 +12,9 @@ from plmscope.characterize import Characterization, characterize
 from plmscope.concepts import build_concepts
 from plmscope.data.proteins import Protein
 from plmscope.letters import MIN_MARKED, WIDTH, Letters, within
-from plmscope.model import Classifier
+from plmscope.models.classifier import Classifier
+from plmscope.models.sites import NeuronIndex, architecture_of
 from plmscope.motifs import LETTERS
-from plmscope.sites import NeuronIndex, architecture_of
 from tests.planted import neurons_of, planted_model, planted_proteins, planted_tokenizer
 
 NONE = np.zeros(0, np.int64)

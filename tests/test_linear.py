@@ -13,10 +13,10 @@ from plmscope.conductance import conductance
 from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError
 from plmscope.gradients import log_odds
-from plmscope.hooks import module_of, record
 from plmscope.linear import attribution_patching, corrupted, gradient_activation
-from plmscope.model import Classifier
-from plmscope.network import Network
+from plmscope.models.classifier import Classifier
+from plmscope.models.hooks import module_of, record
+from plmscope.models.network import Network
 
 
 def by_hooks(model: Classifier, protein: Protein) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

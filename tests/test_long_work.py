@@ -60,7 +60,7 @@ nulls = ["label_shuffled"]
 #: file renamed (before and after), a folder removed.
 DRIVER = """
 import json, os, pathlib, random, shutil, signal, sys
-import plmscope.conductance, plmscope.evaluation, plmscope.finetune
+import plmscope.conductance, plmscope.evaluation, plmscope.models.finetune
 import plmscope.report, plmscope.scoring, plmscope.data.splits
 import plmscope.store.resume as parts, plmscope.shards as shards, plmscope.study as study
 from plmscope.cli import main

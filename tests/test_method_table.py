@@ -16,7 +16,6 @@ from plmscope import method_table, plugins
 from plmscope.cli import main
 from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError
-from plmscope.hooks import record
 from plmscope.method_table import (
     FORMS,
     ROWS,
@@ -29,7 +28,8 @@ from plmscope.method_table import (
     row_of,
     unregister_scorer,
 )
-from plmscope.model import Classifier
+from plmscope.models.classifier import Classifier
+from plmscope.models.hooks import record
 from plmscope.report import write_report
 from plmscope.runs import open_run
 from plmscope.scoring import SCORERS, score

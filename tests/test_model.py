@@ -23,8 +23,8 @@ from transformers import (
 
 from plmscope.data.proteins import Protein
 from plmscope.errors import InputError, ModelError
-from plmscope.model import Classifier, load_model
-from plmscope.sites import ARCHITECTURES, NeuronIndex
+from plmscope.models.classifier import Classifier, load_model
+from plmscope.models.sites import ARCHITECTURES, NeuronIndex
 from tests.conftest import LABELS, make_proteins, save_tiny_model
 from tests.families import save_esmc, save_protbert
 
@@ -114,7 +114,7 @@ def test_an_unsupported_architecture_lists_the_supported(folder: Path) -> None:
     set_config(folder, model_type="gpt2")
     line = refused(folder)
     assert "model type 'gpt2' is not supported; supported: esm (ESM-2, ESM-1b, ESM-1v), esmc (ESM-C)" in line
-    assert line.endswith("bert (ProtBert); a new one is one row of plmscope.sites.ARCHITECTURES")
+    assert line.endswith("bert (ProtBert); a new one is one row of plmscope.models.sites.ARCHITECTURES")
 
 
 def test_an_unknown_architecture(folder: Path) -> None:

@@ -29,10 +29,10 @@ from plmscope.data.proteins import Protein, read_proteins
 from plmscope.data.splits import PARTS, split_proteins
 from plmscope.errors import InputError, ModelError, StudyError
 from plmscope.evaluation import evaluate
-from plmscope.finetune import baselines, class_weights, quality
 from plmscope.gradients import integrated_gradients
 from plmscope.linear import attribution_patching, gradient_activation
-from plmscope.model import Classifier, load_model
+from plmscope.models.classifier import Classifier, load_model
+from plmscope.models.finetune import baselines, class_weights, quality
 from plmscope.runs import one_per_cluster, open_run
 from plmscope.scoring import finish
 from plmscope.selection import select_top

@@ -12,14 +12,21 @@ import pytest
 import torch
 from transformers import BertTokenizer, ElectraConfig, ElectraForSequenceClassification
 
-from plmscope import plugins, sites
+from plmscope import plugins
 from plmscope.data.proteins import Protein
 from plmscope.errors import ModelError
-from plmscope.hooked import network_of
-from plmscope.hooks import record
-from plmscope.model import load_model
+from plmscope.models import sites
+from plmscope.models.classifier import load_model
+from plmscope.models.hooked import network_of
+from plmscope.models.hooks import record
+from plmscope.models.sites import (
+    ARCHITECTURES,
+    Architecture,
+    architecture_of,
+    register_architecture,
+    unregister_architecture,
+)
 from plmscope.scoring import score
-from plmscope.sites import ARCHITECTURES, Architecture, architecture_of, register_architecture, unregister_architecture
 from tests.families import NAMES, PROTBERT
 
 ELECTRA = Architecture(

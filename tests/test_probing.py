@@ -5,7 +5,8 @@ import pytest
 from scipy.stats import multivariate_normal
 
 from plmscope.errors import InputError
-from plmscope.model import Classifier
+from plmscope.models.classifier import Classifier
+from plmscope.models.sites import NeuronIndex, architecture_of
 from plmscope.probing.class_means import probeless
 from plmscope.probing.gaussian import gaussian_selection
 from plmscope.probing.linear_probe import (
@@ -17,7 +18,6 @@ from plmscope.probing.linear_probe import (
 )
 from plmscope.probing.scorers import METHODS, finish, probe_scores
 from plmscope.scoring import score
-from plmscope.sites import NeuronIndex, architecture_of
 from tests.planted import LABEL_ROLES, neurons_of, planted_model, planted_proteins, planted_tokenizer
 
 

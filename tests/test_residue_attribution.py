@@ -7,10 +7,10 @@ from scipy.stats import wilcoxon
 
 from plmscope.characterize import offsets
 from plmscope.concepts import build_concepts
-from plmscope.hooks import record
-from plmscope.model import Classifier
+from plmscope.models.classifier import Classifier
+from plmscope.models.hooks import record
+from plmscope.models.sites import NeuronIndex, Site, architecture_of
 from plmscope.residue_attribution import _auroc_within_letters, attributed_residues
-from plmscope.sites import NeuronIndex, Site, architecture_of
 from tests.planted import planted_model, planted_proteins, planted_tokenizer
 
 

@@ -16,10 +16,10 @@ from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError
 from plmscope.evaluation import Curves, Evaluation, Grid, Within, evaluate, evaluate_points, module_table
 from plmscope.gradients import integrated_gradients
-from plmscope.model import Classifier, load_model
+from plmscope.models.classifier import Classifier, load_model
+from plmscope.models.sites import MODULES, Neuron
 from plmscope.scores import NeuronScores
 from plmscope.selection import Selection, select_shared, select_top
-from plmscope.sites import MODULES, Neuron
 from tests.planted import (
     LABEL_ROLES,
     PLANTED_ROLES,

@@ -15,7 +15,8 @@ from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError, StudyError
 from plmscope.linear import gradient_activation
 from plmscope.method_table import methods, row_of
-from plmscope.model import Classifier
+from plmscope.models.classifier import Classifier
+from plmscope.models.sites import NeuronIndex
 from plmscope.runs import score_all
 from plmscope.scores import (
     FORMS,
@@ -30,7 +31,6 @@ from plmscope.scores import (
 )
 from plmscope.scoring import SCORERS, finish
 from plmscope.settings import ScoreSection, parse_study
-from plmscope.sites import NeuronIndex
 from plmscope.stats.curves import bootstrap_weights
 from tests.conftest import make_proteins
 

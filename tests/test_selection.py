@@ -10,6 +10,7 @@ import pytest
 from scipy.stats import hypergeom
 
 from plmscope.errors import SelectionError
+from plmscope.models.sites import MODULES, Neuron, NeuronIndex, Site
 from plmscope.scores import NeuronScores
 from plmscope.selection import (
     Selection,
@@ -22,7 +23,6 @@ from plmscope.selection import (
     size_of,
     strata,
 )
-from plmscope.sites import MODULES, Neuron, NeuronIndex, Site
 
 INDEX = NeuronIndex.of(layers=2, hidden=20, intermediate=80)  # 360 neurons
 SMALL = NeuronIndex.of(layers=2, hidden=2, intermediate=4)  # 28 neurons: 2 2 2 2 4 2 in each layer

@@ -18,7 +18,7 @@ from plmscope.cli import main
 from plmscope.data.proteins import Protein
 from plmscope.errors import BusyError, RunError, SelectionError
 from plmscope.method_table import row_of, signed_methods
-from plmscope.model import Classifier
+from plmscope.models.classifier import Classifier
 from plmscope.progress import silent
 from plmscope.scores import NeuronScores, resampling_groups, signed_form, with_class_means
 from plmscope.scoring import SCORERS

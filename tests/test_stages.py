@@ -15,7 +15,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-import plmscope.model
+import plmscope.models.classifier
 from plmscope import cli
 from plmscope.cli import main
 from plmscope.settings import WITHOUT_EFFECT, Section, Study, parse_study, read_study
@@ -201,7 +201,7 @@ def watched(golden: Golden, tmp_path_factory: pytest.TempPathFactory) -> Watched
         path.unlink()
     stages = Watched(read_study(golden.study), Run.open(folder))
     with pytest.MonkeyPatch.context() as patch:
-        load_model, load = plmscope.model.load_model, PartialScores.load
+        load_model, load = plmscope.models.classifier.load_model, PartialScores.load
 
         def of_model(path: Any, **how: Any) -> Any:
             if Path(path) == folder / "model":
@@ -213,7 +213,7 @@ def watched(golden: Golden, tmp_path_factory: pytest.TempPathFactory) -> Watched
                 stages.now.add(path.name)
             return load(path, index)
 
-        patch.setattr(plmscope.model, "load_model", of_model)
+        patch.setattr(plmscope.models.classifier, "load_model", of_model)
         # The stamp of saved parts is made of what is declared, whatever that is.
         patch.setattr(scoring, "settings_of", lambda study, paths: settings_of(stages.study, paths))
         patch.setattr(PartialScores, "load", of_sums)

@@ -28,7 +28,7 @@ from plmscope.data.proteins import Protein, read_proteins
 from plmscope.errors import InputError, RunError, SelectionError, StudyError
 from plmscope.evaluation import ROUNDING, evaluate
 from plmscope.method_table import FORMS, signed_methods
-from plmscope.model import load_model
+from plmscope.models.classifier import load_model
 from plmscope.runs import one_per_cluster, open_run
 from plmscope.scoring import SCORERS
 from plmscope.selection import select_top
@@ -580,7 +580,7 @@ def test_changed_setting_redoes_its_stage_and_later_ones(
 
 DRIVER = """
 import glob, json, os, signal, sys
-import plmscope.conductance, plmscope.evaluation, plmscope.finetune
+import plmscope.conductance, plmscope.evaluation, plmscope.models.finetune
 import plmscope.report, plmscope.scoring, plmscope.data.splits
 import plmscope.store.resume as parts, plmscope.study as study
 from plmscope.store.folder import Run
@@ -724,7 +724,7 @@ def test_an_installation_anew_does_not_change_the_embedded_model(
 ) -> None:
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(b"weights")
-    monkeypatch.setattr("plmscope.checkpoints.embedded_folder", lambda: tmp_path)
+    monkeypatch.setattr("plmscope.models.checkpoints.embedded_folder", lambda: tmp_path)
 
     run = Run.create(tmp_path / "run")
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from plmscope import workers
 from plmscope.characterize import stream_of
 from plmscope.errors import ModelError
 from plmscope.evaluation import predict
-from plmscope.hooked import Hooked
-from plmscope.model import Batch, Classifier, load_model
-from plmscope.workers import LAST_RESORT, fitting_budget, free_memory, in_order, splitting
+from plmscope.models import workers
+from plmscope.models.classifier import Batch, Classifier, load_model
+from plmscope.models.hooked import Hooked
+from plmscope.models.workers import LAST_RESORT, fitting_budget, free_memory, in_order, splitting
 from tests.conftest import make_proteins
 from tests.families import HOOKED
 

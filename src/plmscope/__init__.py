@@ -37,26 +37,26 @@ if TYPE_CHECKING:
     from plmscope.explaining.variants import Variants, variants
     from plmscope.interventions import Intervention, intervene
     from plmscope.method_table import Scorer, register_scorer
-    from plmscope.model import Classifier, load_model
+    from plmscope.models.classifier import Classifier, load_model
+    from plmscope.models.sites import Architecture, Neuron, NeuronIndex, Site, register_architecture
     from plmscope.report import write_report
     from plmscope.runs import open_run
     from plmscope.scores import NeuronScores
     from plmscope.scoring import score
     from plmscope.selection import Selection, density, select_shared, select_top
     from plmscope.settings import Study, read_study
-    from plmscope.sites import Architecture, Neuron, NeuronIndex, Site, register_architecture
 
 _HOME = {
-    "Architecture": "sites",
-    "Classifier": "model",
+    "Architecture": "models.sites",
+    "Classifier": "models.classifier",
     "Comparison": "comparing.comparison",
     "Evaluation": "evaluation",
     "Explanation": "explaining.explanation",
     "InputError": "errors",
     "Intervention": "interventions",
     "ModelError": "errors",
-    "Neuron": "sites",
-    "NeuronIndex": "sites",
+    "Neuron": "models.sites",
+    "NeuronIndex": "models.sites",
     "NeuronScores": "scores",
     "PlmscopeError": "errors",
     "Protein": "data.proteins",
@@ -64,7 +64,7 @@ _HOME = {
     "Scorer": "method_table",
     "Selection": "selection",
     "SelectionError": "errors",
-    "Site": "sites",
+    "Site": "models.sites",
     "Study": "settings",
     "StudyError": "errors",
     "Variants": "explaining.variants",
@@ -74,11 +74,11 @@ _HOME = {
     "evaluate": "evaluation",
     "explain": "explaining.explainer",
     "intervene": "interventions",
-    "load_model": "model",
+    "load_model": "models.classifier",
     "open_run": "runs",
     "read_proteins": "data.proteins",
     "read_study": "settings",
-    "register_architecture": "sites",
+    "register_architecture": "models.sites",
     "register_scorer": "method_table",
     "score": "scoring",
     "select_shared": "selection",

@@ -19,14 +19,14 @@ import torch
 from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError
 from plmscope.gradients import bytes_per_token, request
-from plmscope.hooked import network_of
 from plmscope.method_table import forms_of
-from plmscope.model import Batch, Classifier
-from plmscope.network import State, at_tokens
+from plmscope.models.classifier import Batch, Classifier
+from plmscope.models.hooked import network_of
+from plmscope.models.network import State, at_tokens
+from plmscope.models.sites import MODULES, Site
+from plmscope.models.workers import fitting_budget, in_order, splitting
 from plmscope.progress import Track, silent
 from plmscope.scores import GroupSums, NeuronScores, statistics_of, token_sums
-from plmscope.sites import MODULES, Site
-from plmscope.workers import fitting_budget, in_order, splitting
 
 METHODS = forms_of("single_ablation")
 

@@ -28,12 +28,12 @@ import torch
 from plmscope.data.labels import cases
 from plmscope.data.proteins import Protein
 from plmscope.errors import InputError
-from plmscope.hooks import record
-from plmscope.model import Batch, Classifier
+from plmscope.models.classifier import Batch, Classifier
+from plmscope.models.hooks import record
+from plmscope.models.sites import NeuronIndex
+from plmscope.models.workers import fitting_budget, splitting
 from plmscope.progress import Track, silent
 from plmscope.scores import GroupSums, NeuronScores
-from plmscope.sites import NeuronIndex
-from plmscope.workers import fitting_budget, splitting
 
 METHODS = ("activation", "activation_std", "activation_contrast")
 #: Stands for all proteins where classes overlap, as a class beside the others.

@@ -34,8 +34,8 @@ from scipy.stats import norm
 
 from plmscope.concepts import Concept, ConceptSet
 from plmscope.data.proteins import Protein
+from plmscope.models.sites import Neuron, NeuronIndex
 from plmscope.motifs import STRIP, Motifs
-from plmscope.sites import Neuron, NeuronIndex
 
 UNEXPLAINED = "Neither a concept nor a motif explains this neuron"
 #: Peaks listed on a card.

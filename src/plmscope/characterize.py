@@ -35,17 +35,17 @@ from scipy.stats import norm
 from plmscope.concepts import Annotation, ConceptSet
 from plmscope.data.proteins import Protein
 from plmscope.errors import InputError
-from plmscope.hooks import record
 from plmscope.letters import DISCOVERED as _LETTERS_DISCOVERED
 from plmscope.letters import JUDGED as _LETTERS_JUDGED
 from plmscope.letters import Letters
-from plmscope.model import Batch, Classifier
+from plmscope.models.classifier import Batch, Classifier
+from plmscope.models.hooks import record
+from plmscope.models.sites import NeuronIndex, Site
+from plmscope.models.workers import splitting
 from plmscope.motifs import MOTIF_FRACTION, Motifs, TopWindows, joined_motifs, make_motifs
 from plmscope.progress import Track, silent
-from plmscope.sites import NeuronIndex, Site
 from plmscope.stats.curves import TINY, benjamini_hochberg
 from plmscope.store.resume import Parts
-from plmscope.workers import splitting
 
 #: Shares of residues, and of proteins, at which a neuron counts as firing.
 FRACTIONS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4)

@@ -24,7 +24,7 @@ from sklearn.preprocessing import StandardScaler
 
 from plmscope.concepts import ConceptSet
 from plmscope.data.proteins import Protein
-from plmscope.finetune import composition
+from plmscope.models.finetune import composition
 from plmscope.store.folder import SCHEMA
 
 

@@ -37,14 +37,14 @@ from plmscope.gradients import (
     request,
     settled,
 )
-from plmscope.hooked import AnyNetwork, network_of
 from plmscope.method_table import forms_of
-from plmscope.model import Batch, Classifier
-from plmscope.network import Context
+from plmscope.models.classifier import Batch, Classifier
+from plmscope.models.hooked import AnyNetwork, network_of
+from plmscope.models.network import Context
+from plmscope.models.sites import Site
+from plmscope.models.workers import LAST_RESORT, fitting_budget, in_order, splitting
 from plmscope.progress import Track, silent
 from plmscope.scores import Completeness, GroupSums, NeuronScores, statistics_of, token_sums
-from plmscope.sites import Site
-from plmscope.workers import LAST_RESORT, fitting_budget, in_order, splitting
 
 METHODS = forms_of("conductance")
 _Pair = tuple[torch.Tensor, torch.Tensor]

@@ -26,13 +26,14 @@ import torch
 from plmscope.data.labels import rarest
 from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError
-from plmscope.folded import Folding
-from plmscope.hooked import AnyNetwork, logits_of, network_of
-from plmscope.model import Batches, Classifier
-from plmscope.network import Network
+from plmscope.models.classifier import Batches, Classifier
+from plmscope.models.folded import Folding
+from plmscope.models.hooked import AnyNetwork, logits_of, network_of
+from plmscope.models.network import Network
+from plmscope.models.sites import MODULES, NeuronIndex, Site
+from plmscope.models.workers import in_order
 from plmscope.scores import NeuronScores
 from plmscope.selection import CONTROLS, MODULE, SCOPES, Selection, draw, of_module, select_top, size_of, strata
-from plmscope.sites import MODULES, NeuronIndex, Site
 from plmscope.stats.curves import (
     METRICS,
     benjamini_hochberg,
@@ -49,7 +50,6 @@ from plmscope.stats.curves import (
     sufficient_share,
     with_spread,
 )
-from plmscope.workers import in_order
 
 MODES = ("keep", "ablate")
 ABLATIONS = ("mean", "zero")
@@ -274,7 +274,7 @@ def predict(
         token_budget: Padded tokens a batch.
 
     Yields:
-        One :class:`Predictions` a pair. Exact: held neurons leave the network (:mod:`plmscope.folded`).
+        One :class:`Predictions` a pair. Exact: held neurons leave the network (:mod:`plmscope.models.folded`).
     """
     network = network_of(classifier)
     slices = {site: classifier.index.slice(site) for site in classifier.index.sites}

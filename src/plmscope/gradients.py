@@ -28,14 +28,14 @@ import torch
 from plmscope.data.labels import Task, cases
 from plmscope.data.proteins import Protein
 from plmscope.errors import InputError, SelectionError
-from plmscope.hooked import AnyNetwork, Hooked, network_of
 from plmscope.method_table import forms_of
-from plmscope.model import Batch, Classifier
-from plmscope.network import Context, Network, State, at_tokens
+from plmscope.models.classifier import Batch, Classifier
+from plmscope.models.hooked import AnyNetwork, Hooked, network_of
+from plmscope.models.network import Context, Network, State, at_tokens
+from plmscope.models.sites import MODULES, Site
+from plmscope.models.workers import LAST_RESORT, fitting_budget, in_order, splitting
 from plmscope.progress import Track, silent
 from plmscope.scores import Completeness, GroupSums, NeuronScores, statistics_of, token_sums
-from plmscope.sites import MODULES, Site
-from plmscope.workers import LAST_RESORT, fitting_budget, in_order, splitting
 
 METHODS = forms_of("integrated_gradients")
 

@@ -27,18 +27,18 @@ import pandas as pd
 import torch
 from scipy.special import expit
 
-from plmscope import hooks
 from plmscope.data.labels import Task, rarest
 from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError
 from plmscope.evaluation import BOOTSTRAPS, check_selection, held_logits
-from plmscope.hooked import AnyNetwork, logits_of, network_of
-from plmscope.model import Batches, Classifier
-from plmscope.network import Network
+from plmscope.models import hooks
+from plmscope.models.classifier import Batches, Classifier
+from plmscope.models.hooked import AnyNetwork, logits_of, network_of
+from plmscope.models.network import Network
+from plmscope.models.sites import MODULES, NeuronIndex, Site
+from plmscope.models.workers import in_order
 from plmscope.selection import Selection, draw, strata
-from plmscope.sites import MODULES, NeuronIndex, Site
 from plmscope.stats.curves import benjamini_hochberg, bootstrap_weights, compare_with_draws, percentile_interval
-from plmscope.workers import in_order
 
 CONTROL = "random_matched"
 #: The effect on all classes but the one whose neurons were changed, each class weighing the same.

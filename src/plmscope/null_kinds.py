@@ -32,11 +32,11 @@ from plmscope.evaluation import (
     held_point,
     module_table,
 )
-from plmscope.model import Classifier
+from plmscope.models.classifier import Classifier
+from plmscope.models.sites import MODULES
 from plmscope.progress import Track, silent
 from plmscope.scores import NeuronScores
 from plmscope.selection import MODULE, of_module
-from plmscope.sites import MODULES
 from plmscope.store.folder import SCHEMA
 from plmscope.store.resume import collect
 

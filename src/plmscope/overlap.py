@@ -56,7 +56,7 @@ def overlap(one: Selection, other: Selection) -> Overlap:
     Raises:
         SelectionError: the selections belong to models of different shape.
 
-    >>> from plmscope.sites import NeuronIndex
+    >>> from plmscope.models.sites import NeuronIndex
     >>> index = NeuronIndex.of(layers=1, hidden=2, intermediate=4)
     >>> first = np.arange(len(index)) < 2  # both neurons of the query: nothing else was possible
     >>> overlap(Selection(index, first), Selection(index, first))

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from plmscope.method_table import PREFERRED
+from plmscope.models.sites import MODULES
 from plmscope.report_answers import NULLS
 from plmscope.report_blocks import (
     Block,
@@ -27,7 +28,6 @@ from plmscope.report_blocks import (
 )
 from plmscope.report_curves import _level
 from plmscope.report_input import Results, section
-from plmscope.sites import MODULES
 
 
 @section("density", "Density")

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from plmscope.models.sites import MODULES
 from plmscope.report_answers import NULLS, kind_beats_chance, kind_rows
 from plmscope.report_blocks import (
     Cell,
@@ -25,7 +26,6 @@ from plmscope.report_blocks import (
     words,
 )
 from plmscope.report_input import Results
-from plmscope.sites import MODULES
 
 METRICS = {"balanced_accuracy": "balanced accuracy", "log_probability": "log-probability of the true class (nats)"}
 BAND = (0.05, 0.5, 0.95)

@@ -24,13 +24,13 @@ from plmscope.characterize import MIN_SHIFT, offsets
 from plmscope.concepts import ConceptSet
 from plmscope.data.proteins import Protein
 from plmscope.gradients import EMBEDDING, Target, activations_and_gradients, request
-from plmscope.hooked import AnyNetwork, network_of
-from plmscope.model import Batch, Classifier
+from plmscope.models.classifier import Batch, Classifier
+from plmscope.models.hooked import AnyNetwork, network_of
+from plmscope.models.sites import Site
+from plmscope.models.workers import splitting
 from plmscope.progress import Track, silent
-from plmscope.sites import Site
 from plmscope.stats.curves import benjamini_hochberg
 from plmscope.store.resume import Parts
-from plmscope.workers import splitting
 
 INPUT = "input"
 PART = "attribution"

@@ -17,11 +17,11 @@ from plmscope.data.labels import Task, classes_of
 from plmscope.data.proteins import Protein
 from plmscope.errors import InputError, RunError
 from plmscope.method_table import FORMS, row_of
+from plmscope.models.sites import NeuronIndex
 from plmscope.progress import Track, silent
 from plmscope.scores import NeuronScores, check_methods, from_table, signed_form
 from plmscope.scoring import every_score
 from plmscope.settings import ScoreSection, Study, read_study
-from plmscope.sites import NeuronIndex
 from plmscope.store.folder import Run
 
 
@@ -88,7 +88,7 @@ class OpenRun:
     @cached_property
     def model(self) -> Any:
         """The fine-tuned classifier, with its ablation means if they are known."""
-        from plmscope.model import load_model
+        from plmscope.models.classifier import load_model
 
         classifier = load_model(self.run.path / "model", device=self.study.device, dtype=self.study.dtype)
         if (self.run.path / "ablation_means.parquet").is_file():

@@ -3,7 +3,7 @@
 Scorers add up per-protein values in :class:`GroupSums` and keep no row per protein, so that memory does not grow with
 their number; sums of several processes merge.
 
->>> from plmscope.sites import NeuronIndex
+>>> from plmscope.models.sites import NeuronIndex
 >>> index = NeuronIndex.of(layers=1, hidden=2, intermediate=8)
 >>> NeuronScores("activation", index, np.arange(18.0))
 NeuronScores(activation, 18 neurons, best: layer 0 output 1 = 17)
@@ -22,7 +22,7 @@ import pandas as pd
 from plmscope.errors import SelectionError
 from plmscope.method_table import FORMS, forms_of, row_of, signed_methods
 from plmscope.method_table import methods as known_methods
-from plmscope.sites import NeuronIndex
+from plmscope.models.sites import NeuronIndex
 
 #: Groups of clusters that a bootstrap resamples, per class; memory grows with them and not with the proteins.
 GROUPS_PER_CLASS = 32

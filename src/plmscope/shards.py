@@ -30,9 +30,9 @@ import pandas as pd
 
 from plmscope.data.proteins import Protein
 from plmscope.errors import PlmscopeError, RunError, SelectionError
+from plmscope.models.sites import NeuronIndex
 from plmscope.progress import Track
 from plmscope.scores import GroupSums, NeuronScores, check_ranking
-from plmscope.sites import NeuronIndex
 from plmscope.store.folder import write_arrays
 
 T = TypeVar("T")

@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 
 from plmscope.comparing.members import Member
+from plmscope.models.sites import MODULES, NeuronIndex, Site
 from plmscope.overlap import overlap
 from plmscope.selection import Selection
-from plmscope.sites import MODULES, NeuronIndex, Site
 
 COLUMNS = (
     "run", "other", "group", "other_group", "method", "scope", "module", "fraction", "n", "n_other", "shared",

@@ -15,6 +15,7 @@ from plmscope.comparing.cells import (
 )
 from plmscope.comparing.found import Found
 from plmscope.comparing.members import CONFIRMATION, ONE_GROUP
+from plmscope.models.sites import MODULES
 from plmscope.report_blocks import (
     Cell,
     Row,
@@ -31,7 +32,6 @@ from plmscope.report_blocks import (
     signed,
     words,
 )
-from plmscope.sites import MODULES
 
 
 def curves_section(found: Found) -> Section:

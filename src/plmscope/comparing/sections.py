@@ -26,6 +26,7 @@ from plmscope.comparing.more_sections import (
     interventions_section,
     method_section,
 )
+from plmscope.models.sites import MODULES
 from plmscope.report_blocks import (
     Cell,
     Row,
@@ -41,7 +42,6 @@ from plmscope.report_blocks import (
     signed,
     words,
 )
-from plmscope.sites import MODULES
 
 
 def sections(found: Found) -> tuple[Section, ...]:

@@ -19,7 +19,7 @@ from plmscope.comparing.alike import shared_table
 from plmscope.comparing.estimates import COLUMNS as ESTIMATED
 from plmscope.comparing.estimates import combine
 from plmscope.comparing.members import CONFIRMATION, Member, settings_table
-from plmscope.sites import MODULES
+from plmscope.models.sites import MODULES
 
 WHO = ("run", "group", "role")
 CELL = ("method", "against", "scope", "module", "mode", "ablation", "metric")

@@ -22,9 +22,9 @@ import torch
 from plmscope.explaining.decision import Decision
 from plmscope.explaining.residues import MOST_POINTS
 from plmscope.gradients import NEGLIGIBLE
-from plmscope.network import Context, Network, State, at_tokens
-from plmscope.sites import MODULES, Site
-from plmscope.workers import in_order
+from plmscope.models.network import Context, Network, State, at_tokens
+from plmscope.models.sites import MODULES, Site
+from plmscope.models.workers import in_order
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from scipy.special import expit
 from plmscope.data.proteins import Protein
 from plmscope.errors import InputError
 from plmscope.gradients import TARGETS, Target
-from plmscope.hooked import AnyNetwork
 from plmscope.interventions import log_odds
-from plmscope.model import Batch, Classifier
+from plmscope.models.classifier import Batch, Classifier
+from plmscope.models.hooked import AnyNetwork
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Decision:
 
     Attributes:
         classifier: The model.
-        network: The same as a function of its parts, from :func:`~plmscope.hooked.network_of`.
+        network: The same as a function of its parts, from :func:`~plmscope.models.hooked.network_of`.
         protein: Its label plays no part.
         label: Number of the class.
         odds: ``(C,)`` natural log-odds of every class.

@@ -16,9 +16,9 @@ import pandas as pd
 
 from plmscope.data.proteins import Protein
 from plmscope.explaining.training import Sample
+from plmscope.models.sites import Neuron, NeuronIndex, Site
 from plmscope.motifs import FLANK, MOTIF_FRACTION, background, letter_codes
 from plmscope.runs import OpenRun
-from plmscope.sites import Neuron, NeuronIndex, Site
 
 #: Training proteins that tell which scores of a matrix are among the best.
 JUDGES = 100

@@ -33,8 +33,8 @@ from plmscope.explaining.explanation import Explanation
 from plmscope.explaining.held import Held, held_alone, held_together
 from plmscope.explaining.residues import COPIES, residue_attribution, shuffled_band
 from plmscope.explaining.training import Distances, Nearest, Sample, sample_of
-from plmscope.hooked import network_of
-from plmscope.model import Classifier
+from plmscope.models.classifier import Classifier
+from plmscope.models.hooked import network_of
 from plmscope.progress import Track, silent
 from plmscope.runs import OpenRun, open_run
 from plmscope.scores import NeuronScores
@@ -268,7 +268,7 @@ def _first_token(decision: Decision, listed: Sequence[int]) -> np.ndarray:
     """Activations ``(K,)`` of neurons at the first token."""
     import torch
 
-    from plmscope.hooks import record
+    from plmscope.models.hooks import record
 
     index = decision.classifier.index
     neurons = [index.neuron(n) for n in listed]

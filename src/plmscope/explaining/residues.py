@@ -30,9 +30,9 @@ from plmscope.conductance import _start as mean_residue
 from plmscope.data.proteins import AMINO_ACIDS, Protein
 from plmscope.explaining.decision import Decision
 from plmscope.gradients import NEGLIGIBLE
-from plmscope.network import Context
-from plmscope.sites import MODULES, Site
-from plmscope.workers import in_order
+from plmscope.models.network import Context
+from plmscope.models.sites import MODULES, Site
+from plmscope.models.workers import in_order
 
 #: Points of a path whose number is to be found: the first try, doubled up to the last.
 FEWEST_POINTS, MOST_POINTS = 4, 64

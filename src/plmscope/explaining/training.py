@@ -33,13 +33,13 @@ from plmscope.data.labels import membership
 from plmscope.data.proteins import Protein
 from plmscope.data.splits import IDENTITIES, leakage
 from plmscope.errors import RunError
-from plmscope.hooks import record
-from plmscope.model import Batch, Classifier
+from plmscope.models.classifier import Batch, Classifier
+from plmscope.models.hooks import record
+from plmscope.models.sites import Site
+from plmscope.models.workers import splitting
 from plmscope.progress import Track, silent
 from plmscope.runs import OpenRun, one_per_cluster
-from plmscope.sites import Site
 from plmscope.store.folder import write_atomic
-from plmscope.workers import splitting
 
 Seen = dict[Site, torch.Tensor]
 #: Quantiles that are kept of every neuron.

@@ -35,12 +35,12 @@ from plmscope.explaining.activations import as_protein
 from plmscope.explaining.decision import Decision
 from plmscope.explaining.explainer import Explainer
 from plmscope.explaining.folder import read_explainable
-from plmscope.hooks import record
 from plmscope.interventions import log_odds
-from plmscope.model import Classifier
+from plmscope.models.classifier import Classifier
+from plmscope.models.hooks import record
+from plmscope.models.sites import Neuron, Site
 from plmscope.progress import Track, silent
 from plmscope.runs import OpenRun
-from plmscope.sites import Neuron, Site
 from plmscope.stats.curves import percentile_interval
 from plmscope.store.folder import write_atomic
 

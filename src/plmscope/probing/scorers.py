@@ -15,7 +15,7 @@ import numpy as np
 from plmscope.activation import EVERYONE, summarise_means
 from plmscope.data.proteins import Protein
 from plmscope.errors import InputError
-from plmscope.model import Classifier
+from plmscope.models.classifier import Classifier
 from plmscope.probing.class_means import probeless
 from plmscope.probing.gaussian import gaussian_selection
 from plmscope.probing.linear_probe import choose_penalty, every_third, fit_probe, weight_ranking

@@ -147,7 +147,7 @@ class Inputs:
         The bytes of a folder's files; they are read again only where a size or a time differs from what the manifest
         has. The name of another.
         """
-        from plmscope.checkpoints import local_folder
+        from plmscope.models.checkpoints import local_folder
 
         known, folder = self.known, local_folder(self.study.model.checkpoint)
         if known.get("model") and (not self.again or self.model_files == known.get("model_files")):
@@ -163,7 +163,7 @@ class Inputs:
     @cached_property
     def model_files(self) -> str:
         """Sizes and times of the files of a local checkpoint."""
-        from plmscope.checkpoints import local_folder
+        from plmscope.models.checkpoints import local_folder
 
         folder = local_folder(self.study.model.checkpoint)
         if folder is None:
@@ -174,9 +174,9 @@ class Inputs:
     @cached_property
     def prepared(self) -> Prepared:
         """Proteins, split and model, and how near test proteins are to those of training."""
-        from plmscope.checkpoints import EMBEDDED
-        from plmscope.lora import require_peft
-        from plmscope.model import find_on, load_model
+        from plmscope.models.checkpoints import EMBEDDED
+        from plmscope.models.classifier import find_on, load_model
+        from plmscope.models.lora import require_peft
 
         study, found = self.study, self.data
         if study.finetune.lora_rank:
@@ -247,7 +247,7 @@ def _kept_apart(study: Study) -> Study:
 
     A split by a column is the user's own.
     """
-    from plmscope.checkpoints import EMBEDDED
+    from plmscope.models.checkpoints import EMBEDDED
 
     s = study.split
     own = study.data.path not in EMBEDDED_TABLES or study.model.checkpoint != EMBEDDED
@@ -258,8 +258,8 @@ def _kept_apart(study: Study) -> Study:
 
 def _with_task(study: Study) -> Study:
     """The task that the checkpoint says it was trained for, where the study leaves it open; else ``single``."""
-    from plmscope.checkpoints import said_by
-    from plmscope.heads import PROBLEM_TYPES
+    from plmscope.models.checkpoints import said_by
+    from plmscope.models.heads import PROBLEM_TYPES
 
     if study.data.task:
         return study
@@ -270,7 +270,7 @@ def _with_task(study: Study) -> Study:
 
 def anchored(study: Study) -> Study:
     """A study whose files are found from any working directory."""
-    from plmscope.checkpoints import EMBEDDED, local_folder
+    from plmscope.models.checkpoints import EMBEDDED, local_folder
 
     def whole(name: str, expand: bool = False) -> str:
         if name in ("", STDIN) or name.startswith("plmscope:"):

@@ -19,7 +19,7 @@ from plmscope.trials import judges
 
 def run(context: Context) -> None:
     """Evaluate every null model by kinds."""
-    from plmscope.model import load_model
+    from plmscope.models.classifier import load_model
     from plmscope.null_kinds import evaluate_null
 
     study, run, opened = context.study, context.run, context.opened

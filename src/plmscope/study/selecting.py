@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
+from plmscope.models.sites import MODULES
 from plmscope.overlap import class_overlap
 from plmscope.selection import MODULE, SCOPES, agreement, select_top
 from plmscope.settings import Study
-from plmscope.sites import MODULES
 from plmscope.store.folder import SCHEMA
 from plmscope.study.stages import Context, Stage, tables
 from plmscope.trials import class_methods, class_scores

@@ -14,10 +14,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any, get_origin
 
-from plmscope.checkpoints import EMBEDDED, local_folder
 from plmscope.data.formats import EMBEDDED as TABLES
 from plmscope.data.formats import STDIN
 from plmscope.errors import InputError, ModelError, StudyError
+from plmscope.models.checkpoints import EMBEDDED, local_folder
 from plmscope.settings import Section, Study, parse_study
 
 #: What other options are for.

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
 from plmscope.errors import ModelError
-from plmscope.model import Batch, Classifier
+from plmscope.models.classifier import Batch, Classifier
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Context:
     """What every layer of one batch shares: rotary angles, attention mask, places of the last tokens.
 
     ``layer_inputs`` is what Hugging Face's own layers take besides their input, where those are run
-    (:mod:`plmscope.hooked`): positional and named arguments.
+    (:mod:`plmscope.models.hooked`): positional and named arguments.
     """
 
     rotary: tuple[torch.Tensor, torch.Tensor] | None
@@ -84,7 +84,7 @@ class Network:
 
     Raises:
         ModelError: the architecture is not ``esm``, or the head reads more than the first token;
-            :func:`plmscope.hooked.network_of` has an answer for every classifier.
+            :func:`plmscope.models.hooked.network_of` has an answer for every classifier.
     """
 
     def __init__(self, classifier: Classifier, recompute: bool = False) -> None:

@@ -41,11 +41,11 @@ from transformers.trainer_utils import EvalPrediction
 from plmscope.data.labels import BoolArray, Task, pack
 from plmscope.data.proteins import AMINO_ACIDS, Protein
 from plmscope.errors import ModelError
-from plmscope.lora import require_peft, with_adapters
-from plmscope.model import Classifier
+from plmscope.models.classifier import Classifier
+from plmscope.models.lora import require_peft, with_adapters
+from plmscope.models.workers import out_of_memory
 from plmscope.progress import Track, silent
 from plmscope.stats.curves import metric
-from plmscope.workers import out_of_memory
 
 
 @dataclass(frozen=True)

@@ -31,10 +31,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from plmscope.model import Batch, Batches
-from plmscope.network import Layer, Network
-from plmscope.sites import Site
-from plmscope.workers import out_of_memory, splitting
+from plmscope.models.classifier import Batch, Batches
+from plmscope.models.network import Layer, Network
+from plmscope.models.sites import Site
+from plmscope.models.workers import out_of_memory, splitting
 
 #: Tokens whose activations are in memory at once.
 GROUP_TOKENS = 65_536

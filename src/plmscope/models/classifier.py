@@ -1,7 +1,7 @@
 """Load a protein sequence classifier; turn proteins into tokens and tokens into class probabilities.
 
 The only place that maps residues to tokens. Only safetensors are read, and no code that comes with a checkpoint is
-run. An architecture without a row in :data:`plmscope.sites.ARCHITECTURES` is refused.
+run. An architecture without a row in :data:`plmscope.models.sites.ARCHITECTURES` is refused.
 
 A checkpoint is ``plmscope:embedded`` (the model that travels with the package), a local folder, a Hugging Face hub id
 such as ``facebook/esm2_t6_8M_UR50D``, or a LoRA adapter for one of these, which is merged. What is silently made up
@@ -21,14 +21,24 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
-from plmscope.checkpoints import Checkpoint, built, find, first_line
 from plmscope.data.labels import BoolArray, Task, classes_of, membership, pack
 from plmscope.data.proteins import AMINO_ACIDS, LETTERS, Protein
 from plmscope.errors import InputError, ModelError
-from plmscope.heads import COMPUTED, POOLING_KEY, POOLINGS, PROBLEM_TYPES, Choice, Names, choose, head_of, names_of
-from plmscope.lora import Adapter
-from plmscope.sites import Architecture, NeuronIndex, architecture_of
-from plmscope.workers import splitting
+from plmscope.models.checkpoints import Checkpoint, built, find, first_line
+from plmscope.models.heads import (
+    COMPUTED,
+    POOLING_KEY,
+    POOLINGS,
+    PROBLEM_TYPES,
+    Choice,
+    Names,
+    choose,
+    head_of,
+    names_of,
+)
+from plmscope.models.lora import Adapter
+from plmscope.models.sites import Architecture, NeuronIndex, architecture_of
+from plmscope.models.workers import splitting
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 #: Types of stored weights other than float32, as safetensors calls them.
@@ -468,7 +478,7 @@ def find_on(checkpoint: str, device: str, revision: str | None, say: Callable[[s
     """Refuse what :func:`load_model` would refuse before it builds anything.
 
     Raises:
-        ModelError: the device is absent, or of the checkpoint what :func:`~plmscope.checkpoints.find` refuses.
+        ModelError: the device is absent, or of the checkpoint what :func:`~plmscope.models.checkpoints.find` refuses.
     """
     _device(device)
     find(checkpoint, revision, say)

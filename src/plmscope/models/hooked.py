@@ -1,8 +1,8 @@
 """The parts of a forward pass for every architecture, from Hugging Face's own layers and hooks.
 
-:class:`~plmscope.network.Network` spells out ESM with a first-token head and is the fast way. Everything else goes
-through :class:`Hooked`, which has the same methods and knows nothing of a layer's inside but where its six modules are
-(:data:`plmscope.sites.ARCHITECTURES`)::
+:class:`~plmscope.models.network.Network` spells out ESM with a first-token head and is the fast way. Everything else
+goes through :class:`Hooked`, which has the same methods and knows nothing of a layer's inside but where its six modules are
+(:data:`plmscope.models.sites.ARCHITECTURES`)::
 
     hidden, context = network.embed(batch)             the first layer's input, and all else that layers are given
     state = network.state(n, hidden, context)          layer n, its six activations recorded
@@ -28,11 +28,11 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 
-from plmscope.hooks import Change, record, replace
-from plmscope.model import Batch, Batches, Classifier, residue_mean
-from plmscope.network import Context, Network, State, at_tokens, run_layer
-from plmscope.sites import MODULES, Site
-from plmscope.workers import splitting
+from plmscope.models.classifier import Batch, Batches, Classifier, residue_mean
+from plmscope.models.hooks import Change, record, replace
+from plmscope.models.network import Context, Network, State, at_tokens, run_layer
+from plmscope.models.sites import MODULES, Site
+from plmscope.models.workers import splitting
 
 
 class _Reached(Exception):
@@ -49,12 +49,14 @@ class Held:
 
 
 class Hooked:
-    """A sequence classifier as a function of parts of it, with the methods of :class:`~plmscope.network.Network`.
+    """A sequence classifier as a function of parts of it.
+
+    It has the methods of :class:`~plmscope.models.network.Network`.
 
     Args:
         classifier: Of any supported architecture; its weights are shared, never changed.
         held: Neurons at constants; they are in :meth:`logits` alone.
-        recompute: As of :class:`~plmscope.network.Network`.
+        recompute: As of :class:`~plmscope.models.network.Network`.
     """
 
     def __init__(self, classifier: Classifier, held: Held | None = None, recompute: bool = False) -> None:

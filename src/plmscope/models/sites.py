@@ -216,7 +216,7 @@ def architecture_of(model_type: str) -> Architecture:
         known = ", ".join(f"{row.model_type} ({row.models})" for row in table.values())
         raise ModelError(
             f"model type {model_type!r} is not supported; supported: {known}; "
-            "a new one is one row of plmscope.sites.ARCHITECTURES"
+            "a new one is one row of plmscope.models.sites.ARCHITECTURES"
         )
     return table[model_type]
 

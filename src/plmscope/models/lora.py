@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from plmscope.checkpoints import Checkpoint, built
 from plmscope.errors import ModelError
-from plmscope.heads import POOLING_KEY, Head
-from plmscope.sites import Architecture
+from plmscope.models.checkpoints import Checkpoint, built
+from plmscope.models.heads import POOLING_KEY, Head
+from plmscope.models.sites import Architecture
 
 #: What peft puts in front of the names of the model inside.
 _PREFIX = "base_model.model."

@@ -16,10 +16,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from plmscope.checkpoints import Checkpoint
 from plmscope.data.labels import Task
 from plmscope.errors import ModelError, shown
-from plmscope.sites import Architecture, architectures
+from plmscope.models.checkpoints import Checkpoint
+from plmscope.models.sites import Architecture, architectures
 
 #: What Hugging Face calls the tasks.
 PROBLEM_TYPES: dict[Task, str] = {"single": "single_label_classification", "multi": "multi_label_classification"}
