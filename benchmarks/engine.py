@@ -32,16 +32,16 @@ from captum.attr import IntegratedGradients, LayerConductance, LayerGradientXAct
 from transformers import EsmConfig, EsmForSequenceClassification, EsmTokenizer
 
 import plmscope
-from plmscope.conductance import _start, conductance
 from plmscope.data.proteins import AMINO_ACIDS, Protein, read_proteins
 from plmscope.evaluation import predict
-from plmscope.gradients import integrated_gradients, log_odds
-from plmscope.linear import gradient_activation
 from plmscope.models.checkpoints import embedded_folder
 from plmscope.models.classifier import Classifier, load_model
 from plmscope.models.hooks import module_of, record, replace
 from plmscope.models.network import Network
 from plmscope.models.sites import MODULES
+from plmscope.scoring.conductance import _start, conductance
+from plmscope.scoring.integrated_gradients import integrated_gradients, log_odds
+from plmscope.scoring.linear import gradient_activation
 from plmscope.selection import of_module
 
 

@@ -32,10 +32,10 @@ from scipy.stats import spearmanr
 
 from plmscope.data.proteins import Protein
 from plmscope.evaluation import Grid, evaluate_points
-from plmscope.method_table import row_of
 from plmscope.runs import OpenRun, one_per_cluster, open_run
-from plmscope.scores import NeuronScores, resampling_groups
-from plmscope.scoring import SCORERS
+from plmscope.scoring.methods import SCORERS
+from plmscope.scoring.scores import NeuronScores, resampling_groups
+from plmscope.scoring.table import row_of
 from plmscope.settings import DataSection, FinetuneSection, SplitSection, Study
 from plmscope.stats.curves import metric, metric_area
 from plmscope.store.folder import Run

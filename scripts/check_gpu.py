@@ -46,19 +46,21 @@ from scipy.stats import spearmanr
 from transformers import EsmConfig, EsmForSequenceClassification, EsmTokenizer
 
 import plmscope
-from plmscope import activation, characterize, conductance, gradients
+from plmscope import characterize
 from plmscope.concepts import build_concepts
 from plmscope.data.proteins import AMINO_ACIDS, Protein, read_proteins
 from plmscope.evaluation import held_logits, predict
 from plmscope.interventions import Change, outcomes
-from plmscope.linear import gradient_activation
 from plmscope.models import workers
 from plmscope.models.checkpoints import embedded_folder
 from plmscope.models.classifier import DTYPES, Classifier, _placed, load_model
 from plmscope.models.finetune import Training, finetune
 from plmscope.models.hooked import network_of
 from plmscope.models.sites import NeuronIndex, architecture_of
-from plmscope.scores import NeuronScores
+from plmscope.scoring import activation, conductance
+from plmscope.scoring import integrated_gradients as gradients
+from plmscope.scoring.linear import gradient_activation
+from plmscope.scoring.scores import NeuronScores
 from plmscope.selection import Selection, select_top
 
 LABELS = ("1", "2", "3", "4", "5", "6")

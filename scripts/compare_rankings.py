@@ -38,10 +38,10 @@ from plmscope.errors import PlmscopeError, RunError
 from plmscope.evaluation import CurvePoint, Grid, predict
 from plmscope.models.sites import MODULES
 from plmscope.runs import OpenRun, one_per_cluster, open_run
-from plmscope.scores import FORMS, SIGNED, NeuronScores, with_class_means
-from plmscope.scoring import SCORERS
+from plmscope.scoring.methods import SCORERS
+from plmscope.scoring.scores import FORMS, SIGNED, NeuronScores, with_class_means
+from plmscope.scoring.shards import PartialScores
 from plmscope.selection import MODULE, of_module, select_top
-from plmscope.shards import PartialScores
 from plmscope.stats.curves import curve_area, metric
 from plmscope.trials import halves
 

@@ -8,11 +8,11 @@ import torch
 
 from plmscope.data.labels import cases
 from plmscope.data.proteins import Protein
-from plmscope.method_table import Scorer
 from plmscope.models.classifier import Classifier
 from plmscope.models.hooks import record
 from plmscope.progress import Track, silent
-from plmscope.scores import GroupSums, NeuronScores
+from plmscope.scoring.scores import GroupSums, NeuronScores
+from plmscope.scoring.table import Scorer
 
 
 @torch.inference_mode()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from plmscope.ablation import single_ablation
-from plmscope.activation import summarise_activations
 from plmscope.data.proteins import Protein
-from plmscope.gradients import log_odds
 from plmscope.models.classifier import Classifier
 from plmscope.models.hooks import replace
 from plmscope.models.sites import Neuron
+from plmscope.scoring.ablation import single_ablation
+from plmscope.scoring.activation import summarise_activations
+from plmscope.scoring.integrated_gradients import log_odds
 
 
 def by_hooks(model: Classifier, protein: Protein, neuron: Neuron, constants: np.ndarray | None) -> float:

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from plmscope.activation import METHODS, activation_scores, summarise_activations
 from plmscope.data.proteins import Protein
 from plmscope.errors import InputError, SelectionError
 from plmscope.models.classifier import Classifier, load_model
 from plmscope.models.sites import Site
-from plmscope.scores import check_ranking
+from plmscope.scoring.activation import METHODS, activation_scores, summarise_activations
+from plmscope.scoring.scores import check_ranking
 from tests.conftest import LABELS, make_proteins
 
 PATHS = {

@@ -12,8 +12,8 @@ import torch
 
 from benchmarks import engine, faithfulness
 from plmscope.data.proteins import Protein
-from plmscope.method_table import row_of
-from plmscope.scoring import SCORERS
+from plmscope.scoring.methods import SCORERS
+from plmscope.scoring.table import row_of
 from tests.conftest import Golden
 
 TINY = ["--layers=2", "--width=32", "--proteins=2", "--peers=1", "--short=1", "--points=2", "--steps=4", "--longest=24"]

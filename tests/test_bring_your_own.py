@@ -24,7 +24,7 @@ from plmscope.data.labels import Task
 from plmscope.data.proteins import Protein, read_proteins
 from plmscope.models.classifier import load_model, log_probabilities
 from plmscope.runs import OpenRun, open_run
-from plmscope.scoring import score
+from plmscope.scoring.methods import score
 from plmscope.settings import parse_study, write_study
 from tests.conftest import save_tiny_model, write_enzymes
 from tests.test_documented_commands import SMALL, run_by_bash

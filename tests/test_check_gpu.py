@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from plmscope import activation
 from plmscope.models.classifier import Classifier
+from plmscope.scoring import activation
 from scripts import check_gpu
 
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 from captum.attr import LayerConductance
 
-from plmscope import conductance as conductance_module
-from plmscope.conductance import _start, conductance
 from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError
-from plmscope.gradients import log_odds
 from plmscope.models.classifier import Classifier, load_model
 from plmscope.models.hooked import network_of
 from plmscope.models.hooks import module_of
+from plmscope.scoring import conductance as conductance_module
+from plmscope.scoring.conductance import _start, conductance
+from plmscope.scoring.integrated_gradients import log_odds
 from tests.conftest import save_tiny_model
 
 

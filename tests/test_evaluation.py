@@ -9,7 +9,6 @@ import pytest
 import torch
 from scipy.stats import false_discovery_control
 
-from plmscope.activation import summarise_activations
 from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError
 from plmscope.evaluation import (
@@ -30,7 +29,8 @@ from plmscope.evaluation import (
 from plmscope.models.classifier import Classifier
 from plmscope.models.hooks import replace
 from plmscope.models.sites import MODULES, NeuronIndex, Site
-from plmscope.scores import NeuronScores
+from plmscope.scoring.activation import summarise_activations
+from plmscope.scoring.scores import NeuronScores
 from plmscope.selection import Selection, select_top
 from plmscope.stats.curves import METRICS
 from tests.conftest import make_proteins

@@ -10,16 +10,16 @@ import pytest
 import torch
 from captum.attr import IntegratedGradients
 
-from plmscope import gradients
-from plmscope.activation import summarise_activations
 from plmscope.data.proteins import Protein, read_proteins
 from plmscope.errors import InputError, SelectionError
-from plmscope.gradients import TARGETS, integrated_gradients, log_odds, settled
 from plmscope.models.checkpoints import EMBEDDED
 from plmscope.models.classifier import Classifier, load_model
 from plmscope.models.hooks import record, replace
 from plmscope.models.sites import Site
-from plmscope.scoring import score
+from plmscope.scoring import integrated_gradients as gradients
+from plmscope.scoring.activation import summarise_activations
+from plmscope.scoring.integrated_gradients import TARGETS, integrated_gradients, log_odds, settled
+from plmscope.scoring.methods import score
 from plmscope.selection import precision_agreement
 from tests.conftest import LABELS, make_proteins, save_tiny_model
 

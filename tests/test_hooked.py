@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 import torch
 
-from plmscope.ablation import single_ablation
-from plmscope.activation import summarise_activations
 from plmscope.cli import main
-from plmscope.conductance import conductance
 from plmscope.data.proteins import Protein
 from plmscope.evaluation import predict
-from plmscope.gradients import integrated_gradients
-from plmscope.linear import gradient_activation
 from plmscope.models.classifier import Classifier, load_model
 from plmscope.models.hooked import Hooked, network_of
 from plmscope.models.hooks import record
 from plmscope.models.network import Network
 from plmscope.models.sites import MODULES, Neuron, Site
 from plmscope.runs import open_run
+from plmscope.scoring.ablation import single_ablation
+from plmscope.scoring.activation import summarise_activations
+from plmscope.scoring.conductance import conductance
+from plmscope.scoring.integrated_gradients import integrated_gradients
+from plmscope.scoring.linear import gradient_activation
 from tests.conftest import make_proteins
 from tests.families import HOOKED, OLDER
 from tests.test_ablation import by_hooks

@@ -30,8 +30,9 @@ HOUSE = (
         "sites", "workers", "checkpoints", "heads", "lora", "classifier", "finetune", "hooks", "network", "hooked",
         "folded",
     )),
-    ("", (
-        "method_table", "scores", "activation", "gradients", "conductance", "linear", "ablation", "scoring", "shards",
+    ("scoring", (
+        "table", "scores", "activation", "integrated_gradients", "conductance", "linear", "ablation", "methods",
+        "shards",
     )),
     ("probing", ("class_means", "gaussian", "linear_probe", "scorers")),
     ("", (
@@ -61,11 +62,11 @@ ORDER = tuple(f"{package}.{name}".lstrip(".") for package, names in HOUSE for na
 #: Only these import torch or transformers.
 TORCH = {
     "letters", "models.workers", "models.lora", "models.classifier", "models.finetune", "models.hooks",
-    "models.network", "models.hooked", "models.folded", "activation", "gradients", "conductance", "linear",
-    "ablation", "probing.scorers", "evaluation", "interventions", "null_kinds", "characterize", "residue_attribution",
-    "class_baselines", "edited", "explaining.activations", "explaining.decision", "explaining.held",
-    "explaining.residues", "explaining.contributions", "explaining.training", "explaining.detected",
-    "explaining.explainer", "explaining.folder", "explaining.variants",
+    "models.network", "models.hooked", "models.folded", "scoring.activation", "scoring.integrated_gradients",
+    "scoring.conductance", "scoring.linear", "scoring.ablation", "probing.scorers", "evaluation", "interventions",
+    "null_kinds", "characterize", "residue_attribution", "class_baselines", "edited", "explaining.activations",
+    "explaining.decision", "explaining.held", "explaining.residues", "explaining.contributions",
+    "explaining.training", "explaining.detected", "explaining.explainer", "explaining.folder", "explaining.variants",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "accelerate", "captum", "peft"}
 

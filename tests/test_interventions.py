@@ -11,7 +11,6 @@ import pytest
 import torch
 from scipy.special import expit
 
-from plmscope.activation import summarise_activations
 from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError
 from plmscope.interventions import (
@@ -30,6 +29,7 @@ from plmscope.interventions import (
 from plmscope.models import hooks
 from plmscope.models.classifier import Classifier, load_model
 from plmscope.models.network import at_tokens
+from plmscope.scoring.activation import summarise_activations
 from plmscope.selection import Selection
 from tests.conftest import make_proteins
 from tests.families import HOOKED

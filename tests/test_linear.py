@@ -9,14 +9,14 @@ import pytest
 import torch
 from captum.attr import LayerGradientXActivation
 
-from plmscope.conductance import conductance
 from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError
-from plmscope.gradients import log_odds
-from plmscope.linear import attribution_patching, corrupted, gradient_activation
 from plmscope.models.classifier import Classifier
 from plmscope.models.hooks import module_of, record
 from plmscope.models.network import Network
+from plmscope.scoring.conductance import conductance
+from plmscope.scoring.integrated_gradients import log_odds
+from plmscope.scoring.linear import attribution_patching, corrupted, gradient_activation
 
 
 def by_hooks(model: Classifier, protein: Protein) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

@@ -60,9 +60,9 @@ nulls = ["label_shuffled"]
 #: file renamed (before and after), a folder removed.
 DRIVER = """
 import json, os, pathlib, random, shutil, signal, sys
-import plmscope.conductance, plmscope.evaluation, plmscope.models.finetune
-import plmscope.report, plmscope.scoring, plmscope.data.splits
-import plmscope.store.resume as parts, plmscope.shards as shards, plmscope.study as study
+import plmscope.scoring.conductance, plmscope.evaluation, plmscope.models.finetune
+import plmscope.report, plmscope.scoring.methods, plmscope.data.splits
+import plmscope.store.resume as parts, plmscope.scoring.shards as shards, plmscope.study as study
 from plmscope.cli import main
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it

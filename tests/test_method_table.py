@@ -12,11 +12,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from plmscope import method_table, plugins
+from plmscope import plugins
 from plmscope.cli import main
 from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError
-from plmscope.method_table import (
+from plmscope.models.classifier import Classifier
+from plmscope.models.hooks import record
+from plmscope.report import write_report
+from plmscope.runs import open_run
+from plmscope.scoring import table as method_table
+from plmscope.scoring.methods import SCORERS, score
+from plmscope.scoring.table import (
     FORMS,
     ROWS,
     Scorer,
@@ -28,11 +34,6 @@ from plmscope.method_table import (
     row_of,
     unregister_scorer,
 )
-from plmscope.models.classifier import Classifier
-from plmscope.models.hooks import record
-from plmscope.report import write_report
-from plmscope.runs import open_run
-from plmscope.scoring import SCORERS, score
 from plmscope.settings import ScoreSection, Study, parse_study, write_study
 from plmscope.store.folder import Run
 from tests.conftest import Golden

@@ -10,10 +10,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
-from plmscope.ablation import single_ablation
-from plmscope.activation import summarise_activations
 from plmscope.cli import main
-from plmscope.conductance import conductance
 from plmscope.data.labels import (
     cases,
     class_names,
@@ -29,12 +26,15 @@ from plmscope.data.proteins import Protein, read_proteins
 from plmscope.data.splits import PARTS, split_proteins
 from plmscope.errors import InputError, ModelError, StudyError
 from plmscope.evaluation import evaluate
-from plmscope.gradients import integrated_gradients
-from plmscope.linear import attribution_patching, gradient_activation
 from plmscope.models.classifier import Classifier, load_model
 from plmscope.models.finetune import baselines, class_weights, quality
 from plmscope.runs import one_per_cluster, open_run
-from plmscope.scoring import finish
+from plmscope.scoring.ablation import single_ablation
+from plmscope.scoring.activation import summarise_activations
+from plmscope.scoring.conductance import conductance
+from plmscope.scoring.integrated_gradients import integrated_gradients
+from plmscope.scoring.linear import attribution_patching, gradient_activation
+from plmscope.scoring.methods import finish
 from plmscope.selection import select_top
 from plmscope.stats import curves as stats
 from plmscope.store.folder import SCHEMA, Run

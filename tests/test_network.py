@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 import torch
 
-from plmscope import gradients
-from plmscope.conductance import conductance
 from plmscope.data.proteins import Protein
-from plmscope.gradients import activations_and_gradients, integrated_gradients, log_odds
 from plmscope.models.classifier import Classifier, load_model
 from plmscope.models.hooks import record, replace
 from plmscope.models.network import Context, Network, State
 from plmscope.models.sites import MODULES, Site
 from plmscope.models.workers import LAST_RESORT
-from plmscope.scores import NeuronScores
+from plmscope.scoring import integrated_gradients as gradients
+from plmscope.scoring.conductance import conductance
+from plmscope.scoring.integrated_gradients import activations_and_gradients, integrated_gradients, log_odds
+from plmscope.scoring.scores import NeuronScores
 from tests.conftest import save_tiny_model
 
 SHAPES = {

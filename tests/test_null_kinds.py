@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 
 import plmscope.null_kinds
-from plmscope.activation import summarise_activations
 from plmscope.evaluation import Curves, Grid, Within, curve_table, evaluate_points, module_table
 from plmscope.models.classifier import load_model
 from plmscope.models.sites import MODULES
 from plmscope.null_kinds import NullKinds, evaluate_null
-from plmscope.scores import NeuronScores
+from plmscope.scoring.activation import summarise_activations
+from plmscope.scoring.scores import NeuronScores
 from plmscope.store.folder import SCHEMA
 from tests.planted import neurons_of, planted_model, planted_proteins, planted_tokenizer
 

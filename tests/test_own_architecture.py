@@ -26,7 +26,7 @@ from plmscope.models.sites import (
     register_architecture,
     unregister_architecture,
 )
-from plmscope.scoring import score
+from plmscope.scoring.methods import score
 from tests.families import NAMES, PROTBERT
 
 ELECTRA = Architecture(

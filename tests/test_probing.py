@@ -17,7 +17,7 @@ from plmscope.probing.linear_probe import (
     weight_ranking,
 )
 from plmscope.probing.scorers import METHODS, finish, probe_scores
-from plmscope.scoring import score
+from plmscope.scoring.methods import score
 from tests.planted import LABEL_ROLES, neurons_of, planted_model, planted_proteins, planted_tokenizer
 
 

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from plmscope.activation import activation_scores, summarise_activations
 from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError
 from plmscope.evaluation import Curves, Evaluation, Grid, Within, evaluate, evaluate_points, module_table
-from plmscope.gradients import integrated_gradients
 from plmscope.models.classifier import Classifier, load_model
 from plmscope.models.sites import MODULES, Neuron
-from plmscope.scores import NeuronScores
+from plmscope.scoring.activation import activation_scores, summarise_activations
+from plmscope.scoring.integrated_gradients import integrated_gradients
+from plmscope.scoring.scores import NeuronScores
 from plmscope.selection import Selection, select_shared, select_top
 from tests.planted import (
     LABEL_ROLES,

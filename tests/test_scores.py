@@ -13,12 +13,12 @@ import pytest
 
 from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError, StudyError
-from plmscope.linear import gradient_activation
-from plmscope.method_table import methods, row_of
 from plmscope.models.classifier import Classifier
 from plmscope.models.sites import NeuronIndex
 from plmscope.runs import score_all
-from plmscope.scores import (
+from plmscope.scoring.linear import gradient_activation
+from plmscope.scoring.methods import SCORERS, finish
+from plmscope.scoring.scores import (
     FORMS,
     RANKINGS,
     GroupSums,
@@ -29,7 +29,7 @@ from plmscope.scores import (
     token_sums,
     with_class_means,
 )
-from plmscope.scoring import SCORERS, finish
+from plmscope.scoring.table import methods, row_of
 from plmscope.settings import ScoreSection, parse_study
 from plmscope.stats.curves import bootstrap_weights
 from tests.conftest import make_proteins

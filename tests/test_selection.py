@@ -11,7 +11,7 @@ from scipy.stats import hypergeom
 
 from plmscope.errors import SelectionError
 from plmscope.models.sites import MODULES, Neuron, NeuronIndex, Site
-from plmscope.scores import NeuronScores
+from plmscope.scoring.scores import NeuronScores
 from plmscope.selection import (
     Selection,
     agreement,

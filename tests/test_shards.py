@@ -13,17 +13,17 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
-from plmscope import shards
 from plmscope.cli import main
 from plmscope.data.proteins import Protein
 from plmscope.errors import BusyError, RunError, SelectionError
-from plmscope.method_table import row_of, signed_methods
 from plmscope.models.classifier import Classifier
 from plmscope.progress import silent
-from plmscope.scores import NeuronScores, resampling_groups, signed_form, with_class_means
-from plmscope.scoring import SCORERS
+from plmscope.scoring import shards
+from plmscope.scoring.methods import SCORERS
+from plmscope.scoring.scores import NeuronScores, resampling_groups, signed_form, with_class_means
+from plmscope.scoring.shards import PartialScores, Shard, merge_shards, score_shard
+from plmscope.scoring.table import row_of, signed_methods
 from plmscope.settings import read_study
-from plmscope.shards import PartialScores, Shard, merge_shards, score_shard
 from plmscope.store.folder import Run
 from plmscope.study import Stages
 from plmscope.study.scoring import parts_stamp

@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 import plmscope.models.classifier
 from plmscope import cli
 from plmscope.cli import main
+from plmscope.scoring.shards import PartialScores
 from plmscope.settings import WITHOUT_EFFECT, Section, Study, parse_study, read_study
-from plmscope.shards import PartialScores
 from plmscope.store.folder import SCHEMA, Run
 from plmscope.study import Stages, order, scoring
 from plmscope.study.inputs import Inputs

@@ -27,10 +27,10 @@ from plmscope.cli import main
 from plmscope.data.proteins import Protein, read_proteins
 from plmscope.errors import InputError, RunError, SelectionError, StudyError
 from plmscope.evaluation import ROUNDING, evaluate
-from plmscope.method_table import FORMS, signed_methods
 from plmscope.models.classifier import load_model
 from plmscope.runs import one_per_cluster, open_run
-from plmscope.scoring import SCORERS
+from plmscope.scoring.methods import SCORERS
+from plmscope.scoring.table import FORMS, signed_methods
 from plmscope.selection import select_top
 from plmscope.settings import Study, demo_study, parse_study, read_study, write_study
 from plmscope.store.folder import SCHEMA, SCHEMA_VERSION, Run
@@ -580,8 +580,8 @@ def test_changed_setting_redoes_its_stage_and_later_ones(
 
 DRIVER = """
 import glob, json, os, signal, sys
-import plmscope.conductance, plmscope.evaluation, plmscope.models.finetune
-import plmscope.report, plmscope.scoring, plmscope.data.splits
+import plmscope.scoring.conductance, plmscope.evaluation, plmscope.models.finetune
+import plmscope.report, plmscope.scoring.methods, plmscope.data.splits
 import plmscope.store.resume as parts, plmscope.study as study
 from plmscope.store.folder import Run
 from plmscope.settings import read_study

@@ -13,7 +13,7 @@ from plmscope.cli import main
 from plmscope.errors import RunError
 from plmscope.overlap import overlap
 from plmscope.runs import open_run
-from plmscope.scores import NeuronScores
+from plmscope.scoring.scores import NeuronScores
 from plmscope.selection import select_top
 from plmscope.settings import read_study
 from plmscope.store.folder import Run

@@ -25,7 +25,6 @@ __version__ = "0.1.0"
 wait_asleep()
 
 if TYPE_CHECKING:
-    from plmscope.activation import summarise_activations
     from plmscope.comparing.comparison import Comparison, compare_runs
     from plmscope.data.proteins import Protein, read_proteins
     from plmscope.data.splits import split_proteins
@@ -36,13 +35,14 @@ if TYPE_CHECKING:
     from plmscope.explaining.explanation import Explanation
     from plmscope.explaining.variants import Variants, variants
     from plmscope.interventions import Intervention, intervene
-    from plmscope.method_table import Scorer, register_scorer
     from plmscope.models.classifier import Classifier, load_model
     from plmscope.models.sites import Architecture, Neuron, NeuronIndex, Site, register_architecture
     from plmscope.report import write_report
     from plmscope.runs import open_run
-    from plmscope.scores import NeuronScores
-    from plmscope.scoring import score
+    from plmscope.scoring.activation import summarise_activations
+    from plmscope.scoring.methods import score
+    from plmscope.scoring.scores import NeuronScores
+    from plmscope.scoring.table import Scorer, register_scorer
     from plmscope.selection import Selection, density, select_shared, select_top
     from plmscope.settings import Study, read_study
 
@@ -57,11 +57,11 @@ _HOME = {
     "ModelError": "errors",
     "Neuron": "models.sites",
     "NeuronIndex": "models.sites",
-    "NeuronScores": "scores",
+    "NeuronScores": "scoring.scores",
     "PlmscopeError": "errors",
     "Protein": "data.proteins",
     "RunError": "errors",
-    "Scorer": "method_table",
+    "Scorer": "scoring.table",
     "Selection": "selection",
     "SelectionError": "errors",
     "Site": "models.sites",
@@ -79,12 +79,12 @@ _HOME = {
     "read_proteins": "data.proteins",
     "read_study": "settings",
     "register_architecture": "models.sites",
-    "register_scorer": "method_table",
-    "score": "scoring",
+    "register_scorer": "scoring.table",
+    "score": "scoring.methods",
     "select_shared": "selection",
     "select_top": "selection",
     "split_proteins": "data.splits",
-    "summarise_activations": "activation",
+    "summarise_activations": "scoring.activation",
     "variants": "explaining.variants",
     "write_report": "report",
 }

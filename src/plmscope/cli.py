@@ -221,7 +221,7 @@ def score(
     quiet: Quiet = False,
 ) -> None:
     """The stage ``score``, which has options of its own."""
-    from plmscope.shards import Shard
+    from plmscope.scoring.shards import Shard
     from plmscope.store.folder import Run
 
     if shard and merge:

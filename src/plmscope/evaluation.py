@@ -32,7 +32,7 @@ from plmscope.models.hooked import AnyNetwork, logits_of, network_of
 from plmscope.models.network import Network
 from plmscope.models.sites import MODULES, NeuronIndex, Site
 from plmscope.models.workers import in_order
-from plmscope.scores import NeuronScores
+from plmscope.scoring.scores import NeuronScores
 from plmscope.selection import CONTROLS, MODULE, SCOPES, Selection, draw, of_module, select_top, size_of, strata
 from plmscope.stats.curves import (
     METRICS,

@@ -35,7 +35,7 @@ from plmscope.evaluation import (
 from plmscope.models.classifier import Classifier
 from plmscope.models.sites import MODULES
 from plmscope.progress import Track, silent
-from plmscope.scores import NeuronScores
+from plmscope.scoring.scores import NeuronScores
 from plmscope.selection import MODULE, of_module
 from plmscope.store.folder import SCHEMA
 from plmscope.store.resume import collect

@@ -15,8 +15,6 @@ import numpy as np
 import pandas as pd
 
 from plmscope.cards import IS_LETTER
-from plmscope.method_table import PREFERRED, row_of
-from plmscope.method_table import methods as known_methods
 from plmscope.report_blocks import (
     Answer,
     Verdict,
@@ -31,6 +29,8 @@ from plmscope.report_blocks import (
     signed,
     words,
 )
+from plmscope.scoring.table import PREFERRED, row_of
+from plmscope.scoring.table import methods as known_methods
 from plmscope.store.folder import SCHEMA
 
 NULLS = {"label_shuffled": "label-shuffled", "random_weights": "randomly initialised"}

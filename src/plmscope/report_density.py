@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from plmscope.method_table import PREFERRED
 from plmscope.models.sites import MODULES
 from plmscope.report_answers import NULLS
 from plmscope.report_blocks import (
@@ -28,6 +27,7 @@ from plmscope.report_blocks import (
 )
 from plmscope.report_curves import _level
 from plmscope.report_input import Results, section
+from plmscope.scoring.table import PREFERRED
 
 
 @section("density", "Density")

@@ -10,8 +10,6 @@ import numpy as np
 import pandas as pd
 
 from plmscope.data.labels import class_names
-from plmscope.method_table import methods as known_methods
-from plmscope.method_table import row_of
 from plmscope.report_blocks import (
     Block,
     References,
@@ -29,6 +27,8 @@ from plmscope.report_blocks import (
 )
 from plmscope.report_data import split_sentence
 from plmscope.report_input import Results, section
+from plmscope.scoring.table import methods as known_methods
+from plmscope.scoring.table import row_of
 
 #: How a p value came about, in words.
 P_KINDS = {

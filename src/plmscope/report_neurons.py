@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from plmscope.cards import Bars, explained
-from plmscope.method_table import PREFERRED
 from plmscope.report_answers import neuron_word
 from plmscope.report_blocks import (
     Block,
@@ -31,6 +30,7 @@ from plmscope.report_blocks import (
 from plmscope.report_classes import KEYS
 from plmscope.report_input import Results, section
 from plmscope.report_knowledge import class_effects
+from plmscope.scoring.table import PREFERRED
 from plmscope.selection import size_of
 
 TOP = 50

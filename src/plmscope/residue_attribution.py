@@ -23,12 +23,12 @@ from scipy.stats import rankdata, wilcoxon
 from plmscope.characterize import MIN_SHIFT, offsets
 from plmscope.concepts import ConceptSet
 from plmscope.data.proteins import Protein
-from plmscope.gradients import EMBEDDING, Target, activations_and_gradients, request
 from plmscope.models.classifier import Batch, Classifier
 from plmscope.models.hooked import AnyNetwork, network_of
 from plmscope.models.sites import Site
 from plmscope.models.workers import splitting
 from plmscope.progress import Track, silent
+from plmscope.scoring.integrated_gradients import EMBEDDING, Target, activations_and_gradients, request
 from plmscope.stats.curves import benjamini_hochberg
 from plmscope.store.resume import Parts
 

@@ -16,11 +16,11 @@ import pandas as pd
 from plmscope.data.labels import Task, classes_of
 from plmscope.data.proteins import Protein
 from plmscope.errors import InputError, RunError
-from plmscope.method_table import FORMS, row_of
 from plmscope.models.sites import NeuronIndex
 from plmscope.progress import Track, silent
-from plmscope.scores import NeuronScores, check_methods, from_table, signed_form
-from plmscope.scoring import every_score
+from plmscope.scoring.methods import every_score
+from plmscope.scoring.scores import NeuronScores, check_methods, from_table, signed_form
+from plmscope.scoring.table import FORMS, row_of
 from plmscope.settings import ScoreSection, Study, read_study
 from plmscope.store.folder import Run
 
@@ -134,7 +134,7 @@ def score_all(
         proteins: Labelled proteins.
         settings: Methods and how.
         constants: ``(3, N)`` ablation means, where the path starts if ``settings.baseline`` is ``mean``.
-        groups: Those of the proteins for bootstraps, from :func:`~plmscope.scores.resampling_groups`.
+        groups: Those of the proteins for bootstraps, from :func:`~plmscope.scoring.scores.resampling_groups`.
         track: Progress.
         seed: Of the scorers that draw something.
         fit: False spares probes their fit, where the sums alone are used.

@@ -19,9 +19,9 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from plmscope.errors import SelectionError
-from plmscope.method_table import ACTIVITY
 from plmscope.models.sites import MODULES, Neuron, NeuronIndex, Site
-from plmscope.scores import NeuronScores, check_ranking
+from plmscope.scoring.scores import NeuronScores, check_ranking
+from plmscope.scoring.table import ACTIVITY
 from plmscope.stats.curves import benjamini_hochberg, hypergeometric_enrichment
 
 CONTROLS = ("random", "random_matched", "random_active")

@@ -21,11 +21,11 @@ from scipy.stats import spearmanr
 
 from plmscope.data.proteins import Protein
 from plmscope.errors import RunError
-from plmscope.method_table import PREFERRED
 from plmscope.overlap import overlap
 from plmscope.progress import Track, silent
 from plmscope.runs import OpenRun, one_per_cluster, score_all
-from plmscope.scores import NeuronScores, from_table
+from plmscope.scoring.scores import NeuronScores, from_table
+from plmscope.scoring.table import PREFERRED
 from plmscope.selection import Selection, select_top
 from plmscope.store.folder import SCHEMA
 from plmscope.store.resume import collect

@@ -13,9 +13,9 @@ import pandas as pd
 from plmscope.comparing.cells import CHANCE, PRIMARY, methods_of, only, where
 from plmscope.comparing.found import Found
 from plmscope.comparing.members import CONFIRMATION
-from plmscope.method_table import PREFERRED
 from plmscope.models.sites import MODULES
 from plmscope.report_blocks import FigureGroup, Key, Panel, Select, is_number, percent, plot_text, words
+from plmscope.scoring.table import PREFERRED
 
 #: What can be drawn: its axis, and the value that means nothing is there.
 QUANTITIES: dict[str, tuple[str, str, float]] = {

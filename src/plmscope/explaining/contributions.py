@@ -4,11 +4,12 @@ For every site, its activation moved from the ablation mean to what it is in thi
 
     contribution = sum over tokens of (a - a') * integral_0^1 dF/da (a' + alpha (a - a')) dalpha
 
-the integrated gradients of :mod:`plmscope.gradients` for a single protein. Positive: held at its mean, the neuron
-would speak less for the class. Per site the contributions sum to F(x) - F(site held); the gap of every site is told.
-The sum over tokens is taken last, so that of the strongest neurons it is known where in the protein they act.
+the integrated gradients of :mod:`plmscope.scoring.integrated_gradients` for a single protein. Positive: held at its
+mean, the neuron would speak less for the class. Per site the contributions sum to F(x) - F(site held); the gap of
+every site is told. The sum over tokens is taken last, so that of the strongest neurons it is known where in the
+protein they act.
 
-Source: Dai et al., arXiv:2104.08696. Departs from it as :mod:`plmscope.gradients` does.
+Source: Dai et al., arXiv:2104.08696. Departs from it as :mod:`plmscope.scoring.integrated_gradients` does.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ import torch
 
 from plmscope.explaining.decision import Decision
 from plmscope.explaining.residues import MOST_POINTS
-from plmscope.gradients import NEGLIGIBLE
 from plmscope.models.network import Context, Network, State, at_tokens
 from plmscope.models.sites import MODULES, Site
 from plmscope.models.workers import in_order
+from plmscope.scoring.integrated_gradients import NEGLIGIBLE
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def _path_gradient(
     """``integral dF/da`` along the straight path from ``start`` to ``end (1, T, N)``, float32.
 
     Where the activation reaches the residual stream by an affine map, the path is walked there and the integral comes
-    back through the map once, as in :mod:`plmscope.gradients`.
+    back through the map once, as in :mod:`plmscope.scoring.integrated_gradients`.
     """
     network = decision.network
     if isinstance(network, Network) and module not in ("query", "key"):

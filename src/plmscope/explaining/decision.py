@@ -18,10 +18,10 @@ from scipy.special import expit
 
 from plmscope.data.proteins import Protein
 from plmscope.errors import InputError
-from plmscope.gradients import TARGETS, Target
 from plmscope.interventions import log_odds
 from plmscope.models.classifier import Batch, Classifier
 from plmscope.models.hooked import AnyNetwork
+from plmscope.scoring.integrated_gradients import TARGETS, Target
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ from plmscope.models.classifier import Classifier
 from plmscope.models.hooked import network_of
 from plmscope.progress import Track, silent
 from plmscope.runs import OpenRun, open_run
-from plmscope.scores import NeuronScores
+from plmscope.scoring.scores import NeuronScores
 from plmscope.selection import Selection, select_top
 from plmscope.trials import class_methods, class_scores
 

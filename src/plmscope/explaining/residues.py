@@ -26,13 +26,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from plmscope.conductance import _start as mean_residue
 from plmscope.data.proteins import AMINO_ACIDS, Protein
 from plmscope.explaining.decision import Decision
-from plmscope.gradients import NEGLIGIBLE
 from plmscope.models.network import Context
 from plmscope.models.sites import MODULES, Site
 from plmscope.models.workers import in_order
+from plmscope.scoring.conductance import _start as mean_residue
+from plmscope.scoring.integrated_gradients import NEGLIGIBLE
 
 #: Points of a path whose number is to be found: the first try, doubled up to the last.
 FEWEST_POINTS, MOST_POINTS = 4, 64

@@ -1,8 +1,8 @@
 """The parts of a forward pass for every architecture, from Hugging Face's own layers and hooks.
 
 :class:`~plmscope.models.network.Network` spells out ESM with a first-token head and is the fast way. Everything else
-goes through :class:`Hooked`, which has the same methods and knows nothing of a layer's inside but where its six modules are
-(:data:`plmscope.models.sites.ARCHITECTURES`)::
+goes through :class:`Hooked`, which has the same methods and knows nothing of a layer's inside but where its six modules
+are (:data:`plmscope.models.sites.ARCHITECTURES`)::
 
     hidden, context = network.embed(batch)             the first layer's input, and all else that layers are given
     state = network.state(n, hidden, context)          layer n, its six activations recorded

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from plmscope.activation import EVERYONE, summarise_means
 from plmscope.data.proteins import Protein
 from plmscope.errors import InputError
 from plmscope.models.classifier import Classifier
@@ -20,7 +19,8 @@ from plmscope.probing.class_means import probeless
 from plmscope.probing.gaussian import gaussian_selection
 from plmscope.probing.linear_probe import choose_penalty, every_third, fit_probe, weight_ranking
 from plmscope.progress import Track, silent
-from plmscope.scores import GroupSums, NeuronScores
+from plmscope.scoring.activation import EVERYONE, summarise_means
+from plmscope.scoring.scores import GroupSums, NeuronScores
 
 #: Names of the scores, in the order of the table.
 METHODS = ("probe", "probeless", "probeless_standardised", "gaussian")

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from plmscope.method_table import ACTIVITY
-from plmscope.scores import NeuronScores, from_table
+from plmscope.scoring.scores import NeuronScores, from_table
+from plmscope.scoring.table import ACTIVITY
 from plmscope.selection import density, select_top
 from plmscope.store.folder import SCHEMA
 from plmscope.study.scoring import SUMS, rankings, read_sums

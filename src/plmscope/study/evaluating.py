@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from plmscope.data.labels import packed_labels
-from plmscope.method_table import ACTIVITY
+from plmscope.scoring.table import ACTIVITY
 from plmscope.selection import MODULE
 from plmscope.store.resume import collect
 from plmscope.study.stages import Context, Stage, tables

@@ -22,8 +22,8 @@ from typing import Any
 
 from plmscope.errors import BusyError, RunError
 from plmscope.progress import Track, silent
+from plmscope.scoring.shards import Shard
 from plmscope.settings import Study, write_study
-from plmscope.shards import Shard
 from plmscope.store.folder import SCHEMA_VERSION, Run, write_atomic
 from plmscope.study.inputs import Inputs, anchored, completed
 from plmscope.study.scoring import advice, score_one_shard

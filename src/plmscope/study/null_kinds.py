@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from plmscope.scores import from_table
+from plmscope.scoring.scores import from_table
 from plmscope.selection import MODULE
 from plmscope.settings import Study
 from plmscope.store.folder import write_atomic

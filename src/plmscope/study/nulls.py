@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from plmscope.runs import one_per_cluster
-from plmscope.scores import score_table
+from plmscope.scoring.scores import score_table
+from plmscope.scoring.shards import Shard
 from plmscope.settings import NULLS, Study
-from plmscope.shards import Shard
 from plmscope.store.folder import write_atomic
 from plmscope.study.finetuning import trained
 from plmscope.study.scoring import ablation_means, score_parts

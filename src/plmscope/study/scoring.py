@@ -18,13 +18,13 @@ import pandas as pd
 from plmscope.data.labels import rarest
 from plmscope.data.proteins import Protein
 from plmscope.errors import RunError
-from plmscope.method_table import path_methods
 from plmscope.progress import Track
 from plmscope.runs import OpenRun, one_per_cluster, score_all
-from plmscope.scores import NeuronScores, class_table, resampling_groups, score_table, signed_form
+from plmscope.scoring.scores import NeuronScores, class_table, resampling_groups, score_table, signed_form
+from plmscope.scoring.shards import PartialScores, Shard, complete, merge_shards, score_shard
+from plmscope.scoring.table import path_methods
 from plmscope.selection import precision_agreement
 from plmscope.settings import Study
-from plmscope.shards import PartialScores, Shard, complete, merge_shards, score_shard
 from plmscope.store.folder import Run, lock
 from plmscope.study.stages import Context, Stage, settings_of, tables, versions
 
@@ -132,7 +132,7 @@ def ablation_means(
     model: Any, train: Sequence[Protein], clusters: dict[str, str], seed: int, track: Track
 ) -> tuple[np.ndarray, int]:
     """What neurons are held at, ``(3, N)``, and of how many proteins it is the mean."""
-    from plmscope.activation import summarise_activations
+    from plmscope.scoring.activation import summarise_activations
 
     means = one_per_cluster(train, clusters, MEAN_PROTEINS_PER_CLASS, seed, distinct=False, task=model.task)
     return summarise_activations(model, means, track=track).constants("mean"), len(means)

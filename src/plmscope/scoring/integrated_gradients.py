@@ -28,14 +28,14 @@ import torch
 from plmscope.data.labels import Task, cases
 from plmscope.data.proteins import Protein
 from plmscope.errors import InputError, SelectionError
-from plmscope.method_table import forms_of
 from plmscope.models.classifier import Batch, Classifier
 from plmscope.models.hooked import AnyNetwork, Hooked, network_of
 from plmscope.models.network import Context, Network, State, at_tokens
 from plmscope.models.sites import MODULES, Site
 from plmscope.models.workers import LAST_RESORT, fitting_budget, in_order, splitting
 from plmscope.progress import Track, silent
-from plmscope.scores import Completeness, GroupSums, NeuronScores, statistics_of, token_sums
+from plmscope.scoring.scores import Completeness, GroupSums, NeuronScores, statistics_of, token_sums
+from plmscope.scoring.table import forms_of
 
 METHODS = forms_of("integrated_gradients")
 
@@ -280,7 +280,7 @@ def integrated_gradients(
         baseline: ``None`` for zero activation, or ``(3, N)`` values at the first token, the last token and residues.
         target: ``log_odds``, ``logit`` or ``log_probability`` of the true class.
         token_budget: Tokens times nodes at once; bounds the memory. 0: by free memory.
-        groups: Group of each protein for bootstraps, from :func:`~plmscope.scores.resampling_groups`.
+        groups: Group of each protein for bootstraps, from :func:`~plmscope.scoring.scores.resampling_groups`.
         shared: Also count in how many proteins each neuron has at least this share of the protein's largest
             attribution, for :func:`~plmscope.selection.select_shared`.
         recompute: Keep the layers' inputs alone and run each layer again in the backward pass: the same numbers in less

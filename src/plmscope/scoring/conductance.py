@@ -25,7 +25,13 @@ import torch
 
 from plmscope.data.proteins import AMINO_ACIDS, Protein
 from plmscope.errors import SelectionError
-from plmscope.gradients import (
+from plmscope.models.classifier import Batch, Classifier
+from plmscope.models.hooked import AnyNetwork, network_of
+from plmscope.models.network import Context
+from plmscope.models.sites import Site
+from plmscope.models.workers import LAST_RESORT, fitting_budget, in_order, splitting
+from plmscope.progress import Track, silent
+from plmscope.scoring.integrated_gradients import (
     EMBEDDING,
     MOST_POINTS,
     NEGLIGIBLE,
@@ -37,14 +43,8 @@ from plmscope.gradients import (
     request,
     settled,
 )
-from plmscope.method_table import forms_of
-from plmscope.models.classifier import Batch, Classifier
-from plmscope.models.hooked import AnyNetwork, network_of
-from plmscope.models.network import Context
-from plmscope.models.sites import Site
-from plmscope.models.workers import LAST_RESORT, fitting_budget, in_order, splitting
-from plmscope.progress import Track, silent
-from plmscope.scores import Completeness, GroupSums, NeuronScores, statistics_of, token_sums
+from plmscope.scoring.scores import Completeness, GroupSums, NeuronScores, statistics_of, token_sums
+from plmscope.scoring.table import forms_of
 
 METHODS = forms_of("conductance")
 _Pair = tuple[torch.Tensor, torch.Tensor]
@@ -101,14 +101,14 @@ def conductance(
         points: Intervals of the path, even; the trapezoid rule computes one state more. 0: per batch 8, 16, 32 ... up
             to 256, until the gap at the input is at most ``tolerance`` of the absolute sum there, the estimated error
             ``|T_n - T_n/2| / 3`` at most ``tolerance`` of ``|T_n|``, and the ranking settled
-            (:func:`~plmscope.gradients.settled`); states of the coarser grid are used again as far as they fit into
-            the token budget.
+            (:func:`~plmscope.scoring.integrated_gradients.settled`); states of the coarser grid are used again as far
+            as they fit into the token budget.
         tolerance: What is asked of a number of points that is found.
         rule: ``trapezoid``, or ``captum`` to reproduce ``LayerConductance`` with as many steps.
         baseline: ``mean_embedding``, or ``zero_embedding`` (unstable: layer normalisation hardly notices the scale).
         target: ``log_odds``, ``logit`` or ``log_probability`` of the true class.
         token_budget: Tokens times states at once; bounds the memory. 0: by free memory.
-        groups: Group of each protein for bootstraps, from :func:`~plmscope.scores.resampling_groups`.
+        groups: Group of each protein for bootstraps, from :func:`~plmscope.scoring.scores.resampling_groups`.
         recompute: Keep the layers' inputs alone and run each layer again in the backward pass: the same numbers in less
             memory, with about a third more time. Where a single state does not fit otherwise, it is done anyway.
         rms: Also the root mean square over proteins.

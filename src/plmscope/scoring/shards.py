@@ -1,7 +1,7 @@
 """Score proteins in parts, by one process or by many, with the same result.
 
 The proteins, longest first, are cut into parts of 16. Every part is scored on its own and added to the sums of its
-scorer (:class:`~plmscope.scores.GroupSums`), so that it does not matter who scores which::
+scorer (:class:`~plmscope.scoring.scores.GroupSums`), so that it does not matter who scores which::
 
     shard i of n  =  parts i, i + n, i + 2n, ...          sum = sum over shards of the sums over their parts
 
@@ -32,7 +32,7 @@ from plmscope.data.proteins import Protein
 from plmscope.errors import PlmscopeError, RunError, SelectionError
 from plmscope.models.sites import NeuronIndex
 from plmscope.progress import Track
-from plmscope.scores import GroupSums, NeuronScores, check_ranking
+from plmscope.scoring.scores import GroupSums, NeuronScores, check_ranking
 from plmscope.store.folder import write_arrays
 
 T = TypeVar("T")
@@ -137,7 +137,7 @@ class PartialScores:
         Raises:
             SelectionError: all neurons have the same score.
         """
-        from plmscope.scoring import finish
+        from plmscope.scoring.methods import finish
 
         ids = [protein.id for protein in proteins]
         rank = {name: place for place, name in enumerate(ids)}
@@ -208,7 +208,7 @@ def score_shard(
     Args:
         score: Scores by all methods of some proteins, given their groups.
         proteins: Of all shards.
-        groups: Group of each protein for bootstraps, from :func:`~plmscope.scores.resampling_groups`.
+        groups: Group of each protein for bootstraps, from :func:`~plmscope.scoring.scores.resampling_groups`.
         index: Neurons of the model.
         path: Where it saves what it has, now and then. The caller saves the whole.
         shard: Which parts.

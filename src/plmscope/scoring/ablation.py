@@ -18,15 +18,15 @@ import torch
 
 from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError
-from plmscope.gradients import bytes_per_token, request
-from plmscope.method_table import forms_of
 from plmscope.models.classifier import Batch, Classifier
 from plmscope.models.hooked import network_of
 from plmscope.models.network import State, at_tokens
 from plmscope.models.sites import MODULES, Site
 from plmscope.models.workers import fitting_budget, in_order, splitting
 from plmscope.progress import Track, silent
-from plmscope.scores import GroupSums, NeuronScores, statistics_of, token_sums
+from plmscope.scoring.integrated_gradients import bytes_per_token, request
+from plmscope.scoring.scores import GroupSums, NeuronScores, statistics_of, token_sums
+from plmscope.scoring.table import forms_of
 
 METHODS = forms_of("single_ablation")
 
@@ -54,7 +54,7 @@ def single_ablation(
         seed: Seeds the sample.
         target: ``log_odds``, ``logit`` or ``log_probability`` of the true class.
         token_budget: Tokens times neurons at once; 0: by free memory.
-        groups: Group of each protein for bootstraps, from :func:`~plmscope.scores.resampling_groups`.
+        groups: Group of each protein for bootstraps, from :func:`~plmscope.scoring.scores.resampling_groups`.
         rms: Also the root mean square over proteins.
         track: Progress.
 

@@ -1,6 +1,6 @@
 """The table of scoring methods: one row a scorer says all that the rest of the project has to know of it.
 
-A new scorer is one file with a function that returns :class:`~plmscope.scores.NeuronScores`, and one row of
+A new scorer is one file with a function that returns :class:`~plmscope.scoring.scores.NeuronScores`, and one row of
 :data:`ROWS`. Studies, selections, verdicts, completeness and texts follow from the row. Functions are named, not
 imported, so that reading the table loads no PyTorch. A scorer of another package is the same row, added by
 :func:`register_scorer` or named by an entry point of the group ``plmscope.scorers``.
@@ -55,7 +55,7 @@ class Scorer:
         path: Whether it is a path integral, whose sums are compared with what they should be (``completeness``).
         family: ``activation-based``, ``gradient-based``, ``probe`` or ``other``: what verdicts call it.
         finish: ``"module:name"`` of the function that makes scores of merged sums, called as
-            ``finish(method, sums, settings, completeness)``; empty: :meth:`~plmscope.scores.GroupSums.finish`.
+            ``finish(method, sums, settings, completeness)``; empty: :meth:`~plmscope.scoring.scores.GroupSums.finish`.
         equal: Method to what to do where all neurons have the same score, where there is more to say than to leave it
             out.
     """
@@ -84,14 +84,14 @@ ROWS: tuple[Scorer, ...] = (
             "activation_std": "how much does it vary over residues and proteins?",
             "activation_contrast": "does its mean differ between classes?",
         },
-        "plmscope.activation:activation_scores",
+        "plmscope.scoring.activation:activation_scores",
         family="activation-based",
-        finish="plmscope.activation:finish",
+        finish="plmscope.scoring.activation:finish",
         equal={"activation_contrast": "it needs two proteins of a class: raise score.proteins_per_class"},
     ),
     Scorer(
         {"integrated_gradients": "what does it change on the way from its baseline?"},
-        "plmscope.gradients:integrated_gradients",
+        "plmscope.scoring.integrated_gradients:integrated_gradients",
         takes={
             "target": "target", "baseline": "baseline", "points": "points", "tolerance": "tolerance",
             "recompute": "recompute",
@@ -99,29 +99,29 @@ ROWS: tuple[Scorer, ...] = (
         signed=True,
         path=True,
         family="gradient-based",
-        finish="plmscope.gradients:finish",
+        finish="plmscope.scoring.integrated_gradients:finish",
     ),
     Scorer(
         {"conductance": "what does the protein change through it?"},
-        "plmscope.conductance:conductance",
+        "plmscope.scoring.conductance:conductance",
         takes={
             "target": "target", "points": "conductance_points", "tolerance": "tolerance", "recompute": "recompute",
         },
         signed=True,
         path=True,
         family="gradient-based",
-        finish="plmscope.conductance:finish",
+        finish="plmscope.scoring.conductance:finish",
     ),
     Scorer(
         {"gradient_activation": "what would a small step towards 0 do?"},
-        "plmscope.linear:gradient_activation",
+        "plmscope.scoring.linear:gradient_activation",
         takes={"target": "target", "baseline": "baseline"},
         signed=True,
         family="gradient-based",
     ),
     Scorer(
         {"attribution_patching": "what does it do that it would not on a corrupted copy?"},
-        "plmscope.linear:attribution_patching",
+        "plmscope.scoring.linear:attribution_patching",
         takes={"target": "target"},
         seed=True,
         signed=True,
@@ -129,7 +129,7 @@ ROWS: tuple[Scorer, ...] = (
     ),
     Scorer(
         {"single_ablation": "what happens without it?"},
-        "plmscope.ablation:single_ablation",
+        "plmscope.scoring.ablation:single_ablation",
         takes={"target": "target", "baseline": "baseline"},
         seed=True,
         signed=True,
@@ -258,7 +258,7 @@ def described() -> str:
 
 
 def named(function: str | Callable[..., Any]) -> Callable[..., Any]:
-    """The function of a name such as ``"plmscope.linear:gradient_activation"``."""
+    """The function of a name such as ``"plmscope.scoring.linear:gradient_activation"``."""
     if callable(function):
         return function
     module, _, name = function.partition(":")

@@ -30,15 +30,15 @@ from Bio.Align import substitution_matrices
 
 from plmscope.data.proteins import AMINO_ACIDS, Protein
 from plmscope.errors import SelectionError
-from plmscope.gradients import Request, activations_and_gradients, bytes_per_token, request
-from plmscope.method_table import forms_of
 from plmscope.models.classifier import Batch, Classifier
 from plmscope.models.hooked import AnyNetwork, network_of
 from plmscope.models.network import at_tokens
 from plmscope.models.sites import MODULES, Site
 from plmscope.models.workers import fitting_budget, in_order, splitting
 from plmscope.progress import Track, silent
-from plmscope.scores import GroupSums, NeuronScores, statistics_of, token_sums
+from plmscope.scoring.integrated_gradients import Request, activations_and_gradients, bytes_per_token, request
+from plmscope.scoring.scores import GroupSums, NeuronScores, statistics_of, token_sums
+from plmscope.scoring.table import forms_of
 
 METHODS = forms_of("gradient_activation")
 PATCHING_METHODS = forms_of("attribution_patching")
@@ -65,7 +65,7 @@ def gradient_activation(
             ablation means: gradient times ``activation - baseline``, the first-order effect of holding it there.
         target: ``log_odds``, ``logit`` or ``log_probability`` of the true class.
         token_budget: Padded tokens a batch; 0: by free memory.
-        groups: Group of each protein for bootstraps, from :func:`~plmscope.scores.resampling_groups`.
+        groups: Group of each protein for bootstraps, from :func:`~plmscope.scoring.scores.resampling_groups`.
         rms: Also the root mean square over proteins.
         track: Progress.
 
@@ -105,7 +105,7 @@ def attribution_patching(
         seed: Seeds the corruptions, with the protein's id: they do not depend on the other proteins.
         target: ``log_odds``, ``logit`` or ``log_probability`` of the true class.
         token_budget: Padded tokens a batch; 0: by free memory.
-        groups: Group of each protein for bootstraps, from :func:`~plmscope.scores.resampling_groups`.
+        groups: Group of each protein for bootstraps, from :func:`~plmscope.scoring.scores.resampling_groups`.
         rms: Also the root mean square over proteins.
         track: Progress.
 

@@ -20,9 +20,9 @@ import numpy as np
 import pandas as pd
 
 from plmscope.errors import SelectionError
-from plmscope.method_table import FORMS, forms_of, row_of, signed_methods
-from plmscope.method_table import methods as known_methods
 from plmscope.models.sites import NeuronIndex
+from plmscope.scoring.table import FORMS, forms_of, row_of, signed_methods
+from plmscope.scoring.table import methods as known_methods
 
 #: Groups of clusters that a bootstrap resamples, per class; memory grows with them and not with the proteins.
 GROUPS_PER_CLASS = 32

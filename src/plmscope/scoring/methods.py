@@ -1,6 +1,6 @@
 """``score(model, proteins, method=...)``: score neurons by any row of the table of methods.
 
-The table is :mod:`plmscope.method_table`; a scorer's module is imported when it is first used.
+The table is :mod:`plmscope.scoring.table`; a scorer's module is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import pandas as pd
 
 from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError
-from plmscope.method_table import FORMS, methods, named, row_of
-from plmscope.scores import GroupSums, NeuronScores, check_methods, signed_form, with_class_means
+from plmscope.scoring.scores import GroupSums, NeuronScores, check_methods, signed_form, with_class_means
+from plmscope.scoring.table import FORMS, methods, named, row_of
 
 Scorer = Callable[..., tuple[NeuronScores, ...]]
 

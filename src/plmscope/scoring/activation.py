@@ -33,7 +33,7 @@ from plmscope.models.hooks import record
 from plmscope.models.sites import NeuronIndex
 from plmscope.models.workers import fitting_budget, splitting
 from plmscope.progress import Track, silent
-from plmscope.scores import GroupSums, NeuronScores
+from plmscope.scoring.scores import GroupSums, NeuronScores
 
 METHODS = ("activation", "activation_std", "activation_contrast")
 #: Stands for all proteins where classes overlap, as a class beside the others.
@@ -167,7 +167,7 @@ def summarise_activations(
         classifier: The model.
         proteins: With labels.
         token_budget: Padded tokens a batch; 0: by free memory.
-        groups: Group of each protein for bootstraps, from :func:`~plmscope.scores.resampling_groups`.
+        groups: Group of each protein for bootstraps, from :func:`~plmscope.scoring.scores.resampling_groups`.
         track: Progress.
 
     Raises:
@@ -262,7 +262,7 @@ def activation_scores(
         classifier: The model.
         proteins: With labels.
         token_budget: Padded tokens a batch; 0: by free memory.
-        groups: Group of each protein for bootstraps, from :func:`~plmscope.scores.resampling_groups`.
+        groups: Group of each protein for bootstraps, from :func:`~plmscope.scoring.scores.resampling_groups`.
         track: Progress.
 
     Raises:
