@@ -34,7 +34,7 @@ from scipy.stats import binomtest
 from transformers import EsmConfig, EsmForSequenceClassification, EsmTokenizer
 
 from plmscope.data.proteins import AMINO_ACIDS, Protein
-from plmscope.evaluation import (
+from plmscope.evaluation.curves import (
     INTACT,
     Cell,
     CurvePoint,
@@ -48,13 +48,13 @@ from plmscope.evaluation import (
     held_point,
     module_table,
 )
+from plmscope.evaluation.selection import MODULE, Selection, density, select_top
 from plmscope.models.checkpoints import embedded_folder
 from plmscope.models.classifier import Classifier, load_model
 from plmscope.models.sites import MODULES, NeuronIndex
 from plmscope.report_answers import NULLS, beats_chance, concentration_answer, density_answer, kind_beats_chance
 from plmscope.scoring.activation import summarise_activations
 from plmscope.scoring.scores import NeuronScores
-from plmscope.selection import MODULE, Selection, density, select_top
 
 SHARES = (0.2, 0.5)
 CLASSES = 3

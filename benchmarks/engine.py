@@ -33,7 +33,8 @@ from transformers import EsmConfig, EsmForSequenceClassification, EsmTokenizer
 
 import plmscope
 from plmscope.data.proteins import AMINO_ACIDS, Protein, read_proteins
-from plmscope.evaluation import predict
+from plmscope.evaluation.curves import predict
+from plmscope.evaluation.selection import of_module
 from plmscope.models.checkpoints import embedded_folder
 from plmscope.models.classifier import Classifier, load_model
 from plmscope.models.hooks import module_of, record, replace
@@ -42,7 +43,6 @@ from plmscope.models.sites import MODULES
 from plmscope.scoring.conductance import _start, conductance
 from plmscope.scoring.integrated_gradients import integrated_gradients, log_odds
 from plmscope.scoring.linear import gradient_activation
-from plmscope.selection import of_module
 
 
 @cache

@@ -31,7 +31,7 @@ import torch
 from scipy.stats import spearmanr
 
 from plmscope.data.proteins import Protein
-from plmscope.evaluation import Grid, evaluate_points
+from plmscope.evaluation.curves import Grid, evaluate_points
 from plmscope.runs import OpenRun, one_per_cluster, open_run
 from plmscope.scoring.methods import SCORERS
 from plmscope.scoring.scores import NeuronScores, resampling_groups

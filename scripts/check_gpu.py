@@ -49,8 +49,9 @@ import plmscope
 from plmscope import characterize
 from plmscope.concepts import build_concepts
 from plmscope.data.proteins import AMINO_ACIDS, Protein, read_proteins
-from plmscope.evaluation import held_logits, predict
-from plmscope.interventions import Change, outcomes
+from plmscope.evaluation.curves import held_logits, predict
+from plmscope.evaluation.interventions import Change, outcomes
+from plmscope.evaluation.selection import Selection, select_top
 from plmscope.models import workers
 from plmscope.models.checkpoints import embedded_folder
 from plmscope.models.classifier import DTYPES, Classifier, _placed, load_model
@@ -61,7 +62,6 @@ from plmscope.scoring import activation, conductance
 from plmscope.scoring import integrated_gradients as gradients
 from plmscope.scoring.linear import gradient_activation
 from plmscope.scoring.scores import NeuronScores
-from plmscope.selection import Selection, select_top
 
 LABELS = ("1", "2", "3", "4", "5", "6")
 #: Layers and width of ESM-2's shapes; 20 heads each.

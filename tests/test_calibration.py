@@ -11,7 +11,7 @@ import torch
 
 from benchmarks import calibration
 from benchmarks.calibration import CELLS, CLASSES, METHOD, SHARES, Pool, Tally, curves_of, judge
-from plmscope.evaluation import INTACT, CurvePoint, Predictions, held_point
+from plmscope.evaluation.curves import INTACT, CurvePoint, Predictions, held_point
 from plmscope.models.sites import MODULES, NeuronIndex
 
 PROTEINS, SIZE = 30, 25

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from plmscope.cli import main
+from plmscope.evaluation.selection import select_top
 from plmscope.runs import open_run
-from plmscope.selection import select_top
 from plmscope.settings import read_study
 from plmscope.store.folder import SCHEMA, SCHEMA_VERSION, Run
 from plmscope.study import Stages, names

@@ -11,7 +11,7 @@ from scipy.stats import false_discovery_control
 
 from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError
-from plmscope.evaluation import (
+from plmscope.evaluation.curves import (
     INTACT,
     Cell,
     CurvePoint,
@@ -26,12 +26,12 @@ from plmscope.evaluation import (
     held_point,
     module_table,
 )
+from plmscope.evaluation.selection import Selection, select_top
 from plmscope.models.classifier import Classifier
 from plmscope.models.hooks import replace
 from plmscope.models.sites import MODULES, NeuronIndex, Site
 from plmscope.scoring.activation import summarise_activations
 from plmscope.scoring.scores import NeuronScores
-from plmscope.selection import Selection, select_top
 from plmscope.stats.curves import METRICS
 from tests.conftest import make_proteins
 

@@ -11,6 +11,7 @@ import torch
 import plmscope as ps
 from plmscope.data.proteins import Protein
 from plmscope.errors import InputError, SelectionError
+from plmscope.evaluation.selection import Selection
 from plmscope.explaining.activations import as_protein
 from plmscope.explaining.contributions import contributions
 from plmscope.explaining.decision import Decision
@@ -25,7 +26,6 @@ from plmscope.models.hooks import record
 from plmscope.models.hooks import replace as put
 from plmscope.models.sites import Neuron, NeuronIndex, Site, architecture_of
 from plmscope.scoring.integrated_gradients import integrated_gradients
-from plmscope.selection import Selection
 from tests.planted import neurons_of, planted_model, planted_proteins, planted_tokenizer
 
 FEW = Settings(copies=20, supporting=8, opposing=2, draws=5)

@@ -11,7 +11,7 @@ import torch
 
 from plmscope.cli import main
 from plmscope.data.proteins import Protein
-from plmscope.evaluation import predict
+from plmscope.evaluation.curves import predict
 from plmscope.models.classifier import Classifier, load_model
 from plmscope.models.hooked import Hooked, network_of
 from plmscope.models.hooks import record

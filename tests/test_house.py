@@ -35,11 +35,11 @@ HOUSE = (
         "shards",
     )),
     ("probing", ("class_means", "gaussian", "linear_probe", "scorers")),
+    ("evaluation", ("selection", "overlap", "curves", "interventions", "null_kinds")),
     ("", (
-        "selection", "overlap", "evaluation", "interventions", "null_kinds", "cards", "characterize",
-        "residue_attribution", "class_baselines", "report_answers", "report_data", "report_curves", "report_kinds",
-        "report_density", "report_knowledge", "report_neurons", "report_methods", "report", "settings", "runs",
-        "characterizing", "trials",
+        "cards", "characterize", "residue_attribution", "class_baselines", "report_answers", "report_data",
+        "report_curves", "report_kinds", "report_density", "report_knowledge", "report_neurons", "report_methods",
+        "report", "settings", "runs", "characterizing", "trials",
     )),
     ("study", (
         "inputs", "order", "stages", "characterizing", "evaluating", "finetuning", "reporting", "scoring", "counting",
@@ -63,10 +63,11 @@ ORDER = tuple(f"{package}.{name}".lstrip(".") for package, names in HOUSE for na
 TORCH = {
     "letters", "models.workers", "models.lora", "models.classifier", "models.finetune", "models.hooks",
     "models.network", "models.hooked", "models.folded", "scoring.activation", "scoring.integrated_gradients",
-    "scoring.conductance", "scoring.linear", "scoring.ablation", "probing.scorers", "evaluation", "interventions",
-    "null_kinds", "characterize", "residue_attribution", "class_baselines", "edited", "explaining.activations",
-    "explaining.decision", "explaining.held", "explaining.residues", "explaining.contributions",
-    "explaining.training", "explaining.detected", "explaining.explainer", "explaining.folder", "explaining.variants",
+    "scoring.conductance", "scoring.linear", "scoring.ablation", "probing.scorers", "evaluation.curves",
+    "evaluation.interventions", "evaluation.null_kinds", "characterize", "residue_attribution", "class_baselines",
+    "edited", "explaining.activations", "explaining.decision", "explaining.held", "explaining.residues",
+    "explaining.contributions", "explaining.training", "explaining.detected", "explaining.explainer",
+    "explaining.folder", "explaining.variants",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "accelerate", "captum", "peft"}
 

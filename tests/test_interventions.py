@@ -13,7 +13,7 @@ from scipy.special import expit
 
 from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError
-from plmscope.interventions import (
+from plmscope.evaluation.interventions import (
     OTHERS,
     Change,
     effect_table,
@@ -26,11 +26,11 @@ from plmscope.interventions import (
     outcomes,
     plan,
 )
+from plmscope.evaluation.selection import Selection
 from plmscope.models import hooks
 from plmscope.models.classifier import Classifier, load_model
 from plmscope.models.network import at_tokens
 from plmscope.scoring.activation import summarise_activations
-from plmscope.selection import Selection
 from tests.conftest import make_proteins
 from tests.families import HOOKED
 from tests.planted import LABEL_ROLES, neurons_of, planted_model, planted_proteins, planted_tokenizer

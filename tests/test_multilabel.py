@@ -25,7 +25,8 @@ from plmscope.data.labels import (
 from plmscope.data.proteins import Protein, read_proteins
 from plmscope.data.splits import PARTS, split_proteins
 from plmscope.errors import InputError, ModelError, StudyError
-from plmscope.evaluation import evaluate
+from plmscope.evaluation.curves import evaluate
+from plmscope.evaluation.selection import select_top
 from plmscope.models.classifier import Classifier, load_model
 from plmscope.models.finetune import baselines, class_weights, quality
 from plmscope.runs import one_per_cluster, open_run
@@ -35,7 +36,6 @@ from plmscope.scoring.conductance import conductance
 from plmscope.scoring.integrated_gradients import integrated_gradients
 from plmscope.scoring.linear import attribution_patching, gradient_activation
 from plmscope.scoring.methods import finish
-from plmscope.selection import select_top
 from plmscope.stats import curves as stats
 from plmscope.store.folder import SCHEMA, Run
 from tests.conftest import GOLDEN, make_proteins, save_tiny_model

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import plmscope.null_kinds
-from plmscope.evaluation import Curves, Grid, Within, curve_table, evaluate_points, module_table
+import plmscope.evaluation.null_kinds
+from plmscope.evaluation.curves import Curves, Grid, Within, curve_table, evaluate_points, module_table
+from plmscope.evaluation.null_kinds import NullKinds, evaluate_null
 from plmscope.models.classifier import load_model
 from plmscope.models.sites import MODULES
-from plmscope.null_kinds import NullKinds, evaluate_null
 from plmscope.scoring.activation import summarise_activations
 from plmscope.scoring.scores import NeuronScores
 from plmscope.store.folder import SCHEMA
@@ -82,5 +82,5 @@ def test_continues_where_it_was(case: dict[str, object], tmp_path: Path, monkeyp
     def none(*_: object) -> None:
         raise AssertionError("asked again")
 
-    monkeypatch.setattr(plmscope.null_kinds, "evaluate_points", lambda *a: iter(()) if not a[3] else none())
+    monkeypatch.setattr(plmscope.evaluation.null_kinds, "evaluate_points", lambda *a: iter(()) if not a[3] else none())
     pd.testing.assert_frame_equal(null_of(case, tmp_path).modules, first.modules)

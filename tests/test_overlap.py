@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from plmscope.errors import SelectionError
+from plmscope.evaluation.overlap import class_overlap, overlap
+from plmscope.evaluation.selection import Selection, draw, strata
 from plmscope.models.sites import NeuronIndex
-from plmscope.overlap import class_overlap, overlap
-from plmscope.selection import Selection, draw, strata
 
 INDEX = NeuronIndex.of(layers=2, hidden=6, intermediate=10)
 

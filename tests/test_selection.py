@@ -10,9 +10,7 @@ import pytest
 from scipy.stats import hypergeom
 
 from plmscope.errors import SelectionError
-from plmscope.models.sites import MODULES, Neuron, NeuronIndex, Site
-from plmscope.scoring.scores import NeuronScores
-from plmscope.selection import (
+from plmscope.evaluation.selection import (
     Selection,
     agreement,
     density,
@@ -23,6 +21,8 @@ from plmscope.selection import (
     size_of,
     strata,
 )
+from plmscope.models.sites import MODULES, Neuron, NeuronIndex, Site
+from plmscope.scoring.scores import NeuronScores
 
 INDEX = NeuronIndex.of(layers=2, hidden=20, intermediate=80)  # 360 neurons
 SMALL = NeuronIndex.of(layers=2, hidden=2, intermediate=4)  # 28 neurons: 2 2 2 2 4 2 in each layer

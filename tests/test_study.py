@@ -26,12 +26,12 @@ import plmscope.study.inputs
 from plmscope.cli import main
 from plmscope.data.proteins import Protein, read_proteins
 from plmscope.errors import InputError, RunError, SelectionError, StudyError
-from plmscope.evaluation import ROUNDING, evaluate
+from plmscope.evaluation.curves import ROUNDING, evaluate
+from plmscope.evaluation.selection import select_top
 from plmscope.models.classifier import load_model
 from plmscope.runs import one_per_cluster, open_run
 from plmscope.scoring.methods import SCORERS
 from plmscope.scoring.table import FORMS, signed_methods
-from plmscope.selection import select_top
 from plmscope.settings import Study, demo_study, parse_study, read_study, write_study
 from plmscope.store.folder import SCHEMA, SCHEMA_VERSION, Run
 from plmscope.study import Stages, names
@@ -580,7 +580,7 @@ def test_changed_setting_redoes_its_stage_and_later_ones(
 
 DRIVER = """
 import glob, json, os, signal, sys
-import plmscope.scoring.conductance, plmscope.evaluation, plmscope.models.finetune
+import plmscope.scoring.conductance, plmscope.evaluation.curves, plmscope.models.finetune
 import plmscope.report, plmscope.scoring.methods, plmscope.data.splits
 import plmscope.store.resume as parts, plmscope.study as study
 from plmscope.store.folder import Run

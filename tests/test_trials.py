@@ -11,10 +11,10 @@ import pytest
 
 from plmscope.cli import main
 from plmscope.errors import RunError
-from plmscope.overlap import overlap
+from plmscope.evaluation.overlap import overlap
+from plmscope.evaluation.selection import select_top
 from plmscope.runs import open_run
 from plmscope.scoring.scores import NeuronScores
-from plmscope.selection import select_top
 from plmscope.settings import read_study
 from plmscope.store.folder import Run
 from plmscope.study import Stages

@@ -11,7 +11,7 @@ import torch
 
 from plmscope.characterize import stream_of
 from plmscope.errors import ModelError
-from plmscope.evaluation import predict
+from plmscope.evaluation.curves import predict
 from plmscope.models import workers
 from plmscope.models.classifier import Batch, Classifier, load_model
 from plmscope.models.hooked import Hooked

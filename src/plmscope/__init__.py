@@ -29,12 +29,13 @@ if TYPE_CHECKING:
     from plmscope.data.proteins import Protein, read_proteins
     from plmscope.data.splits import split_proteins
     from plmscope.errors import InputError, ModelError, PlmscopeError, RunError, SelectionError, StudyError
-    from plmscope.evaluation import Evaluation, evaluate
+    from plmscope.evaluation.curves import Evaluation, evaluate
+    from plmscope.evaluation.interventions import Intervention, intervene
+    from plmscope.evaluation.selection import Selection, density, select_shared, select_top
     from plmscope.explaining.activations import activations
     from plmscope.explaining.explainer import explain
     from plmscope.explaining.explanation import Explanation
     from plmscope.explaining.variants import Variants, variants
-    from plmscope.interventions import Intervention, intervene
     from plmscope.models.classifier import Classifier, load_model
     from plmscope.models.sites import Architecture, Neuron, NeuronIndex, Site, register_architecture
     from plmscope.report import write_report
@@ -43,17 +44,16 @@ if TYPE_CHECKING:
     from plmscope.scoring.methods import score
     from plmscope.scoring.scores import NeuronScores
     from plmscope.scoring.table import Scorer, register_scorer
-    from plmscope.selection import Selection, density, select_shared, select_top
     from plmscope.settings import Study, read_study
 
 _HOME = {
     "Architecture": "models.sites",
     "Classifier": "models.classifier",
     "Comparison": "comparing.comparison",
-    "Evaluation": "evaluation",
+    "Evaluation": "evaluation.curves",
     "Explanation": "explaining.explanation",
     "InputError": "errors",
-    "Intervention": "interventions",
+    "Intervention": "evaluation.interventions",
     "ModelError": "errors",
     "Neuron": "models.sites",
     "NeuronIndex": "models.sites",
@@ -62,7 +62,7 @@ _HOME = {
     "Protein": "data.proteins",
     "RunError": "errors",
     "Scorer": "scoring.table",
-    "Selection": "selection",
+    "Selection": "evaluation.selection",
     "SelectionError": "errors",
     "Site": "models.sites",
     "Study": "settings",
@@ -70,10 +70,10 @@ _HOME = {
     "Variants": "explaining.variants",
     "activations": "explaining.activations",
     "compare_runs": "comparing.comparison",
-    "density": "selection",
-    "evaluate": "evaluation",
+    "density": "evaluation.selection",
+    "evaluate": "evaluation.curves",
     "explain": "explaining.explainer",
-    "intervene": "interventions",
+    "intervene": "evaluation.interventions",
     "load_model": "models.classifier",
     "open_run": "runs",
     "read_proteins": "data.proteins",
@@ -81,8 +81,8 @@ _HOME = {
     "register_architecture": "models.sites",
     "register_scorer": "scoring.table",
     "score": "scoring.methods",
-    "select_shared": "selection",
-    "select_top": "selection",
+    "select_shared": "evaluation.selection",
+    "select_top": "evaluation.selection",
     "split_proteins": "data.splits",
     "summarise_activations": "scoring.activation",
     "variants": "explaining.variants",

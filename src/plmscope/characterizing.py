@@ -19,9 +19,9 @@ from plmscope.concepts import build_concepts, parse_pattern
 from plmscope.data.annotations import FeatureSet, read_features
 from plmscope.data.proteins import Protein, ProteinSet
 from plmscope.errors import InputError, StudyError
+from plmscope.evaluation.selection import size_of
 from plmscope.progress import Track
 from plmscope.runs import OpenRun
-from plmscope.selection import size_of
 from plmscope.settings import Study
 from plmscope.store.resume import Parts
 

@@ -23,13 +23,13 @@ import torch
 
 from plmscope.data.proteins import Protein
 from plmscope.errors import ModelError, RunError, SelectionError
-from plmscope.evaluation import held_logits
+from plmscope.evaluation.curves import held_logits
+from plmscope.evaluation.selection import Selection, select_top
 from plmscope.models.classifier import Classifier
 from plmscope.models.hooked import network_of
 from plmscope.models.hooks import module_of
 from plmscope.models.sites import Site
 from plmscope.runs import OpenRun
-from plmscope.selection import Selection, select_top
 from plmscope.trials import class_methods, class_scores
 
 #: Test proteins on which the difference is measured.

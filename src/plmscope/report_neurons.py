@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from plmscope.cards import Bars, explained
+from plmscope.evaluation.selection import size_of
 from plmscope.report_answers import neuron_word
 from plmscope.report_blocks import (
     Block,
@@ -31,7 +32,6 @@ from plmscope.report_classes import KEYS
 from plmscope.report_input import Results, section
 from plmscope.report_knowledge import class_effects
 from plmscope.scoring.table import PREFERRED
-from plmscope.selection import size_of
 
 TOP = 50
 TOP_PER_CLASS = 10

@@ -21,9 +21,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from plmscope.concepts import KINDS, Kind
 from plmscope.data.labels import Task
 from plmscope.errors import SelectionError, StudyError, shown
+from plmscope.evaluation.selection import check_fraction
 from plmscope.scoring.scores import check_methods, ranked_by
 from plmscope.scoring.table import ACTIVITY, described
-from plmscope.selection import check_fraction
 
 #: Null models: the same pipeline on shuffled labels, and from random weights.
 NULLS = ("label_shuffled", "random_weights")

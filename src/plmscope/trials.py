@@ -1,9 +1,9 @@
 """The interventions of a run: each class's neurons, what changing them does, and whether other samples choose them too.
 
 For every class the best share of neurons by its own scores is suppressed and enhanced on test proteins
-(:mod:`plmscope.interventions`), the best of all one by one (:func:`intervene_run`). What is selected is compared with
-what disjoint halves of the scoring clusters, the null models and another run select (:func:`stability`), which needs no
-intervention.
+(:mod:`plmscope.evaluation.interventions`), the best of all one by one (:func:`intervene_run`). What is selected is
+compared with what disjoint halves of the scoring clusters, the null models and another run select
+(:func:`stability`), which needs no intervention.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from scipy.stats import spearmanr
 
 from plmscope.data.proteins import Protein
 from plmscope.errors import RunError
-from plmscope.overlap import overlap
+from plmscope.evaluation.overlap import overlap
+from plmscope.evaluation.selection import Selection, select_top
 from plmscope.progress import Track, silent
 from plmscope.runs import OpenRun, one_per_cluster, score_all
 from plmscope.scoring.scores import NeuronScores, from_table
 from plmscope.scoring.table import PREFERRED
-from plmscope.selection import Selection, select_top
 from plmscope.store.folder import SCHEMA
 from plmscope.store.resume import collect
 
@@ -85,7 +85,15 @@ def intervene_run(
     Raises:
         RunError: the run has no scores or no ablation means.
     """
-    from plmscope.interventions import Change, effect_table, intervention_table, neuron_effects, nothing, outcomes, plan
+    from plmscope.evaluation.interventions import (
+        Change,
+        effect_table,
+        intervention_table,
+        neuron_effects,
+        nothing,
+        outcomes,
+        plan,
+    )
 
     settings, model, seed, run = opened.study.intervene, opened.model, opened.study.seed, opened.run
     methods, fraction = class_methods(opened), settings.fraction
@@ -166,8 +174,8 @@ def compare_runs(opened: OpenRun, other: OpenRun) -> None:
 
 
 def judge_selection(opened: OpenRun, path: str | Path, label: str | None, factor: float | None) -> Any:
-    """An :class:`~plmscope.interventions.Intervention` of the neurons that a TSV file lists, on the test proteins."""
-    from plmscope.interventions import intervene
+    """The :class:`~plmscope.evaluation.interventions.Intervention` of a TSV file of neurons on the test proteins."""
+    from plmscope.evaluation.interventions import intervene
 
     chosen = Selection.from_tsv(path, opened.model.index)
     return intervene(

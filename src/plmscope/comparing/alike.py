@@ -2,8 +2,8 @@
 
 Two fine-tuned models that started from one checkpoint have the same neurons; neurons of models that were initialised
 apart do not correspond and are not compared. Chance keeps the number that each run chose in every site
-(:mod:`plmscope.overlap`). Pairs of runs are not independent of each other (three runs have three pairs), so that a mean
-over pairs has a range and no interval.
+(:mod:`plmscope.evaluation.overlap`). Pairs of runs are not independent of each other (three runs have three pairs),
+so that a mean over pairs has a range and no interval.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 
 from plmscope.comparing.members import Member
+from plmscope.evaluation.overlap import overlap
+from plmscope.evaluation.selection import Selection
 from plmscope.models.sites import MODULES, NeuronIndex, Site
-from plmscope.overlap import overlap
-from plmscope.selection import Selection
 
 COLUMNS = (
     "run", "other", "group", "other_group", "method", "scope", "module", "fraction", "n", "n_other", "shared",

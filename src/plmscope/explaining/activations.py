@@ -17,10 +17,10 @@ import torch
 
 from plmscope.data.proteins import Protein
 from plmscope.errors import InputError
+from plmscope.evaluation.selection import Selection
 from plmscope.models.classifier import Classifier
 from plmscope.models.hooks import record
 from plmscope.models.sites import Neuron
-from plmscope.selection import Selection
 
 
 def activations(

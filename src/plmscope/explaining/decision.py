@@ -18,7 +18,7 @@ from scipy.special import expit
 
 from plmscope.data.proteins import Protein
 from plmscope.errors import InputError
-from plmscope.interventions import log_odds
+from plmscope.evaluation.interventions import log_odds
 from plmscope.models.classifier import Batch, Classifier
 from plmscope.models.hooked import AnyNetwork
 from plmscope.scoring.integrated_gradients import TARGETS, Target

@@ -25,6 +25,7 @@ import pandas as pd
 from plmscope.data.annotations import FeatureSet, read_features
 from plmscope.data.proteins import Protein
 from plmscope.errors import InputError, RunError, SelectionError
+from plmscope.evaluation.selection import Selection, select_top
 from plmscope.explaining.activations import as_protein, at_residues
 from plmscope.explaining.contributions import Contributions, contributions
 from plmscope.explaining.decision import Decision, number_of
@@ -38,7 +39,6 @@ from plmscope.models.hooked import network_of
 from plmscope.progress import Track, silent
 from plmscope.runs import OpenRun, open_run
 from plmscope.scoring.scores import NeuronScores
-from plmscope.selection import Selection, select_top
 from plmscope.trials import class_methods, class_scores
 
 #: Places of a neuron that the table lists.

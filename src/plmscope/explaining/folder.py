@@ -22,12 +22,12 @@ from plmscope import __version__
 from plmscope.data.annotations import read_features
 from plmscope.data.proteins import Protein, ProteinSet, read_proteins
 from plmscope.errors import InputError, RunError
+from plmscope.evaluation.selection import Selection
 from plmscope.explaining.explainer import Explainer, Settings
 from plmscope.explaining.explanation import SCHEMA, Explanation
 from plmscope.explaining.page import MOST_ON_PAGE, write_page
 from plmscope.progress import Track, silent
 from plmscope.runs import OpenRun
-from plmscope.selection import Selection
 from plmscope.store.folder import lock, write_atomic
 
 #: Proteins whose nearest training proteins are searched together, and that are written together.

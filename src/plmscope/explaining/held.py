@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from plmscope.evaluation.interventions import CONTROL, Change, outcomes
+from plmscope.evaluation.selection import Selection, draw, strata
 from plmscope.explaining.decision import Decision
-from plmscope.interventions import CONTROL, Change, outcomes
-from plmscope.selection import Selection, draw, strata
 from plmscope.stats.curves import compare_with_draws
 
 

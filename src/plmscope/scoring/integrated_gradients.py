@@ -282,7 +282,7 @@ def integrated_gradients(
         token_budget: Tokens times nodes at once; bounds the memory. 0: by free memory.
         groups: Group of each protein for bootstraps, from :func:`~plmscope.scoring.scores.resampling_groups`.
         shared: Also count in how many proteins each neuron has at least this share of the protein's largest
-            attribution, for :func:`~plmscope.selection.select_shared`.
+            attribution, for :func:`~plmscope.evaluation.selection.select_shared`.
         recompute: Keep the layers' inputs alone and run each layer again in the backward pass: the same numbers in less
             memory, with about a third more time. Where a single state does not fit otherwise, it is done anyway.
         rms: Also the root mean square over proteins.

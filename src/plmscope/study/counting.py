@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from plmscope.evaluation.selection import density, select_top
 from plmscope.scoring.scores import NeuronScores, from_table
 from plmscope.scoring.table import ACTIVITY
-from plmscope.selection import density, select_top
 from plmscope.store.folder import SCHEMA
 from plmscope.study.scoring import SUMS, rankings, read_sums
 from plmscope.study.stages import Context, Stage, tables

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from plmscope.data.labels import packed_labels
+from plmscope.evaluation.selection import MODULE
 from plmscope.scoring.table import ACTIVITY
-from plmscope.selection import MODULE
 from plmscope.store.resume import collect
 from plmscope.study.stages import Context, Stage, tables
 from plmscope.trials import judges
@@ -18,7 +18,7 @@ from plmscope.trials import judges
 
 def run(context: Context) -> dict[str, Any]:
     """Keep and ablate; save predictions as they come; compare with chance."""
-    from plmscope.evaluation import (
+    from plmscope.evaluation.curves import (
         Curves,
         Grid,
         Predictions,

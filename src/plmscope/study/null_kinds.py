@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from plmscope.evaluation.selection import MODULE
 from plmscope.scoring.scores import from_table
-from plmscope.selection import MODULE
 from plmscope.settings import Study
 from plmscope.store.folder import write_atomic
 from plmscope.study.scoring import ablation_means, rankings
@@ -19,8 +19,8 @@ from plmscope.trials import judges
 
 def run(context: Context) -> None:
     """Evaluate every null model by kinds."""
+    from plmscope.evaluation.null_kinds import evaluate_null
     from plmscope.models.classifier import load_model
-    from plmscope.null_kinds import evaluate_null
 
     study, run, opened = context.study, context.run, context.opened
     test, found = judges(opened), []

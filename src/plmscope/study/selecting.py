@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
+from plmscope.evaluation.overlap import class_overlap
+from plmscope.evaluation.selection import MODULE, SCOPES, agreement, select_top
 from plmscope.models.sites import MODULES
-from plmscope.overlap import class_overlap
-from plmscope.selection import MODULE, SCOPES, agreement, select_top
 from plmscope.settings import Study
 from plmscope.store.folder import SCHEMA
 from plmscope.study.stages import Context, Stage, tables

@@ -26,6 +26,17 @@ import torch
 from plmscope.data.labels import rarest
 from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError
+from plmscope.evaluation.selection import (
+    CONTROLS,
+    MODULE,
+    SCOPES,
+    Selection,
+    draw,
+    of_module,
+    select_top,
+    size_of,
+    strata,
+)
 from plmscope.models.classifier import Batches, Classifier
 from plmscope.models.folded import Folding
 from plmscope.models.hooked import AnyNetwork, logits_of, network_of
@@ -33,7 +44,6 @@ from plmscope.models.network import Network
 from plmscope.models.sites import MODULES, NeuronIndex, Site
 from plmscope.models.workers import in_order
 from plmscope.scoring.scores import NeuronScores
-from plmscope.selection import CONTROLS, MODULE, SCOPES, Selection, draw, of_module, select_top, size_of, strata
 from plmscope.stats.curves import (
     METRICS,
     benjamini_hochberg,
@@ -60,7 +70,7 @@ class CurvePoint(NamedTuple):
     """One selection in one setting: a row of ``curves.parquet``.
 
     Attributes:
-        method: A scoring method, one of :data:`~plmscope.selection.CONTROLS`, ``intact``, or ``held``.
+        method: A scoring method, one of :data:`~plmscope.evaluation.selection.CONTROLS`, ``intact``, or ``held``.
         matched_to: The method that a matched control copies the counts of.
         scope: ``pooled``, ``per_site`` or ``module``.
         draw: -1 for methods, 0, 1, ... for draws.
@@ -135,7 +145,8 @@ class Within:
     Attributes:
         modes: Of :data:`MODES`.
         ablations: Of :data:`ABLATIONS`.
-        controls: Of :data:`~plmscope.selection.CONTROLS`; ``random_matched`` takes the method's number in every layer.
+        controls: Of :data:`~plmscope.evaluation.selection.CONTROLS`; ``random_matched`` takes the
+            method's number in every layer.
         draws: Draws of ``random_matched`` for keep and mean, in kinds other than the keys: six kinds share 5 %.
     """
 
@@ -184,8 +195,8 @@ class Grid:
         Args:
             modes: Of :data:`MODES`.
             ablations: Of :data:`ABLATIONS`.
-            scopes: Of :data:`~plmscope.selection.SCOPES`, and ``module``.
-            controls: Of :data:`~plmscope.selection.CONTROLS`, outside scope ``module``.
+            scopes: Of :data:`~plmscope.evaluation.selection.SCOPES`, and ``module``.
+            controls: Of :data:`~plmscope.evaluation.selection.CONTROLS`, outside scope ``module``.
             draws: Draws of ``random_matched`` in the primary cells.
             draws_elsewhere: Draws of other controls and in other cells.
             within: Scope ``module``; as :class:`Within` has it if left out.

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from plmscope.data.proteins import Protein
-from plmscope.evaluation import (
+from plmscope.evaluation.curves import (
     INTACT,
     MODULE_METRICS,
     Cell,
@@ -32,11 +32,11 @@ from plmscope.evaluation import (
     held_point,
     module_table,
 )
+from plmscope.evaluation.selection import MODULE, of_module
 from plmscope.models.classifier import Classifier
 from plmscope.models.sites import MODULES
 from plmscope.progress import Track, silent
 from plmscope.scoring.scores import NeuronScores
-from plmscope.selection import MODULE, of_module
 from plmscope.store.folder import SCHEMA
 from plmscope.store.resume import collect
 

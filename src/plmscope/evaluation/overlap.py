@@ -23,7 +23,7 @@ import pandas as pd
 from scipy.stats import hypergeom
 
 from plmscope.errors import SelectionError
-from plmscope.selection import Selection
+from plmscope.evaluation.selection import Selection
 from plmscope.stats.curves import TINY, benjamini_hochberg
 
 COLUMNS = ("n", "n_other", "shared", "jaccard", "jaccard_expected", "p_value")

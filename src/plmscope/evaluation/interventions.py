@@ -30,14 +30,14 @@ from scipy.special import expit
 from plmscope.data.labels import Task, rarest
 from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError
-from plmscope.evaluation import BOOTSTRAPS, check_selection, held_logits
+from plmscope.evaluation.curves import BOOTSTRAPS, check_selection, held_logits
+from plmscope.evaluation.selection import Selection, draw, strata
 from plmscope.models import hooks
 from plmscope.models.classifier import Batches, Classifier
 from plmscope.models.hooked import AnyNetwork, logits_of, network_of
 from plmscope.models.network import Network
 from plmscope.models.sites import MODULES, NeuronIndex, Site
 from plmscope.models.workers import in_order
-from plmscope.selection import Selection, draw, strata
 from plmscope.stats.curves import benjamini_hochberg, bootstrap_weights, compare_with_draws, percentile_interval
 
 CONTROL = "random_matched"

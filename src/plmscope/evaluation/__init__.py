@@ -1,0 +1,51 @@
+"""Are the chosen neurons better than chance? Keep or ablate them and measure what survives.
+
+::
+
+    selection.py       the best share of neurons, and random draws that match it
+    curves.py          every share of every method and draw, as points of curves
+    interventions.py   a class's neurons suppressed or enhanced
+    overlap.py         neurons that classes share
+
+To *keep* a selection is to ablate all other neurons.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from plmscope.lazy import find
+
+_HOME = {
+    "Evaluation": "curves",
+    "Intervention": "interventions",
+    "Selection": "selection",
+    "class_overlap": "overlap",
+    "density": "selection",
+    "evaluate": "curves",
+    "intervene": "interventions",
+    "select_shared": "selection",
+    "select_top": "selection",
+}
+
+__all__ = [
+    "Evaluation",
+    "Intervention",
+    "Selection",
+    "class_overlap",
+    "density",
+    "evaluate",
+    "intervene",
+    "select_shared",
+    "select_top",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    return find(__name__, _HOME, name)
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return __all__
