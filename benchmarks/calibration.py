@@ -52,7 +52,7 @@ from plmscope.evaluation.selection import MODULE, Selection, density, select_top
 from plmscope.models.checkpoints import embedded_folder
 from plmscope.models.classifier import Classifier, load_model
 from plmscope.models.sites import MODULES, NeuronIndex
-from plmscope.report_answers import NULLS, beats_chance, concentration_answer, density_answer, kind_beats_chance
+from plmscope.report.answers import NULLS, beats_chance, concentration_answer, density_answer, kind_beats_chance
 from plmscope.scoring.activation import summarise_activations
 from plmscope.scoring.scores import NeuronScores
 

@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from plmscope.class_baselines import class_baselines, with_baselines
 from plmscope.concepts import build_concepts
 from plmscope.data.proteins import Protein
-from plmscope.report_classes import class_table
+from plmscope.report.classes import class_table
 from plmscope.store.folder import SCHEMA
 
 

@@ -22,7 +22,7 @@ from plmscope.comparing.members import divides, gather
 from plmscope.comparing.tables import COMPARED
 from plmscope.comparing.text import markdown
 from plmscope.errors import RunError
-from plmscope.report_blocks import Row, Section, Table, cell
+from plmscope.report.blocks import Row, Section, Table, cell
 from plmscope.store.folder import Run
 from tests.fake_run import make_fake_run
 from tests.test_readme import PAGES

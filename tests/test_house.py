@@ -23,7 +23,7 @@ HOUSE = (
         "peptides", "splits", "fetch",
     )),
     ("stats", ("curves",)),
-    ("", ("concepts", "motifs", "letters", "report_blocks", "report_input", "report_classes")),
+    ("", ("concepts", "motifs", "letters")),
     ("tasks", ("task", "on_ray", "engines", "worker")),
     ("", ("plugins",)),
     ("models", (
@@ -36,11 +36,12 @@ HOUSE = (
     )),
     ("probing", ("class_means", "gaussian", "linear_probe", "scorers")),
     ("evaluation", ("selection", "overlap", "curves", "interventions", "null_kinds")),
-    ("", (
-        "cards", "characterize", "residue_attribution", "class_baselines", "report_answers", "report_data",
-        "report_curves", "report_kinds", "report_density", "report_knowledge", "report_neurons", "report_methods",
-        "report", "settings", "runs", "characterizing", "trials",
+    ("", ("cards", "characterize", "residue_attribution", "class_baselines")),
+    ("report", (
+        "blocks", "input", "answers", "data", "curves", "kinds", "density", "classes", "knowledge", "neurons",
+        "methods", "page",
     )),
+    ("", ("settings", "runs", "characterizing", "trials")),
     ("study", (
         "inputs", "order", "stages", "characterizing", "evaluating", "finetuning", "reporting", "scoring", "counting",
         "execute", "null_kinds", "nulls", "selecting", "stability", "intervening",

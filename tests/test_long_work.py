@@ -61,7 +61,7 @@ nulls = ["label_shuffled"]
 DRIVER = """
 import json, os, pathlib, random, shutil, signal, sys
 import plmscope.scoring.conductance, plmscope.evaluation.curves, plmscope.models.finetune
-import plmscope.report, plmscope.scoring.methods, plmscope.data.splits
+import plmscope.report.page, plmscope.scoring.methods, plmscope.data.splits
 import plmscope.store.resume as parts, plmscope.scoring.shards as shards, plmscope.study as study
 from plmscope.cli import main
 

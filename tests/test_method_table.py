@@ -18,7 +18,7 @@ from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError
 from plmscope.models.classifier import Classifier
 from plmscope.models.hooks import record
-from plmscope.report import write_report
+from plmscope.report.page import write_report
 from plmscope.runs import open_run
 from plmscope.scoring import table as method_table
 from plmscope.scoring.methods import SCORERS, score

@@ -19,9 +19,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from plmscope import report
 from plmscope.errors import RunError
-from plmscope.report_answers import (
+from plmscope.report import page as report
+from plmscope.report.answers import (
     density_answer,
     intervention_answer,
     kept_answer,
@@ -30,16 +30,16 @@ from plmscope.report_answers import (
     neuron_word,
     quality_answer,
 )
-from plmscope.report_blocks import CONTROLS, FigureGroup, Section, Table, Text, json_ready
-from plmscope.report_blocks import Page as ClassPage
-from plmscope.report_curves import comparison_section, curves_section, primary_figure
-from plmscope.report_data import data_section, quality_section
-from plmscope.report_density import density_section
-from plmscope.report_input import Results
-from plmscope.report_kinds import kinds_table
-from plmscope.report_knowledge import card_data, class_effects, interventions_section
-from plmscope.report_methods import REFERENCES, completeness_section, facts, methods_paragraph
-from plmscope.report_neurons import classes_section, neurons_section
+from plmscope.report.blocks import CONTROLS, FigureGroup, Section, Table, Text, json_ready
+from plmscope.report.blocks import Page as ClassPage
+from plmscope.report.curves import comparison_section, curves_section, primary_figure
+from plmscope.report.data import data_section, quality_section
+from plmscope.report.density import density_section
+from plmscope.report.input import Results
+from plmscope.report.kinds import kinds_table
+from plmscope.report.knowledge import card_data, class_effects, interventions_section
+from plmscope.report.methods import REFERENCES, completeness_section, facts, methods_paragraph
+from plmscope.report.neurons import classes_section, neurons_section
 from plmscope.store.folder import SCHEMA, Run
 from tests.fake_run import METHODS, make_fake_run
 

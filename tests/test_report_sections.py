@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from plmscope import report
-from plmscope.report_blocks import Block, Text
-from plmscope.report_input import ReportSection, Results, section
+from plmscope.report import page as report
+from plmscope.report.blocks import Block, Text
+from plmscope.report.input import ReportSection, Results, section
 from plmscope.store.folder import SCHEMA, Run
 from tests.fake_run import make_fake_run
 

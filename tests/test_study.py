@@ -581,7 +581,7 @@ def test_changed_setting_redoes_its_stage_and_later_ones(
 DRIVER = """
 import glob, json, os, signal, sys
 import plmscope.scoring.conductance, plmscope.evaluation.curves, plmscope.models.finetune
-import plmscope.report, plmscope.scoring.methods, plmscope.data.splits
+import plmscope.report.page, plmscope.scoring.methods, plmscope.data.splits
 import plmscope.store.resume as parts, plmscope.study as study
 from plmscope.store.folder import Run
 from plmscope.settings import read_study

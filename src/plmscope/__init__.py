@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from plmscope.explaining.variants import Variants, variants
     from plmscope.models.classifier import Classifier, load_model
     from plmscope.models.sites import Architecture, Neuron, NeuronIndex, Site, register_architecture
-    from plmscope.report import write_report
+    from plmscope.report.page import write_report
     from plmscope.runs import open_run
     from plmscope.scoring.activation import summarise_activations
     from plmscope.scoring.methods import score
@@ -86,7 +86,7 @@ _HOME = {
     "split_proteins": "data.splits",
     "summarise_activations": "scoring.activation",
     "variants": "explaining.variants",
-    "write_report": "report",
+    "write_report": "report.page",
 }
 
 __all__ = [

@@ -544,7 +544,7 @@ def _stage(
     folder: Path, stage: str, quiet: bool, parts: Path | None = None, then: Callable[[], None] = lambda: None
 ) -> None:
     """One stage of an existing run, with the settings it was made with; a report that is there is written anew."""
-    from plmscope.report import write_report
+    from plmscope.report.page import write_report
     from plmscope.store.folder import Run
 
     opened = Run.open(folder)
@@ -636,7 +636,7 @@ def _lines(items: Iterable[T], description: str, total: int) -> Iterator[T]:
 
 def _summary(folder: Run) -> None:
     """The closing table: what the run found so far, and where the report is."""
-    from plmscope.report_answers import closing_lines
+    from plmscope.report.answers import closing_lines
 
     out = Console(highlight=False, markup=False, emoji=False)
     table = Table(title=None, show_edge=False, pad_edge=False)

@@ -16,7 +16,7 @@ from plmscope.comparing.cells import CHANCE, PRIMARY, alike_rows, methods_of, on
 from plmscope.comparing.estimates import Estimate, estimate
 from plmscope.comparing.found import Found
 from plmscope.comparing.members import CONFIRMATION, EXPLORATORY
-from plmscope.report_blocks import Answer, Verdict, count, fixed, is_number, listed, percent, signed, words
+from plmscope.report.blocks import Answer, Verdict, count, fixed, is_number, listed, percent, signed, words
 
 QUESTION = (
     "Do the findings of one run hold in others: do the neurons that activations and gradients choose beat chance, are "

@@ -10,7 +10,7 @@ import pandas as pd
 
 from plmscope.comparing.found import Found
 from plmscope.comparing.members import CONFIRMATION, EXPLORATORY
-from plmscope.report_blocks import (
+from plmscope.report.blocks import (
     Cell,
     cell,
     fixed,

@@ -14,7 +14,7 @@ from plmscope.comparing.cells import CHANCE, PRIMARY, methods_of, only, where
 from plmscope.comparing.found import Found
 from plmscope.comparing.members import CONFIRMATION
 from plmscope.models.sites import MODULES
-from plmscope.report_blocks import FigureGroup, Key, Panel, Select, is_number, percent, plot_text, words
+from plmscope.report.blocks import FigureGroup, Key, Panel, Select, is_number, percent, plot_text, words
 from plmscope.scoring.table import PREFERRED
 
 #: What can be drawn: its axis, and the value that means nothing is there.

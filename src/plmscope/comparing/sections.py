@@ -27,7 +27,7 @@ from plmscope.comparing.more_sections import (
     method_section,
 )
 from plmscope.models.sites import MODULES
-from plmscope.report_blocks import (
+from plmscope.report.blocks import (
     Cell,
     Row,
     Section,

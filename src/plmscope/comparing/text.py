@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from plmscope.report_blocks import Answer, Cell, Section, Table, Text
+from plmscope.report.blocks import Answer, Cell, Section, Table, Text
 
 
 def markdown(answers: Sequence[Answer], sections: Sequence[Section]) -> str:

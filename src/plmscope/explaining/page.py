@@ -17,8 +17,8 @@ from markupsafe import Markup
 
 from plmscope import __version__
 from plmscope.explaining.explanation import trust
-from plmscope.report_blocks import address
-from plmscope.report_input import Results
+from plmscope.report.blocks import address
+from plmscope.report.input import Results
 from plmscope.runs import OpenRun
 from plmscope.store.folder import write_atomic
 
@@ -56,7 +56,7 @@ def write_page(path: Path, opened: OpenRun, explained: Sequence[Mapping[str, Any
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "allow_nan": False}
-    shared, own = resources.files("plmscope") / "templates", resources.files("plmscope.explaining") / "templates"
+    shared, own = resources.files("plmscope.report") / "templates", resources.files("plmscope.explaining") / "templates"
     styles = (shared, "report.css"), (own, "explained.css")
     text = environment.get_template("explained.html").render(
         name=opened.study.name, version=__version__, source=Path(source).name, total=total, shown=len(proteins),

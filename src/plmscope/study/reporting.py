@@ -7,7 +7,7 @@ from plmscope.study.stages import EVERYTHING, Context, Stage
 
 def run(context: Context) -> None:
     """Write the report."""
-    from plmscope.report import write_report
+    from plmscope.report.page import write_report
 
     write_report(context.run)
 

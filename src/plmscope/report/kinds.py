@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from plmscope.models.sites import MODULES
-from plmscope.report_answers import NULLS, kind_beats_chance, kind_rows
-from plmscope.report_blocks import (
+from plmscope.report.answers import NULLS, kind_beats_chance, kind_rows
+from plmscope.report.blocks import (
     Cell,
     FigureGroup,
     Key,
@@ -25,7 +25,7 @@ from plmscope.report_blocks import (
     percent,
     words,
 )
-from plmscope.report_input import Results
+from plmscope.report.input import Results
 
 METRICS = {"balanced_accuracy": "balanced accuracy", "log_probability": "log-probability of the true class (nats)"}
 BAND = (0.05, 0.5, 0.95)

@@ -9,8 +9,8 @@ import pandas as pd
 
 from plmscope.cards import Bars, explained
 from plmscope.evaluation.selection import size_of
-from plmscope.report_answers import neuron_word
-from plmscope.report_blocks import (
+from plmscope.report.answers import neuron_word
+from plmscope.report.blocks import (
     Block,
     FigureGroup,
     Page,
@@ -28,9 +28,9 @@ from plmscope.report_blocks import (
     short,
     words,
 )
-from plmscope.report_classes import KEYS
-from plmscope.report_input import Results, section
-from plmscope.report_knowledge import class_effects
+from plmscope.report.classes import KEYS
+from plmscope.report.input import Results, section
+from plmscope.report.knowledge import class_effects
 from plmscope.scoring.table import PREFERRED
 
 TOP = 50

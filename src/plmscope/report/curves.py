@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from plmscope.report_answers import primary_rows
-from plmscope.report_blocks import (
+from plmscope.report.answers import primary_rows
+from plmscope.report.blocks import (
     Block,
     FigureGroup,
     Panel,
@@ -29,7 +29,7 @@ from plmscope.report_blocks import (
     signed,
     words,
 )
-from plmscope.report_input import Results, section
+from plmscope.report.input import Results, section
 
 METRICS = {
     "balanced_accuracy": "balanced accuracy",

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from plmscope.data.labels import class_names
-from plmscope.report_blocks import (
+from plmscope.report.blocks import (
     Block,
     References,
     Row,
@@ -25,8 +25,8 @@ from plmscope.report_blocks import (
     short,
     words,
 )
-from plmscope.report_data import split_sentence
-from plmscope.report_input import Results, section
+from plmscope.report.data import split_sentence
+from plmscope.report.input import Results, section
 from plmscope.scoring.table import methods as known_methods
 from plmscope.scoring.table import row_of
 

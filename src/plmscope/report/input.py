@@ -14,7 +14,7 @@ import pandas as pd
 from plmscope.data.annotations import EC_NAMES
 from plmscope.data.labels import Task
 from plmscope.errors import RunError
-from plmscope.report_blocks import Block, Section, Text
+from plmscope.report.blocks import Block, Section, Text
 from plmscope.store.folder import SCHEMA, Run
 
 KNOWLEDGE_FRACTION = 0.02

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from plmscope.report_blocks import Row, Table, cell, count, fixed
-from plmscope.report_input import Results
+from plmscope.report.blocks import Row, Table, cell, count, fixed
+from plmscope.report.input import Results
 
 #: What a neuron is known by.
 KEYS = ["layer", "module", "neuron"]

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from plmscope.data.labels import class_names, classes_of, membership
-from plmscope.report_answers import CLASSIFIERS
-from plmscope.report_blocks import (
+from plmscope.report.answers import CLASSIFIERS
+from plmscope.report.blocks import (
     Block,
     FigureGroup,
     Panel,
@@ -26,7 +26,7 @@ from plmscope.report_blocks import (
     plot_text,
     words,
 )
-from plmscope.report_input import DASHES, MARKERS, Results, section
+from plmscope.report.input import DASHES, MARKERS, Results, section
 
 SPLITS = ("train", "validation", "test")
 #: How to read the metrics of a multi-label task.

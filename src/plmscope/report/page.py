@@ -1,12 +1,12 @@
 """One self-contained HTML file from a run folder: the answer first, then everything it rests on.
 
 The report reads results only, never a model. Every section of :data:`SECTIONS` says which tables it needs and turns
-them into plain blocks (:mod:`plmscope.report_blocks`); ``templates/`` turns blocks into HTML. A table that is missing
+them into plain blocks (:mod:`plmscope.report.blocks`); ``templates/`` turns blocks into HTML. A table that is missing
 is named in its section instead of failing the report, or the section is left out. What may be claimed is decided in
-:mod:`plmscope.report_answers`.
+:mod:`plmscope.report.answers`.
 
 Everything that comes from data is escaped: text by the template, JSON by Jinja's ``tojson``, plot labels by
-:func:`~plmscope.report_blocks.plot_text`. A content security policy forbids the file any request. The plotting library
+:func:`~plmscope.report.blocks.plot_text`. A content security policy forbids the file any request. The plotting library
 (``templates/plotly/``) is carried packed; the page unpacks it when it stands, and draws what comes into view.
 """
 
@@ -20,25 +20,25 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from plmscope.report_answers import (
+from plmscope.report.answers import (
     concentration_answer,
     intervention_answer,
     kept_answer,
     knowledge_answer,
     quality_answer,
 )
-from plmscope.report_blocks import Answer, Cards, FigureGroup, Section, Table, json_ready
-from plmscope.report_curves import comparison_section, curves_section, primary_figure
-from plmscope.report_data import data_section, quality_section
-from plmscope.report_density import density_section
-from plmscope.report_input import ReportSection, Results
-from plmscope.report_kinds import kinds_figure, kinds_table
-from plmscope.report_knowledge import intervention_fact, interventions_section, knowledge_section
-from plmscope.report_methods import completeness_section, facts, methods_section
-from plmscope.report_neurons import agreement_section, classes_section, neurons_section
+from plmscope.report.blocks import Answer, Cards, FigureGroup, Section, Table, json_ready
+from plmscope.report.curves import comparison_section, curves_section, primary_figure
+from plmscope.report.data import data_section, quality_section
+from plmscope.report.density import density_section
+from plmscope.report.input import ReportSection, Results
+from plmscope.report.kinds import kinds_figure, kinds_table
+from plmscope.report.knowledge import intervention_fact, interventions_section, knowledge_section
+from plmscope.report.methods import completeness_section, facts, methods_section
+from plmscope.report.neurons import agreement_section, classes_section, neurons_section
 from plmscope.store.folder import Run, write_atomic
 
-#: A new section is one function with :func:`~plmscope.report_input.section` above it, and one row here.
+#: A new section is one function with :func:`~plmscope.report.input.section` above it, and one row here.
 SECTIONS: tuple[ReportSection, ...] = (
     data_section,
     quality_section,
@@ -136,14 +136,14 @@ def page(
     }
     cards = [json_ready(block.data) for section in sections for block in section.blocks if isinstance(block, Cards)]
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("plmscope"),
+        loader=jinja2.PackageLoader("plmscope.report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "allow_nan": False}
-    own = resources.files("plmscope") / "templates"
+    own = resources.files("plmscope.report") / "templates"
     return environment.get_template("report.html").render(
         name=name,
         version=version,

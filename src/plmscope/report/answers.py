@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from plmscope.cards import IS_LETTER
-from plmscope.report_blocks import (
+from plmscope.report.blocks import (
     Answer,
     Verdict,
     count,

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from plmscope.models.sites import MODULES
-from plmscope.report_answers import NULLS
-from plmscope.report_blocks import (
+from plmscope.report.answers import NULLS
+from plmscope.report.blocks import (
     Block,
     FigureGroup,
     Panel,
@@ -25,8 +25,8 @@ from plmscope.report_blocks import (
     short,
     words,
 )
-from plmscope.report_curves import _level
-from plmscope.report_input import Results, section
+from plmscope.report.curves import _level
+from plmscope.report.input import Results, section
 from plmscope.scoring.table import PREFERRED
 
 

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from plmscope.cards import BEYOND, IS_LETTER
-from plmscope.report_answers import intervention_rows, letter_headline
-from plmscope.report_blocks import (
+from plmscope.report.answers import intervention_rows, letter_headline
+from plmscope.report.blocks import (
     Block,
     Cards,
     FigureGroup,
@@ -36,8 +36,8 @@ from plmscope.report_blocks import (
     signed,
     words,
 )
-from plmscope.report_classes import KEYS, class_table
-from plmscope.report_input import Results, section
+from plmscope.report.classes import KEYS, class_table
+from plmscope.report.input import Results, section
 
 SHOWN_CONCEPTS = 5
 COMPARED = {
