@@ -28,8 +28,8 @@ from pathlib import Path
 
 from build_embedded_enzymes import clusters
 
-from plmscope.concepts import build_concepts
 from plmscope.data.proteins import Protein
+from plmscope.knowledge.concepts import build_concepts
 
 CURATED = Path(__file__).with_name("embedded_families.tsv")
 SOURCE = "mmseqs2-examples 14-7e284+ds-1 (Debian), DB.fasta"

@@ -46,12 +46,12 @@ from scipy.stats import spearmanr
 from transformers import EsmConfig, EsmForSequenceClassification, EsmTokenizer
 
 import plmscope
-from plmscope import characterize
-from plmscope.concepts import build_concepts
 from plmscope.data.proteins import AMINO_ACIDS, Protein, read_proteins
 from plmscope.evaluation.curves import held_logits, predict
 from plmscope.evaluation.interventions import Change, outcomes
 from plmscope.evaluation.selection import Selection, select_top
+from plmscope.knowledge import characterize
+from plmscope.knowledge.concepts import build_concepts
 from plmscope.models import workers
 from plmscope.models.checkpoints import embedded_folder
 from plmscope.models.classifier import DTYPES, Classifier, _placed, load_model

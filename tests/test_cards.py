@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from plmscope.cards import UNEXPLAINED, Bars, auroc_bound, explained, neuron_cards
-from plmscope.concepts import build_concepts
 from plmscope.data.annotations import FeatureSet
 from plmscope.data.proteins import Protein
+from plmscope.knowledge.cards import UNEXPLAINED, Bars, auroc_bound, explained, neuron_cards
+from plmscope.knowledge.concepts import build_concepts
+from plmscope.knowledge.motifs import STRIP, TopWindows
 from plmscope.models.sites import NeuronIndex
-from plmscope.motifs import STRIP, TopWindows
 
 HIGH_LOW = ("highest", "lowest")
 NO_MOTIF = {"auroc_held_out": 0.7}

@@ -11,9 +11,12 @@ import sklearn.metrics
 import torch
 from pandas.testing import assert_frame_equal
 
-import plmscope.characterize as module
-from plmscope.cards import UNEXPLAINED, neuron_cards
-from plmscope.characterize import (
+import plmscope.knowledge.characterize as module
+from plmscope.data.annotations import FeatureSet
+from plmscope.data.proteins import Protein
+from plmscope.errors import InputError
+from plmscope.knowledge.cards import UNEXPLAINED, neuron_cards
+from plmscope.knowledge.characterize import (
     FRACTIONS,
     Characterization,
     Chunk,
@@ -26,13 +29,10 @@ from plmscope.characterize import (
     rank_sum_p,
     signed_rank_p,
 )
-from plmscope.concepts import ConceptSet, build_concepts
-from plmscope.data.annotations import FeatureSet
-from plmscope.data.proteins import Protein
-from plmscope.errors import InputError
+from plmscope.knowledge.concepts import ConceptSet, build_concepts
+from plmscope.knowledge.residues import attributed_residues
 from plmscope.models.classifier import Classifier
 from plmscope.models.sites import NeuronIndex, architecture_of
-from plmscope.residue_attribution import attributed_residues
 from plmscope.store.resume import Parts
 from tests.planted import LABEL_ROLES, neurons_of, planted_model, planted_proteins, planted_tokenizer
 

@@ -10,9 +10,9 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from plmscope.class_baselines import class_baselines, with_baselines
-from plmscope.concepts import build_concepts
 from plmscope.data.proteins import Protein
+from plmscope.knowledge.class_baselines import class_baselines, with_baselines
+from plmscope.knowledge.concepts import build_concepts
 from plmscope.report.classes import class_table
 from plmscope.store.folder import SCHEMA
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from plmscope.concepts import ENDS, KINDS, build_concepts, parse_pattern, scale
 from plmscope.data.annotations import FeatureSet
 from plmscope.data.proteins import AMINO_ACIDS, Protein, read_proteins
 from plmscope.errors import InputError
+from plmscope.knowledge.concepts import ENDS, KINDS, build_concepts, parse_pattern, scale
 
 # --- patterns
 

@@ -23,7 +23,6 @@ HOUSE = (
         "peptides", "splits", "fetch",
     )),
     ("stats", ("curves",)),
-    ("", ("concepts", "motifs", "letters")),
     ("tasks", ("task", "on_ray", "engines", "worker")),
     ("", ("plugins",)),
     ("models", (
@@ -36,7 +35,7 @@ HOUSE = (
     )),
     ("probing", ("class_means", "gaussian", "linear_probe", "scorers")),
     ("evaluation", ("selection", "overlap", "curves", "interventions", "null_kinds")),
-    ("", ("cards", "characterize", "residue_attribution", "class_baselines")),
+    ("knowledge", ("concepts", "motifs", "cards", "class_baselines", "letters", "characterize", "residues")),
     ("report", (
         "blocks", "input", "answers", "data", "curves", "kinds", "density", "classes", "knowledge", "neurons",
         "methods", "page",
@@ -62,13 +61,13 @@ ORDER = tuple(f"{package}.{name}".lstrip(".") for package, names in HOUSE for na
 
 #: Only these import torch or transformers.
 TORCH = {
-    "letters", "models.workers", "models.lora", "models.classifier", "models.finetune", "models.hooks",
-    "models.network", "models.hooked", "models.folded", "scoring.activation", "scoring.integrated_gradients",
-    "scoring.conductance", "scoring.linear", "scoring.ablation", "probing.scorers", "evaluation.curves",
-    "evaluation.interventions", "evaluation.null_kinds", "characterize", "residue_attribution", "class_baselines",
-    "edited", "explaining.activations", "explaining.decision", "explaining.held", "explaining.residues",
-    "explaining.contributions", "explaining.training", "explaining.detected", "explaining.explainer",
-    "explaining.folder", "explaining.variants",
+    "models.workers", "models.lora", "models.classifier", "models.finetune", "models.hooks", "models.network",
+    "models.hooked", "models.folded", "scoring.activation", "scoring.integrated_gradients", "scoring.conductance",
+    "scoring.linear", "scoring.ablation", "probing.scorers", "evaluation.curves", "evaluation.interventions",
+    "evaluation.null_kinds", "knowledge.class_baselines", "knowledge.letters", "knowledge.characterize",
+    "knowledge.residues", "edited", "explaining.activations", "explaining.decision", "explaining.held",
+    "explaining.residues", "explaining.contributions", "explaining.training", "explaining.detected",
+    "explaining.explainer", "explaining.folder", "explaining.variants",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "accelerate", "captum", "peft"}
 

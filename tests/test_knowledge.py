@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from plmscope.cards import Bars, explained
 from plmscope.characterizing import TABLES, one_of_each_cluster
 from plmscope.cli import main
 from plmscope.data.proteins import Protein
+from plmscope.knowledge.cards import Bars, explained
 from plmscope.store.folder import Run
 from tests.conftest import Golden
 from tests.test_study import NEURONS, changed

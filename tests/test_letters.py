@@ -7,14 +7,14 @@ import torch
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import roc_auc_score
 
-from plmscope.cards import IS_LETTER, neuron_cards
-from plmscope.characterize import Characterization, characterize
-from plmscope.concepts import build_concepts
 from plmscope.data.proteins import Protein
-from plmscope.letters import MIN_MARKED, WIDTH, Letters, within
+from plmscope.knowledge.cards import IS_LETTER, neuron_cards
+from plmscope.knowledge.characterize import Characterization, characterize
+from plmscope.knowledge.concepts import build_concepts
+from plmscope.knowledge.letters import MIN_MARKED, WIDTH, Letters, within
+from plmscope.knowledge.motifs import LETTERS
 from plmscope.models.classifier import Classifier
 from plmscope.models.sites import NeuronIndex, architecture_of
-from plmscope.motifs import LETTERS
 from tests.planted import neurons_of, planted_model, planted_proteins, planted_tokenizer
 
 NONE = np.zeros(0, np.int64)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from plmscope.data.proteins import Protein
-from plmscope.motifs import (
+from plmscope.knowledge.motifs import (
     LETTERS,
     STRIP,
     TopWindows,

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from plmscope.characterize import stream_of
 from plmscope.errors import ModelError
 from plmscope.evaluation.curves import predict
+from plmscope.knowledge.characterize import stream_of
 from plmscope.models import workers
 from plmscope.models.classifier import Batch, Classifier, load_model
 from plmscope.models.hooked import Hooked

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from plmscope.cards import IS_LETTER, Bars, explained, neuron_cards
-from plmscope.concepts import build_concepts, parse_pattern
 from plmscope.data.annotations import FeatureSet, read_features
 from plmscope.data.proteins import Protein, ProteinSet
 from plmscope.errors import InputError, StudyError
 from plmscope.evaluation.selection import size_of
+from plmscope.knowledge.cards import IS_LETTER, Bars, explained, neuron_cards
+from plmscope.knowledge.concepts import build_concepts, parse_pattern
 from plmscope.progress import Track
 from plmscope.runs import OpenRun
 from plmscope.settings import Study
@@ -82,9 +82,9 @@ def characterize_run(
         track: Progress.
         say: Told one line at a time.
     """
-    from plmscope.characterize import Settings, characterize
-    from plmscope.class_baselines import class_baselines, with_baselines
-    from plmscope.residue_attribution import attributed_residues
+    from plmscope.knowledge.characterize import Settings, characterize
+    from plmscope.knowledge.class_baselines import class_baselines, with_baselines
+    from plmscope.knowledge.residues import attributed_residues
 
     study, settings = opened.study, opened.study.characterize
     features = read_inputs(study, found.proteins)

@@ -18,10 +18,10 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from plmscope.concepts import KINDS, Kind
 from plmscope.data.labels import Task
 from plmscope.errors import SelectionError, StudyError, shown
 from plmscope.evaluation.selection import check_fraction
+from plmscope.knowledge.concepts import KINDS, Kind
 from plmscope.scoring.scores import check_methods, ranked_by
 from plmscope.scoring.table import ACTIVITY, described
 

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from plmscope.cards import Bars, explained
 from plmscope.comparing.alike import COLUMNS as SHARED
 from plmscope.comparing.alike import shared_table
 from plmscope.comparing.estimates import COLUMNS as ESTIMATED
 from plmscope.comparing.estimates import combine
 from plmscope.comparing.members import CONFIRMATION, Member, settings_table
+from plmscope.knowledge.cards import Bars, explained
 from plmscope.models.sites import MODULES
 
 WHO = ("run", "group", "role")

@@ -2,8 +2,8 @@
 
 A neuron of a card *fires* at a residue where its activation is at or beyond the threshold at which its concept was
 confirmed (at the highest 1 % of training residues, or the lowest for sign -1, where it has none). A motif is *carried*
-where its matrix scores among the best 1 % of training residues; both as :mod:`plmscope.characterize` and
-:mod:`plmscope.motifs` define them. That a neuron fires says what it sees, not that the concept is there.
+where its matrix scores among the best 1 % of training residues; both as :mod:`plmscope.knowledge.characterize` and
+:mod:`plmscope.knowledge.motifs` define them. That a neuron fires says what it sees, not that the concept is there.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import pandas as pd
 
 from plmscope.data.proteins import Protein
 from plmscope.explaining.training import Sample
+from plmscope.knowledge.motifs import FLANK, MOTIF_FRACTION, background, letter_codes
 from plmscope.models.sites import Neuron, NeuronIndex, Site
-from plmscope.motifs import FLANK, MOTIF_FRACTION, background, letter_codes
 from plmscope.runs import OpenRun
 
 #: Training proteins that tell which scores of a matrix are among the best.

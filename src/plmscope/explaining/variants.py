@@ -28,7 +28,6 @@ import pandas as pd
 import torch
 from scipy.stats import rankdata
 
-from plmscope.concepts import scale
 from plmscope.data.proteins import AMINO_ACIDS, Protein
 from plmscope.errors import InputError, RunError
 from plmscope.evaluation.interventions import log_odds
@@ -36,6 +35,7 @@ from plmscope.explaining.activations import as_protein
 from plmscope.explaining.decision import Decision
 from plmscope.explaining.explainer import Explainer
 from plmscope.explaining.folder import read_explainable
+from plmscope.knowledge.concepts import scale
 from plmscope.models.classifier import Classifier
 from plmscope.models.hooks import record
 from plmscope.models.sites import Neuron, Site

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from plmscope.cards import IS_LETTER
+from plmscope.knowledge.cards import IS_LETTER
 from plmscope.report.blocks import (
     Answer,
     Verdict,

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from plmscope.cards import BEYOND, IS_LETTER
+from plmscope.knowledge.cards import BEYOND, IS_LETTER
 from plmscope.report.answers import intervention_rows, letter_headline
 from plmscope.report.blocks import (
     Block,

@@ -7,8 +7,8 @@ from collections.abc import Hashable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from plmscope.cards import Bars, explained
 from plmscope.evaluation.selection import size_of
+from plmscope.knowledge.cards import Bars, explained
 from plmscope.report.answers import neuron_word
 from plmscope.report.blocks import (
     Block,

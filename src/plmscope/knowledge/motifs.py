@@ -25,8 +25,8 @@ import pandas as pd
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
-from plmscope.concepts import Annotation, ConceptSet
 from plmscope.data.proteins import Protein
+from plmscope.knowledge.concepts import Annotation, ConceptSet
 
 #: Columns of a matrix.
 LETTERS = "ACDEFGHIKLMNPQRSTVWY"

@@ -28,9 +28,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from plmscope.concepts import Annotation, ConceptSet
 from plmscope.data.proteins import Protein
-from plmscope.motifs import LETTERS, Motifs, letter_codes
+from plmscope.knowledge.concepts import Annotation, ConceptSet
+from plmscope.knowledge.motifs import LETTERS, Motifs, letter_codes
 
 #: Letters and one more for anything else, an end included.
 WIDTH = len(LETTERS) + 1

@@ -22,8 +22,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from plmscope.concepts import ConceptSet
 from plmscope.data.proteins import Protein
+from plmscope.knowledge.concepts import ConceptSet
 from plmscope.models.finetune import composition
 from plmscope.store.folder import SCHEMA
 

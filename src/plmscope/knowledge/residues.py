@@ -20,9 +20,9 @@ import pandas as pd
 import torch
 from scipy.stats import rankdata, wilcoxon
 
-from plmscope.characterize import MIN_SHIFT, offsets
-from plmscope.concepts import ConceptSet
 from plmscope.data.proteins import Protein
+from plmscope.knowledge.characterize import MIN_SHIFT, offsets
+from plmscope.knowledge.concepts import ConceptSet
 from plmscope.models.classifier import Batch, Classifier
 from plmscope.models.hooked import AnyNetwork, network_of
 from plmscope.models.sites import Site

@@ -14,8 +14,9 @@ held-out number is shown because it is high. Of two classes that are each other'
 side is told second.
 
 What a neuron *knows* is ``letter`` where its residue's own amino acid explains 90 % of its variance, or where only
-letters and groups of letters explain it; ``more`` where an explanation holds within a letter (:mod:`plmscope.letters`),
-AUROC 0.65; ``unsettled`` where too few residues tell the two apart. A neuron that is its letter is explained by that.
+letters and groups of letters explain it; ``more`` where an explanation holds within a letter
+(:mod:`plmscope.knowledge.letters`), AUROC 0.65; ``unsettled`` where too few residues tell the two apart. A neuron
+that is its letter is explained by that.
 
     Fires on the pattern GxSxG (G-x-S-x-G: nucleophile elbow ...): F1 0.71, AUROC 0.93 on 212 held-out clusters
     (q = 2e-09); motif G-x-S-x-G, at its S, AUROC 0.96; 71 % of the motif's hits in EC 3; key, layer 3, neuron 17.
@@ -32,10 +33,10 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from plmscope.concepts import Concept, ConceptSet
 from plmscope.data.proteins import Protein
+from plmscope.knowledge.concepts import Concept, ConceptSet
+from plmscope.knowledge.motifs import STRIP, Motifs
 from plmscope.models.sites import Neuron, NeuronIndex
-from plmscope.motifs import STRIP, Motifs
 
 UNEXPLAINED = "Neither a concept nor a motif explains this neuron"
 #: Peaks listed on a card.

@@ -32,17 +32,17 @@ import pandas as pd
 import torch
 from scipy.stats import norm
 
-from plmscope.concepts import Annotation, ConceptSet
 from plmscope.data.proteins import Protein
 from plmscope.errors import InputError
-from plmscope.letters import DISCOVERED as _LETTERS_DISCOVERED
-from plmscope.letters import JUDGED as _LETTERS_JUDGED
-from plmscope.letters import Letters
+from plmscope.knowledge.concepts import Annotation, ConceptSet
+from plmscope.knowledge.letters import DISCOVERED as _LETTERS_DISCOVERED
+from plmscope.knowledge.letters import JUDGED as _LETTERS_JUDGED
+from plmscope.knowledge.letters import Letters
+from plmscope.knowledge.motifs import MOTIF_FRACTION, Motifs, TopWindows, joined_motifs, make_motifs
 from plmscope.models.classifier import Batch, Classifier
 from plmscope.models.hooks import record
 from plmscope.models.sites import NeuronIndex, Site
 from plmscope.models.workers import splitting
-from plmscope.motifs import MOTIF_FRACTION, Motifs, TopWindows, joined_motifs, make_motifs
 from plmscope.progress import Track, silent
 from plmscope.stats.curves import TINY, benjamini_hochberg
 from plmscope.store.resume import Parts

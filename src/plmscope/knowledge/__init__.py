@@ -1,0 +1,40 @@
+"""What a neuron knows: the concepts and motifs that it fires on, confirmed on held-out clusters.
+
+::
+
+    concepts.py, patterns.py   what may be known: letters, groups, patterns, sites, classes
+    characterize.py            all of it in two passes
+    motifs.py                  windows around the highest peaks
+    residues.py                how far attributed residues are annotated sites
+    cards.py                   one sentence a neuron
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from plmscope.lazy import find
+
+_HOME = {
+    "Concept": "concepts",
+    "ConceptSet": "concepts",
+    "build_concepts": "concepts",
+    "neuron_cards": "cards",
+}
+
+__all__ = [
+    "Concept",
+    "ConceptSet",
+    "build_concepts",
+    "neuron_cards",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    return find(__name__, _HOME, name)
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return __all__
