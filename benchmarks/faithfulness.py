@@ -37,7 +37,8 @@ from plmscope.scoring.methods import SCORERS
 from plmscope.scoring.scores import NeuronScores, resampling_groups
 from plmscope.scoring.table import row_of
 from plmscope.settings import DataSection, FinetuneSection, SplitSection, Study
-from plmscope.stats.curves import metric, metric_area
+from plmscope.stats.curves import metric_area
+from plmscope.stats.metrics import metric
 from plmscope.store.folder import Run
 from plmscope.study import Stages
 

@@ -42,7 +42,8 @@ from plmscope.runs import OpenRun, one_per_cluster, open_run
 from plmscope.scoring.methods import SCORERS
 from plmscope.scoring.scores import FORMS, SIGNED, NeuronScores, with_class_means
 from plmscope.scoring.shards import PartialScores
-from plmscope.stats.curves import curve_area, metric
+from plmscope.stats.curves import curve_area
+from plmscope.stats.metrics import metric
 from plmscope.trials import halves
 
 #: Name, scorer, and whether it is given the ablation means as its baseline.

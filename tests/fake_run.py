@@ -16,7 +16,9 @@ from scipy.stats import hypergeom
 from scipy.stats import t as student
 
 from plmscope.models.sites import MODULES, NeuronIndex
-from plmscope.store.folder import SCHEMA, SCHEMA_VERSION, Run, write_atomic
+from plmscope.store.files import write_atomic
+from plmscope.store.folder import Run
+from plmscope.store.schema import SCHEMA, SCHEMA_VERSION
 
 METHODS = ("activation", "activation_std", "activation_contrast", "integrated_gradients")
 CONTROLS = ("random", "random_matched", "random_active")

@@ -14,7 +14,7 @@ from plmscope.data.proteins import Protein
 from plmscope.knowledge.class_baselines import class_baselines, with_baselines
 from plmscope.knowledge.concepts import build_concepts
 from plmscope.report.classes import class_table
-from plmscope.store.folder import SCHEMA
+from plmscope.store.schema import SCHEMA
 
 
 def made(seed: int, n: int = 120) -> list[Protein]:

@@ -1070,7 +1070,7 @@ def test_weights_that_find_no_space_are_one_line(
     def broken(*arguments: object) -> None:
         raise RuntimeError(text)
 
-    monkeypatch.setattr("plmscope.store.folder.write_atomic", broken)
+    monkeypatch.setattr("plmscope.store.files.write_atomic", broken)
     assert main(["init", str(tmp_path / "s.toml")]) == 2
     line = "model weights cannot be written (No space left on device); free space there or choose another place"
     assert capfd.readouterr().err == f"plmscope: error: {line}\n"

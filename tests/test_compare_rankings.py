@@ -10,7 +10,7 @@ import pytest
 
 from plmscope.models.sites import MODULES
 from plmscope.runs import open_run
-from plmscope.stats.curves import metric
+from plmscope.stats.metrics import metric
 from scripts import compare_rankings
 from tests.conftest import Golden
 

@@ -14,7 +14,8 @@ from plmscope.cli import main
 from plmscope.evaluation.selection import select_top
 from plmscope.runs import open_run
 from plmscope.settings import read_study
-from plmscope.store.folder import SCHEMA, SCHEMA_VERSION, Run
+from plmscope.store.folder import Run
+from plmscope.store.schema import SCHEMA, SCHEMA_VERSION
 from plmscope.study import Stages, names
 from plmscope.study.inputs import Inputs
 

@@ -32,7 +32,7 @@ from plmscope.models.hooks import replace
 from plmscope.models.sites import MODULES, NeuronIndex, Site
 from plmscope.scoring.activation import summarise_activations
 from plmscope.scoring.scores import NeuronScores
-from plmscope.stats.curves import METRICS
+from plmscope.stats.metrics import METRICS
 from tests.conftest import make_proteins
 
 FRACTIONS = (0.1, 0.4)

@@ -17,12 +17,12 @@ PACKAGE = ROOT / "src" / "plmscope"
 #: The packages and their modules. A module imports only from those before it: the names are the data flow.
 HOUSE = (
     ("", ("errors", "progress", "threads", "lazy")),
-    ("store", ("folder", "resume")),
+    ("store", ("files", "resume", "schema", "folder")),
     ("data", (
         "labels", "uniprot", "records", "formats", "rows", "labelling", "sources", "proteins", "annotations",
         "peptides", "splits", "fetch",
     )),
-    ("stats", ("curves",)),
+    ("stats", ("metrics", "chance", "curves")),
     ("tasks", ("task", "on_ray", "engines", "worker")),
     ("", ("plugins",)),
     ("models", (

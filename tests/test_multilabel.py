@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
+from plmscope import stats
 from plmscope.cli import main
 from plmscope.data.labels import (
     cases,
@@ -36,8 +37,8 @@ from plmscope.scoring.conductance import conductance
 from plmscope.scoring.integrated_gradients import integrated_gradients
 from plmscope.scoring.linear import attribution_patching, gradient_activation
 from plmscope.scoring.methods import finish
-from plmscope.stats import curves as stats
-from plmscope.store.folder import SCHEMA, Run
+from plmscope.store.folder import Run
+from plmscope.store.schema import SCHEMA
 from tests.conftest import GOLDEN, make_proteins, save_tiny_model
 
 NAMES = ("1", "2", "3")

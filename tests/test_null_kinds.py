@@ -15,7 +15,7 @@ from plmscope.models.classifier import load_model
 from plmscope.models.sites import MODULES
 from plmscope.scoring.activation import summarise_activations
 from plmscope.scoring.scores import NeuronScores
-from plmscope.store.folder import SCHEMA
+from plmscope.store.schema import SCHEMA
 from tests.planted import neurons_of, planted_model, planted_proteins, planted_tokenizer
 
 SHARES, DRAWS, SEED = (0.1, 0.5), 3, 7

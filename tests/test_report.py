@@ -40,7 +40,8 @@ from plmscope.report.kinds import kinds_table
 from plmscope.report.knowledge import card_data, class_effects, interventions_section
 from plmscope.report.methods import REFERENCES, completeness_section, facts, methods_paragraph
 from plmscope.report.neurons import classes_section, neurons_section
-from plmscope.store.folder import SCHEMA, Run
+from plmscope.store.folder import Run
+from plmscope.store.schema import SCHEMA
 from tests.fake_run import METHODS, make_fake_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or ""

@@ -11,7 +11,8 @@ import pytest
 from plmscope.report import page as report
 from plmscope.report.blocks import Block, Text
 from plmscope.report.input import ReportSection, Results, section
-from plmscope.store.folder import SCHEMA, Run
+from plmscope.store.folder import Run
+from plmscope.store.schema import SCHEMA
 from tests.fake_run import make_fake_run
 
 

@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 
 from plmscope.errors import RunError
-from plmscope.store.folder import SCHEMA, SCHEMA_VERSION, Run, write_atomic
+from plmscope.store.files import write_atomic
+from plmscope.store.folder import Run
+from plmscope.store.schema import SCHEMA, SCHEMA_VERSION
 from plmscope.study import names
 
 

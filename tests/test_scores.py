@@ -31,7 +31,7 @@ from plmscope.scoring.scores import (
 )
 from plmscope.scoring.table import methods, row_of
 from plmscope.settings import ScoreSection, parse_study
-from plmscope.stats.curves import bootstrap_weights
+from plmscope.stats.chance import bootstrap_weights
 from tests.conftest import make_proteins
 
 METHODS = methods()

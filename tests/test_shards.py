@@ -222,7 +222,7 @@ def test_one_shard_is_scored_by_one_process(golden: Golden, tmp_path: Path) -> N
 
 
 def shards_lock(path: Path) -> Any:
-    from plmscope.store.folder import lock
+    from plmscope.store.files import lock
 
     return lock(path.with_suffix(".lock"), "held by the test")
 

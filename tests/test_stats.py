@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 from sklearn import metrics as sk
 
+from plmscope import stats
 from plmscope.errors import SelectionError
-from plmscope.stats import curves as stats
-from plmscope.store.folder import SCHEMA
+from plmscope.store.schema import SCHEMA
 
 
 def predictions(seed: int, proteins: int, n_classes: int, sets: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -33,7 +33,8 @@ from plmscope.runs import one_per_cluster, open_run
 from plmscope.scoring.methods import SCORERS
 from plmscope.scoring.table import FORMS, signed_methods
 from plmscope.settings import Study, demo_study, parse_study, read_study, write_study
-from plmscope.store.folder import SCHEMA, SCHEMA_VERSION, Run
+from plmscope.store.folder import Run
+from plmscope.store.schema import SCHEMA, SCHEMA_VERSION
 from plmscope.study import Stages, names
 from plmscope.study.inputs import _kept_apart, anchored
 from plmscope.study.nulls import run as run_nulls
@@ -673,7 +674,7 @@ def test_full_disk_at_every_write_is_one_line_and_damages_nothing(
     for stage in ("evaluate", "density"):
         assert main([stage, str(whole), "--quiet"]) == 0
     capfd.readouterr()
-    write = plmscope.store.folder._write_with
+    write = plmscope.store.files._write_with
     left = refused = 0
 
     def full(path: Path, into: Callable[[Path], object]) -> None:

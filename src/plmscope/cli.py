@@ -118,7 +118,7 @@ def init(
 ) -> None:
     """Write a study file with every key, its default and its meaning; edit it and 'run' it."""
     from plmscope.settings import Study, write_study
-    from plmscope.store.folder import write_atomic
+    from plmscope.store.files import write_atomic
 
     if path.exists() and not force:
         raise StudyError(f"{path}: is there already; choose another name or use --force")

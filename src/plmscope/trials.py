@@ -27,8 +27,8 @@ from plmscope.progress import Track, silent
 from plmscope.runs import OpenRun, one_per_cluster, score_all
 from plmscope.scoring.scores import NeuronScores, from_table
 from plmscope.scoring.table import PREFERRED
-from plmscope.store.folder import SCHEMA
 from plmscope.store.resume import collect
+from plmscope.store.schema import SCHEMA
 
 #: ``label`` of the selection over all classes.
 OVERALL = ""

@@ -15,7 +15,7 @@ from plmscope.comparing.tables import all_tables
 from plmscope.comparing.text import markdown
 from plmscope.errors import RunError
 from plmscope.report.page import page
-from plmscope.store.folder import write_atomic
+from plmscope.store.files import write_atomic
 
 REPORT, TEXT = "compared.html", "compared.md"
 

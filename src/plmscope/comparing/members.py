@@ -18,7 +18,8 @@ import pandas as pd
 
 from plmscope.errors import RunError
 from plmscope.settings import read_study
-from plmscope.store.folder import SCHEMA, Run
+from plmscope.store.folder import Run
+from plmscope.store.schema import SCHEMA
 
 #: Stages without which there is nothing to compare.
 NEEDED = ("finetune", "score", "evaluate")

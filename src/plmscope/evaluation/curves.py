@@ -44,22 +44,9 @@ from plmscope.models.network import Network
 from plmscope.models.sites import MODULES, NeuronIndex, Site
 from plmscope.models.workers import in_order
 from plmscope.scoring.scores import NeuronScores
-from plmscope.stats.curves import (
-    METRICS,
-    benjamini_hochberg,
-    better_sign,
-    bootstrap_weights,
-    compare_curves,
-    compare_with_draws,
-    curve_area,
-    curve_values,
-    holm,
-    metric,
-    percentile_interval,
-    share_better,
-    sufficient_share,
-    with_spread,
-)
+from plmscope.stats.chance import benjamini_hochberg, bootstrap_weights, compare_with_draws, holm, percentile_interval
+from plmscope.stats.curves import compare_curves, curve_area, curve_values, share_better, sufficient_share, with_spread
+from plmscope.stats.metrics import METRICS, better_sign, metric
 
 MODES = ("keep", "ablate")
 ABLATIONS = ("mean", "zero")

@@ -38,7 +38,7 @@ from plmscope.models.hooked import AnyNetwork, logits_of, network_of
 from plmscope.models.network import Network
 from plmscope.models.sites import MODULES, NeuronIndex, Site
 from plmscope.models.workers import in_order
-from plmscope.stats.curves import benjamini_hochberg, bootstrap_weights, compare_with_draws, percentile_interval
+from plmscope.stats.chance import benjamini_hochberg, bootstrap_weights, compare_with_draws, percentile_interval
 
 CONTROL = "random_matched"
 #: The effect on all classes but the one whose neurons were changed, each class weighing the same.

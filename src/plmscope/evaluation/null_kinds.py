@@ -37,8 +37,8 @@ from plmscope.models.classifier import Classifier
 from plmscope.models.sites import MODULES
 from plmscope.progress import Track, silent
 from plmscope.scoring.scores import NeuronScores
-from plmscope.store.folder import SCHEMA
 from plmscope.store.resume import collect
+from plmscope.store.schema import SCHEMA
 
 
 @dataclass(frozen=True)

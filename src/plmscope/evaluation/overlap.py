@@ -24,7 +24,7 @@ from scipy.stats import hypergeom
 
 from plmscope.errors import SelectionError
 from plmscope.evaluation.selection import Selection
-from plmscope.stats.curves import TINY, benjamini_hochberg
+from plmscope.stats.chance import TINY, benjamini_hochberg
 
 COLUMNS = ("n", "n_other", "shared", "jaccard", "jaccard_expected", "p_value")
 

@@ -22,7 +22,7 @@ from plmscope.errors import SelectionError
 from plmscope.models.sites import MODULES, Neuron, NeuronIndex, Site
 from plmscope.scoring.scores import NeuronScores, check_ranking
 from plmscope.scoring.table import ACTIVITY
-from plmscope.stats.curves import benjamini_hochberg, hypergeometric_enrichment
+from plmscope.stats.chance import benjamini_hochberg, hypergeometric_enrichment
 
 CONTROLS = ("random", "random_matched", "random_active")
 SCOPES = ("pooled", "per_site")

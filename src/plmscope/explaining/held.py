@@ -19,7 +19,7 @@ import numpy as np
 from plmscope.evaluation.interventions import CONTROL, Change, outcomes
 from plmscope.evaluation.selection import Selection, draw, strata
 from plmscope.explaining.decision import Decision
-from plmscope.stats.curves import compare_with_draws
+from plmscope.stats.chance import compare_with_draws
 
 
 @dataclass(frozen=True)

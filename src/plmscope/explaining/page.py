@@ -20,7 +20,7 @@ from plmscope.explaining.explanation import trust
 from plmscope.report.blocks import address
 from plmscope.report.input import Results
 from plmscope.runs import OpenRun
-from plmscope.store.folder import write_atomic
+from plmscope.store.files import write_atomic
 
 #: Proteins on one page; the tables have all.
 MOST_ON_PAGE = 50

@@ -39,7 +39,7 @@ from plmscope.models.sites import Site
 from plmscope.models.workers import splitting
 from plmscope.progress import Track, silent
 from plmscope.runs import OpenRun, one_per_cluster
-from plmscope.store.folder import write_atomic
+from plmscope.store.files import write_atomic
 
 Seen = dict[Site, torch.Tensor]
 #: Quantiles that are kept of every neuron.

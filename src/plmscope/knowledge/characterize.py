@@ -44,7 +44,7 @@ from plmscope.models.hooks import record
 from plmscope.models.sites import NeuronIndex, Site
 from plmscope.models.workers import splitting
 from plmscope.progress import Track, silent
-from plmscope.stats.curves import TINY, benjamini_hochberg
+from plmscope.stats.chance import TINY, benjamini_hochberg
 from plmscope.store.resume import Parts
 
 #: Shares of residues, and of proteins, at which a neuron counts as firing.

@@ -25,7 +25,7 @@ from sklearn.preprocessing import StandardScaler
 from plmscope.data.proteins import Protein
 from plmscope.knowledge.concepts import ConceptSet
 from plmscope.models.finetune import composition
-from plmscope.store.folder import SCHEMA
+from plmscope.store.schema import SCHEMA
 
 
 def class_baselines(

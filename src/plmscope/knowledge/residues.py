@@ -29,7 +29,7 @@ from plmscope.models.sites import Site
 from plmscope.models.workers import splitting
 from plmscope.progress import Track, silent
 from plmscope.scoring.integrated_gradients import EMBEDDING, Target, activations_and_gradients, request
-from plmscope.stats.curves import benjamini_hochberg
+from plmscope.stats.chance import benjamini_hochberg
 from plmscope.store.resume import Parts
 
 INPUT = "input"

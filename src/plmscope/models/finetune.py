@@ -45,7 +45,7 @@ from plmscope.models.classifier import Classifier
 from plmscope.models.lora import require_peft, with_adapters
 from plmscope.models.workers import out_of_memory
 from plmscope.progress import Track, silent
-from plmscope.stats.curves import metric
+from plmscope.stats.metrics import metric
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from plmscope.report.blocks import (
 )
 from plmscope.scoring.table import PREFERRED, row_of
 from plmscope.scoring.table import methods as known_methods
-from plmscope.store.folder import SCHEMA
+from plmscope.store.schema import SCHEMA
 
 NULLS = {"label_shuffled": "label-shuffled", "random_weights": "randomly initialised"}
 CLASSIFIERS = {"model": "model", "majority": "majority class", "composition": "composition"}

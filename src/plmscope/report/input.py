@@ -15,7 +15,8 @@ from plmscope.data.annotations import EC_NAMES
 from plmscope.data.labels import Task
 from plmscope.errors import RunError
 from plmscope.report.blocks import Block, Section, Text
-from plmscope.store.folder import SCHEMA, Run
+from plmscope.store.folder import Run
+from plmscope.store.schema import SCHEMA
 
 KNOWLEDGE_FRACTION = 0.02
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid")

@@ -36,7 +36,8 @@ from plmscope.report.kinds import kinds_figure, kinds_table
 from plmscope.report.knowledge import intervention_fact, interventions_section, knowledge_section
 from plmscope.report.methods import completeness_section, facts, methods_section
 from plmscope.report.neurons import agreement_section, classes_section, neurons_section
-from plmscope.store.folder import Run, write_atomic
+from plmscope.store.files import write_atomic
+from plmscope.store.folder import Run
 
 #: A new section is one function with :func:`~plmscope.report.input.section` above it, and one row here.
 SECTIONS: tuple[ReportSection, ...] = (

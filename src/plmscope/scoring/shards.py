@@ -33,7 +33,7 @@ from plmscope.errors import PlmscopeError, RunError, SelectionError
 from plmscope.models.sites import NeuronIndex
 from plmscope.progress import Track
 from plmscope.scoring.scores import GroupSums, NeuronScores, check_ranking
-from plmscope.store.folder import write_arrays
+from plmscope.store.files import write_arrays
 
 T = TypeVar("T")
 #: Proteins that are scored together; a change changes scores by rounding.

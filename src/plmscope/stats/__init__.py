@@ -2,6 +2,8 @@
 
 ::
 
+    metrics.py   accuracy, balanced accuracy, log loss and their kin, on resamples too
+    chance.py    random draws, bootstraps, intervals, and p values that are counted
     curves.py    areas under curves, how they differ from those of draws, the share that suffices
 
 An array has one axis a kind of thing: ``B`` resamples, ``P`` proteins, ``K`` sets of predictions, ``R`` draws.
@@ -15,26 +17,26 @@ from plmscope.lazy import find
 
 _HOME = {
     "Comparison": "curves",
-    "DrawTest": "curves",
-    "Interval": "curves",
-    "METRICS": "curves",
-    "benjamini_hochberg": "curves",
-    "better_sign": "curves",
+    "DrawTest": "chance",
+    "Interval": "chance",
+    "METRICS": "metrics",
+    "benjamini_hochberg": "chance",
+    "better_sign": "metrics",
     "bootstrap_difference": "curves",
-    "bootstrap_weights": "curves",
+    "bootstrap_weights": "chance",
     "compare_curves": "curves",
-    "compare_with_draws": "curves",
+    "compare_with_draws": "chance",
     "curve_area": "curves",
     "curve_values": "curves",
-    "holm": "curves",
-    "hypergeometric_enrichment": "curves",
+    "holm": "chance",
+    "hypergeometric_enrichment": "chance",
     "isotonic": "curves",
-    "metric": "curves",
+    "metric": "metrics",
     "metric_area": "curves",
-    "percentile_interval": "curves",
+    "percentile_interval": "chance",
     "share_better": "curves",
     "sufficient_share": "curves",
-    "weighted_metric": "curves",
+    "weighted_metric": "metrics",
     "with_spread": "curves",
 }
 

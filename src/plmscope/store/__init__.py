@@ -2,6 +2,8 @@
 
 ::
 
+    schema.py   every table and its columns
+    files.py    writing a file whole or not at all, and locks
     folder.py   the run folder: its tables, its manifest, what is done
     resume.py   what long work has so far, so that a killed command goes on
 
@@ -16,11 +18,11 @@ from plmscope.lazy import find
 
 _HOME = {
     "Run": "folder",
-    "SCHEMA": "folder",
-    "SCHEMA_VERSION": "folder",
-    "lock": "folder",
-    "write_arrays": "folder",
-    "write_atomic": "folder",
+    "SCHEMA": "schema",
+    "SCHEMA_VERSION": "schema",
+    "lock": "files",
+    "write_arrays": "files",
+    "write_atomic": "files",
 }
 
 __all__ = [

@@ -1,117 +1,25 @@
 """The run folder: which files there are, their columns, and writing them so that nothing is ever half there.
 
-Every table is written to a temporary name and renamed. ``manifest.json`` holds, per stage, a fingerprint of what it
-depended on: a finished stage whose inputs did not change is not run again. One process at a time may write to a run
-folder (an advisory lock that the system drops when the process dies).
-
->>> sorted(SCHEMA)[:3]
-['agreement', 'associations', 'attributed_residues']
+``manifest.json`` holds, per stage, a fingerprint of what it depended on: a finished stage whose inputs did not change
+is not run again. One process at a time may write to a run folder.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from plmscope.errors import BusyError, RunError, unwritten_advice
-
-SCHEMA_VERSION = "1.4"
-
-#: Columns of every table of a run folder, in order.
-SCHEMA: dict[str, tuple[str, ...]] = {
-    "proteins": ("id", "sequence", "label", "split", "cluster", "length"),
-    "excluded": ("id", "reason"),
-    "leakage": ("id", "split", "nearest_train", "identity"),
-    "training": ("model", "epoch", "train_loss", "validation_loss", "validation_balanced_accuracy", "seconds"),
-    "neurons": ("layer", "module", "neuron"),  # then one column per scoring method
-    "class_scores": ("method", "label", "layer", "module", "neuron", "score"),
-    "completeness": ("method", "id", "layer", "module", "expected", "got", "gap", "points", "settled"),
-    "selections": ("method", "scope", "fraction", "draw", "layer", "module", "neuron"),
-    "curves": (
-        "method", "matched_to", "scope", "module", "draw", "mode", "ablation", "fraction", "n_neurons",
-        "accuracy", "balanced_accuracy", "macro_f1", "log_loss", "true_class_probability", "log_probability",
-    ),
-    "predictions": ("curve_point", "id", "predicted", "log_prob_true"),
-    "comparison": (
-        "method", "ranked_by", "against", "scope", "module", "mode", "ablation", "metric", "auc", "auc_against",
-        "difference", "better", "ci_low", "ci_high", "p_value", "p_kind", "n_draws", "draws_beaten", "share_better",
-        "q_value", "primary",
-    ),
-    "modules": (
-        "model", "method", "ranked_by", "mode", "ablation", "metric", "module", "n_neurons", "intact", "held",
-        "carried", "carried_low", "carried_high", "judged", "auc", "auc_against", "difference", "ci_low", "ci_high",
-        "p_value", "p_kind", "p_holm", "n_draws", "sufficient_share", "sufficient_low", "sufficient_high",
-        "sufficient_share_against", "concentration", "concentration_low", "concentration_high",
-    ),
-    "density": (
-        "method", "fraction", "layer", "module", "n_total", "n_selected", "density", "enrichment",
-        "ci_low", "ci_high", "p_value", "p_permutation", "q_value",
-    ),
-    "modules_null": (
-        "model", "method", "ranked_by", "mode", "ablation", "metric", "module", "n_neurons", "intact", "held",
-        "carried", "carried_low", "carried_high", "judged", "auc", "auc_against", "difference", "ci_low", "ci_high",
-        "p_value", "p_kind", "p_holm", "n_draws", "sufficient_share", "sufficient_low", "sufficient_high",
-        "sufficient_share_against", "concentration", "concentration_low", "concentration_high",
-    ),
-    "curves_null": (
-        "null", "method", "matched_to", "scope", "module", "draw", "mode", "ablation", "fraction", "n_neurons",
-        "accuracy", "balanced_accuracy", "macro_f1", "log_loss", "true_class_probability", "log_probability",
-    ),
-    "density_null": ("null", "method", "fraction", "layer", "module", "n_total", "n_selected", "density", "enrichment"),
-    "agreement": ("method", "other", "fraction", "spearman", "overlap", "overlap_expected"),
-    "concepts": ("concept", "kind", "level", "n_proteins", "n_residues", "n_domains", "source"),
-    "associations": (
-        "layer", "module", "neuron", "sign", "rank", "concept", "threshold", "precision", "recall", "recall_domain",
-        "f1", "f1_gain", "iou", "auroc", "discovery_f1", "discovery_auroc", "n_clusters", "p_value", "q_value",
-        "null_auroc", "confirmed", "auroc_beyond_letter",
-    ),
-    "class_baselines": ("concept", "n_with", "n_without", "auroc_length", "auroc_composition"),
-    "motifs": (
-        "layer", "module", "neuron", "sign", "consensus", "width", "anchor", "n_windows", "n_fired",
-        "information_bits", "auroc_held_out", "enrichment", "group", "matrix", "classes", "annotations",
-        "auroc_beyond_letter",
-    ),
-    "letters": ("layer", "module", "neuron", "r2_letter", "r2_window", "highest", "lowest"),
-    "neuron_cards": (
-        "layer", "module", "neuron", "method", "rank", "sign", "sentence", "explained", "concept", "auroc", "f1",
-        "motif", "top_proteins", "knows", "r2_letter", "r2_window", "auroc_beyond_letter",
-    ),
-    "attributed_residues": (
-        "concept", "of", "n_clusters", "auroc", "null_auroc", "p_value", "q_value", "auroc_same_letter",
-        "p_same_letter", "q_same_letter",
-    ),
-    "interventions": (
-        "method", "label", "effect_on", "mode", "factor", "fraction", "n_neurons", "control", "draw", "n_proteins",
-        "probability", "probability_change", "log_odds_change", "label_probability_change", "decisions_right",
-        "decisions_changed", "decisions_lost", "decisions_gained",
-    ),
-    "intervention_effects": (
-        "method", "label", "effect_on", "mode", "factor", "fraction", "n_proteins", "probability_change",
-        "against", "difference", "ci_low", "ci_high", "p_value", "p_kind", "n_draws", "draws_beaten", "decisions_right",
-        "decisions_lost", "decisions_lost_against", "q_value",
-    ),
-    "neuron_effects": (
-        "layer", "module", "neuron", "effect_on", "n_proteins", "probability_change", "log_odds_change",
-        "decisions_right", "decisions_changed", "decisions_lost", "decisions_gained",
-    ),
-    "class_overlap": (
-        "method", "fraction", "label", "other", "n", "n_other", "shared", "jaccard", "jaccard_expected", "p_value",
-        "q_value",
-    ),
-    "stability": (
-        "method", "fraction", "label", "compared_with", "n", "n_other", "shared", "jaccard", "jaccard_expected",
-        "p_value", "spearman",
-    ),
-}  # fmt: skip
+from plmscope.errors import RunError
+from plmscope.store.files import lock, one_line, write_atomic
+from plmscope.store.schema import SCHEMA, SCHEMA_VERSION
 
 #: Columns that an older schema lacked, and what its rows had there.
 ADDED: dict[str, dict[str, Any]] = {
@@ -126,66 +34,6 @@ _AGAIN = "delete it, then 'plmscope run' writes it again"
 _LOST = "the run cannot be continued, start it anew in another folder"
 #: Tables that several models have rows in: a file each, beside the model.
 OF_EACH_MODEL = {"training": "nulls/*/training.parquet"}
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write beside ``path`` and rename, so that a reader sees the old file or the new one, never a part.
-
-    Raises:
-        RunError: the folder is not writable or the disk is full.
-    """
-    _write_with(path, lambda temporary: temporary.write_bytes(data))
-
-
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write named arrays as one ``.npz`` file, atomically; nothing in it needs pickle."""
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as handle:  # a name would get another ending
-            np.savez(handle, **dict(arrays))  # type: ignore[arg-type]
-
-    _write_with(path, write)
-
-
-def _write_with(path: Path, write: Callable[[Path], object]) -> None:
-    """Like :func:`write_atomic`, where ``write`` makes the file of the name it is given."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        reason = error.strerror or _one_line(error)
-        raise RunError(f"{path}: cannot be written ({reason}); {unwritten_advice(error.errno)}") from None
-
-
-def _one_line(error: BaseException) -> str:
-    """An exception's text as one line."""
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-@contextlib.contextmanager
-def lock(path: Path, busy: str, shared: bool = False) -> Iterator[None]:
-    """Hold an advisory lock on a file, which the system drops when the process dies.
-
-    Raises:
-        BusyError: another process holds it; ``busy`` says so.
-        RunError: the file cannot be written, or its disk has no locks.
-    """
-    try:
-        handle = path.open("w")
-    except OSError as error:
-        advice = unwritten_advice(error.errno)
-        raise RunError(f"{path.parent}: cannot be written ({error.strerror}); {advice}") from None
-    with handle:
-        try:
-            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BusyError(f"{busy}; wait until it has ended") from None
-        except OSError as error:  # some network disks have no locks
-            raise RunError(f"{path}: cannot be locked ({error.strerror}); use a folder on another disk") from None
-        yield
 
 
 class Run:
@@ -348,7 +196,7 @@ class Run:
         try:
             return pd.read_parquet(path)
         except Exception as error:  # pyarrow raises several kinds for a damaged file
-            raise RunError(f"{path}: is damaged ({_one_line(error)}); {_AGAIN}") from None
+            raise RunError(f"{path}: is damaged ({one_line(error)}); {_AGAIN}") from None
 
     def own(self, name: str) -> pd.DataFrame:
         """A table that is the stages' own business, one outside :data:`SCHEMA`.

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from plmscope.store.folder import write_arrays
+from plmscope.store.files import write_arrays
 
 #: How often what is new is saved, in seconds.
 SAVE_SECONDS = 20.0

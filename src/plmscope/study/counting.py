@@ -11,7 +11,7 @@ import pandas as pd
 from plmscope.evaluation.selection import density, select_top
 from plmscope.scoring.scores import NeuronScores, from_table
 from plmscope.scoring.table import ACTIVITY
-from plmscope.store.folder import SCHEMA
+from plmscope.store.schema import SCHEMA
 from plmscope.study.scoring import SUMS, rankings, read_sums
 from plmscope.study.stages import Context, Stage, tables
 
@@ -57,7 +57,7 @@ def resampled_places(context: Context) -> pd.DataFrame:
 
 def _places(context: Context, one: NeuronScores, fractions: Sequence[float]) -> list[tuple[object, ...]]:
     """The rows of one method; none where no class has two groups of clusters."""
-    from plmscope.stats.curves import bootstrap_weights
+    from plmscope.stats.chance import bootstrap_weights
 
     if one.resample is None or one.sums is None:
         return []

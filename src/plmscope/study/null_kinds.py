@@ -11,7 +11,7 @@ import pandas as pd
 from plmscope.evaluation.selection import MODULE
 from plmscope.scoring.scores import from_table
 from plmscope.settings import Study
-from plmscope.store.folder import write_atomic
+from plmscope.store.files import write_atomic
 from plmscope.study.scoring import ablation_means, rankings
 from plmscope.study.stages import Context, Stage
 from plmscope.trials import judges

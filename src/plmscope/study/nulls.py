@@ -17,7 +17,7 @@ from plmscope.runs import one_per_cluster
 from plmscope.scoring.scores import score_table
 from plmscope.scoring.shards import Shard
 from plmscope.settings import NULLS, Study
-from plmscope.store.folder import write_atomic
+from plmscope.store.files import write_atomic
 from plmscope.study.finetuning import trained
 from plmscope.study.scoring import ablation_means, score_parts
 from plmscope.study.stages import Context, Stage

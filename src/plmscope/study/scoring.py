@@ -25,7 +25,8 @@ from plmscope.scoring.scores import NeuronScores, class_table, resampling_groups
 from plmscope.scoring.shards import PartialScores, Shard, complete, merge_shards, score_shard
 from plmscope.scoring.table import path_methods
 from plmscope.settings import Study
-from plmscope.store.folder import Run, lock
+from plmscope.store.files import lock
+from plmscope.store.folder import Run
 from plmscope.study.stages import Context, Stage, settings_of, tables, versions
 
 MEAN_PROTEINS_PER_CLASS = 200

@@ -8,7 +8,7 @@ from plmscope.evaluation.overlap import class_overlap
 from plmscope.evaluation.selection import MODULE, SCOPES, agreement, select_top
 from plmscope.models.sites import MODULES
 from plmscope.settings import Study
-from plmscope.store.folder import SCHEMA
+from plmscope.store.schema import SCHEMA
 from plmscope.study.stages import Context, Stage, tables
 from plmscope.trials import class_methods, class_scores
 

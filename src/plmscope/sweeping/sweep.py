@@ -17,7 +17,8 @@ from plmscope.comparing.members import SWEEP
 from plmscope.errors import PlmscopeError, RunError
 from plmscope.progress import Track, silent
 from plmscope.settings import Study, parse_study
-from plmscope.store.folder import Run, lock, write_atomic
+from plmscope.store.files import lock, write_atomic
+from plmscope.store.folder import Run
 from plmscope.study import Stages
 from plmscope.sweeping.combinations import Combination
 from plmscope.tasks.engines import check_engine, run_tasks

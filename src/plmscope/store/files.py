@@ -1,0 +1,77 @@
+"""Files that are whole or not there, and locks.
+
+A file is written under a temporary name and renamed. One process at a time may hold a lock (an advisory one, which the
+system drops when the process dies).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from plmscope.errors import BusyError, RunError, unwritten_advice
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write beside ``path`` and rename, so that a reader sees the old file or the new one, never a part.
+
+    Raises:
+        RunError: the folder is not writable or the disk is full.
+    """
+    _write_with(path, lambda temporary: temporary.write_bytes(data))
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write named arrays as one ``.npz`` file, atomically; nothing in it needs pickle."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as handle:  # a name would get another ending
+            np.savez(handle, **dict(arrays))  # type: ignore[arg-type]
+
+    _write_with(path, write)
+
+
+def _write_with(path: Path, write: Callable[[Path], object]) -> None:
+    """Like :func:`write_atomic`, where ``write`` makes the file of the name it is given."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        reason = error.strerror or one_line(error)
+        raise RunError(f"{path}: cannot be written ({reason}); {unwritten_advice(error.errno)}") from None
+
+
+def one_line(error: BaseException) -> str:
+    """An exception's text as one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+@contextlib.contextmanager
+def lock(path: Path, busy: str, shared: bool = False) -> Iterator[None]:
+    """Hold an advisory lock on a file, which the system drops when the process dies.
+
+    Raises:
+        BusyError: another process holds it; ``busy`` says so.
+        RunError: the file cannot be written, or its disk has no locks.
+    """
+    try:
+        handle = path.open("w")
+    except OSError as error:
+        advice = unwritten_advice(error.errno)
+        raise RunError(f"{path.parent}: cannot be written ({error.strerror}); {advice}") from None
+    with handle:
+        try:
+            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BusyError(f"{busy}; wait until it has ended") from None
+        except OSError as error:  # some network disks have no locks
+            raise RunError(f"{path}: cannot be locked ({error.strerror}); use a folder on another disk") from None
+        yield

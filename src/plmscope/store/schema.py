@@ -1,0 +1,99 @@
+"""Every table of a run folder and its columns, in order: what users may rely on.
+
+A new column is a minor version of the schema, a changed or removed one a major.
+
+>>> sorted(SCHEMA)[:3]
+['agreement', 'associations', 'attributed_residues']
+"""
+
+from __future__ import annotations
+
+SCHEMA_VERSION = "1.4"
+
+
+#: Columns of every table of a run folder, in order.
+SCHEMA: dict[str, tuple[str, ...]] = {
+    "proteins": ("id", "sequence", "label", "split", "cluster", "length"),
+    "excluded": ("id", "reason"),
+    "leakage": ("id", "split", "nearest_train", "identity"),
+    "training": ("model", "epoch", "train_loss", "validation_loss", "validation_balanced_accuracy", "seconds"),
+    "neurons": ("layer", "module", "neuron"),  # then one column per scoring method
+    "class_scores": ("method", "label", "layer", "module", "neuron", "score"),
+    "completeness": ("method", "id", "layer", "module", "expected", "got", "gap", "points", "settled"),
+    "selections": ("method", "scope", "fraction", "draw", "layer", "module", "neuron"),
+    "curves": (
+        "method", "matched_to", "scope", "module", "draw", "mode", "ablation", "fraction", "n_neurons",
+        "accuracy", "balanced_accuracy", "macro_f1", "log_loss", "true_class_probability", "log_probability",
+    ),
+    "predictions": ("curve_point", "id", "predicted", "log_prob_true"),
+    "comparison": (
+        "method", "ranked_by", "against", "scope", "module", "mode", "ablation", "metric", "auc", "auc_against",
+        "difference", "better", "ci_low", "ci_high", "p_value", "p_kind", "n_draws", "draws_beaten", "share_better",
+        "q_value", "primary",
+    ),
+    "modules": (
+        "model", "method", "ranked_by", "mode", "ablation", "metric", "module", "n_neurons", "intact", "held",
+        "carried", "carried_low", "carried_high", "judged", "auc", "auc_against", "difference", "ci_low", "ci_high",
+        "p_value", "p_kind", "p_holm", "n_draws", "sufficient_share", "sufficient_low", "sufficient_high",
+        "sufficient_share_against", "concentration", "concentration_low", "concentration_high",
+    ),
+    "density": (
+        "method", "fraction", "layer", "module", "n_total", "n_selected", "density", "enrichment",
+        "ci_low", "ci_high", "p_value", "p_permutation", "q_value",
+    ),
+    "modules_null": (
+        "model", "method", "ranked_by", "mode", "ablation", "metric", "module", "n_neurons", "intact", "held",
+        "carried", "carried_low", "carried_high", "judged", "auc", "auc_against", "difference", "ci_low", "ci_high",
+        "p_value", "p_kind", "p_holm", "n_draws", "sufficient_share", "sufficient_low", "sufficient_high",
+        "sufficient_share_against", "concentration", "concentration_low", "concentration_high",
+    ),
+    "curves_null": (
+        "null", "method", "matched_to", "scope", "module", "draw", "mode", "ablation", "fraction", "n_neurons",
+        "accuracy", "balanced_accuracy", "macro_f1", "log_loss", "true_class_probability", "log_probability",
+    ),
+    "density_null": ("null", "method", "fraction", "layer", "module", "n_total", "n_selected", "density", "enrichment"),
+    "agreement": ("method", "other", "fraction", "spearman", "overlap", "overlap_expected"),
+    "concepts": ("concept", "kind", "level", "n_proteins", "n_residues", "n_domains", "source"),
+    "associations": (
+        "layer", "module", "neuron", "sign", "rank", "concept", "threshold", "precision", "recall", "recall_domain",
+        "f1", "f1_gain", "iou", "auroc", "discovery_f1", "discovery_auroc", "n_clusters", "p_value", "q_value",
+        "null_auroc", "confirmed", "auroc_beyond_letter",
+    ),
+    "class_baselines": ("concept", "n_with", "n_without", "auroc_length", "auroc_composition"),
+    "motifs": (
+        "layer", "module", "neuron", "sign", "consensus", "width", "anchor", "n_windows", "n_fired",
+        "information_bits", "auroc_held_out", "enrichment", "group", "matrix", "classes", "annotations",
+        "auroc_beyond_letter",
+    ),
+    "letters": ("layer", "module", "neuron", "r2_letter", "r2_window", "highest", "lowest"),
+    "neuron_cards": (
+        "layer", "module", "neuron", "method", "rank", "sign", "sentence", "explained", "concept", "auroc", "f1",
+        "motif", "top_proteins", "knows", "r2_letter", "r2_window", "auroc_beyond_letter",
+    ),
+    "attributed_residues": (
+        "concept", "of", "n_clusters", "auroc", "null_auroc", "p_value", "q_value", "auroc_same_letter",
+        "p_same_letter", "q_same_letter",
+    ),
+    "interventions": (
+        "method", "label", "effect_on", "mode", "factor", "fraction", "n_neurons", "control", "draw", "n_proteins",
+        "probability", "probability_change", "log_odds_change", "label_probability_change", "decisions_right",
+        "decisions_changed", "decisions_lost", "decisions_gained",
+    ),
+    "intervention_effects": (
+        "method", "label", "effect_on", "mode", "factor", "fraction", "n_proteins", "probability_change",
+        "against", "difference", "ci_low", "ci_high", "p_value", "p_kind", "n_draws", "draws_beaten", "decisions_right",
+        "decisions_lost", "decisions_lost_against", "q_value",
+    ),
+    "neuron_effects": (
+        "layer", "module", "neuron", "effect_on", "n_proteins", "probability_change", "log_odds_change",
+        "decisions_right", "decisions_changed", "decisions_lost", "decisions_gained",
+    ),
+    "class_overlap": (
+        "method", "fraction", "label", "other", "n", "n_other", "shared", "jaccard", "jaccard_expected", "p_value",
+        "q_value",
+    ),
+    "stability": (
+        "method", "fraction", "label", "compared_with", "n", "n_other", "shared", "jaccard", "jaccard_expected",
+        "p_value", "spearman",
+    ),
+}  # fmt: skip
