@@ -49,9 +49,11 @@ from plmscope.evaluation.curves import (
     module_table,
 )
 from plmscope.evaluation.selection import MODULE, Selection, density, select_top
+from plmscope.models.architectures import MODULES
 from plmscope.models.checkpoints import embedded_folder
-from plmscope.models.classifier import Classifier, load_model
-from plmscope.models.sites import MODULES, NeuronIndex
+from plmscope.models.classifier import Classifier
+from plmscope.models.loading import load_model
+from plmscope.models.sites import NeuronIndex
 from plmscope.report.answers import NULLS, beats_chance, concentration_answer, density_answer, kind_beats_chance
 from plmscope.scoring.activation import summarise_activations
 from plmscope.scoring.scores import NeuronScores

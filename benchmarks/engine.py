@@ -35,11 +35,12 @@ import plmscope
 from plmscope.data.proteins import AMINO_ACIDS, Protein, read_proteins
 from plmscope.evaluation.curves import predict
 from plmscope.evaluation.selection import of_module
+from plmscope.models.architectures import MODULES
 from plmscope.models.checkpoints import embedded_folder
-from plmscope.models.classifier import Classifier, load_model
+from plmscope.models.classifier import Classifier
 from plmscope.models.hooks import module_of, record, replace
+from plmscope.models.loading import load_model
 from plmscope.models.network import Network
-from plmscope.models.sites import MODULES
 from plmscope.scoring.conductance import _start, conductance
 from plmscope.scoring.integrated_gradients import integrated_gradients, log_odds
 from plmscope.scoring.linear import gradient_activation

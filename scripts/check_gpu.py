@@ -53,11 +53,13 @@ from plmscope.evaluation.selection import Selection, select_top
 from plmscope.knowledge import characterize
 from plmscope.knowledge.concepts import build_concepts
 from plmscope.models import workers
+from plmscope.models.architectures import architecture_of
 from plmscope.models.checkpoints import embedded_folder
-from plmscope.models.classifier import DTYPES, Classifier, _placed, load_model
+from plmscope.models.classifier import DTYPES, Classifier
 from plmscope.models.finetune import Training, finetune
 from plmscope.models.hooked import network_of
-from plmscope.models.sites import NeuronIndex, architecture_of
+from plmscope.models.loading import _placed, load_model
+from plmscope.models.sites import NeuronIndex
 from plmscope.scoring import activation, conductance
 from plmscope.scoring import integrated_gradients as gradients
 from plmscope.scoring.linear import gradient_activation

@@ -37,7 +37,7 @@ from plmscope.data.proteins import Protein
 from plmscope.errors import PlmscopeError, RunError
 from plmscope.evaluation.curves import CurvePoint, Grid, predict
 from plmscope.evaluation.selection import MODULE, of_module, select_top
-from plmscope.models.sites import MODULES
+from plmscope.models.architectures import MODULES
 from plmscope.runs import OpenRun, one_per_cluster, open_run
 from plmscope.scoring.methods import SCORERS
 from plmscope.scoring.scores import FORMS, SIGNED, NeuronScores, with_class_means

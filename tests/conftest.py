@@ -13,7 +13,8 @@ from transformers import EsmConfig, EsmForSequenceClassification, EsmTokenizer
 
 from plmscope.cli import main
 from plmscope.data.proteins import Protein, read_proteins
-from plmscope.models.classifier import Classifier, load_model
+from plmscope.models.classifier import Classifier
+from plmscope.models.loading import load_model
 
 VOCABULARY = "<cls> <pad> <eos> <unk> L A G V S E R T I D P K Q N F Y M H W C X B U Z O . - <null_1> <mask>".split()
 LABELS = ("1", "2", "3")

@@ -15,7 +15,8 @@ import pandas as pd
 from scipy.stats import hypergeom
 from scipy.stats import t as student
 
-from plmscope.models.sites import MODULES, NeuronIndex
+from plmscope.models.architectures import MODULES
+from plmscope.models.sites import NeuronIndex
 from plmscope.store.files import write_atomic
 from plmscope.store.folder import Run
 from plmscope.store.schema import SCHEMA, SCHEMA_VERSION

@@ -10,7 +10,8 @@ import torch
 
 from plmscope.data.proteins import Protein
 from plmscope.errors import InputError, SelectionError
-from plmscope.models.classifier import Classifier, load_model
+from plmscope.models.classifier import Classifier
+from plmscope.models.loading import load_model
 from plmscope.models.sites import Site
 from plmscope.scoring.activation import METHODS, activation_scores, summarise_activations
 from plmscope.scoring.scores import check_ranking

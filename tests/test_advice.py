@@ -17,7 +17,7 @@ import pytest
 
 from plmscope.cli import main
 from plmscope.errors import PlmscopeError
-from plmscope.models.classifier import load_model
+from plmscope.models.loading import load_model
 from plmscope.runs import open_run, read_parquet
 from plmscope.settings import parse_study, write_study
 from plmscope.store.folder import Run
@@ -150,7 +150,7 @@ def test_an_encoder_is_fine_tuned_first(desk: Path, tmp_path: Path, monkeypatch:
 
 def test_what_is_fetched_once_is_there_without_the_network(desk: Path, tmp_path: Path) -> None:
     """A revision other than the newest too."""
-    ask = "from plmscope.models.classifier import load_model\ntry: print(load_model('lab/tiny', revision='v1').labels)"
+    ask = "from plmscope.models.loading import load_model\ntry: print(load_model('lab/tiny', revision='v1').labels)"
     ask += "\nexcept Exception as e: print(e)"
 
     def answer() -> str:

@@ -22,7 +22,8 @@ from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassificatio
 from plmscope.cli import main
 from plmscope.data.labels import Task
 from plmscope.data.proteins import Protein, read_proteins
-from plmscope.models.classifier import load_model, log_probabilities
+from plmscope.models.classifier import log_probabilities
+from plmscope.models.loading import load_model
 from plmscope.runs import OpenRun, open_run
 from plmscope.scoring.methods import score
 from plmscope.settings import parse_study, write_study

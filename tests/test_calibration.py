@@ -12,7 +12,8 @@ import torch
 from benchmarks import calibration
 from benchmarks.calibration import CELLS, CLASSES, METHOD, SHARES, Pool, Tally, curves_of, judge
 from plmscope.evaluation.curves import INTACT, CurvePoint, Predictions, held_point
-from plmscope.models.sites import MODULES, NeuronIndex
+from plmscope.models.architectures import MODULES
+from plmscope.models.sites import NeuronIndex
 
 PROTEINS, SIZE = 30, 25
 

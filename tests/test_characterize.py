@@ -31,8 +31,9 @@ from plmscope.knowledge.characterize import (
 )
 from plmscope.knowledge.concepts import ConceptSet, build_concepts
 from plmscope.knowledge.residues import attributed_residues
+from plmscope.models.architectures import architecture_of
 from plmscope.models.classifier import Classifier
-from plmscope.models.sites import NeuronIndex, architecture_of
+from plmscope.models.sites import NeuronIndex
 from plmscope.store.resume import Parts
 from tests.planted import LABEL_ROLES, neurons_of, planted_model, planted_proteins, planted_tokenizer
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from plmscope.errors import ModelError
 from plmscope.models.checkpoints import Checkpoint, find
-from plmscope.models.classifier import load_model
+from plmscope.models.loading import load_model
 from tests.hub import Hub, serving
 from tests.test_model import encoder_folder, folder, refused, set_config  # noqa: F401  # the fixture
 
@@ -101,7 +101,7 @@ def test_the_hub(tiny_folder: Path, tmp_path: Path) -> None:
 
 
 def test_commit_and_files_are_known_to_the_model(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("plmscope.models.classifier.find", lambda *_: Checkpoint("lab/tiny", tiny_folder, "0" * 40))
+    monkeypatch.setattr("plmscope.models.loading.find", lambda *_: Checkpoint("lab/tiny", tiny_folder, "0" * 40))
     model = load_model("lab/tiny")
     assert (model.name, model.revision) == ("lab/tiny", "0" * 40)
     assert model.files["model.safetensors"] == model.sha256

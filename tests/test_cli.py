@@ -535,7 +535,7 @@ CASES = [
         "the architecture is not supported",
         lambda b: (b.model / "config.json").write_text('{"model_type": "gpt2"}'),
         "{model}: model type 'gpt2' is not supported; supported: esm... (...); a new one is one row of "
-        "plmscope.models.sites.ARCHITECTURES",
+        "plmscope.models.architectures.ARCHITECTURES",
     ),
     Case(
         "the model folder has no weights",
@@ -938,7 +938,7 @@ def test_unwritable_disk_below_a_library(
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", "/cache/model")
 
-    monkeypatch.setattr("plmscope.models.classifier.load_model", refuse)
+    monkeypatch.setattr("plmscope.models.loading.load_model", refuse)
     line = refusal(capfd, ["run", str(bench.study), "--out", str(bench.out), "--quiet"])
     assert line == "/cache/model: Permission denied; allow writing there or choose another place"
 

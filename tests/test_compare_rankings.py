@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from plmscope.models.sites import MODULES
+from plmscope.models.architectures import MODULES
 from plmscope.runs import open_run
 from plmscope.stats.metrics import metric
 from scripts import compare_rankings

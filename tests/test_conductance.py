@@ -12,9 +12,10 @@ from captum.attr import LayerConductance
 
 from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError
-from plmscope.models.classifier import Classifier, load_model
+from plmscope.models.classifier import Classifier
 from plmscope.models.hooked import network_of
 from plmscope.models.hooks import module_of
+from plmscope.models.loading import load_model
 from plmscope.scoring import conductance as conductance_module
 from plmscope.scoring.conductance import _start, conductance
 from plmscope.scoring.integrated_gradients import log_odds

@@ -9,7 +9,7 @@ import plmscope as ps
 from plmscope.cli import main
 from plmscope.edited import export_model, largest_difference, with_held
 from plmscope.errors import ModelError
-from plmscope.models.classifier import load_model
+from plmscope.models.loading import load_model
 from tests.families import HOOKED
 
 

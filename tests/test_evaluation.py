@@ -27,9 +27,10 @@ from plmscope.evaluation.curves import (
     module_table,
 )
 from plmscope.evaluation.selection import Selection, select_top
+from plmscope.models.architectures import MODULES
 from plmscope.models.classifier import Classifier
 from plmscope.models.hooks import replace
-from plmscope.models.sites import MODULES, NeuronIndex, Site
+from plmscope.models.sites import NeuronIndex, Site
 from plmscope.scoring.activation import summarise_activations
 from plmscope.scoring.scores import NeuronScores
 from plmscope.stats.metrics import METRICS

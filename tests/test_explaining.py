@@ -20,11 +20,12 @@ from plmscope.explaining.explanation import SCHEMA
 from plmscope.explaining.held import held_alone, held_together
 from plmscope.explaining.residues import residue_attribution, shuffled_copies
 from plmscope.explaining.training import Distances, place, sample_of
+from plmscope.models.architectures import architecture_of
 from plmscope.models.classifier import Classifier
 from plmscope.models.hooked import network_of
 from plmscope.models.hooks import record
 from plmscope.models.hooks import replace as put
-from plmscope.models.sites import Neuron, NeuronIndex, Site, architecture_of
+from plmscope.models.sites import Neuron, NeuronIndex, Site
 from plmscope.scoring.integrated_gradients import integrated_gradients
 from tests.planted import neurons_of, planted_model, planted_proteins, planted_tokenizer
 

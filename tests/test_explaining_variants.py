@@ -10,8 +10,9 @@ from plmscope.cli import main
 from plmscope.data.proteins import Protein
 from plmscope.errors import InputError
 from plmscope.explaining.variants import COLUMNS, mutated, read_mutations
+from plmscope.models.architectures import architecture_of
 from plmscope.models.classifier import Classifier
-from plmscope.models.sites import NeuronIndex, architecture_of
+from plmscope.models.sites import NeuronIndex
 from tests.planted import planted_model, planted_proteins, planted_tokenizer
 
 

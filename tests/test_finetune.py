@@ -23,8 +23,10 @@ from transformers import TrainingArguments
 
 from plmscope.data.proteins import Protein
 from plmscope.errors import ModelError
-from plmscope.models.classifier import Classifier, load_model
-from plmscope.models.finetune import Training, _TokenBatches, baselines, composition, finetune, quality, stay_on
+from plmscope.models.classifier import Classifier
+from plmscope.models.finetune import Training, _TokenBatches, finetune, stay_on
+from plmscope.models.loading import load_model
+from plmscope.models.quality import baselines, composition, quality
 from tests.conftest import LABELS, save_tiny_model
 
 T = TypeVar("T")

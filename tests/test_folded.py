@@ -11,9 +11,10 @@ import torch
 
 from plmscope.data.proteins import Protein
 from plmscope.models import folded
-from plmscope.models.classifier import Batch, Classifier, load_model
+from plmscope.models.classifier import Batch, Classifier
 from plmscope.models.folded import Folding
 from plmscope.models.hooks import Change, replace
+from plmscope.models.loading import load_model
 from plmscope.models.network import Network
 from plmscope.models.sites import Site
 from tests.conftest import make_proteins, save_tiny_model

@@ -14,8 +14,9 @@ from plmscope.data.proteins import Protein, read_proteins
 from plmscope.errors import InputError, SelectionError
 from plmscope.evaluation.selection import precision_agreement
 from plmscope.models.checkpoints import EMBEDDED
-from plmscope.models.classifier import Classifier, load_model
+from plmscope.models.classifier import Classifier
 from plmscope.models.hooks import record, replace
+from plmscope.models.loading import load_model
 from plmscope.models.sites import Site
 from plmscope.scoring import integrated_gradients as gradients
 from plmscope.scoring.activation import summarise_activations

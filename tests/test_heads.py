@@ -24,7 +24,8 @@ from transformers import (
     AutoTokenizer,
 )
 
-from plmscope.models.classifier import Classifier, load_model
+from plmscope.models.classifier import Classifier
+from plmscope.models.loading import load_model
 from tests.conftest import LABELS, make_proteins, save_tiny_model
 from tests.families import save_esmc, save_protbert
 from tests.hub import Hub, serving
@@ -440,7 +441,7 @@ def test_the_advised_downloads_work(tiny_folder: Path, tmp_path: Path) -> None:
     pickled = shutil.copytree(tiny_folder, tmp_path / "repository")
     torch.save(load_file(pickled / "model.safetensors"), pickled / "pytorch_model.bin")
     (pickled / "model.safetensors").unlink()
-    ask = "from plmscope.models.classifier import load_model\n"
+    ask = "from plmscope.models.loading import load_model\n"
     ask += "try: load_model('lab/pickled')\nexcept Exception as e: print(e)"
     with serving(Hub({"facebook/esm2_t6_8M_UR50D": tiny_folder, "lab/pickled": pickled})) as address:
         env = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0", "NO_PROXY": "*"}

@@ -12,11 +12,13 @@ import torch
 from plmscope.cli import main
 from plmscope.data.proteins import Protein
 from plmscope.evaluation.curves import predict
-from plmscope.models.classifier import Classifier, load_model
+from plmscope.models.architectures import MODULES
+from plmscope.models.classifier import Classifier
 from plmscope.models.hooked import Hooked, network_of
 from plmscope.models.hooks import record
+from plmscope.models.loading import load_model
 from plmscope.models.network import Network
-from plmscope.models.sites import MODULES, Neuron, Site
+from plmscope.models.sites import Neuron, Site
 from plmscope.runs import open_run
 from plmscope.scoring.ablation import single_ablation
 from plmscope.scoring.activation import summarise_activations

@@ -26,8 +26,8 @@ HOUSE = (
     ("tasks", ("task", "on_ray", "engines", "worker")),
     ("", ("plugins",)),
     ("models", (
-        "sites", "workers", "checkpoints", "heads", "lora", "classifier", "finetune", "hooks", "network", "hooked",
-        "folded",
+        "workers", "checkpoints", "architectures", "sites", "heads", "lora", "classifier", "finetune", "hooks",
+        "network", "hooked", "folded_layer", "folded", "loading", "quality",
     )),
     ("scoring", (
         "table", "scores", "activation", "integrated_gradients", "conductance", "linear", "ablation", "methods",
@@ -62,12 +62,12 @@ ORDER = tuple(f"{package}.{name}".lstrip(".") for package, names in HOUSE for na
 #: Only these import torch or transformers.
 TORCH = {
     "models.workers", "models.lora", "models.classifier", "models.finetune", "models.hooks", "models.network",
-    "models.hooked", "models.folded", "scoring.activation", "scoring.integrated_gradients", "scoring.conductance",
-    "scoring.linear", "scoring.ablation", "probing.scorers", "evaluation.curves", "evaluation.interventions",
-    "evaluation.null_kinds", "knowledge.class_baselines", "knowledge.letters", "knowledge.characterize",
-    "knowledge.residues", "edited", "explaining.activations", "explaining.decision", "explaining.held",
-    "explaining.residues", "explaining.contributions", "explaining.training", "explaining.detected",
-    "explaining.explainer", "explaining.folder", "explaining.variants",
+    "models.hooked", "models.folded_layer", "models.folded", "models.loading", "scoring.activation",
+    "scoring.integrated_gradients", "scoring.conductance", "scoring.linear", "scoring.ablation", "probing.scorers",
+    "evaluation.curves", "evaluation.interventions", "evaluation.null_kinds", "knowledge.letters",
+    "knowledge.characterize", "knowledge.residues", "edited", "explaining.activations", "explaining.decision",
+    "explaining.held", "explaining.residues", "explaining.contributions", "explaining.training",
+    "explaining.detected", "explaining.explainer", "explaining.folder", "explaining.variants",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "accelerate", "captum", "peft"}
 

@@ -28,7 +28,8 @@ from plmscope.evaluation.interventions import (
 )
 from plmscope.evaluation.selection import Selection
 from plmscope.models import hooks
-from plmscope.models.classifier import Classifier, load_model
+from plmscope.models.classifier import Classifier
+from plmscope.models.loading import load_model
 from plmscope.models.network import at_tokens
 from plmscope.scoring.activation import summarise_activations
 from tests.conftest import make_proteins

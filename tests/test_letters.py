@@ -13,8 +13,9 @@ from plmscope.knowledge.characterize import Characterization, characterize
 from plmscope.knowledge.concepts import build_concepts
 from plmscope.knowledge.letters import MIN_MARKED, WIDTH, Letters, within
 from plmscope.knowledge.motifs import LETTERS
+from plmscope.models.architectures import architecture_of
 from plmscope.models.classifier import Classifier
-from plmscope.models.sites import NeuronIndex, architecture_of
+from plmscope.models.sites import NeuronIndex
 from tests.planted import neurons_of, planted_model, planted_proteins, planted_tokenizer
 
 NONE = np.zeros(0, np.int64)

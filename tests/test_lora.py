@@ -17,8 +17,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
 from plmscope.errors import ModelError
-from plmscope.models.classifier import Classifier, load_model
+from plmscope.models.classifier import Classifier
 from plmscope.models.finetune import finetune
+from plmscope.models.loading import load_model
 from plmscope.models.lora import with_adapters
 from tests.conftest import make_proteins, save_tiny_model
 from tests.families import save_protbert

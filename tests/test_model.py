@@ -23,8 +23,10 @@ from transformers import (
 
 from plmscope.data.proteins import Protein
 from plmscope.errors import InputError, ModelError
-from plmscope.models.classifier import Classifier, load_model
-from plmscope.models.sites import ARCHITECTURES, NeuronIndex
+from plmscope.models.architectures import ARCHITECTURES
+from plmscope.models.classifier import Classifier
+from plmscope.models.loading import load_model
+from plmscope.models.sites import NeuronIndex
 from tests.conftest import LABELS, make_proteins, save_tiny_model
 from tests.families import save_esmc, save_protbert
 
@@ -114,7 +116,7 @@ def test_an_unsupported_architecture_lists_the_supported(folder: Path) -> None:
     set_config(folder, model_type="gpt2")
     line = refused(folder)
     assert "model type 'gpt2' is not supported; supported: esm (ESM-2, ESM-1b, ESM-1v), esmc (ESM-C)" in line
-    assert line.endswith("bert (ProtBert); a new one is one row of plmscope.models.sites.ARCHITECTURES")
+    assert line.endswith("bert (ProtBert); a new one is one row of plmscope.models.architectures.ARCHITECTURES")
 
 
 def test_an_unknown_architecture(folder: Path) -> None:

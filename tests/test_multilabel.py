@@ -28,8 +28,10 @@ from plmscope.data.splits import PARTS, split_proteins
 from plmscope.errors import InputError, ModelError, StudyError
 from plmscope.evaluation.curves import evaluate
 from plmscope.evaluation.selection import select_top
-from plmscope.models.classifier import Classifier, load_model
-from plmscope.models.finetune import baselines, class_weights, quality
+from plmscope.models.classifier import Classifier
+from plmscope.models.finetune import class_weights
+from plmscope.models.loading import load_model
+from plmscope.models.quality import baselines, quality
 from plmscope.runs import one_per_cluster, open_run
 from plmscope.scoring.ablation import single_ablation
 from plmscope.scoring.activation import summarise_activations

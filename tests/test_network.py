@@ -13,10 +13,12 @@ import pytest
 import torch
 
 from plmscope.data.proteins import Protein
-from plmscope.models.classifier import Classifier, load_model
+from plmscope.models.architectures import MODULES
+from plmscope.models.classifier import Classifier
 from plmscope.models.hooks import record, replace
+from plmscope.models.loading import load_model
 from plmscope.models.network import Context, Network, State
-from plmscope.models.sites import MODULES, Site
+from plmscope.models.sites import Site
 from plmscope.models.workers import LAST_RESORT
 from plmscope.scoring import integrated_gradients as gradients
 from plmscope.scoring.conductance import conductance

@@ -11,8 +11,8 @@ import pytest
 import plmscope.evaluation.null_kinds
 from plmscope.evaluation.curves import Curves, Grid, Within, curve_table, evaluate_points, module_table
 from plmscope.evaluation.null_kinds import NullKinds, evaluate_null
-from plmscope.models.classifier import load_model
-from plmscope.models.sites import MODULES
+from plmscope.models.architectures import MODULES
+from plmscope.models.loading import load_model
 from plmscope.scoring.activation import summarise_activations
 from plmscope.scoring.scores import NeuronScores
 from plmscope.store.schema import SCHEMA

@@ -16,16 +16,16 @@ from plmscope import plugins
 from plmscope.data.proteins import Protein
 from plmscope.errors import ModelError
 from plmscope.models import sites
-from plmscope.models.classifier import load_model
-from plmscope.models.hooked import network_of
-from plmscope.models.hooks import record
-from plmscope.models.sites import (
+from plmscope.models.architectures import (
     ARCHITECTURES,
     Architecture,
     architecture_of,
     register_architecture,
     unregister_architecture,
 )
+from plmscope.models.hooked import network_of
+from plmscope.models.hooks import record
+from plmscope.models.loading import load_model
 from plmscope.scoring.methods import score
 from tests.families import NAMES, PROTBERT
 

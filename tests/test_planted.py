@@ -13,7 +13,8 @@ import torch
 from sklearn.metrics import balanced_accuracy_score
 from transformers import BatchEncoding, EsmForSequenceClassification
 
-from plmscope.models.sites import ARCHITECTURES, MODULES, Neuron, Site
+from plmscope.models.architectures import ARCHITECTURES, MODULES
+from plmscope.models.sites import Neuron, Site
 from tests.planted import (
     LABEL_ROLES,
     PLANTED_ROLES,

@@ -5,8 +5,9 @@ import pytest
 from scipy.stats import multivariate_normal
 
 from plmscope.errors import InputError
+from plmscope.models.architectures import architecture_of
 from plmscope.models.classifier import Classifier
-from plmscope.models.sites import NeuronIndex, architecture_of
+from plmscope.models.sites import NeuronIndex
 from plmscope.probing.class_means import probeless
 from plmscope.probing.gaussian import gaussian_selection
 from plmscope.probing.linear_probe import (

@@ -8,9 +8,10 @@ from scipy.stats import wilcoxon
 from plmscope.knowledge.characterize import offsets
 from plmscope.knowledge.concepts import build_concepts
 from plmscope.knowledge.residues import _auroc_within_letters, attributed_residues
+from plmscope.models.architectures import architecture_of
 from plmscope.models.classifier import Classifier
 from plmscope.models.hooks import record
-from plmscope.models.sites import NeuronIndex, Site, architecture_of
+from plmscope.models.sites import NeuronIndex, Site
 from tests.planted import planted_model, planted_proteins, planted_tokenizer
 
 

@@ -15,8 +15,10 @@ from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError
 from plmscope.evaluation.curves import Curves, Evaluation, Grid, Within, evaluate, evaluate_points, module_table
 from plmscope.evaluation.selection import Selection, select_shared, select_top
-from plmscope.models.classifier import Classifier, load_model
-from plmscope.models.sites import MODULES, Neuron
+from plmscope.models.architectures import MODULES
+from plmscope.models.classifier import Classifier
+from plmscope.models.loading import load_model
+from plmscope.models.sites import Neuron
 from plmscope.scoring.activation import activation_scores, summarise_activations
 from plmscope.scoring.integrated_gradients import integrated_gradients
 from plmscope.scoring.scores import NeuronScores

@@ -21,7 +21,8 @@ from plmscope.evaluation.selection import (
     size_of,
     strata,
 )
-from plmscope.models.sites import MODULES, Neuron, NeuronIndex, Site
+from plmscope.models.architectures import MODULES
+from plmscope.models.sites import Neuron, NeuronIndex, Site
 from plmscope.scoring.scores import NeuronScores
 
 INDEX = NeuronIndex.of(layers=2, hidden=20, intermediate=80)  # 360 neurons

@@ -202,7 +202,7 @@ def watched(golden: Golden, tmp_path_factory: pytest.TempPathFactory) -> Watched
         path.unlink()
     stages = Watched(read_study(golden.study), Run.open(folder))
     with pytest.MonkeyPatch.context() as patch:
-        load_model, load = plmscope.models.classifier.load_model, PartialScores.load
+        load_model, load = plmscope.models.loading.load_model, PartialScores.load
 
         def of_model(path: Any, **how: Any) -> Any:
             if Path(path) == folder / "model":

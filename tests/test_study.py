@@ -28,7 +28,7 @@ from plmscope.data.proteins import Protein, read_proteins
 from plmscope.errors import InputError, RunError, SelectionError, StudyError
 from plmscope.evaluation.curves import ROUNDING, evaluate
 from plmscope.evaluation.selection import select_top
-from plmscope.models.classifier import load_model
+from plmscope.models.loading import load_model
 from plmscope.runs import one_per_cluster, open_run
 from plmscope.scoring.methods import SCORERS
 from plmscope.scoring.table import FORMS, signed_methods

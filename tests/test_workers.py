@@ -13,8 +13,9 @@ from plmscope.errors import ModelError
 from plmscope.evaluation.curves import predict
 from plmscope.knowledge.characterize import stream_of
 from plmscope.models import workers
-from plmscope.models.classifier import Batch, Classifier, load_model
+from plmscope.models.classifier import Batch, Classifier
 from plmscope.models.hooked import Hooked
+from plmscope.models.loading import load_model
 from plmscope.models.workers import LAST_RESORT, fitting_budget, free_memory, in_order, splitting
 from tests.conftest import make_proteins
 from tests.families import HOOKED

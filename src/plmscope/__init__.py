@@ -36,8 +36,10 @@ if TYPE_CHECKING:
     from plmscope.explaining.explainer import explain
     from plmscope.explaining.explanation import Explanation
     from plmscope.explaining.variants import Variants, variants
-    from plmscope.models.classifier import Classifier, load_model
-    from plmscope.models.sites import Architecture, Neuron, NeuronIndex, Site, register_architecture
+    from plmscope.models.architectures import Architecture, register_architecture
+    from plmscope.models.classifier import Classifier
+    from plmscope.models.loading import load_model
+    from plmscope.models.sites import Neuron, NeuronIndex, Site
     from plmscope.report.page import write_report
     from plmscope.runs import open_run
     from plmscope.scoring.activation import summarise_activations
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
     from plmscope.settings import Study, read_study
 
 _HOME = {
-    "Architecture": "models.sites",
+    "Architecture": "models.architectures",
     "Classifier": "models.classifier",
     "Comparison": "comparing.comparison",
     "Evaluation": "evaluation.curves",
@@ -74,11 +76,11 @@ _HOME = {
     "evaluate": "evaluation.curves",
     "explain": "explaining.explainer",
     "intervene": "evaluation.interventions",
-    "load_model": "models.classifier",
+    "load_model": "models.loading",
     "open_run": "runs",
     "read_proteins": "data.proteins",
     "read_study": "settings",
-    "register_architecture": "models.sites",
+    "register_architecture": "models.architectures",
     "register_scorer": "scoring.table",
     "score": "scoring.methods",
     "select_shared": "evaluation.selection",

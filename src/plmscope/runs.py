@@ -88,7 +88,7 @@ class OpenRun:
     @cached_property
     def model(self) -> Any:
         """The fine-tuned classifier, with its ablation means if they are known."""
-        from plmscope.models.classifier import load_model
+        from plmscope.models.loading import load_model
 
         classifier = load_model(self.run.path / "model", device=self.study.device, dtype=self.study.dtype)
         if (self.run.path / "ablation_means.parquet").is_file():

@@ -18,7 +18,8 @@ import pandas as pd
 from plmscope.comparing.members import Member
 from plmscope.evaluation.overlap import overlap
 from plmscope.evaluation.selection import Selection
-from plmscope.models.sites import MODULES, NeuronIndex, Site
+from plmscope.models.architectures import MODULES
+from plmscope.models.sites import NeuronIndex, Site
 
 COLUMNS = (
     "run", "other", "group", "other_group", "method", "scope", "module", "fraction", "n", "n_other", "shared",

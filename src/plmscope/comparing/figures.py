@@ -13,7 +13,7 @@ import pandas as pd
 from plmscope.comparing.cells import CHANCE, PRIMARY, methods_of, only, where
 from plmscope.comparing.found import Found
 from plmscope.comparing.members import CONFIRMATION
-from plmscope.models.sites import MODULES
+from plmscope.models.architectures import MODULES
 from plmscope.report.blocks import FigureGroup, Key, Panel, Select, is_number, percent, plot_text, words
 from plmscope.scoring.table import PREFERRED
 

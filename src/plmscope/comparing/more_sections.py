@@ -15,7 +15,7 @@ from plmscope.comparing.cells import (
 )
 from plmscope.comparing.found import Found
 from plmscope.comparing.members import CONFIRMATION, ONE_GROUP
-from plmscope.models.sites import MODULES
+from plmscope.models.architectures import MODULES
 from plmscope.report.blocks import (
     Cell,
     Row,

@@ -26,7 +26,7 @@ from plmscope.comparing.more_sections import (
     interventions_section,
     method_section,
 )
-from plmscope.models.sites import MODULES
+from plmscope.models.architectures import MODULES
 from plmscope.report.blocks import (
     Cell,
     Row,

@@ -19,7 +19,7 @@ from plmscope.comparing.estimates import COLUMNS as ESTIMATED
 from plmscope.comparing.estimates import combine
 from plmscope.comparing.members import CONFIRMATION, Member, settings_table
 from plmscope.knowledge.cards import Bars, explained
-from plmscope.models.sites import MODULES
+from plmscope.models.architectures import MODULES
 
 WHO = ("run", "group", "role")
 CELL = ("method", "against", "scope", "module", "mode", "ablation", "metric")

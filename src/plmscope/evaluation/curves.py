@@ -37,11 +37,12 @@ from plmscope.evaluation.selection import (
     size_of,
     strata,
 )
+from plmscope.models.architectures import MODULES
 from plmscope.models.classifier import Batches, Classifier
 from plmscope.models.folded import Folding
 from plmscope.models.hooked import AnyNetwork, logits_of, network_of
 from plmscope.models.network import Network
-from plmscope.models.sites import MODULES, NeuronIndex, Site
+from plmscope.models.sites import NeuronIndex, Site
 from plmscope.models.workers import in_order
 from plmscope.scoring.scores import NeuronScores
 from plmscope.stats.chance import benjamini_hochberg, bootstrap_weights, compare_with_draws, holm, percentile_interval

@@ -33,10 +33,11 @@ from plmscope.errors import SelectionError
 from plmscope.evaluation.curves import BOOTSTRAPS, check_selection, held_logits
 from plmscope.evaluation.selection import Selection, draw, strata
 from plmscope.models import hooks
+from plmscope.models.architectures import MODULES
 from plmscope.models.classifier import Batches, Classifier
 from plmscope.models.hooked import AnyNetwork, logits_of, network_of
 from plmscope.models.network import Network
-from plmscope.models.sites import MODULES, NeuronIndex, Site
+from plmscope.models.sites import NeuronIndex, Site
 from plmscope.models.workers import in_order
 from plmscope.stats.chance import benjamini_hochberg, bootstrap_weights, compare_with_draws, percentile_interval
 

@@ -33,8 +33,8 @@ from plmscope.evaluation.curves import (
     module_table,
 )
 from plmscope.evaluation.selection import MODULE, of_module
+from plmscope.models.architectures import MODULES
 from plmscope.models.classifier import Classifier
-from plmscope.models.sites import MODULES
 from plmscope.progress import Track, silent
 from plmscope.scoring.scores import NeuronScores
 from plmscope.store.resume import collect

@@ -19,7 +19,8 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from plmscope.errors import SelectionError
-from plmscope.models.sites import MODULES, Neuron, NeuronIndex, Site
+from plmscope.models.architectures import MODULES
+from plmscope.models.sites import Neuron, NeuronIndex, Site
 from plmscope.scoring.scores import NeuronScores, check_ranking
 from plmscope.scoring.table import ACTIVITY
 from plmscope.stats.chance import benjamini_hochberg, hypergeometric_enrichment

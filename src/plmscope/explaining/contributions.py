@@ -22,8 +22,9 @@ import torch
 
 from plmscope.explaining.decision import Decision
 from plmscope.explaining.residues import MOST_POINTS
+from plmscope.models.architectures import MODULES
 from plmscope.models.network import Context, Network, State, at_tokens
-from plmscope.models.sites import MODULES, Site
+from plmscope.models.sites import Site
 from plmscope.models.workers import in_order
 from plmscope.scoring.integrated_gradients import NEGLIGIBLE
 

@@ -28,8 +28,9 @@ import torch
 
 from plmscope.data.proteins import AMINO_ACIDS, Protein
 from plmscope.explaining.decision import Decision
+from plmscope.models.architectures import MODULES
 from plmscope.models.network import Context
-from plmscope.models.sites import MODULES, Site
+from plmscope.models.sites import Site
 from plmscope.models.workers import in_order
 from plmscope.scoring.conductance import _start as mean_residue
 from plmscope.scoring.integrated_gradients import NEGLIGIBLE

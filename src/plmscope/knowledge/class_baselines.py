@@ -24,7 +24,7 @@ from sklearn.preprocessing import StandardScaler
 
 from plmscope.data.proteins import Protein
 from plmscope.knowledge.concepts import ConceptSet
-from plmscope.models.finetune import composition
+from plmscope.models.quality import composition
 from plmscope.store.schema import SCHEMA
 
 

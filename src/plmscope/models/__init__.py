@@ -20,14 +20,14 @@ from typing import Any
 from plmscope.lazy import find
 
 _HOME = {
-    "ARCHITECTURES": "sites",
-    "Architecture": "sites",
+    "ARCHITECTURES": "architectures",
+    "Architecture": "architectures",
     "Classifier": "classifier",
-    "MODULES": "sites",
+    "MODULES": "architectures",
     "Neuron": "sites",
     "NeuronIndex": "sites",
     "Site": "sites",
-    "load_model": "classifier",
+    "load_model": "loading",
 }
 
 __all__ = [

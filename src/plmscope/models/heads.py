@@ -18,8 +18,8 @@ from typing import Any
 
 from plmscope.data.labels import Task
 from plmscope.errors import ModelError, shown
+from plmscope.models.architectures import Architecture, architectures
 from plmscope.models.checkpoints import Checkpoint
-from plmscope.models.sites import Architecture, architectures
 
 #: What Hugging Face calls the tasks.
 PROBLEM_TYPES: dict[Task, str] = {"single": "single_label_classification", "multi": "multi_label_classification"}

@@ -2,7 +2,7 @@
 
 :class:`~plmscope.models.network.Network` spells out ESM with a first-token head and is the fast way. Everything else
 goes through :class:`Hooked`, which has the same methods and knows nothing of a layer's inside but where its six modules
-are (:data:`plmscope.models.sites.ARCHITECTURES`)::
+are (:data:`plmscope.models.architectures.ARCHITECTURES`)::
 
     hidden, context = network.embed(batch)             the first layer's input, and all else that layers are given
     state = network.state(n, hidden, context)          layer n, its six activations recorded
@@ -28,10 +28,11 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 
+from plmscope.models.architectures import MODULES
 from plmscope.models.classifier import Batch, Batches, Classifier, residue_mean
 from plmscope.models.hooks import Change, record, replace
 from plmscope.models.network import Context, Network, State, at_tokens, run_layer
-from plmscope.models.sites import MODULES, Site
+from plmscope.models.sites import Site
 from plmscope.models.workers import splitting
 
 

@@ -9,8 +9,8 @@ Two context managers, undone on every way out::
     with replace(classifier, {site: lambda a: a * 0}):
         classifier.model(input_ids=..., attention_mask=...)
 
-They work for every architecture of :data:`plmscope.models.sites.ARCHITECTURES` and are what faster paths are tested
-against.
+They work for every architecture of :data:`plmscope.models.architectures.ARCHITECTURES` and are what faster paths are
+tested against.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from typing import Any
 
 import torch
 
+from plmscope.models.architectures import Place
 from plmscope.models.classifier import Classifier
-from plmscope.models.sites import Place, Site
+from plmscope.models.sites import Site
 
 Change = Callable[[torch.Tensor], torch.Tensor]
 

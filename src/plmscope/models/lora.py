@@ -18,9 +18,9 @@ import torch
 from safetensors.torch import load_file
 
 from plmscope.errors import ModelError
+from plmscope.models.architectures import Architecture
 from plmscope.models.checkpoints import Checkpoint, built
 from plmscope.models.heads import POOLING_KEY, Head
-from plmscope.models.sites import Architecture
 
 #: What peft puts in front of the names of the model inside.
 _PREFIX = "base_model.model."

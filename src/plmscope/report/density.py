@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from plmscope.models.sites import MODULES
+from plmscope.models.architectures import MODULES
 from plmscope.report.answers import NULLS
 from plmscope.report.blocks import (
     Block,

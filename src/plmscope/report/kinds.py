@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from plmscope.models.sites import MODULES
+from plmscope.models.architectures import MODULES
 from plmscope.report.answers import NULLS, kind_beats_chance, kind_rows
 from plmscope.report.blocks import (
     Cell,

@@ -18,10 +18,11 @@ import torch
 
 from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError
+from plmscope.models.architectures import MODULES
 from plmscope.models.classifier import Batch, Classifier
 from plmscope.models.hooked import network_of
 from plmscope.models.network import State, at_tokens
-from plmscope.models.sites import MODULES, Site
+from plmscope.models.sites import Site
 from plmscope.models.workers import fitting_budget, in_order, splitting
 from plmscope.progress import Track, silent
 from plmscope.scoring.integrated_gradients import bytes_per_token, request

@@ -28,10 +28,11 @@ import torch
 from plmscope.data.labels import Task, cases
 from plmscope.data.proteins import Protein
 from plmscope.errors import InputError, SelectionError
+from plmscope.models.architectures import MODULES
 from plmscope.models.classifier import Batch, Classifier
 from plmscope.models.hooked import AnyNetwork, Hooked, network_of
 from plmscope.models.network import Context, Network, State, at_tokens
-from plmscope.models.sites import MODULES, Site
+from plmscope.models.sites import Site
 from plmscope.models.workers import LAST_RESORT, fitting_budget, in_order, splitting
 from plmscope.progress import Track, silent
 from plmscope.scoring.scores import Completeness, GroupSums, NeuronScores, statistics_of, token_sums

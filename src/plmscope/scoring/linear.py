@@ -30,10 +30,11 @@ from Bio.Align import substitution_matrices
 
 from plmscope.data.proteins import AMINO_ACIDS, Protein
 from plmscope.errors import SelectionError
+from plmscope.models.architectures import MODULES
 from plmscope.models.classifier import Batch, Classifier
 from plmscope.models.hooked import AnyNetwork, network_of
 from plmscope.models.network import at_tokens
-from plmscope.models.sites import MODULES, Site
+from plmscope.models.sites import Site
 from plmscope.models.workers import fitting_budget, in_order, splitting
 from plmscope.progress import Track, silent
 from plmscope.scoring.integrated_gradients import Request, activations_and_gradients, bytes_per_token, request

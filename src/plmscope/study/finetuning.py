@@ -17,7 +17,7 @@ from plmscope.study.stages import Context, Stage, tables
 
 def run(context: Context) -> dict[str, Any]:
     """Train and measure."""
-    from plmscope.models.finetune import baselines, quality
+    from plmscope.models.quality import baselines, quality
 
     study, folder, prepared = context.study, context.run, context.inputs.prepared
     found, split, of, base = prepared.found, prepared.split, prepared.of, prepared.base
@@ -86,8 +86,8 @@ def trained(
     Returns:
         The model, and its rows of ``training.parquet``.
     """
-    from plmscope.models.classifier import load_model
     from plmscope.models.finetune import Training, finetune
+    from plmscope.models.loading import load_model
 
     f, study = context.study.finetune, context.study
     checkpoints, log_file = folder.with_name(f"{folder.name}.checkpoints"), folder / "training_log.json"

@@ -175,7 +175,7 @@ class Inputs:
     def prepared(self) -> Prepared:
         """Proteins, split and model, and how near test proteins are to those of training."""
         from plmscope.models.checkpoints import EMBEDDED
-        from plmscope.models.classifier import find_on, load_model
+        from plmscope.models.loading import find_on, load_model
         from plmscope.models.lora import require_peft
 
         study, found = self.study, self.data

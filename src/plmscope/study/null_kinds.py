@@ -20,7 +20,7 @@ from plmscope.trials import judges
 def run(context: Context) -> None:
     """Evaluate every null model by kinds."""
     from plmscope.evaluation.null_kinds import evaluate_null
-    from plmscope.models.classifier import load_model
+    from plmscope.models.loading import load_model
 
     study, run, opened = context.study, context.run, context.opened
     test, found = judges(opened), []

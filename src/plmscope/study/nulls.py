@@ -31,7 +31,7 @@ def run(context: Context) -> None:
 
 def _trained(context: Context, null: str) -> tuple[Any, list[Any]]:
     """One null model and its training proteins."""
-    from plmscope.models.classifier import load_model
+    from plmscope.models.loading import load_model
 
     folder = context.run.path / "nulls" / null
     folder.mkdir(parents=True, exist_ok=True)

@@ -161,7 +161,7 @@ def score_parts(
 
 def _compared_precision(context: Context, chosen: Sequence[Protein], constants: np.ndarray) -> dict[str, Any]:
     """Score a few proteins in float32 too: how far the rankings agree."""
-    from plmscope.models.classifier import load_model
+    from plmscope.models.loading import load_model
 
     study, opened = context.study, context.opened
     few = one_per_cluster(chosen, opened.clusters, PRECISION_PROTEINS_PER_CLASS, study.seed, task=opened.model.task)

@@ -6,7 +6,7 @@ import pandas as pd
 
 from plmscope.evaluation.overlap import class_overlap
 from plmscope.evaluation.selection import MODULE, SCOPES, agreement, select_top
-from plmscope.models.sites import MODULES
+from plmscope.models.architectures import MODULES
 from plmscope.settings import Study
 from plmscope.store.schema import SCHEMA
 from plmscope.study.stages import Context, Stage, tables
