@@ -40,7 +40,6 @@ from plmscope.evaluation.curves import (
     CurvePoint,
     Curves,
     Grid,
-    Predictions,
     Within,
     carried_row,
     compare,
@@ -48,7 +47,9 @@ from plmscope.evaluation.curves import (
     held_point,
     module_table,
 )
-from plmscope.evaluation.selection import MODULE, Selection, density, select_top
+from plmscope.evaluation.density import density
+from plmscope.evaluation.predict import Predictions
+from plmscope.evaluation.selection import MODULE, Selection, select_top
 from plmscope.models.architectures import MODULES
 from plmscope.models.checkpoints import embedded_folder
 from plmscope.models.classifier import Classifier

@@ -33,7 +33,7 @@ from transformers import EsmConfig, EsmForSequenceClassification, EsmTokenizer
 
 import plmscope
 from plmscope.data.proteins import AMINO_ACIDS, Protein, read_proteins
-from plmscope.evaluation.curves import predict
+from plmscope.evaluation.predict import predict
 from plmscope.evaluation.selection import of_module
 from plmscope.models.architectures import MODULES
 from plmscope.models.checkpoints import embedded_folder
@@ -42,8 +42,9 @@ from plmscope.models.hooks import module_of, record, replace
 from plmscope.models.loading import load_model
 from plmscope.models.network import Network
 from plmscope.scoring.conductance import _start, conductance
-from plmscope.scoring.integrated_gradients import integrated_gradients, log_odds
+from plmscope.scoring.integrated_gradients import integrated_gradients
 from plmscope.scoring.linear import gradient_activation
+from plmscope.scoring.targets import log_odds
 
 
 @cache

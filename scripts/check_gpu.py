@@ -47,20 +47,21 @@ from transformers import EsmConfig, EsmForSequenceClassification, EsmTokenizer
 
 import plmscope
 from plmscope.data.proteins import AMINO_ACIDS, Protein, read_proteins
-from plmscope.evaluation.curves import held_logits, predict
 from plmscope.evaluation.interventions import Change, outcomes
+from plmscope.evaluation.predict import predict
 from plmscope.evaluation.selection import Selection, select_top
 from plmscope.knowledge import characterize
 from plmscope.knowledge.concepts import build_concepts
 from plmscope.models import workers
 from plmscope.models.architectures import architecture_of
+from plmscope.models.changed import held_logits
 from plmscope.models.checkpoints import embedded_folder
 from plmscope.models.classifier import DTYPES, Classifier
 from plmscope.models.finetune import Training, finetune
 from plmscope.models.hooked import network_of
 from plmscope.models.loading import _placed, load_model
 from plmscope.models.sites import NeuronIndex
-from plmscope.scoring import activation, conductance
+from plmscope.scoring import activation, conductance, paths
 from plmscope.scoring import integrated_gradients as gradients
 from plmscope.scoring.linear import gradient_activation
 from plmscope.scoring.scores import NeuronScores
@@ -471,7 +472,7 @@ def little(setup: Setup, room: int) -> Iterator[None]:
             del block
             torch.cuda.empty_cache()
         return
-    original = gradients.activations_and_gradients
+    original = paths.activations_and_gradients
 
     def limited(network: Any, hidden: torch.Tensor, *rest: Any) -> None:
         if hidden.shape[0] * hidden.shape[1] > room:
@@ -691,7 +692,7 @@ def _speed_scores(
     points: int,
 ) -> None:
     """Conductance and integrated gradients, as ``token_budget = 0`` does them."""
-    each = gradients.bytes_per_token(classifier)
+    each = paths.bytes_per_token(classifier)
     short = made(1, 30)
     runs: list[tuple[str, Callable[[list[Protein]], Any], list[Protein], float]] = [
         (

@@ -35,7 +35,8 @@ from scipy.stats import spearmanr
 
 from plmscope.data.proteins import Protein
 from plmscope.errors import PlmscopeError, RunError
-from plmscope.evaluation.curves import CurvePoint, Grid, predict
+from plmscope.evaluation.curves import CurvePoint, Grid
+from plmscope.evaluation.predict import predict
 from plmscope.evaluation.selection import MODULE, of_module, select_top
 from plmscope.models.architectures import MODULES
 from plmscope.runs import OpenRun, one_per_cluster, open_run

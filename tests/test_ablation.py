@@ -11,7 +11,7 @@ from plmscope.models.hooks import replace
 from plmscope.models.sites import Neuron
 from plmscope.scoring.ablation import single_ablation
 from plmscope.scoring.activation import summarise_activations
-from plmscope.scoring.integrated_gradients import log_odds
+from plmscope.scoring.targets import log_odds
 
 
 def by_hooks(model: Classifier, protein: Protein, neuron: Neuron, constants: np.ndarray | None) -> float:

@@ -11,7 +11,8 @@ import torch
 
 from benchmarks import calibration
 from benchmarks.calibration import CELLS, CLASSES, METHOD, SHARES, Pool, Tally, curves_of, judge
-from plmscope.evaluation.curves import INTACT, CurvePoint, Predictions, held_point
+from plmscope.evaluation.curves import INTACT, CurvePoint, held_point
+from plmscope.evaluation.predict import Predictions
 from plmscope.models.architectures import MODULES
 from plmscope.models.sites import NeuronIndex
 

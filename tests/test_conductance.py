@@ -18,7 +18,7 @@ from plmscope.models.hooks import module_of
 from plmscope.models.loading import load_model
 from plmscope.scoring import conductance as conductance_module
 from plmscope.scoring.conductance import _start, conductance
-from plmscope.scoring.integrated_gradients import log_odds
+from plmscope.scoring.targets import log_odds
 from tests.conftest import save_tiny_model
 
 

@@ -17,15 +17,15 @@ from plmscope.evaluation.curves import (
     CurvePoint,
     Curves,
     Grid,
-    Predictions,
     Within,
     compare,
     curve_table,
-    evaluate,
     evaluate_points,
     held_point,
     module_table,
 )
+from plmscope.evaluation.judging import evaluate
+from plmscope.evaluation.predict import Predictions
 from plmscope.evaluation.selection import Selection, select_top
 from plmscope.models.architectures import MODULES
 from plmscope.models.classifier import Classifier

@@ -12,7 +12,7 @@ from captum.attr import IntegratedGradients
 
 from plmscope.data.proteins import Protein, read_proteins
 from plmscope.errors import InputError, SelectionError
-from plmscope.evaluation.selection import precision_agreement
+from plmscope.evaluation.density import precision_agreement
 from plmscope.models.checkpoints import EMBEDDED
 from plmscope.models.classifier import Classifier
 from plmscope.models.hooks import record, replace
@@ -20,8 +20,10 @@ from plmscope.models.loading import load_model
 from plmscope.models.sites import Site
 from plmscope.scoring import integrated_gradients as gradients
 from plmscope.scoring.activation import summarise_activations
-from plmscope.scoring.integrated_gradients import TARGETS, integrated_gradients, log_odds, settled
+from plmscope.scoring.integrated_gradients import integrated_gradients
 from plmscope.scoring.methods import score
+from plmscope.scoring.paths import settled
+from plmscope.scoring.targets import TARGETS, log_odds
 from tests.conftest import LABELS, make_proteins, save_tiny_model
 
 Nodes = tuple[np.ndarray, np.ndarray]

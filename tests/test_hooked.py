@@ -11,7 +11,7 @@ import torch
 
 from plmscope.cli import main
 from plmscope.data.proteins import Protein
-from plmscope.evaluation.curves import predict
+from plmscope.evaluation.predict import predict
 from plmscope.models.architectures import MODULES
 from plmscope.models.classifier import Classifier
 from plmscope.models.hooked import Hooked, network_of

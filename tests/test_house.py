@@ -27,14 +27,14 @@ HOUSE = (
     ("", ("plugins",)),
     ("models", (
         "workers", "checkpoints", "architectures", "sites", "heads", "lora", "classifier", "finetune", "hooks",
-        "network", "hooked", "folded_layer", "folded", "loading", "quality",
+        "network", "hooked", "folded_layer", "folded", "changed", "loading", "quality",
     )),
     ("scoring", (
-        "table", "scores", "activation", "integrated_gradients", "conductance", "linear", "ablation", "methods",
-        "shards",
+        "table", "scores", "activation", "methods", "shards", "targets", "paths", "integrated_gradients",
+        "conductance", "linear", "ablation",
     )),
     ("probing", ("class_means", "gaussian", "linear_probe", "scorers")),
-    ("evaluation", ("selection", "overlap", "curves", "interventions", "null_kinds")),
+    ("evaluation", ("selection", "overlap", "density", "predict", "curves", "interventions", "judging", "null_kinds")),
     ("knowledge", ("concepts", "motifs", "cards", "class_baselines", "letters", "characterize", "residues")),
     ("report", (
         "blocks", "input", "answers", "data", "curves", "kinds", "density", "classes", "knowledge", "neurons",
@@ -62,12 +62,13 @@ ORDER = tuple(f"{package}.{name}".lstrip(".") for package, names in HOUSE for na
 #: Only these import torch or transformers.
 TORCH = {
     "models.workers", "models.lora", "models.classifier", "models.finetune", "models.hooks", "models.network",
-    "models.hooked", "models.folded_layer", "models.folded", "models.loading", "scoring.activation",
-    "scoring.integrated_gradients", "scoring.conductance", "scoring.linear", "scoring.ablation", "probing.scorers",
-    "evaluation.curves", "evaluation.interventions", "evaluation.null_kinds", "knowledge.letters",
-    "knowledge.characterize", "knowledge.residues", "edited", "explaining.activations", "explaining.decision",
-    "explaining.held", "explaining.residues", "explaining.contributions", "explaining.training",
-    "explaining.detected", "explaining.explainer", "explaining.folder", "explaining.variants",
+    "models.hooked", "models.folded_layer", "models.folded", "models.changed", "models.loading", "scoring.activation",
+    "scoring.targets", "scoring.paths", "scoring.integrated_gradients", "scoring.conductance", "scoring.linear",
+    "scoring.ablation", "probing.scorers", "evaluation.predict", "evaluation.curves", "evaluation.interventions",
+    "evaluation.judging", "evaluation.null_kinds", "knowledge.letters", "knowledge.characterize",
+    "knowledge.residues", "edited", "explaining.activations", "explaining.decision", "explaining.held",
+    "explaining.residues", "explaining.contributions", "explaining.training", "explaining.detected",
+    "explaining.explainer", "explaining.folder", "explaining.variants",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "accelerate", "captum", "peft"}
 

@@ -18,7 +18,6 @@ from plmscope.evaluation.interventions import (
     Change,
     effect_table,
     effects,
-    intervene,
     intervention_table,
     log_odds,
     neuron_effects,
@@ -26,6 +25,7 @@ from plmscope.evaluation.interventions import (
     outcomes,
     plan,
 )
+from plmscope.evaluation.judging import intervene
 from plmscope.evaluation.selection import Selection
 from plmscope.models import hooks
 from plmscope.models.classifier import Classifier

@@ -15,8 +15,8 @@ from plmscope.models.classifier import Classifier
 from plmscope.models.hooks import module_of, record
 from plmscope.models.network import Network
 from plmscope.scoring.conductance import conductance
-from plmscope.scoring.integrated_gradients import log_odds
 from plmscope.scoring.linear import attribution_patching, corrupted, gradient_activation
+from plmscope.scoring.targets import log_odds
 
 
 def by_hooks(model: Classifier, protein: Protein) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

@@ -26,7 +26,7 @@ from plmscope.data.labels import (
 from plmscope.data.proteins import Protein, read_proteins
 from plmscope.data.splits import PARTS, split_proteins
 from plmscope.errors import InputError, ModelError, StudyError
-from plmscope.evaluation.curves import evaluate
+from plmscope.evaluation.judging import evaluate
 from plmscope.evaluation.selection import select_top
 from plmscope.models.classifier import Classifier
 from plmscope.models.finetune import class_weights

@@ -22,8 +22,10 @@ from plmscope.models.sites import Site
 from plmscope.models.workers import LAST_RESORT
 from plmscope.scoring import integrated_gradients as gradients
 from plmscope.scoring.conductance import conductance
-from plmscope.scoring.integrated_gradients import activations_and_gradients, integrated_gradients, log_odds
+from plmscope.scoring.integrated_gradients import integrated_gradients
+from plmscope.scoring.paths import activations_and_gradients
 from plmscope.scoring.scores import NeuronScores
+from plmscope.scoring.targets import log_odds
 from tests.conftest import save_tiny_model
 
 SHAPES = {

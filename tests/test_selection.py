@@ -10,17 +10,8 @@ import pytest
 from scipy.stats import hypergeom
 
 from plmscope.errors import SelectionError
-from plmscope.evaluation.selection import (
-    Selection,
-    agreement,
-    density,
-    draw,
-    layer_deciles,
-    of_module,
-    select_top,
-    size_of,
-    strata,
-)
+from plmscope.evaluation.density import agreement, density, layer_deciles
+from plmscope.evaluation.selection import Selection, draw, of_module, select_top, size_of, strata
 from plmscope.models.architectures import MODULES
 from plmscope.models.sites import Neuron, NeuronIndex, Site
 from plmscope.scoring.scores import NeuronScores

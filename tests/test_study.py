@@ -26,7 +26,8 @@ import plmscope.study.inputs
 from plmscope.cli import main
 from plmscope.data.proteins import Protein, read_proteins
 from plmscope.errors import InputError, RunError, SelectionError, StudyError
-from plmscope.evaluation.curves import ROUNDING, evaluate
+from plmscope.evaluation.curves import ROUNDING
+from plmscope.evaluation.judging import evaluate
 from plmscope.evaluation.selection import select_top
 from plmscope.models.loading import load_model
 from plmscope.runs import one_per_cluster, open_run

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from plmscope.errors import ModelError
-from plmscope.evaluation.curves import predict
+from plmscope.evaluation.predict import predict
 from plmscope.knowledge.characterize import stream_of
 from plmscope.models import workers
 from plmscope.models.classifier import Batch, Classifier

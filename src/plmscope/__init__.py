@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from plmscope.data.proteins import Protein, read_proteins
     from plmscope.data.splits import split_proteins
     from plmscope.errors import InputError, ModelError, PlmscopeError, RunError, SelectionError, StudyError
-    from plmscope.evaluation.curves import Evaluation, evaluate
-    from plmscope.evaluation.interventions import Intervention, intervene
-    from plmscope.evaluation.selection import Selection, density, select_shared, select_top
+    from plmscope.evaluation.density import density
+    from plmscope.evaluation.judging import Evaluation, Intervention, evaluate, intervene
+    from plmscope.evaluation.selection import Selection, select_shared, select_top
     from plmscope.explaining.activations import activations
     from plmscope.explaining.explainer import explain
     from plmscope.explaining.explanation import Explanation
@@ -52,10 +52,10 @@ _HOME = {
     "Architecture": "models.architectures",
     "Classifier": "models.classifier",
     "Comparison": "comparing.comparison",
-    "Evaluation": "evaluation.curves",
+    "Evaluation": "evaluation.judging",
     "Explanation": "explaining.explanation",
     "InputError": "errors",
-    "Intervention": "evaluation.interventions",
+    "Intervention": "evaluation.judging",
     "ModelError": "errors",
     "Neuron": "models.sites",
     "NeuronIndex": "models.sites",
@@ -72,10 +72,10 @@ _HOME = {
     "Variants": "explaining.variants",
     "activations": "explaining.activations",
     "compare_runs": "comparing.comparison",
-    "density": "evaluation.selection",
-    "evaluate": "evaluation.curves",
+    "density": "evaluation.density",
+    "evaluate": "evaluation.judging",
     "explain": "explaining.explainer",
-    "intervene": "evaluation.interventions",
+    "intervene": "evaluation.judging",
     "load_model": "models.loading",
     "open_run": "runs",
     "read_proteins": "data.proteins",

@@ -23,8 +23,8 @@ import torch
 
 from plmscope.data.proteins import Protein
 from plmscope.errors import ModelError, RunError, SelectionError
-from plmscope.evaluation.curves import held_logits
 from plmscope.evaluation.selection import Selection, select_top
+from plmscope.models.changed import held_logits
 from plmscope.models.classifier import Classifier
 from plmscope.models.hooked import network_of
 from plmscope.models.hooks import module_of

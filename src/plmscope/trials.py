@@ -174,8 +174,8 @@ def compare_runs(opened: OpenRun, other: OpenRun) -> None:
 
 
 def judge_selection(opened: OpenRun, path: str | Path, label: str | None, factor: float | None) -> Any:
-    """The :class:`~plmscope.evaluation.interventions.Intervention` of a TSV file of neurons on the test proteins."""
-    from plmscope.evaluation.interventions import intervene
+    """The :class:`~plmscope.evaluation.judging.Intervention` of a TSV file of neurons on the test proteins."""
+    from plmscope.evaluation.judging import intervene
 
     chosen = Selection.from_tsv(path, opened.model.index)
     return intervene(

@@ -3,7 +3,9 @@
 ::
 
     selection.py       the best share of neurons, and random draws that match it
+    predict.py         what the model says with neurons held
     curves.py          every share of every method and draw, as points of curves
+    density.py         where selections sit, and how far methods agree
     interventions.py   a class's neurons suppressed or enhanced
     overlap.py         neurons that classes share
 
@@ -17,13 +19,12 @@ from typing import Any
 from plmscope.lazy import find
 
 _HOME = {
-    "Evaluation": "curves",
-    "Intervention": "interventions",
+    "Evaluation": "judging",
+    "Intervention": "judging",
     "Selection": "selection",
     "class_overlap": "overlap",
-    "density": "selection",
-    "evaluate": "curves",
-    "intervene": "interventions",
+    "evaluate": "judging",
+    "intervene": "judging",
     "select_shared": "selection",
     "select_top": "selection",
 }
@@ -33,7 +34,6 @@ __all__ = [
     "Intervention",
     "Selection",
     "class_overlap",
-    "density",
     "evaluate",
     "intervene",
     "select_shared",

@@ -14,18 +14,18 @@ pooled ranking, (b) within keys.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 
 from plmscope.data.labels import rarest
 from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError
+from plmscope.evaluation.predict import Predictions, predict
 from plmscope.evaluation.selection import (
     CONTROLS,
     MODULE,
@@ -38,12 +38,8 @@ from plmscope.evaluation.selection import (
     strata,
 )
 from plmscope.models.architectures import MODULES
-from plmscope.models.classifier import Batches, Classifier
-from plmscope.models.folded import Folding
-from plmscope.models.hooked import AnyNetwork, logits_of, network_of
-from plmscope.models.network import Network
-from plmscope.models.sites import NeuronIndex, Site
-from plmscope.models.workers import in_order
+from plmscope.models.classifier import Classifier
+from plmscope.models.sites import NeuronIndex
 from plmscope.scoring.scores import NeuronScores
 from plmscope.stats.chance import benjamini_hochberg, bootstrap_weights, compare_with_draws, holm, percentile_interval
 from plmscope.stats.curves import compare_curves, curve_area, curve_values, share_better, sufficient_share, with_spread
@@ -107,19 +103,6 @@ class Cell(NamedTuple):
 
 #: The cells of the primary outcomes.
 PRIMARY = (Cell("pooled", "", "keep", "mean"), Cell(MODULE, "key", "keep", "mean"))
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """What the model says about ``P`` proteins.
-
-    Attributes:
-        predicted: ``(P,)`` class numbers; in a multi-label task ``(P, W)`` packed sets of classes.
-        log_prob_true: ``(P,)`` natural log of the true class's probability, see :meth:`Classifier.answers`.
-    """
-
-    predicted: np.ndarray
-    log_prob_true: np.ndarray
 
 
 #: Shares of a module kind's neurons, where none are given.
@@ -256,52 +239,6 @@ class Grid:
             *([MODULES.index(module)] if module else []),
         )
         return draw(reference.index, groups, chosen, seed, f"{method} draw {number}")
-
-
-def predict(
-    classifier: Classifier,
-    proteins: Sequence[Protein],
-    keep: Iterator[tuple[np.ndarray, np.ndarray]] | Sequence[tuple[np.ndarray, np.ndarray]],
-    token_budget: int = 2048,
-) -> Iterator[Predictions]:
-    """Predictions of the ablated model for many selections, in order.
-
-    Args:
-        classifier: The model; it is not changed.
-        proteins: Labelled.
-        keep: Pairs of ``(N,)`` booleans, true where a neuron works, and ``(3, N)`` constants for the others.
-        token_budget: Padded tokens a batch.
-
-    Yields:
-        One :class:`Predictions` a pair. Exact: held neurons leave the network (:mod:`plmscope.models.folded`).
-    """
-    network = network_of(classifier)
-    slices = {site: classifier.index.slice(site) for site in classifier.index.sites}
-    true = classifier.targets(proteins)
-    held = held_logits(network, classifier.batches(proteins, token_budget), slices)
-
-    @torch.inference_mode()
-    def one(pair: tuple[np.ndarray, np.ndarray]) -> Predictions:
-        predicted = np.zeros(len(proteins), dtype=classifier.answer_dtype)
-        log_prob = np.zeros(len(proteins), dtype=np.float32)
-        for rows, logits in held(*pair):
-            predicted[rows], log_prob[rows] = classifier.answers(logits, true[rows])
-        return Predictions(predicted, log_prob)
-
-    return in_order(one, keep, classifier.device)
-
-
-def held_logits(
-    network: AnyNetwork, batches: Batches, slices: dict[Site, slice]
-) -> Callable[[np.ndarray, np.ndarray], Iterable[tuple[list[int], torch.Tensor]]]:
-    """A function of the kept neurons ``(N,)`` and the constants ``(3, N)``: protein numbers and logits, by batches."""
-    if isinstance(network, Network):
-        return Folding(network, batches, slices).logits
-
-    def hooked(keep: np.ndarray, constants: np.ndarray) -> Iterator[tuple[list[int], torch.Tensor]]:
-        return logits_of(network.ablated(keep, constants, slices), batches)
-
-    return hooked
 
 
 def evaluate_points(
@@ -552,121 +489,3 @@ def _module_row(
         row |= dict(zip(shares, (found[0], *percentile_interval(both[0]), found[1]), strict=True))
         row |= dict(zip(ratios, (found[1] / found[0], *percentile_interval(both[1] / both[0])), strict=True))
     return row
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One selection judged at one share.
-
-    Attributes:
-        selection: What was kept or ablated.
-        mode: ``keep`` or ``ablate``.
-        ablation: ``mean`` or ``zero``.
-        n_proteins: Test proteins.
-        intact: Metric name to value of the whole model.
-        observed: The same with the selection kept or ablated.
-        draws: Control to metric name to ``(R,)`` values of its draws.
-    """
-
-    selection: Selection
-    mode: str
-    ablation: str
-    n_proteins: int
-    intact: dict[str, float]
-    observed: dict[str, float]
-    draws: dict[str, dict[str, np.ndarray]]
-
-    def p_value(self, control: str = "random_matched", name: str = "balanced_accuracy") -> float:
-        """One-sided p of the observed metric against a control's draws."""
-        return compare_with_draws(self.observed[name], self.draws[control][name], better_sign(name, self.mode)).p_value
-
-    def __repr__(self) -> str:
-        name = "balanced_accuracy"
-        lines = [
-            f"{self.selection!r}",
-            f"{self.mode}, {self.ablation} ablation, {self.n_proteins} proteins: balanced accuracy "
-            f"{self.observed[name]:.3f} (intact model {self.intact[name]:.3f})",
-        ]
-        for control, values in self.draws.items():
-            row = values[name]
-            lines.append(
-                f"  against {control}: {row.mean():.3f} +- {row.std(ddof=1) if len(row) > 1 else 0:.3f} "
-                f"({len(row)} draws), p = {self.p_value(control):.3g}"
-            )
-        return "\n".join(lines)
-
-
-def evaluate(
-    model: Classifier,
-    proteins: Sequence[Protein],
-    selection: Selection,
-    *,
-    mode: str = "keep",
-    ablation: str = "mean",
-    constants: np.ndarray | None = None,
-    n_random: int = 20,
-    seed: int = 0,
-    allow_scored: bool = False,
-    token_budget: int = 2048,
-) -> Evaluation:
-    """Keep or ablate one selection and compare with random selections of the same size.
-
-    Args:
-        model: The classifier.
-        proteins: Labelled proteins that had no part in choosing the selection.
-        selection: The neurons.
-        mode: ``keep`` holds all other neurons at their constants; ``ablate`` holds these.
-        ablation: ``mean`` or ``zero``.
-        constants: ``(3, N)`` means for ``mean``; a model opened from a run brings its own.
-        n_random: Draws per control (``random`` and ``random_matched``), at least 2.
-        seed: Seeds the draws.
-        allow_scored: Accept proteins that the selection was chosen by.
-        token_budget: Padded tokens a batch.
-
-    Raises:
-        SelectionError: a setting is impossible, the means are missing, the selection belongs to a model of another
-            shape, or a protein had a part in it.
-    """
-    if mode not in MODES or ablation not in ABLATIONS or n_random < 2:
-        raise SelectionError(f"mode {mode!r}, ablation {ablation!r}, n_random {n_random!r}: not a possible evaluation")
-    check_selection(selection, model, proteins, allow_scored)
-    if ablation == "mean" and constants is None:
-        constants = model.ablation_means
-    if ablation == "mean" and constants is None:
-        raise SelectionError("mean ablation needs constants: summarise_activations(model, train).constants('mean')")
-    values = np.zeros((3, len(model.index))) if ablation == "zero" else np.asarray(constants)
-    masks = [np.ones(len(model.index), dtype=bool)]
-    controls = ("random", "random_matched")
-    chosen = [selection]
-    for number, control in enumerate(controls):
-        groups = strata(control, selection.index)
-        chosen += [draw(selection.index, groups, [selection], (seed, number, r), control)[0] for r in range(n_random)]
-    masks += [one.mask if mode == "keep" else ~one.mask for one in chosen]
-    found = list(predict(model, proteins, [(mask, values) for mask in masks], token_budget))
-    true = model.targets(proteins)
-
-    def measured(p: Predictions) -> dict[str, float]:
-        return {name: metric(name, true, p.predicted, p.log_prob_true, len(model.labels)) for name in METRICS}
-
-    rows = [measured(p) for p in found]
-    draws = {
-        control: {
-            name: np.array([r[name] for r in rows[2 + i * n_random : 2 + (i + 1) * n_random]]) for name in METRICS
-        }
-        for i, control in enumerate(controls)
-    }
-    return Evaluation(selection, mode, ablation, len(proteins), rows[0], rows[1], draws)
-
-
-def check_selection(
-    selection: Selection, model: Classifier, proteins: Sequence[Protein], allow_scored: bool = False
-) -> None:
-    """Raise :class:`SelectionError` unless the selection can be judged in this model on these proteins."""
-    if selection.index != model.index:
-        raise SelectionError(f"{selection.name!r} belongs to a model of another shape ({selection.index!r})")
-    shared = set(selection.proteins) & {protein.id for protein in proteins}
-    if shared and not allow_scored:
-        raise SelectionError(
-            f"{len(shared)} of the proteins, first {min(shared)!r}, chose this selection; "
-            "judge it on others (or allow_scored=True)"
-        )

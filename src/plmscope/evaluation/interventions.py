@@ -18,9 +18,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from copy import copy
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -30,22 +29,18 @@ from scipy.special import expit
 from plmscope.data.labels import Task, rarest
 from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError
-from plmscope.evaluation.curves import BOOTSTRAPS, check_selection, held_logits
+from plmscope.evaluation.curves import BOOTSTRAPS
 from plmscope.evaluation.selection import Selection, draw, strata
-from plmscope.models import hooks
-from plmscope.models.architectures import MODULES
-from plmscope.models.classifier import Batches, Classifier
-from plmscope.models.hooked import AnyNetwork, logits_of, network_of
-from plmscope.models.network import Network
-from plmscope.models.sites import NeuronIndex, Site
+from plmscope.models.changed import Logits, held_logits, scaled_logits
+from plmscope.models.classifier import Classifier
+from plmscope.models.hooked import network_of
+from plmscope.models.sites import NeuronIndex
 from plmscope.models.workers import in_order
 from plmscope.stats.chance import benjamini_hochberg, bootstrap_weights, compare_with_draws, percentile_interval
 
 CONTROL = "random_matched"
 #: The effect on all classes but the one whose neurons were changed, each class weighing the same.
 OTHERS = ""
-
-Logits = Iterable[tuple[list[int], torch.Tensor]]
 
 
 class Change(NamedTuple):
@@ -102,7 +97,7 @@ def outcomes(
                 raise SelectionError("means are needed to hold neurons at their means; name a factor instead")
             found: Logits = held(~change.selection.mask, values)
         else:
-            found = _scaled_logits(network, batches, slices, change)
+            found = scaled_logits(network, batches, slices, change.selection.mask, change.factor)
         out = np.zeros((len(proteins), len(classifier.labels)))
         for rows, logits in found:
             out[rows] = log_odds(logits.double().cpu().numpy(), classifier.task)
@@ -126,57 +121,6 @@ def decisions(odds: np.ndarray, task: Task) -> np.ndarray:
         return odds > 0
     decided: np.ndarray = odds.argmax(1)[:, None] == np.arange(odds.shape[1])
     return decided
-
-
-class _ScaledLinear(torch.nn.Linear):
-    """``after * (W (before * x) + b)``, sharing the weights of another."""
-
-    def __init__(self, linear: torch.nn.Linear, before: torch.Tensor | None, after: torch.Tensor | None) -> None:
-        super().__init__(linear.in_features, linear.out_features, device="meta")
-        self.weight, self.bias = linear.weight, linear.bias
-        self._before, self._after = before, after
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``(..., M)`` to ``(..., N)``."""
-        y = super().forward(x if self._before is None else x * self._before)
-        return y if self._after is None else y * self._after
-
-
-def _scaled_logits(network: AnyNetwork, batches: Batches, slices: Mapping[Site, slice], change: Change) -> Logits:
-    """Protein numbers and logits with the selected activations multiplied by a factor."""
-    mask, factor = change.selection.mask, float(change.factor if change.factor is not None else 1)
-    model: torch.nn.Module = network.model if isinstance(network, Network) else network.own.model
-    like = next(model.parameters())
-    factors = {
-        site: torch.from_numpy(np.where(mask[part], factor, 1.0)).to(like)
-        for site, part in slices.items()
-        if mask[part].any()
-    }
-    if isinstance(network, Network):
-        yield from logits_of(_scaled_network(network, factors), batches)
-        return
-
-    def times(by: torch.Tensor) -> hooks.Change:
-        return lambda activation: activation * by
-
-    with hooks.replace(network.own, {site: times(by) for site, by in factors.items()}):
-        yield from logits_of(network, batches)
-
-
-def _scaled_network(network: Network, factors: Mapping[Site, torch.Tensor]) -> Network:
-    """A network that multiplies activations; its weights are those of ``network``."""
-    clone = copy(network)
-    clone.layers = []
-    for number, layer in enumerate(network.layers):
-        by = {module: factors[Site(number, module)] for module in MODULES if Site(number, module) in factors}
-        inner = by.pop("intermediate", None)  # after its non-linearity: the input of the output module
-        changed: dict[str, Any] = {
-            module: _ScaledLinear(getattr(layer, module), None, factor) for module, factor in by.items()
-        }
-        if inner is not None:
-            changed["output"] = _ScaledLinear(layer.output, inner, by.get("output"))
-        clone.layers.append(replace(layer, **changed))
-    return clone
 
 
 class Effect(NamedTuple):
@@ -415,117 +359,3 @@ def neuron_effects(
             rows.append(dict(where) | {"effect_on": labels[d]} | effect._asdict())
     columns = [*neurons.columns, "effect_on", *Effect._fields]
     return pd.DataFrame(rows, columns=columns).drop(columns=["label_probability_change", "probability"])
-
-
-@dataclass(frozen=True)
-class Intervention:
-    """What changing one selection did, class by class.
-
-    Attributes:
-        selection: The neurons.
-        factor: What multiplied them; ``None``: held at their means.
-        label: The class they were chosen for, if it was said.
-        table: One row a class: ``effect_on`` and the fields of :class:`Effect`.
-        draws: The same of every matched draw, with ``draw``.
-    """
-
-    selection: Selection
-    factor: float | None
-    label: str | None
-    table: pd.DataFrame
-    draws: pd.DataFrame
-
-    def p_value(self, effect_on: str) -> float:
-        """One-sided p of the change in a class's probability against the matched draws."""
-        own, drawn = (
-            frame.loc[frame["effect_on"] == effect_on, "probability_change"].to_numpy(dtype=np.float64)
-            for frame in (self.table, self.draws)
-        )
-        return compare_with_draws(float(own[0]), drawn, 1 if mode_of(self.factor) == "enhance" else -1).p_value
-
-    def __repr__(self) -> str:
-        done = "held at the mean" if self.factor is None else f"multiplied by {self.factor:g}"
-        chosen = f", chosen for class {self.label}" if self.label is not None else ""
-        lines = [f"{self.selection!r}{chosen}", f"{mode_of(self.factor)}: {done}"]
-        for row in self.table.itertuples():
-            drawn = self.draws[self.draws["effect_on"] == row.effect_on]
-            line = (
-                f"  class {row.effect_on}: probability {row.probability_change:+.3f} (from {row.probability:.3f}), "
-                f"{row.decisions_lost} of {row.decisions_right} right decisions lost, {row.decisions_gained} gained on "
-                f"{row.n_proteins} proteins"
-            )
-            if len(drawn):
-                line += (
-                    f"; matched draws {drawn['probability_change'].mean():+.3f}, "
-                    f"{drawn['decisions_lost'].mean():.1f} lost, "
-                    f"p = {self.p_value(str(row.effect_on)):.3g}"
-                )
-            lines.append(line)
-        return "\n".join(lines)
-
-
-def intervene(
-    model: Classifier,
-    proteins: Sequence[Protein],
-    selection: Selection,
-    *,
-    factor: float | None = None,
-    label: str | None = None,
-    constants: np.ndarray | None = None,
-    n_random: int = 20,
-    seed: int = 0,
-    allow_scored: bool = False,
-    token_budget: int = 2048,
-) -> Intervention:
-    """Suppress or enhance one selection and measure what becomes of every class.
-
-    Args:
-        model: The classifier; it is not changed.
-        proteins: Labelled proteins that had no part in choosing the selection.
-        selection: The neurons; :meth:`Selection.from_tsv` reads those chosen elsewhere.
-        factor: Multiplies their activations: 0 suppresses to zero, above 1 enhances; ``None``: held at their means.
-        label: The class they were chosen for; its probability is then followed on all proteins.
-        constants: ``(3, N)`` means; a model opened from a run brings its own.
-        n_random: Random draws with as many neurons in every site; 0: no comparison.
-        seed: Seeds the draws.
-        allow_scored: Accept proteins that the selection was chosen by.
-        token_budget: Padded tokens a batch.
-
-    Raises:
-        SelectionError: a setting is impossible, the means are missing, the selection is empty or belongs to a model of
-            another shape, or a protein had a part in it.
-        InputError: a protein has no label that the model knows.
-
-    References:
-        Dai et al. 2022, arXiv:2104.08696, section 4.2 (suppress to 0, double). Departs from it: held at the mean by
-        default, matched draws, decisions (the objection of Niu et al. 2024, arXiv:2405.02421).
-    """
-    if factor is not None and not (math.isfinite(factor) and factor >= 0):
-        raise SelectionError(f"factor = {factor!r}: must be 0 or more, or None for the mean")
-    if n_random == 1 or n_random < 0:
-        raise SelectionError(f"n_random = {n_random!r}: need 0 (no comparison) or at least 2")
-    if label is not None and label not in model.labels:
-        raise SelectionError(f"label {label!r}: the model knows {', '.join(model.labels)}")
-    check_selection(selection, model, proteins, allow_scored)
-    if not len(selection):
-        raise SelectionError(f"{selection.name!r} is empty: nothing to suppress or enhance")
-    constants = model.ablation_means if constants is None else constants
-    groups = strata(CONTROL, selection.index)
-    chosen = [selection] + [
-        draw(selection.index, groups, [selection], (seed, 7, 0, r), f"{CONTROL} draw {r}")[0] for r in range(n_random)
-    ]
-    changes = [nothing(model.index), *(Change(one, factor) for one in chosen)]
-    before, *after = outcomes(model, proteins, changes, constants, token_budget)
-    members, labels = model.membership(proteins), list(model.labels)
-    aim = None if label is None else labels.index(label)
-
-    def rows(found: np.ndarray, number: int) -> list[dict[str, object]]:
-        return [
-            {"draw": number, "effect_on": labels[d], **effect._asdict()}
-            for d, effect in effects(before, found, members, aim, model.task).items()
-        ]
-
-    columns = ["draw", "effect_on", *Effect._fields]
-    table = pd.DataFrame(rows(after[0], -1), columns=columns)
-    draws = pd.DataFrame([row for r, found in enumerate(after[1:]) for row in rows(found, r)], columns=columns)
-    return Intervention(selection, factor, label, table.drop(columns="draw"), draws)

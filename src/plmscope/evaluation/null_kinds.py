@@ -24,7 +24,6 @@ from plmscope.evaluation.curves import (
     CurvePoint,
     Curves,
     Grid,
-    Predictions,
     Within,
     carried_row,
     curve_table,
@@ -32,6 +31,7 @@ from plmscope.evaluation.curves import (
     held_point,
     module_table,
 )
+from plmscope.evaluation.predict import Predictions
 from plmscope.evaluation.selection import MODULE, of_module
 from plmscope.models.architectures import MODULES
 from plmscope.models.classifier import Classifier

@@ -26,7 +26,7 @@ from plmscope.models.architectures import MODULES
 from plmscope.models.network import Context, Network, State, at_tokens
 from plmscope.models.sites import Site
 from plmscope.models.workers import in_order
-from plmscope.scoring.integrated_gradients import NEGLIGIBLE
+from plmscope.scoring.paths import NEGLIGIBLE
 
 
 @dataclass(frozen=True)

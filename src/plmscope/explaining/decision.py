@@ -21,7 +21,7 @@ from plmscope.errors import InputError
 from plmscope.evaluation.interventions import log_odds
 from plmscope.models.classifier import Batch, Classifier
 from plmscope.models.hooked import AnyNetwork
-from plmscope.scoring.integrated_gradients import TARGETS, Target
+from plmscope.scoring.targets import TARGETS, Target
 
 
 @dataclass(frozen=True)

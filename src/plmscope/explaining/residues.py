@@ -33,7 +33,7 @@ from plmscope.models.network import Context
 from plmscope.models.sites import Site
 from plmscope.models.workers import in_order
 from plmscope.scoring.conductance import _start as mean_residue
-from plmscope.scoring.integrated_gradients import NEGLIGIBLE
+from plmscope.scoring.paths import NEGLIGIBLE
 
 #: Points of a path whose number is to be found: the first try, doubled up to the last.
 FEWEST_POINTS, MOST_POINTS = 4, 64

@@ -28,7 +28,8 @@ from plmscope.models.hooked import AnyNetwork, network_of
 from plmscope.models.sites import Site
 from plmscope.models.workers import splitting
 from plmscope.progress import Track, silent
-from plmscope.scoring.integrated_gradients import EMBEDDING, Target, activations_and_gradients, request
+from plmscope.scoring.paths import EMBEDDING, activations_and_gradients
+from plmscope.scoring.targets import Target, request
 from plmscope.stats.chance import benjamini_hochberg
 from plmscope.store.resume import Parts
 

@@ -10,6 +10,7 @@ one output unit of a site.
     classifier.py, finetune.py        a sequence classifier; how one is trained
     hooks.py                          reading and holding neurons in any model by hooks
     network.py, hooked.py, folded.py  the same computations as functions of parts, in pieces and folded
+    changed.py                        logits with neurons held or scaled
     workers.py                        threads and memory
 """
 

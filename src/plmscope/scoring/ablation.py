@@ -25,9 +25,10 @@ from plmscope.models.network import State, at_tokens
 from plmscope.models.sites import Site
 from plmscope.models.workers import fitting_budget, in_order, splitting
 from plmscope.progress import Track, silent
-from plmscope.scoring.integrated_gradients import bytes_per_token, request
+from plmscope.scoring.paths import bytes_per_token
 from plmscope.scoring.scores import GroupSums, NeuronScores, statistics_of, token_sums
 from plmscope.scoring.table import forms_of
+from plmscope.scoring.targets import request
 
 METHODS = forms_of("single_ablation")
 

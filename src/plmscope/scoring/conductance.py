@@ -31,20 +31,19 @@ from plmscope.models.network import Context
 from plmscope.models.sites import Site
 from plmscope.models.workers import LAST_RESORT, fitting_budget, in_order, splitting
 from plmscope.progress import Track, silent
-from plmscope.scoring.integrated_gradients import (
+from plmscope.scoring.paths import (
     EMBEDDING,
     MOST_POINTS,
     NEGLIGIBLE,
-    Target,
     activations_and_gradients,
     bytes_per_token,
     check_points,
     found_points,
-    request,
     settled,
 )
 from plmscope.scoring.scores import Completeness, GroupSums, NeuronScores, statistics_of, token_sums
 from plmscope.scoring.table import forms_of
+from plmscope.scoring.targets import Target, request
 
 METHODS = forms_of("conductance")
 _Pair = tuple[torch.Tensor, torch.Tensor]
@@ -101,7 +100,7 @@ def conductance(
         points: Intervals of the path, even; the trapezoid rule computes one state more. 0: per batch 8, 16, 32 ... up
             to 256, until the gap at the input is at most ``tolerance`` of the absolute sum there, the estimated error
             ``|T_n - T_n/2| / 3`` at most ``tolerance`` of ``|T_n|``, and the ranking settled
-            (:func:`~plmscope.scoring.integrated_gradients.settled`); states of the coarser grid are used again as far
+            (:func:`~plmscope.scoring.paths.settled`); states of the coarser grid are used again as far
             as they fit into the token budget.
         tolerance: What is asked of a number of points that is found.
         rule: ``trapezoid``, or ``captum`` to reproduce ``LayerConductance`` with as many steps.

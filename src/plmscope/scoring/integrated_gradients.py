@@ -25,9 +25,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from plmscope.data.labels import Task, cases
 from plmscope.data.proteins import Protein
-from plmscope.errors import InputError, SelectionError
+from plmscope.errors import SelectionError
 from plmscope.models.architectures import MODULES
 from plmscope.models.classifier import Batch, Classifier
 from plmscope.models.hooked import AnyNetwork, Hooked, network_of
@@ -35,188 +34,23 @@ from plmscope.models.network import Context, Network, State, at_tokens
 from plmscope.models.sites import Site
 from plmscope.models.workers import LAST_RESORT, fitting_budget, in_order, splitting
 from plmscope.progress import Track, silent
+from plmscope.scoring.paths import (
+    FEWEST_POINTS,
+    MOST_POINTS,
+    NEGLIGIBLE,
+    bytes_per_token,
+    check_points,
+    found_points,
+    settled,
+)
 from plmscope.scoring.scores import Completeness, GroupSums, NeuronScores, statistics_of, token_sums
 from plmscope.scoring.table import forms_of
+from plmscope.scoring.targets import Target, request
 
 METHODS = forms_of("integrated_gradients")
 
 #: The sums of how often a neuron is among the strongest of a protein.
 SHARED = "shared"
-
-
-def log_odds(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-    """``z_y - logsumexp of the others``: ``(B, C), (B,) -> (B,)``; unchanged by a shift of all logits.
-
-    In float32 whatever the model's precision, as all targets.
-    """
-    logits = logits.float()
-    true = logits.gather(1, classes.unsqueeze(1)).squeeze(1)
-    others = logits.scatter(1, classes.unsqueeze(1), float("-inf"))
-    return true - others.logsumexp(1)
-
-
-def _logit(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-    """``z_y``."""
-    return logits.float().gather(1, classes.unsqueeze(1)).squeeze(1)
-
-
-def _log_probability(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-    """``log p_y``; saturates where the model is sure."""
-    return _logit(logits.float().log_softmax(1), classes)
-
-
-def _log_sigmoid(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-    """``log p_y`` where every class has a probability of its own."""
-    return torch.nn.functional.logsigmoid(_logit(logits, classes))
-
-
-Target = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-
-#: With one sigmoid per class the log-odds ``log(p_y / (1 - p_y))`` are the logit itself.
-TARGETS: dict[Task, dict[str, Target]] = {
-    "single": {"log_odds": log_odds, "logit": _logit, "log_probability": _log_probability},
-    "multi": {"log_odds": _logit, "logit": _logit, "log_probability": _log_sigmoid},
-}
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a scorer that differentiates a target works on: one row per protein and class that it has.
-
-    Attributes:
-        proteins: ``Q``, each as often as it has classes.
-        classes: ``(Q,)`` the class that is explained.
-        target: ``(B, C)`` logits and ``(B,)`` classes to ``(B,)`` values.
-        groups: ``Q`` groups for bootstraps, or ``None``.
-    """
-
-    proteins: list[Protein]
-    classes: np.ndarray
-    target: Target
-    groups: list[str] | None
-
-    @property
-    def ids(self) -> list[str]:
-        """``Q`` protein ids."""
-        return [protein.id for protein in self.proteins]
-
-
-def request(
-    classifier: Classifier, proteins: Sequence[Protein], target: str, groups: Sequence[str] | None = None
-) -> Request:
-    """The cases of some proteins: in a multi-label task every class that a protein has is explained by itself.
-
-    Raises:
-        InputError: there are no proteins, or a label is unknown.
-        SelectionError: the target is not one of :data:`TARGETS`.
-    """
-    if not proteins:
-        raise InputError("no proteins to score; the split left none, or the list is empty")
-    known = TARGETS[classifier.task]
-    if target not in known:
-        raise SelectionError(f"target {target!r} is not known; choose one of {', '.join(known)}")
-    owners, classes = cases(classifier.membership(proteins))
-    names = None if groups is None else [groups[row] for row in owners]
-    return Request([proteins[row] for row in owners], classes, known[target], names)
-
-
-#: Stands for the input of the first layer where a path runs through the whole network.
-EMBEDDING = Site(-1, "embedding")
-
-
-def activations_and_gradients(
-    network: AnyNetwork,
-    hidden: torch.Tensor,
-    context: Context,
-    classes: torch.Tensor,
-    target: Target,
-    visit: Callable[[Site, torch.Tensor, torch.Tensor], None],
-) -> None:
-    """Show activation and gradient of the target, ``(B, T, N)`` each, of every site; one forward and one backward pass.
-
-    ``hidden (B, T, d)`` is the input of the first layer; its own pair is shown as :data:`EMBEDDING`. A gradient is
-    shown when the backward pass comes to it, from the last layer to the first, and not kept. A network that recomputes
-    keeps the layers' inputs alone, and makes the graph of one layer at a time.
-    """
-
-    def look(site: Site, activation: Any, inner: torch.Tensor | None) -> None:
-        if inner is None:
-            seen = activation.detach()
-            activation.register_hook(lambda gradient: visit(site, seen, gradient))
-        else:  # autograd keeps this anyway, and not the activation: a fifth of the memory for a moment's work
-            kept = inner.detach()
-            activation.register_hook(lambda gradient: visit(site, torch.nn.functional.gelu(kept), gradient))
-
-    def layer(number: int, hidden: torch.Tensor) -> torch.Tensor:
-        state = network.state(number, hidden, context)
-        for module in MODULES:
-            look(Site(number, module), state.activations[module], state.inner if module == "intermediate" else None)
-        return network.after(state)
-
-    def of_head(hidden: torch.Tensor) -> torch.Tensor:
-        return target(network.above(len(network.layers), hidden, context), classes).sum()
-
-    inputs = [hidden.detach()]
-    if network.recompute:
-        with torch.no_grad():
-            for number in range(len(network.layers)):
-                inputs.append(network.after(network.state(number, inputs[-1], context)))
-        top = inputs.pop().requires_grad_()
-        (gradient,) = torch.autograd.grad(of_head(top), top)
-        for number in reversed(range(len(network.layers))):
-            top = inputs.pop().requires_grad_()
-            (gradient,) = torch.autograd.grad(layer(number, top), top, gradient)
-    else:
-        top = hidden = inputs.pop().requires_grad_()
-        for number in range(len(network.layers)):
-            hidden = layer(number, hidden)
-        value = of_head(hidden)
-        del hidden
-        (gradient,) = torch.autograd.grad(value, top)
-    visit(EMBEDDING, top.detach(), gradient)
-
-
-#: Points of a path whose number is to be found: the first try, doubled up to the last.
-FEWEST_POINTS, MOST_POINTS = 4, 256
-
-#: Target units (nats) in which nothing is worth another pass.
-NEGLIGIBLE = 1e-4
-
-
-def settled(
-    now: np.ndarray, before: np.ndarray, gap: np.ndarray, tolerance: float, whole: np.ndarray | None = None
-) -> np.ndarray:
-    """Whether the attributions of a protein are as good as ``tolerance`` asks, ``(B,)``.
-
-    Three conditions: the completeness gap is at most ``tolerance`` of ``whole``; the best 5 % of the neurons by half
-    the points hold as much attribution as the best 5 % by all, up to ``tolerance`` of it, so that another doubling
-    would hardly change who is selected; and the attributions by half the points differ (relative L2) by at most the
-    root of ``tolerance``, since doubling the nodes of a Gauss rule about squares its error. The last two see what
-    cancels in the first.
-
-    Args:
-        now: ``(B, N)`` attributions.
-        before: ``(B, N)``, with half the points.
-        gap: ``(B,)`` what the attributions sum to beyond what they should.
-        tolerance: A share, above 0.
-        whole: ``(B,)`` what the gap is compared with; the total absolute attribution if left out.
-    """
-    whole = np.abs(now).sum(1) if whole is None else whole
-    size = max(1, round(0.05 * now.shape[1]))
-
-    def held(by: np.ndarray) -> np.ndarray:
-        best = np.argpartition(-by, size - 1, axis=1)[:, :size]
-        found: np.ndarray = np.take_along_axis(now, best, 1)  # (B, size)
-        return found
-
-    ideal = held(now)
-    lost = ideal.sum(1) - held(before).sum(1)
-    small: np.ndarray = np.abs(gap) <= tolerance * whole + NEGLIGIBLE
-    stable: np.ndarray = lost <= tolerance * np.abs(ideal).sum(1) + NEGLIGIBLE
-    moved: np.ndarray = np.linalg.norm(now - before, axis=1)
-    near: np.ndarray = moved <= tolerance**0.5 * np.linalg.norm(now, axis=1) + NEGLIGIBLE
-    good: np.ndarray = small & stable & near
-    return good
 
 
 @dataclass(frozen=True)
@@ -352,29 +186,6 @@ def finish(
 ) -> NeuronScores:
     """Scores from the sums, and how many points the paths took."""
     return sums.finish(method, {**settings, **found_points(settings, completeness)}, completeness)
-
-
-def found_points(settings: Mapping[str, Any], completeness: pd.DataFrame | None) -> dict[str, float]:
-    """``mean_points`` and ``unsettled`` (a share) over proteins and sites, where the number of points was found."""
-    if settings["points"] or completeness is None:
-        return {}
-    return {
-        "mean_points": float(completeness["points"].mean()),
-        "unsettled": float(1 - completeness["settled"].mean()),
-    }
-
-
-def check_points(points: int, tolerance: float) -> None:
-    """Raise :class:`SelectionError` for a negative number of points, or a tolerance outside 0 to 1."""
-    if points < 0:
-        raise SelectionError(f"points = {points!r}: at least 1 is needed, or 0 for as many as the tolerance asks for")
-    if not 0 < tolerance < 1:
-        raise SelectionError(f"tolerance = {tolerance!r}: must be above 0 and below 1")
-
-
-def bytes_per_token(classifier: Classifier) -> int:
-    """About what one token of one forward and backward pass takes: activations, gradients, what autograd keeps."""
-    return 6 * len(classifier.index) * int(classifier.model.dtype.itemsize)
 
 
 def _attribute(network: AnyNetwork, batch: Batch, classes: torch.Tensor, path: _Path, n_neurons: int) -> _Found:

@@ -37,9 +37,10 @@ from plmscope.models.network import at_tokens
 from plmscope.models.sites import Site
 from plmscope.models.workers import fitting_budget, in_order, splitting
 from plmscope.progress import Track, silent
-from plmscope.scoring.integrated_gradients import Request, activations_and_gradients, bytes_per_token, request
+from plmscope.scoring.paths import activations_and_gradients, bytes_per_token
 from plmscope.scoring.scores import GroupSums, NeuronScores, statistics_of, token_sums
 from plmscope.scoring.table import forms_of
+from plmscope.scoring.targets import Request, request
 
 METHODS = forms_of("gradient_activation")
 PATCHING_METHODS = forms_of("attribution_patching")

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from plmscope.evaluation.selection import density, select_top
+from plmscope.evaluation.density import density
+from plmscope.evaluation.selection import select_top
 from plmscope.scoring.scores import NeuronScores, from_table
 from plmscope.scoring.table import ACTIVITY
 from plmscope.store.schema import SCHEMA

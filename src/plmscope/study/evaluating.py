@@ -18,16 +18,8 @@ from plmscope.trials import judges
 
 def run(context: Context) -> dict[str, Any]:
     """Keep and ablate; save predictions as they come; compare with chance."""
-    from plmscope.evaluation.curves import (
-        Curves,
-        Grid,
-        Predictions,
-        Within,
-        compare,
-        curve_table,
-        evaluate_points,
-        module_table,
-    )
+    from plmscope.evaluation.curves import Curves, Grid, Within, compare, curve_table, evaluate_points, module_table
+    from plmscope.evaluation.predict import Predictions
 
     study, run, opened = context.study, context.run, context.opened
     e, model, test = study.evaluate, opened.model, judges(opened)

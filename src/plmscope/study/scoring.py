@@ -18,7 +18,7 @@ import pandas as pd
 from plmscope.data.labels import rarest
 from plmscope.data.proteins import Protein
 from plmscope.errors import RunError
-from plmscope.evaluation.selection import precision_agreement
+from plmscope.evaluation.density import precision_agreement
 from plmscope.progress import Track
 from plmscope.runs import OpenRun, one_per_cluster, score_all
 from plmscope.scoring.scores import NeuronScores, class_table, resampling_groups, score_table, signed_form

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
+from plmscope.evaluation.density import agreement
 from plmscope.evaluation.overlap import class_overlap
-from plmscope.evaluation.selection import MODULE, SCOPES, agreement, select_top
+from plmscope.evaluation.selection import MODULE, SCOPES, select_top
 from plmscope.models.architectures import MODULES
 from plmscope.settings import Study
 from plmscope.store.schema import SCHEMA
