@@ -30,17 +30,18 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
+from plmscope.data.clusters import one_per_cluster
 from plmscope.data.proteins import Protein
 from plmscope.evaluation.curves import Grid, evaluate_points
-from plmscope.runs import OpenRun, one_per_cluster, open_run
 from plmscope.scoring.methods import SCORERS
 from plmscope.scoring.scores import NeuronScores, resampling_groups
 from plmscope.scoring.table import row_of
-from plmscope.settings import DataSection, FinetuneSection, SplitSection, Study
 from plmscope.stats.curves import metric_area
 from plmscope.stats.metrics import metric
 from plmscope.store.folder import Run
 from plmscope.study import Stages
+from plmscope.study.opened import OpenRun, open_run
+from plmscope.study.settings import DataSection, FinetuneSection, SplitSection, Study
 
 #: Up to 90 %: a small model that keeps half of its neurons may be at chance, and there is nothing to tell apart there.
 FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 0.8, 0.9)

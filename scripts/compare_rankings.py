@@ -33,19 +33,19 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
+from plmscope.data.clusters import halves, one_per_cluster
 from plmscope.data.proteins import Protein
 from plmscope.errors import PlmscopeError, RunError
 from plmscope.evaluation.curves import CurvePoint, Grid
 from plmscope.evaluation.predict import predict
 from plmscope.evaluation.selection import MODULE, of_module, select_top
 from plmscope.models.architectures import MODULES
-from plmscope.runs import OpenRun, one_per_cluster, open_run
 from plmscope.scoring.methods import SCORERS
 from plmscope.scoring.scores import FORMS, SIGNED, NeuronScores, with_class_means
 from plmscope.scoring.shards import PartialScores
 from plmscope.stats.curves import curve_area
 from plmscope.stats.metrics import metric
-from plmscope.trials import halves
+from plmscope.study.opened import OpenRun, open_run
 
 #: Name, scorer, and whether it is given the ablation means as its baseline.
 SCORES: tuple[tuple[str, str, bool], ...] = (

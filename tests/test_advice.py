@@ -18,9 +18,9 @@ import pytest
 from plmscope.cli import main
 from plmscope.errors import PlmscopeError
 from plmscope.models.loading import load_model
-from plmscope.runs import open_run, read_parquet
-from plmscope.settings import parse_study, write_study
-from plmscope.store.folder import Run
+from plmscope.store.folder import Run, read_parquet
+from plmscope.study.opened import open_run
+from plmscope.study.settings import parse_study, write_study
 from tests.conftest import save_tiny_model, write_enzymes
 from tests.hub import Hub, serving
 from tests.test_documented_commands import SMALL, run_by_bash

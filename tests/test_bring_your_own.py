@@ -24,9 +24,9 @@ from plmscope.data.labels import Task
 from plmscope.data.proteins import Protein, read_proteins
 from plmscope.models.classifier import log_probabilities
 from plmscope.models.loading import load_model
-from plmscope.runs import OpenRun, open_run
 from plmscope.scoring.methods import score
-from plmscope.settings import parse_study, write_study
+from plmscope.study.opened import OpenRun, open_run
+from plmscope.study.settings import parse_study, write_study
 from tests.conftest import save_tiny_model, write_enzymes
 from tests.test_documented_commands import SMALL, run_by_bash
 from tests.test_heads import saved_as

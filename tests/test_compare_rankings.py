@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from plmscope.models.architectures import MODULES
-from plmscope.runs import open_run
 from plmscope.stats.metrics import metric
+from plmscope.study.opened import open_run
 from scripts import compare_rankings
 from tests.conftest import Golden
 

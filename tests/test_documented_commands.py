@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from plmscope.data.proteins import read_proteins
-from plmscope.settings import Study, parse_study, write_study
+from plmscope.study.settings import Study, parse_study, write_study
 from tests.conftest import Golden, save_tiny_model, write_enzymes
 from tests.hub import Hub, serving
 from tests.test_fetch import Service

@@ -12,12 +12,12 @@ import pytest
 
 from plmscope.cli import main
 from plmscope.evaluation.selection import select_top
-from plmscope.runs import open_run
-from plmscope.settings import read_study
 from plmscope.store.folder import Run
 from plmscope.store.schema import SCHEMA, SCHEMA_VERSION
 from plmscope.study import Stages, names
 from plmscope.study.inputs import Inputs
+from plmscope.study.opened import open_run
+from plmscope.study.settings import read_study
 
 PACKED = Path(__file__).parent / "earlier" / "run-1.3.tar.xz"
 

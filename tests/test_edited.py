@@ -7,9 +7,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import plmscope as ps
 from plmscope.cli import main
-from plmscope.edited import export_model, largest_difference, with_held
 from plmscope.errors import ModelError
 from plmscope.models.loading import load_model
+from plmscope.study.edited import export_model, largest_difference, with_held
 from tests.families import HOOKED
 
 

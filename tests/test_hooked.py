@@ -19,12 +19,12 @@ from plmscope.models.hooks import record
 from plmscope.models.loading import load_model
 from plmscope.models.network import Network
 from plmscope.models.sites import Neuron, Site
-from plmscope.runs import open_run
 from plmscope.scoring.ablation import single_ablation
 from plmscope.scoring.activation import summarise_activations
 from plmscope.scoring.conductance import conductance
 from plmscope.scoring.integrated_gradients import integrated_gradients
 from plmscope.scoring.linear import gradient_activation
+from plmscope.study.opened import open_run
 from tests.conftest import make_proteins
 from tests.families import HOOKED, OLDER
 from tests.test_ablation import by_hooks

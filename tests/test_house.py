@@ -20,7 +20,7 @@ HOUSE = (
     ("store", ("files", "resume", "schema", "folder")),
     ("data", (
         "labels", "uniprot", "records", "formats", "rows", "labelling", "sources", "proteins", "annotations",
-        "peptides", "splits", "fetch",
+        "peptides", "splits", "clusters", "fetch",
     )),
     ("stats", ("metrics", "chance", "curves")),
     ("tasks", ("task", "on_ray", "engines", "worker")),
@@ -40,12 +40,10 @@ HOUSE = (
         "blocks", "input", "answers", "data", "curves", "kinds", "density", "classes", "knowledge", "neurons",
         "methods", "page",
     )),
-    ("", ("settings", "runs", "characterizing", "trials")),
     ("study", (
-        "inputs", "order", "stages", "characterizing", "evaluating", "finetuning", "reporting", "scoring", "counting",
-        "execute", "null_kinds", "nulls", "selecting", "stability", "intervening",
+        "order", "settings", "inputs", "opened", "stages", "characterizing", "evaluating", "finetuning", "reporting",
+        "scoring", "counting", "execute", "null_kinds", "nulls", "selecting", "stability", "intervening", "edited",
     )),
-    ("", ("edited",)),
     ("explaining", (
         "activations", "decision", "explanation", "held", "page", "residues", "contributions", "training", "detected",
         "explainer", "folder", "variants",
@@ -66,7 +64,7 @@ TORCH = {
     "scoring.targets", "scoring.paths", "scoring.integrated_gradients", "scoring.conductance", "scoring.linear",
     "scoring.ablation", "probing.scorers", "evaluation.predict", "evaluation.curves", "evaluation.interventions",
     "evaluation.judging", "evaluation.null_kinds", "knowledge.letters", "knowledge.characterize",
-    "knowledge.residues", "edited", "explaining.activations", "explaining.decision", "explaining.held",
+    "knowledge.residues", "study.edited", "explaining.activations", "explaining.decision", "explaining.held",
     "explaining.residues", "explaining.contributions", "explaining.training", "explaining.detected",
     "explaining.explainer", "explaining.folder", "explaining.variants",
 }  # fmt: skip

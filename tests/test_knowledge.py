@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from plmscope.characterizing import TABLES, one_of_each_cluster
 from plmscope.cli import main
+from plmscope.data.clusters import one_of_each_cluster
 from plmscope.data.proteins import Protein
 from plmscope.knowledge.cards import Bars, explained
 from plmscope.store.folder import Run
+from plmscope.study.characterizing import TABLES
 from tests.conftest import Golden
 from tests.test_study import NEURONS, changed
 

@@ -19,7 +19,6 @@ from plmscope.errors import SelectionError
 from plmscope.models.classifier import Classifier
 from plmscope.models.hooks import record
 from plmscope.report.page import write_report
-from plmscope.runs import open_run
 from plmscope.scoring import table as method_table
 from plmscope.scoring.methods import SCORERS, score
 from plmscope.scoring.table import (
@@ -34,8 +33,9 @@ from plmscope.scoring.table import (
     row_of,
     unregister_scorer,
 )
-from plmscope.settings import ScoreSection, Study, parse_study, write_study
 from plmscope.store.folder import Run
+from plmscope.study.opened import open_run
+from plmscope.study.settings import ScoreSection, Study, parse_study, write_study
 from tests.conftest import Golden
 from tests.own_scorer import ROW
 from tests.test_study import CHEAP, changed

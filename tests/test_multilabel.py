@@ -12,6 +12,7 @@ import sklearn.metrics
 
 from plmscope import stats
 from plmscope.cli import main
+from plmscope.data.clusters import one_per_cluster
 from plmscope.data.labels import (
     cases,
     class_names,
@@ -32,7 +33,6 @@ from plmscope.models.classifier import Classifier
 from plmscope.models.finetune import class_weights
 from plmscope.models.loading import load_model
 from plmscope.models.quality import baselines, quality
-from plmscope.runs import one_per_cluster, open_run
 from plmscope.scoring.ablation import single_ablation
 from plmscope.scoring.activation import summarise_activations
 from plmscope.scoring.conductance import conductance
@@ -41,6 +41,7 @@ from plmscope.scoring.linear import attribution_patching, gradient_activation
 from plmscope.scoring.methods import finish
 from plmscope.store.folder import Run
 from plmscope.store.schema import SCHEMA
+from plmscope.study.opened import open_run
 from tests.conftest import GOLDEN, make_proteins, save_tiny_model
 
 NAMES = ("1", "2", "3")

@@ -15,7 +15,6 @@ from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError, StudyError
 from plmscope.models.classifier import Classifier
 from plmscope.models.sites import NeuronIndex
-from plmscope.runs import score_all
 from plmscope.scoring.linear import gradient_activation
 from plmscope.scoring.methods import SCORERS, finish
 from plmscope.scoring.scores import (
@@ -30,8 +29,9 @@ from plmscope.scoring.scores import (
     with_class_means,
 )
 from plmscope.scoring.table import methods, row_of
-from plmscope.settings import ScoreSection, parse_study
 from plmscope.stats.chance import bootstrap_weights
+from plmscope.study.opened import score_all
+from plmscope.study.settings import ScoreSection, parse_study
 from tests.conftest import make_proteins
 
 METHODS = methods()

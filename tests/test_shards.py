@@ -23,10 +23,10 @@ from plmscope.scoring.methods import SCORERS
 from plmscope.scoring.scores import NeuronScores, resampling_groups, signed_form, with_class_means
 from plmscope.scoring.shards import PartialScores, Shard, merge_shards, score_shard
 from plmscope.scoring.table import row_of, signed_methods
-from plmscope.settings import read_study
 from plmscope.store.folder import Run
 from plmscope.study import Stages
 from plmscope.study.scoring import parts_stamp
+from plmscope.study.settings import read_study
 from tests.conftest import Golden
 from tests.test_scores import QUICK
 

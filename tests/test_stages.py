@@ -19,12 +19,12 @@ import plmscope.models.classifier
 from plmscope import cli
 from plmscope.cli import main
 from plmscope.scoring.shards import PartialScores
-from plmscope.settings import WITHOUT_EFFECT, Section, Study, parse_study, read_study
 from plmscope.store.folder import Run
 from plmscope.store.schema import SCHEMA
 from plmscope.study import Stages, order, scoring
 from plmscope.study.inputs import Inputs
 from plmscope.study.order import ROWS, Row, commands, names
+from plmscope.study.settings import WITHOUT_EFFECT, Section, Study, parse_study, read_study
 from plmscope.study.stages import EVERYTHING, Context, Graph, Stage, setting, settings_of, tables
 from tests.conftest import Golden
 from tests.test_study import changed

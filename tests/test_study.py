@@ -24,21 +24,22 @@ import plmscope.store.folder
 import plmscope.store.resume
 import plmscope.study.inputs
 from plmscope.cli import main
+from plmscope.data.clusters import one_per_cluster
 from plmscope.data.proteins import Protein, read_proteins
 from plmscope.errors import InputError, RunError, SelectionError, StudyError
 from plmscope.evaluation.curves import ROUNDING
 from plmscope.evaluation.judging import evaluate
 from plmscope.evaluation.selection import select_top
 from plmscope.models.loading import load_model
-from plmscope.runs import one_per_cluster, open_run
 from plmscope.scoring.methods import SCORERS
 from plmscope.scoring.table import FORMS, signed_methods
-from plmscope.settings import Study, demo_study, parse_study, read_study, write_study
 from plmscope.store.folder import Run
 from plmscope.store.schema import SCHEMA, SCHEMA_VERSION
 from plmscope.study import Stages, names
 from plmscope.study.inputs import _kept_apart, anchored
 from plmscope.study.nulls import run as run_nulls
+from plmscope.study.opened import open_run
+from plmscope.study.settings import Study, demo_study, parse_study, read_study, write_study
 from tests.conftest import Golden, make_proteins
 
 STAGES = names()
@@ -586,7 +587,7 @@ import plmscope.scoring.conductance, plmscope.evaluation.curves, plmscope.models
 import plmscope.report.page, plmscope.scoring.methods, plmscope.data.splits
 import plmscope.store.resume as parts, plmscope.study as study
 from plmscope.store.folder import Run
-from plmscope.settings import read_study
+from plmscope.study.settings import read_study
 
 settings, folder, log, moments = sys.argv[1], sys.argv[2], open(sys.argv[3], "a", buffering=1), json.loads(sys.argv[4])
 

@@ -10,15 +10,17 @@ import pandas as pd
 import pytest
 
 from plmscope.cli import main
+from plmscope.data.clusters import halves
 from plmscope.errors import RunError
 from plmscope.evaluation.overlap import overlap
 from plmscope.evaluation.selection import select_top
-from plmscope.runs import open_run
 from plmscope.scoring.scores import NeuronScores
-from plmscope.settings import read_study
 from plmscope.store.folder import Run
 from plmscope.study import Stages
-from plmscope.trials import class_methods, class_scores, halves, intervene_run, stability
+from plmscope.study.intervening import intervene_run
+from plmscope.study.opened import class_methods, class_scores, open_run
+from plmscope.study.settings import read_study
+from plmscope.study.stability import stability
 from tests.conftest import Golden
 
 NAMES = ("interventions", "intervention_effects", "neuron_effects", "class_overlap", "stability")
@@ -82,7 +84,7 @@ def test_halves_of_which_one_ranks_nothing_are_not_compared(folder: Path, monkey
     whole, flat = opened.scores("integrated_gradients"), np.zeros(len(opened.model.index))
     one = NeuronScores(whole.method, whole.index, whole.values, {"2": whole.values})
     for label, other in (("2", replace(one, values=flat)), ("", replace(one, per_class={"2": flat}))):
-        monkeypatch.setattr("plmscope.trials._halves", lambda *_, other=other: (one, other))
+        monkeypatch.setattr("plmscope.study.stability._halves", lambda *_, other=other: (one, other))
         found = stability(opened, scores, 0.05)
         assert found.loc[found["compared_with"] == "halves", "label"].tolist() == [label]
 

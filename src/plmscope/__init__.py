@@ -41,12 +41,12 @@ if TYPE_CHECKING:
     from plmscope.models.loading import load_model
     from plmscope.models.sites import Neuron, NeuronIndex, Site
     from plmscope.report.page import write_report
-    from plmscope.runs import open_run
     from plmscope.scoring.activation import summarise_activations
     from plmscope.scoring.methods import score
     from plmscope.scoring.scores import NeuronScores
     from plmscope.scoring.table import Scorer, register_scorer
-    from plmscope.settings import Study, read_study
+    from plmscope.study.opened import open_run
+    from plmscope.study.settings import Study, read_study
 
 _HOME = {
     "Architecture": "models.architectures",
@@ -67,7 +67,7 @@ _HOME = {
     "Selection": "evaluation.selection",
     "SelectionError": "errors",
     "Site": "models.sites",
-    "Study": "settings",
+    "Study": "study.settings",
     "StudyError": "errors",
     "Variants": "explaining.variants",
     "activations": "explaining.activations",
@@ -77,9 +77,9 @@ _HOME = {
     "explain": "explaining.explainer",
     "intervene": "evaluation.judging",
     "load_model": "models.loading",
-    "open_run": "runs",
+    "open_run": "study.opened",
     "read_proteins": "data.proteins",
-    "read_study": "settings",
+    "read_study": "study.settings",
     "register_architecture": "models.architectures",
     "register_scorer": "scoring.table",
     "score": "scoring.methods",

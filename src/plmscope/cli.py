@@ -25,9 +25,9 @@ from plmscope.study.order import Row, commands
 
 if TYPE_CHECKING:
     from plmscope.comparing.comparison import Comparison
-    from plmscope.settings import Study
     from plmscope.store.folder import Run
     from plmscope.study import Stages
+    from plmscope.study.settings import Study
 
 T = TypeVar("T")
 INTERRUPTED = 130
@@ -106,7 +106,7 @@ def demo(
     quiet: Quiet = False,
 ) -> None:
     """Run the experiment on the embedded model and proteins: minutes on two CPU cores, an hour or more with --full."""
-    from plmscope.settings import demo_study
+    from plmscope.study.settings import demo_study
 
     _run(demo_study(task, full), out, seed, device, dtype, model, quiet)
 
@@ -117,8 +117,8 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
 ) -> None:
     """Write a study file with every key, its default and its meaning; edit it and 'run' it."""
-    from plmscope.settings import Study, write_study
     from plmscope.store.files import write_atomic
+    from plmscope.study.settings import Study, write_study
 
     if path.exists() and not force:
         raise StudyError(f"{path}: is there already; choose another name or use --force")
@@ -172,7 +172,7 @@ def run(
 
     Stages that are finished and whose inputs did not change are not run again.
     """
-    from plmscope.settings import read_study
+    from plmscope.study.settings import read_study
 
     _run(read_study(study), out, seed, device, dtype, model, quiet)
 
@@ -191,7 +191,7 @@ def finetune(
     quiet: Quiet = False,
 ) -> None:
     """The stage ``finetune``, which has options of its own."""
-    from plmscope.settings import read_study
+    from plmscope.study.settings import read_study
 
     settings = read_study(study)
     if lora and not settings.finetune.lora_rank:
@@ -260,8 +260,9 @@ def intervene(
     quiet: Quiet = False,
 ) -> None:
     """The stage ``intervene``, which has options of its own."""
-    from plmscope.runs import open_run
-    from plmscope.trials import compare_runs, judge_selection
+    from plmscope.study.intervening import judge_selection
+    from plmscope.study.opened import open_run
+    from plmscope.study.stability import compare_runs
 
     if selection is None and (label is not None or factor is not None):
         raise StudyError("--label and --factor need --selection; without it every class's own neurons are judged")
@@ -333,7 +334,7 @@ def explain(
     The same command continues one that was stopped.
     """
     from plmscope.explaining.folder import LINES, PAGE, explain_file
-    from plmscope.runs import open_run
+    from plmscope.study.opened import open_run
 
     found = explain_file(
         open_run(folder), proteins, out, label=label, neurons=neurons, features=features, as_json=as_json,
@@ -374,7 +375,7 @@ def variants(
     """Substitute residues of your proteins: what becomes of the class, and which neurons fall silent or wake."""
     from plmscope.errors import InputError
     from plmscope.explaining.variants import variants_of_file
-    from plmscope.runs import open_run
+    from plmscope.study.opened import open_run
 
     if positions and mutations is not None:
         raise InputError("--positions and --mutations exclude each other; give one of them")
@@ -423,7 +424,7 @@ def sweep(
     Every combination is an ordinary run folder. One that fails does not stop the others.
     """
     from plmscope.errors import RunError
-    from plmscope.settings import read_study
+    from plmscope.study.settings import read_study
     from plmscope.sweeping.combinations import combinations
     from plmscope.sweeping.sweep import failures
     from plmscope.sweeping.sweep import sweep as run_all
@@ -499,8 +500,8 @@ def export(
     from plmscope.store.folder import Run
 
     if model is not None:
-        from plmscope.edited import export_model
-        from plmscope.runs import open_run
+        from plmscope.study.edited import export_model
+        from plmscope.study.opened import open_run
 
         _tell(repr(export_model(open_run(folder), model, keep=keep, suppress=suppress, ablation=ablation)))
         return
@@ -525,9 +526,9 @@ def _run(
     stages: list[str] | None = None,
 ) -> None:
     """Apply the overrides, run the stages, print the closing table."""
-    from plmscope.settings import parse_study
     from plmscope.store.folder import Run
     from plmscope.study import Stages, names
+    from plmscope.study.settings import parse_study
 
     settings = study.model_dump()
     overrides = {"seed": seed, "device": device, "dtype": dtype}
@@ -558,8 +559,8 @@ def _stage(
 
 def _stages(opened: Run, quiet: bool, parts: Path | None = None) -> Stages:
     """The stages of an existing run."""
-    from plmscope.settings import read_study
     from plmscope.study import Stages
+    from plmscope.study.settings import read_study
 
     return Stages(read_study(opened.path / "study.toml"), opened, _track(quiet), _say(quiet), parts)
 

@@ -17,9 +17,9 @@ from typing import Any
 import pandas as pd
 
 from plmscope.errors import RunError
-from plmscope.settings import read_study
 from plmscope.store.folder import Run
 from plmscope.store.schema import SCHEMA
+from plmscope.study.settings import read_study
 
 #: Stages without which there is nothing to compare.
 NEEDED = ("finetune", "score", "evaluate")

@@ -18,7 +18,7 @@ from plmscope.data.proteins import Protein
 from plmscope.explaining.training import Sample
 from plmscope.knowledge.motifs import FLANK, MOTIF_FRACTION, background, letter_codes
 from plmscope.models.sites import Neuron, NeuronIndex, Site
-from plmscope.runs import OpenRun
+from plmscope.study.opened import OpenRun
 
 #: Training proteins that tell which scores of a matrix are among the best.
 JUDGES = 100

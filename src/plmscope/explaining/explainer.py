@@ -37,9 +37,8 @@ from plmscope.explaining.training import Distances, Nearest, Sample, sample_of
 from plmscope.models.classifier import Classifier
 from plmscope.models.hooked import network_of
 from plmscope.progress import Track, silent
-from plmscope.runs import OpenRun, open_run
 from plmscope.scoring.scores import NeuronScores
-from plmscope.trials import class_methods, class_scores
+from plmscope.study.opened import OpenRun, class_methods, class_scores, open_run
 
 #: Places of a neuron that the table lists.
 PLACES = 10

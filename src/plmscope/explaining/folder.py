@@ -27,8 +27,8 @@ from plmscope.explaining.explainer import Explainer, Settings
 from plmscope.explaining.explanation import SCHEMA, Explanation
 from plmscope.explaining.page import MOST_ON_PAGE, write_page
 from plmscope.progress import Track, silent
-from plmscope.runs import OpenRun
 from plmscope.store.files import lock, write_atomic
+from plmscope.study.opened import OpenRun
 
 #: Proteins whose nearest training proteins are searched together, and that are written together.
 AT_ONCE = 16

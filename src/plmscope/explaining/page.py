@@ -19,8 +19,8 @@ from plmscope import __version__
 from plmscope.explaining.explanation import trust
 from plmscope.report.blocks import address
 from plmscope.report.input import Results
-from plmscope.runs import OpenRun
 from plmscope.store.files import write_atomic
+from plmscope.study.opened import OpenRun
 
 #: Proteins on one page; the tables have all.
 MOST_ON_PAGE = 50

@@ -28,6 +28,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from plmscope.data.clusters import one_per_cluster
 from plmscope.data.labels import membership
 from plmscope.data.proteins import Protein
 from plmscope.data.splits import IDENTITIES, leakage
@@ -38,8 +39,8 @@ from plmscope.models.hooks import record
 from plmscope.models.sites import Site
 from plmscope.models.workers import splitting
 from plmscope.progress import Track, silent
-from plmscope.runs import OpenRun, one_per_cluster
 from plmscope.store.files import write_atomic
+from plmscope.study.opened import OpenRun
 
 Seen = dict[Site, torch.Tensor]
 #: Quantiles that are kept of every neuron.

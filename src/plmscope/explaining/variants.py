@@ -40,9 +40,9 @@ from plmscope.models.classifier import Classifier
 from plmscope.models.hooks import record
 from plmscope.models.sites import Neuron, Site
 from plmscope.progress import Track, silent
-from plmscope.runs import OpenRun
 from plmscope.stats.chance import percentile_interval
 from plmscope.store.files import write_atomic
+from plmscope.study.opened import OpenRun
 
 COLUMNS = (
     "id", "mutation", "change", "log_odds", "decided", "n_silent", "n_awake", "silent", "awake", "concepts_lost",

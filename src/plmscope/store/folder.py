@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -251,3 +252,10 @@ class Run:
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
+
+
+def read_parquet(run: Run, name: str) -> pd.DataFrame:
+    """Read a table that scoring writes for later stages, one outside the contract."""
+    if not (run.path / f"{name}.parquet").is_file():
+        raise RunError(f"{run.path / name}.parquet: missing; run 'plmscope score {shlex.quote(str(run.path))}'")
+    return run.own(name)

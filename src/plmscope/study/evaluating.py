@@ -12,8 +12,8 @@ from plmscope.data.labels import packed_labels
 from plmscope.evaluation.selection import MODULE
 from plmscope.scoring.table import ACTIVITY
 from plmscope.store.resume import collect
+from plmscope.study.opened import judges
 from plmscope.study.stages import Context, Stage, tables
-from plmscope.trials import judges
 
 
 def run(context: Context) -> dict[str, Any]:

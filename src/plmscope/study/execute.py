@@ -23,12 +23,12 @@ from typing import Any
 from plmscope.errors import BusyError, RunError
 from plmscope.progress import Track, silent
 from plmscope.scoring.shards import Shard
-from plmscope.settings import Study, write_study
 from plmscope.store.files import write_atomic
 from plmscope.store.folder import Run
 from plmscope.store.schema import SCHEMA_VERSION
 from plmscope.study.inputs import Inputs, anchored, completed
 from plmscope.study.scoring import advice, score_one_shard
+from plmscope.study.settings import Study, write_study
 from plmscope.study.stages import Context, Graph, Stage, parts_of, settings_of, versions
 
 #: How fingerprints are made; one made otherwise says nothing of what has changed.

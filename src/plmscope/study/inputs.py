@@ -23,8 +23,8 @@ from plmscope.data.proteins import Protein, ProteinSet, read_proteins
 from plmscope.data.splits import Split, balance_lines, balance_table, leakage, leakage_lines, split_proteins
 from plmscope.errors import InputError, RunError
 from plmscope.progress import Track
-from plmscope.settings import Study
 from plmscope.store.folder import Run
+from plmscope.study.settings import Study
 
 #: Standard input, until it is known to be sound.
 NEW_STDIN = "stdin.new"

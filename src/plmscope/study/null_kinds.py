@@ -10,11 +10,11 @@ import pandas as pd
 
 from plmscope.evaluation.selection import MODULE
 from plmscope.scoring.scores import from_table
-from plmscope.settings import Study
 from plmscope.store.files import write_atomic
+from plmscope.study.opened import judges
 from plmscope.study.scoring import ablation_means, rankings
+from plmscope.study.settings import Study
 from plmscope.study.stages import Context, Stage
-from plmscope.trials import judges
 
 
 def run(context: Context) -> None:

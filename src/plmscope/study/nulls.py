@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from plmscope.runs import one_per_cluster
+from plmscope.data.clusters import one_per_cluster
 from plmscope.scoring.scores import score_table
 from plmscope.scoring.shards import Shard
-from plmscope.settings import NULLS, Study
 from plmscope.store.files import write_atomic
 from plmscope.study.finetuning import trained
 from plmscope.study.scoring import ablation_means, score_parts
+from plmscope.study.settings import NULLS, Study
 from plmscope.study.stages import Context, Stage
 
 

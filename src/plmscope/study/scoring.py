@@ -15,18 +15,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from plmscope.data.clusters import one_per_cluster
 from plmscope.data.labels import rarest
 from plmscope.data.proteins import Protein
 from plmscope.errors import RunError
 from plmscope.evaluation.density import precision_agreement
 from plmscope.progress import Track
-from plmscope.runs import OpenRun, one_per_cluster, score_all
 from plmscope.scoring.scores import NeuronScores, class_table, resampling_groups, score_table, signed_form
 from plmscope.scoring.shards import PartialScores, Shard, complete, merge_shards, score_shard
 from plmscope.scoring.table import path_methods
-from plmscope.settings import Study
 from plmscope.store.files import lock
 from plmscope.store.folder import Run
+from plmscope.study.opened import OpenRun, score_all
+from plmscope.study.settings import Study
 from plmscope.study.stages import Context, Stage, settings_of, tables, versions
 
 MEAN_PROTEINS_PER_CLASS = 200

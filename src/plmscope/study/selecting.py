@@ -8,10 +8,10 @@ from plmscope.evaluation.density import agreement
 from plmscope.evaluation.overlap import class_overlap
 from plmscope.evaluation.selection import MODULE, SCOPES, select_top
 from plmscope.models.architectures import MODULES
-from plmscope.settings import Study
 from plmscope.store.schema import SCHEMA
+from plmscope.study.opened import class_methods, class_scores
+from plmscope.study.settings import Study
 from plmscope.study.stages import Context, Stage, tables
-from plmscope.trials import class_methods, class_scores
 
 
 def run(context: Context) -> None:

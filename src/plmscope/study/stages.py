@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from plmscope.progress import Track
-from plmscope.runs import OpenRun
-from plmscope.settings import WITHOUT_EFFECT, Section, Study
 from plmscope.store.folder import Run
 from plmscope.study.inputs import Inputs
+from plmscope.study.opened import OpenRun
 from plmscope.study.order import ROWS, Row
+from plmscope.study.settings import WITHOUT_EFFECT, Section, Study
 
 #: Among what a stage reads: every table of every other stage.
 EVERYTHING = "*"

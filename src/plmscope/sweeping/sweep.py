@@ -16,10 +16,10 @@ from plmscope.comparing.comparison import Comparison, compare_runs
 from plmscope.comparing.members import SWEEP
 from plmscope.errors import PlmscopeError, RunError
 from plmscope.progress import Track, silent
-from plmscope.settings import Study, parse_study
 from plmscope.store.files import lock, write_atomic
 from plmscope.store.folder import Run
 from plmscope.study import Stages
+from plmscope.study.settings import Study, parse_study
 from plmscope.sweeping.combinations import Combination
 from plmscope.tasks.engines import check_engine, run_tasks
 from plmscope.tasks.task import Outcome, Task

@@ -29,8 +29,7 @@ from plmscope.models.classifier import Classifier
 from plmscope.models.hooked import network_of
 from plmscope.models.hooks import module_of
 from plmscope.models.sites import Site
-from plmscope.runs import OpenRun
-from plmscope.trials import class_methods, class_scores
+from plmscope.study.opened import OpenRun, class_methods, class_scores
 
 #: Test proteins on which the difference is measured.
 COMPARED = 32

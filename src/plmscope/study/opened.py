@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -13,43 +11,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from plmscope.data.labels import Task, classes_of
+from plmscope.data.clusters import one_per_cluster
 from plmscope.data.proteins import Protein
 from plmscope.errors import InputError, RunError
 from plmscope.models.sites import NeuronIndex
 from plmscope.progress import Track, silent
 from plmscope.scoring.methods import every_score
 from plmscope.scoring.scores import NeuronScores, check_methods, from_table, signed_form
-from plmscope.scoring.table import FORMS, row_of
-from plmscope.settings import ScoreSection, Study, read_study
-from plmscope.store.folder import Run
-
-
-def one_per_cluster(
-    proteins: Sequence[Protein],
-    clusters: dict[str, str],
-    per_class: int,
-    seed: int,
-    distinct: bool = True,
-    task: Task = "single",
-) -> list[Protein]:
-    """Up to ``per_class`` proteins of every class, each from another cluster if ``distinct``; the same for a seed.
-
-    In a multi-label task a protein is taken as long as any of its classes has fewer, so that one may get more.
-    """
-    order = np.random.default_rng([seed, 5]).permutation(len(proteins))
-    taken: Counter[str] = Counter()
-    seen: set[str] = set()
-    chosen = []
-    for row in order:
-        protein = proteins[row]
-        cluster = clusters[protein.id]
-        own = classes_of(str(protein.label), task)
-        if any(taken[name] < per_class for name in own) and not (distinct and cluster in seen):
-            taken.update(own)
-            seen.add(cluster)
-            chosen.append(int(row))
-    return [proteins[row] for row in sorted(chosen)]
+from plmscope.scoring.table import FORMS, PREFERRED, row_of
+from plmscope.store.folder import Run, read_parquet
+from plmscope.study.settings import ScoreSection, Study, read_study
 
 
 class OpenRun:
@@ -159,8 +130,37 @@ def score_all(
     return [found[method] for method in settings.columns]
 
 
-def read_parquet(run: Run, name: str) -> pd.DataFrame:
-    """Read a table that scoring writes for later stages, one outside the contract."""
-    if not (run.path / f"{name}.parquet").is_file():
-        raise RunError(f"{run.path / name}.parquet: missing; run 'plmscope score {shlex.quote(str(run.path))}'")
-    return run.own(name)
+def class_scores(opened: OpenRun, method: str) -> dict[str, NeuronScores]:
+    """Scores of every neuron for each class by one method of a run.
+
+    Raises:
+        RunError: the method has no class scores in this run.
+    """
+    frame = opened.run.table("class_scores")
+    frame = frame[frame["method"] == method]
+    if not len(frame):
+        raise RunError(f"{opened.run.path}: no class scores by {method!r}; name another among intervene.methods")
+    own = {}
+    for label in (label for label in opened.model.labels if (frame["label"] == label).any()):
+        part = frame[frame["label"] == label].rename(columns={"score": method})
+        own[label] = from_table(part, opened.model.index, method)
+    return own
+
+
+def class_methods(opened: OpenRun) -> tuple[str, ...]:
+    """The methods of the settings, or the preferred one among those with class scores."""
+    if opened.study.intervene.methods:
+        return opened.study.intervene.methods
+    known = list(dict.fromkeys(opened.run.table("class_scores")["method"]))
+    if not known:
+        raise RunError(f"{opened.run.path}: class_scores.parquet has no rows; score by {PREFERRED[0]} too")
+    return (next((method for method in PREFERRED if method in known), str(known[0])),)
+
+
+def judges(opened: OpenRun) -> list[Protein]:
+    """The test proteins that the evaluation uses."""
+    test, most = opened.proteins("test"), opened.study.evaluate.max_proteins
+    if not most:
+        return test
+    per_class = -(-most // len(opened.model.labels))
+    return one_per_cluster(test, opened.clusters, per_class, opened.study.seed, task=opened.model.task)
