@@ -85,7 +85,7 @@ def do(line: str) -> None:
 
 
 def test_no_line_advises_what_no_test_does() -> None:
-    lines = "\n".join(path.read_text() for path in sorted((ROOT / "src" / "plmscope").glob("*.py")))
+    lines = "\n".join(path.read_text() for path in sorted((ROOT / "src" / "plmscope").rglob("*.py")))
     assert set(COMMAND.findall(lines)) == set(FOLLOWED)
     tests = {path.name: path.read_text() for path in Path(__file__).parent.glob("test_*.py")}
     for name in FOLLOWED.values():
@@ -169,7 +169,7 @@ def test_what_is_fetched_once_is_there_without_the_network(desk: Path, tmp_path:
 
 def test_what_is_to_be_installed_has_this_name(tmp_path: Path) -> None:
     """Without an index pip answers only where the library is here, by the name and version of the line."""
-    text = (ROOT / "src" / "plmscope" / "lora.py").read_text()
+    text = (ROOT / "src" / "plmscope" / "models" / "lora.py").read_text()
     (command,) = re.findall(r"pip install 'peft\S+'", text)
     follow(f"python -m {command} --no-index --no-deps --dry-run", tmp_path)
 

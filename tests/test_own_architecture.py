@@ -15,7 +15,7 @@ from transformers import BertTokenizer, ElectraConfig, ElectraForSequenceClassif
 from plmscope import plugins
 from plmscope.data.proteins import Protein
 from plmscope.errors import ModelError
-from plmscope.models import sites
+from plmscope.models import architectures
 from plmscope.models.architectures import (
     ARCHITECTURES,
     Architecture,
@@ -86,7 +86,7 @@ def test_it_is_refused_without_its_row(folder: Path) -> None:
 def test_an_installed_package_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
     point = EntryPoint("electra", "tests.test_own_architecture:ELECTRA", "plmscope.architectures")
     monkeypatch.setattr(plugins, "entry_points", lambda group: [point] if group == point.group else [])
-    monkeypatch.setattr(sites, "_of_packages", None)
+    monkeypatch.setattr(architectures, "_of_packages", None)
     assert architecture_of("electra") is ELECTRA
 
 

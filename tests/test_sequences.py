@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import plmscope
 from plmscope.data import formats
-from plmscope.data import proteins as sequences
 from plmscope.data.proteins import AMINO_ACIDS, Protein, read_proteins, windows
 from plmscope.errors import InputError, StudyError
 
@@ -238,7 +238,7 @@ def test_embedded_enzymes_are_what_their_readme_says() -> None:
     assert not found.excluded
     assert sum(p.columns["held_out"] == "1" for p in found) == 919
     assert {len(p.sequence) <= 1022 for p in found} == {True}
-    readme = Path(sequences.__file__).with_name("embedded") / "README.md"
+    readme = Path(plmscope.__file__).with_name("embedded") / "README.md"
     assert "2,285" in readme.read_text()
     assert "1 (340), 2 (917)" in repr(found)
 
@@ -247,7 +247,7 @@ def test_embedded_families_are_what_their_readme_says() -> None:
     found = read_proteins("plmscope:families", label="family")
     assert not found.excluded and len(found) == 1157
     readme = (
-        (Path(sequences.__file__).with_name("embedded") / "README.md").read_text().partition("# Embedded families")[2]
+        (Path(plmscope.__file__).with_name("embedded") / "README.md").read_text().partition("# Embedded families")[2]
     )
     steps = dict(re.findall(r"^\| (.+?) \| ([\d,]+) \|$", readme, re.MULTILINE))
     numbers = {step.strip("*"): int(number.replace(",", "")) for step, number in steps.items()} | {"rows": len(found)}

@@ -15,7 +15,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-import plmscope.models.classifier
+import plmscope.models.loading
 from plmscope import cli
 from plmscope.cli import main
 from plmscope.scoring.shards import PartialScores
@@ -214,7 +214,7 @@ def watched(golden: Golden, tmp_path_factory: pytest.TempPathFactory) -> Watched
                 stages.now.add(path.name)
             return load(path, index)
 
-        patch.setattr(plmscope.models.classifier, "load_model", of_model)
+        patch.setattr(plmscope.models.loading, "load_model", of_model)
         # The stamp of saved parts is made of what is declared, whatever that is.
         patch.setattr(scoring, "settings_of", lambda study, paths: settings_of(stages.study, paths))
         patch.setattr(PartialScores, "load", of_sums)

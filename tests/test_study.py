@@ -20,6 +20,7 @@ import pytest
 import sklearn.metrics
 from pandas.testing import assert_frame_equal
 
+import plmscope.store.files
 import plmscope.store.folder
 import plmscope.store.resume
 import plmscope.study.inputs
@@ -690,7 +691,7 @@ def test_full_disk_at_every_write_is_one_line_and_damages_nothing(
 
         write(path, into if left else half)
 
-    monkeypatch.setattr(plmscope.store.folder, "_write_with", full)
+    monkeypatch.setattr(plmscope.store.files, "_write_with", full)
     for stage in ("evaluate", "density"):
         for number in range(1, 30):
             # Parts of the evaluation are saved in the first lives alone: from then on the disk fails at its tables.

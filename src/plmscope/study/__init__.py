@@ -18,20 +18,30 @@ from plmscope.lazy import find
 
 _HOME = {
     "Context": "stages",
+    "OpenRun": "opened",
     "ROWS": "order",
     "Row": "order",
     "Stage": "stages",
     "Stages": "execute",
+    "Study": "settings",
     "names": "order",
+    "open_run": "opened",
+    "read_study": "settings",
+    "write_study": "settings",
 }
 
 __all__ = [
     "Context",
+    "OpenRun",
     "ROWS",
     "Row",
     "Stage",
     "Stages",
+    "Study",
     "names",
+    "open_run",
+    "read_study",
+    "write_study",
 ]
 
 
