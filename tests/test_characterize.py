@@ -16,24 +16,16 @@ from plmscope.data.annotations import FeatureSet
 from plmscope.data.proteins import Protein
 from plmscope.errors import InputError
 from plmscope.knowledge.cards import UNEXPLAINED, neuron_cards
-from plmscope.knowledge.characterize import (
-    FRACTIONS,
-    Characterization,
-    Chunk,
-    Codes,
-    Settings,
-    associate,
-    auroc_of_histograms,
-    characterize,
-    firing_codes,
-    rank_sum_p,
-    signed_rank_p,
-)
+from plmscope.knowledge.characterize import Characterization, associate, characterize
+from plmscope.knowledge.codes import FRACTIONS, Codes, firing_codes
 from plmscope.knowledge.concepts import ConceptSet, build_concepts
+from plmscope.knowledge.discovery import Settings
 from plmscope.knowledge.residues import attributed_residues
+from plmscope.knowledge.stream import Chunk
 from plmscope.models.architectures import architecture_of
 from plmscope.models.classifier import Classifier
 from plmscope.models.sites import NeuronIndex
+from plmscope.stats.ranks import auroc_of_histograms, rank_sum_p, signed_rank_p
 from plmscope.store.resume import Parts
 from tests.planted import LABEL_ROLES, neurons_of, planted_model, planted_proteins, planted_tokenizer
 

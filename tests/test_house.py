@@ -22,7 +22,7 @@ HOUSE = (
         "labels", "uniprot", "records", "formats", "rows", "labelling", "sources", "proteins", "annotations",
         "peptides", "splits", "clusters", "fetch",
     )),
-    ("stats", ("metrics", "chance", "curves")),
+    ("stats", ("metrics", "chance", "curves", "ranks")),
     ("tasks", ("task", "on_ray", "engines", "worker")),
     ("", ("plugins",)),
     ("models", (
@@ -35,7 +35,10 @@ HOUSE = (
     )),
     ("probing", ("class_means", "gaussian", "linear_probe", "scorers")),
     ("evaluation", ("selection", "overlap", "density", "predict", "curves", "interventions", "judging", "null_kinds")),
-    ("knowledge", ("concepts", "motifs", "cards", "class_baselines", "letters", "characterize", "residues")),
+    ("knowledge", (
+        "concepts", "motifs", "cards", "class_baselines", "codes", "discovery", "confirmation", "residues", "letters",
+        "stream", "saved", "characterize",
+    )),
     ("report", (
         "blocks", "input", "answers", "data", "curves", "kinds", "density", "classes", "knowledge", "neurons",
         "methods", "page",
@@ -63,10 +66,11 @@ TORCH = {
     "models.hooked", "models.folded_layer", "models.folded", "models.changed", "models.loading", "scoring.activation",
     "scoring.targets", "scoring.paths", "scoring.integrated_gradients", "scoring.conductance", "scoring.linear",
     "scoring.ablation", "probing.scorers", "evaluation.predict", "evaluation.curves", "evaluation.interventions",
-    "evaluation.judging", "evaluation.null_kinds", "knowledge.letters", "knowledge.characterize",
-    "knowledge.residues", "study.edited", "explaining.activations", "explaining.decision", "explaining.held",
-    "explaining.residues", "explaining.contributions", "explaining.training", "explaining.detected",
-    "explaining.explainer", "explaining.folder", "explaining.variants",
+    "evaluation.judging", "evaluation.null_kinds", "knowledge.codes", "knowledge.discovery", "knowledge.confirmation",
+    "knowledge.residues", "knowledge.letters", "knowledge.stream", "knowledge.saved", "knowledge.characterize",
+    "study.edited", "explaining.activations", "explaining.decision", "explaining.held", "explaining.residues",
+    "explaining.contributions", "explaining.training", "explaining.detected", "explaining.explainer",
+    "explaining.folder", "explaining.variants",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "accelerate", "captum", "peft"}
 

@@ -5,8 +5,8 @@ import pytest
 import sklearn.metrics
 from scipy.stats import wilcoxon
 
-from plmscope.knowledge.characterize import offsets
 from plmscope.knowledge.concepts import build_concepts
+from plmscope.knowledge.confirmation import offsets
 from plmscope.knowledge.residues import _auroc_within_letters, attributed_residues
 from plmscope.models.architectures import architecture_of
 from plmscope.models.classifier import Classifier

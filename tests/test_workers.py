@@ -11,7 +11,7 @@ import torch
 
 from plmscope.errors import ModelError
 from plmscope.evaluation.predict import predict
-from plmscope.knowledge.characterize import stream_of
+from plmscope.knowledge.stream import stream_of
 from plmscope.models import workers
 from plmscope.models.classifier import Batch, Classifier
 from plmscope.models.hooked import Hooked

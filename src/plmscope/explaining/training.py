@@ -33,7 +33,8 @@ from plmscope.data.labels import membership
 from plmscope.data.proteins import Protein
 from plmscope.data.splits import IDENTITIES, leakage
 from plmscope.errors import RunError
-from plmscope.knowledge.characterize import FRACTIONS, NEURONS_AT_ONCE
+from plmscope.knowledge.characterize import NEURONS_AT_ONCE
+from plmscope.knowledge.codes import FRACTIONS
 from plmscope.models.classifier import Batch, Classifier
 from plmscope.models.hooks import record
 from plmscope.models.sites import Site

@@ -3,6 +3,9 @@
 ::
 
     concepts.py, patterns.py   what may be known: letters, groups, patterns, sites, classes
+    stream.py, codes.py        activations chunk by chunk, and as 256 ranks
+    discovery.py               the best concepts of each neuron, on two thirds of the clusters
+    confirmation.py            the same pairs on the other third, against shifted and permuted ones
     characterize.py            all of it in two passes
     motifs.py                  windows around the highest peaks
     residues.py                how far attributed residues are annotated sites

@@ -21,8 +21,8 @@ import torch
 from scipy.stats import rankdata, wilcoxon
 
 from plmscope.data.proteins import Protein
-from plmscope.knowledge.characterize import MIN_SHIFT, offsets
 from plmscope.knowledge.concepts import ConceptSet
+from plmscope.knowledge.confirmation import MIN_SHIFT, offsets
 from plmscope.models.classifier import Batch, Classifier
 from plmscope.models.hooked import AnyNetwork, network_of
 from plmscope.models.sites import Site

@@ -54,8 +54,9 @@ def characterize_run(
         track: Progress.
         say: Told one line at a time.
     """
-    from plmscope.knowledge.characterize import Settings, characterize
+    from plmscope.knowledge.characterize import characterize
     from plmscope.knowledge.class_baselines import class_baselines, with_baselines
+    from plmscope.knowledge.discovery import Settings
     from plmscope.knowledge.residues import attributed_residues
 
     study, settings = opened.study, opened.study.characterize
