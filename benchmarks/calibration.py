@@ -41,13 +41,12 @@ from plmscope.evaluation.curves import (
     Curves,
     Grid,
     Within,
-    carried_row,
     compare,
     evaluate_points,
     held_point,
-    module_table,
 )
 from plmscope.evaluation.density import density
+from plmscope.evaluation.kinds import carried_row, module_table
 from plmscope.evaluation.predict import Predictions
 from plmscope.evaluation.selection import MODULE, Selection, select_top
 from plmscope.models.architectures import MODULES
@@ -55,7 +54,8 @@ from plmscope.models.checkpoints import embedded_folder
 from plmscope.models.classifier import Classifier
 from plmscope.models.loading import load_model
 from plmscope.models.sites import NeuronIndex
-from plmscope.report.answers import NULLS, beats_chance, concentration_answer, density_answer, kind_beats_chance
+from plmscope.report.answers import NULLS, beats_chance, kind_beats_chance
+from plmscope.report.concentration import concentration_answer, density_answer
 from plmscope.scoring.activation import summarise_activations
 from plmscope.scoring.scores import NeuronScores
 

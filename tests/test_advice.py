@@ -20,7 +20,7 @@ from plmscope.errors import PlmscopeError
 from plmscope.models.loading import load_model
 from plmscope.store.folder import Run, read_parquet
 from plmscope.study.opened import open_run
-from plmscope.study.settings import parse_study, write_study
+from plmscope.study.study_file import parse_study, write_study
 from tests.conftest import save_tiny_model, write_enzymes
 from tests.hub import Hub, serving
 from tests.test_documented_commands import SMALL, run_by_bash

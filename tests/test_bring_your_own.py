@@ -26,7 +26,7 @@ from plmscope.models.classifier import log_probabilities
 from plmscope.models.loading import load_model
 from plmscope.scoring.methods import score
 from plmscope.study.opened import OpenRun, open_run
-from plmscope.study.settings import parse_study, write_study
+from plmscope.study.study_file import parse_study, write_study
 from tests.conftest import save_tiny_model, write_enzymes
 from tests.test_documented_commands import SMALL, run_by_bash
 from tests.test_heads import saved_as

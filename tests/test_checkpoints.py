@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from plmscope.errors import ModelError
-from plmscope.models.checkpoints import Checkpoint, find
+from plmscope.models.checkpoints import Checkpoint
+from plmscope.models.finding import find
 from plmscope.models.loading import load_model
 from tests.hub import Hub, serving
 from tests.test_model import encoder_folder, folder, refused, set_config  # noqa: F401  # the fixture
@@ -27,7 +28,7 @@ USE_HUB = """
 import json, sys
 from pathlib import Path
 from huggingface_hub import constants
-from plmscope.models.checkpoints import find
+from plmscope.models.finding import find
 from plmscope.errors import ModelError
 
 def attempt(name, revision=None):

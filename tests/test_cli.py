@@ -20,7 +20,7 @@ from plmscope import __version__
 from plmscope.cli import app, main
 from plmscope.store.folder import Run
 from plmscope.study.order import ROWS, commands, names
-from plmscope.study.settings import read_study
+from plmscope.study.study_file import read_study
 from tests.conftest import Golden, save_tiny_model
 
 STUDY = """\
@@ -947,7 +947,7 @@ def test_bug_is_not_dressed_up_as_a_mistake(bench: Bench, monkeypatch: pytest.Mo
     def bug(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("plmscope.study.settings.read_study", bug)
+    monkeypatch.setattr("plmscope.study.study_file.read_study", bug)
     with pytest.raises(ZeroDivisionError):
         main(["run", str(bench.study)])
 

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from plmscope.data.proteins import read_proteins
-from plmscope.study.settings import Study, parse_study, write_study
+from plmscope.study.settings import Study
+from plmscope.study.study_file import parse_study, write_study
 from tests.conftest import Golden, save_tiny_model, write_enzymes
 from tests.hub import Hub, serving
 from tests.test_fetch import Service

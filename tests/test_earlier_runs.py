@@ -17,7 +17,7 @@ from plmscope.store.schema import SCHEMA, SCHEMA_VERSION
 from plmscope.study import Stages, names
 from plmscope.study.inputs import Inputs
 from plmscope.study.opened import open_run
-from plmscope.study.settings import read_study
+from plmscope.study.study_file import read_study
 
 PACKED = Path(__file__).parent / "earlier" / "run-1.3.tar.xz"
 

@@ -22,9 +22,9 @@ from plmscope.evaluation.curves import (
     curve_table,
     evaluate_points,
     held_point,
-    module_table,
 )
 from plmscope.evaluation.judging import evaluate
+from plmscope.evaluation.kinds import module_table
 from plmscope.evaluation.predict import Predictions
 from plmscope.evaluation.selection import Selection, select_top
 from plmscope.models.architectures import MODULES

@@ -19,33 +19,36 @@ HOUSE = (
     ("", ("errors", "progress", "threads", "lazy")),
     ("store", ("files", "resume", "schema", "folder")),
     ("data", (
-        "labels", "uniprot", "records", "formats", "rows", "labelling", "sources", "proteins", "annotations",
-        "peptides", "splits", "clusters", "fetch",
+        "labels", "uniprot", "records", "formats", "rows", "labelling", "service", "sources", "proteins",
+        "annotations", "peptides", "splits", "clusters", "fetch",
     )),
     ("stats", ("metrics", "chance", "curves", "ranks")),
     ("tasks", ("task", "on_ray", "engines", "worker")),
     ("", ("plugins",)),
     ("models", (
         "workers", "checkpoints", "architectures", "sites", "heads", "lora", "classifier", "finetune", "hooks",
-        "network", "hooked", "folded_layer", "folded", "changed", "loading", "quality",
+        "network", "hooked", "finding", "folded_layer", "folded", "changed", "loading", "quality",
     )),
     ("scoring", (
         "table", "scores", "activation", "methods", "shards", "targets", "paths", "integrated_gradients",
         "conductance", "linear", "ablation",
     )),
     ("probing", ("class_means", "gaussian", "linear_probe", "scorers")),
-    ("evaluation", ("selection", "overlap", "density", "predict", "curves", "interventions", "judging", "null_kinds")),
+    ("evaluation", (
+        "selection", "overlap", "density", "predict", "curves", "interventions", "judging", "kinds", "null_kinds",
+    )),
     ("knowledge", (
         "concepts", "motifs", "cards", "class_baselines", "codes", "discovery", "confirmation", "residues", "letters",
         "stream", "saved", "characterize",
     )),
     ("report", (
-        "blocks", "input", "answers", "data", "curves", "kinds", "density", "classes", "knowledge", "neurons",
-        "methods", "page",
+        "blocks", "input", "answers", "data", "curves", "kinds", "density", "classes", "knowledge", "concentration",
+        "closing", "neurons", "methods", "page",
     )),
     ("study", (
-        "order", "settings", "inputs", "opened", "stages", "characterizing", "evaluating", "finetuning", "reporting",
-        "scoring", "counting", "execute", "null_kinds", "nulls", "selecting", "stability", "intervening", "edited",
+        "order", "settings", "demo", "inputs", "study_file", "opened", "stages", "characterizing", "evaluating",
+        "finetuning", "reporting", "scoring", "counting", "execute", "null_kinds", "nulls", "selecting", "stability",
+        "intervening", "edited",
     )),
     ("explaining", (
         "activations", "decision", "explanation", "held", "page", "residues", "contributions", "training", "detected",
@@ -56,7 +59,7 @@ HOUSE = (
         "sections", "text", "comparison",
     )),
     ("sweeping", ("combinations", "sweep")),
-    ("", ("cli", "__main__")),
+    ("", ("terminal", "cli", "__main__")),
 )  # fmt: skip
 ORDER = tuple(f"{package}.{name}".lstrip(".") for package, names in HOUSE for name in names)
 
@@ -66,11 +69,11 @@ TORCH = {
     "models.hooked", "models.folded_layer", "models.folded", "models.changed", "models.loading", "scoring.activation",
     "scoring.targets", "scoring.paths", "scoring.integrated_gradients", "scoring.conductance", "scoring.linear",
     "scoring.ablation", "probing.scorers", "evaluation.predict", "evaluation.curves", "evaluation.interventions",
-    "evaluation.judging", "evaluation.null_kinds", "knowledge.codes", "knowledge.discovery", "knowledge.confirmation",
-    "knowledge.residues", "knowledge.letters", "knowledge.stream", "knowledge.saved", "knowledge.characterize",
-    "study.edited", "explaining.activations", "explaining.decision", "explaining.held", "explaining.residues",
-    "explaining.contributions", "explaining.training", "explaining.detected", "explaining.explainer",
-    "explaining.folder", "explaining.variants",
+    "evaluation.judging", "evaluation.kinds", "evaluation.null_kinds", "knowledge.codes", "knowledge.discovery",
+    "knowledge.confirmation", "knowledge.residues", "knowledge.letters", "knowledge.stream", "knowledge.saved",
+    "knowledge.characterize", "study.edited", "explaining.activations", "explaining.decision", "explaining.held",
+    "explaining.residues", "explaining.contributions", "explaining.training", "explaining.detected",
+    "explaining.explainer", "explaining.folder", "explaining.variants",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "accelerate", "captum", "peft"}
 

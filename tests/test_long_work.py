@@ -117,7 +117,7 @@ def life(limit, out):
     pathlib.Path.replace = around(pathlib.Path.replace)
     shutil.rmtree = around(shutil.rmtree)
     import plmscope.cli as cli
-    cli._track = lambda quiet: track
+    cli.track = lambda quiet: track
     say = cli._say(False)
     cli._say = lambda quiet: lambda line: (event(), None if quiet else say(line))
     try:

@@ -35,7 +35,8 @@ from plmscope.scoring.table import (
 )
 from plmscope.store.folder import Run
 from plmscope.study.opened import open_run
-from plmscope.study.settings import ScoreSection, Study, parse_study, write_study
+from plmscope.study.settings import ScoreSection, Study
+from plmscope.study.study_file import parse_study, write_study
 from tests.conftest import Golden
 from tests.own_scorer import ROW
 from tests.test_study import CHEAP, changed

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 import plmscope.evaluation.null_kinds
-from plmscope.evaluation.curves import Curves, Grid, Within, curve_table, evaluate_points, module_table
+from plmscope.evaluation.curves import Curves, Grid, Within, curve_table, evaluate_points
+from plmscope.evaluation.kinds import module_table
 from plmscope.evaluation.null_kinds import NullKinds, evaluate_null
 from plmscope.models.architectures import MODULES
 from plmscope.models.loading import load_model

@@ -21,7 +21,7 @@ import plmscope
 from plmscope.cli import app
 from plmscope.errors import PlmscopeError
 from plmscope.store.schema import SCHEMA
-from plmscope.study.settings import parse_study, read_study
+from plmscope.study.study_file import parse_study, read_study
 from tests.conftest import Golden
 
 ROOT = Path(__file__).parents[1]

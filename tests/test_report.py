@@ -22,7 +22,6 @@ import pytest
 from plmscope.errors import RunError
 from plmscope.report import page as report
 from plmscope.report.answers import (
-    density_answer,
     intervention_answer,
     kept_answer,
     kept_sentence,
@@ -32,6 +31,7 @@ from plmscope.report.answers import (
 )
 from plmscope.report.blocks import CONTROLS, FigureGroup, Section, Table, Text, json_ready
 from plmscope.report.blocks import Page as ClassPage
+from plmscope.report.concentration import density_answer
 from plmscope.report.curves import comparison_section, curves_section, primary_figure
 from plmscope.report.data import data_section, quality_section
 from plmscope.report.density import density_section

@@ -13,8 +13,9 @@ import pytest
 
 from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError
-from plmscope.evaluation.curves import Curves, Grid, Within, evaluate_points, module_table
+from plmscope.evaluation.curves import Curves, Grid, Within, evaluate_points
 from plmscope.evaluation.judging import Evaluation, evaluate
+from plmscope.evaluation.kinds import module_table
 from plmscope.evaluation.selection import Selection, select_shared, select_top
 from plmscope.models.architectures import MODULES
 from plmscope.models.classifier import Classifier

@@ -31,7 +31,8 @@ from plmscope.scoring.scores import (
 from plmscope.scoring.table import methods, row_of
 from plmscope.stats.chance import bootstrap_weights
 from plmscope.study.opened import score_all
-from plmscope.study.settings import ScoreSection, parse_study
+from plmscope.study.settings import ScoreSection
+from plmscope.study.study_file import parse_study
 from tests.conftest import make_proteins
 
 METHODS = methods()

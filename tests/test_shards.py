@@ -26,7 +26,7 @@ from plmscope.scoring.table import row_of, signed_methods
 from plmscope.store.folder import Run
 from plmscope.study import Stages
 from plmscope.study.scoring import parts_stamp
-from plmscope.study.settings import read_study
+from plmscope.study.study_file import read_study
 from tests.conftest import Golden
 from tests.test_scores import QUICK
 

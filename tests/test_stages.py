@@ -24,8 +24,9 @@ from plmscope.store.schema import SCHEMA
 from plmscope.study import Stages, order, scoring
 from plmscope.study.inputs import Inputs
 from plmscope.study.order import ROWS, Row, commands, names
-from plmscope.study.settings import WITHOUT_EFFECT, Section, Study, parse_study, read_study
+from plmscope.study.settings import WITHOUT_EFFECT, Section, Study
 from plmscope.study.stages import EVERYTHING, Context, Graph, Stage, setting, settings_of, tables
+from plmscope.study.study_file import parse_study, read_study
 from tests.conftest import Golden
 from tests.test_study import changed
 

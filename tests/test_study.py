@@ -28,8 +28,8 @@ from plmscope.cli import main
 from plmscope.data.clusters import one_per_cluster
 from plmscope.data.proteins import Protein, read_proteins
 from plmscope.errors import InputError, RunError, SelectionError, StudyError
-from plmscope.evaluation.curves import ROUNDING
 from plmscope.evaluation.judging import evaluate
+from plmscope.evaluation.kinds import ROUNDING
 from plmscope.evaluation.selection import select_top
 from plmscope.models.loading import load_model
 from plmscope.scoring.methods import SCORERS
@@ -37,10 +37,12 @@ from plmscope.scoring.table import FORMS, signed_methods
 from plmscope.store.folder import Run
 from plmscope.store.schema import SCHEMA, SCHEMA_VERSION
 from plmscope.study import Stages, names
+from plmscope.study.demo import demo_study
 from plmscope.study.inputs import _kept_apart, anchored
 from plmscope.study.nulls import run as run_nulls
 from plmscope.study.opened import open_run
-from plmscope.study.settings import Study, demo_study, parse_study, read_study, write_study
+from plmscope.study.settings import Study
+from plmscope.study.study_file import parse_study, read_study, write_study
 from tests.conftest import Golden, make_proteins
 
 STAGES = names()
@@ -535,7 +537,7 @@ def test_changed_setting_redoes_its_stage_and_later_ones(
             yield item
 
     with monkeypatch.context() as patch:
-        patch.setattr("plmscope.cli._track", lambda quiet: interrupted)
+        patch.setattr("plmscope.terminal._track", lambda quiet: interrupted)
         patch.setattr(plmscope.store.resume, "SAVE_SECONDS", 0)
         assert main(command) == 130
     lines = capfd.readouterr().err.splitlines()
@@ -588,7 +590,7 @@ import plmscope.scoring.conductance, plmscope.evaluation.curves, plmscope.models
 import plmscope.report.page, plmscope.scoring.methods, plmscope.data.splits
 import plmscope.store.resume as parts, plmscope.study as study
 from plmscope.store.folder import Run
-from plmscope.study.settings import read_study
+from plmscope.study.study_file import read_study
 
 settings, folder, log, moments = sys.argv[1], sys.argv[2], open(sys.argv[3], "a", buffering=1), json.loads(sys.argv[4])
 

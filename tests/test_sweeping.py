@@ -15,7 +15,9 @@ import pytest
 from plmscope.cli import main
 from plmscope.errors import InputError, ModelError, PlmscopeError, RunError, StudyError
 from plmscope.store.folder import Run
-from plmscope.study.settings import Study, demo_study, parse_study, read_study, write_study
+from plmscope.study.demo import demo_study
+from plmscope.study.settings import Study
+from plmscope.study.study_file import parse_study, read_study, write_study
 from plmscope.sweeping import sweep as sweeping
 from plmscope.sweeping.combinations import Combination, combinations, parse_seeds, parse_setting
 from plmscope.sweeping.sweep import failures, run_combination, sweep

@@ -19,8 +19,8 @@ from plmscope.store.folder import Run
 from plmscope.study import Stages
 from plmscope.study.intervening import intervene_run
 from plmscope.study.opened import class_methods, class_scores, open_run
-from plmscope.study.settings import read_study
 from plmscope.study.stability import stability
+from plmscope.study.study_file import read_study
 from tests.conftest import Golden
 
 NAMES = ("interventions", "intervention_effects", "neuron_effects", "class_overlap", "stability")

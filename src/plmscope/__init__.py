@@ -46,7 +46,8 @@ if TYPE_CHECKING:
     from plmscope.scoring.scores import NeuronScores
     from plmscope.scoring.table import Scorer, register_scorer
     from plmscope.study.opened import open_run
-    from plmscope.study.settings import Study, read_study
+    from plmscope.study.settings import Study
+    from plmscope.study.study_file import read_study
 
 _HOME = {
     "Architecture": "models.architectures",
@@ -79,7 +80,7 @@ _HOME = {
     "load_model": "models.loading",
     "open_run": "study.opened",
     "read_proteins": "data.proteins",
-    "read_study": "study.settings",
+    "read_study": "study.study_file",
     "register_architecture": "models.architectures",
     "register_scorer": "scoring.table",
     "score": "scoring.methods",

@@ -8,20 +8,19 @@ from __future__ import annotations
 import errno
 import os
 import sys
-import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from plmscope import __version__
 from plmscope.errors import PlmscopeError, StudyError, unwritten_advice
 from plmscope.study.order import Row, commands
+from plmscope.terminal import plain, say, tell, track
 
 if TYPE_CHECKING:
     from plmscope.comparing.comparison import Comparison
@@ -29,12 +28,8 @@ if TYPE_CHECKING:
     from plmscope.study import Stages
     from plmscope.study.settings import Study
 
-T = TypeVar("T")
 INTERRUPTED = 130
 LORA_RANK = 8
-#: Longest text that is printed, in characters.
-MAX_SHOWN = 4000
-console = Console(stderr=True, highlight=False, markup=False, emoji=False)
 app = typer.Typer(
     name="plmscope",
     no_args_is_help=True,
@@ -106,7 +101,7 @@ def demo(
     quiet: Quiet = False,
 ) -> None:
     """Run the experiment on the embedded model and proteins: minutes on two CPU cores, an hour or more with --full."""
-    from plmscope.study.settings import demo_study
+    from plmscope.study.demo import demo_study
 
     _run(demo_study(task, full), out, seed, device, dtype, model, quiet)
 
@@ -118,14 +113,15 @@ def init(
 ) -> None:
     """Write a study file with every key, its default and its meaning; edit it and 'run' it."""
     from plmscope.store.files import write_atomic
-    from plmscope.study.settings import Study, write_study
+    from plmscope.study.settings import Study
+    from plmscope.study.study_file import write_study
 
     if path.exists() and not force:
         raise StudyError(f"{path}: is there already; choose another name or use --force")
     if not path.parent.is_dir():
         raise StudyError(f"{path.parent}: no such folder; make it or name another file")
     write_atomic(path, write_study(Study()).encode())
-    _tell(f"wrote {path}; edit it, then: plmscope run {path}")
+    tell(f"wrote {path}; edit it, then: plmscope run {path}")
 
 
 @app.command()
@@ -149,10 +145,10 @@ def fetch(
 
     found = fetch_proteins(
         out, query=query or QUERY, endpoint=endpoint or ENDPOINT, restart=restart, force=force, tries=tries,
-        track=_track(quiet), say=_say(quiet),
+        track=track(quiet), say=say(quiet),
     )  # fmt: skip
     p = found.provenance
-    _tell(
+    tell(
         f"wrote {found.proteins} ({p['proteins']:,} proteins) and {found.features} ({p['features']:,} residue "
         f"features) of UniProt {p['release']}"
     )
@@ -172,7 +168,7 @@ def run(
 
     Stages that are finished and whose inputs did not change are not run again.
     """
-    from plmscope.study.settings import read_study
+    from plmscope.study.study_file import read_study
 
     _run(read_study(study), out, seed, device, dtype, model, quiet)
 
@@ -191,7 +187,7 @@ def finetune(
     quiet: Quiet = False,
 ) -> None:
     """The stage ``finetune``, which has options of its own."""
-    from plmscope.study.settings import read_study
+    from plmscope.study.study_file import read_study
 
     settings = read_study(study)
     if lora and not settings.finetune.lora_rank:
@@ -338,15 +334,15 @@ def explain(
 
     found = explain_file(
         open_run(folder), proteins, out, label=label, neurons=neurons, features=features, as_json=as_json,
-        track=_track(quiet), say=_say(quiet),
+        track=track(quiet), say=say(quiet),
     )  # fmt: skip
     shown = Console(highlight=False, markup=False, emoji=False)
     if as_json:
         sys.stdout.write((found.folder / LINES).read_text(encoding="utf-8"))
     elif found.first is not None and found.proteins == 1:
-        shown.print("\n".join(_plain(line) for line in repr(found.first).splitlines()), soft_wrap=True)
+        shown.print("\n".join(plain(line) for line in repr(found.first).splitlines()), soft_wrap=True)
     left_out = f", {found.excluded:,} left out (see explained.json)" if found.excluded else ""
-    _tell(f"explained {found.proteins:,} protein{'s' if found.proteins != 1 else ''}{left_out}: {found.folder / PAGE}")
+    tell(f"explained {found.proteins:,} protein{'s' if found.proteins != 1 else ''}{left_out}: {found.folder / PAGE}")
 
 
 @app.command()
@@ -380,10 +376,10 @@ def variants(
     if positions and mutations is not None:
         raise InputError("--positions and --mutations exclude each other; give one of them")
     where = variants_of_file(
-        open_run(folder), proteins, out, label=label, positions=positions, mutations=mutations, track=_track(quiet),
-        say=_tell,
+        open_run(folder), proteins, out, label=label, positions=positions, mutations=mutations, track=track(quiet),
+        say=tell,
     )  # fmt: skip
-    _tell(f"wrote {where / 'variants.csv'}")
+    tell(f"wrote {where / 'variants.csv'}")
 
 
 @app.command()
@@ -424,7 +420,7 @@ def sweep(
     Every combination is an ordinary run folder. One that fails does not stop the others.
     """
     from plmscope.errors import RunError
-    from plmscope.study.settings import read_study
+    from plmscope.study.study_file import read_study
     from plmscope.sweeping.combinations import combinations
     from plmscope.sweeping.sweep import failures
     from plmscope.sweeping.sweep import sweep as run_all
@@ -433,11 +429,11 @@ def sweep(
     runs = combinations(given, seeds, models or (), settings or (), str(study))
     found = run_all(
         runs, out or Path("runs") / f"{given.name}-sweep", engine=engine, workers=workers, address=address,
-        track=_track(quiet), say=_say(quiet),
+        track=track(quiet), say=say(quiet),
     )  # fmt: skip
     if found.comparison is not None:
         _compared(found.comparison, None, markdown=False, quiet=quiet)
-        _tell(f"wrote {found.page}")
+        tell(f"wrote {found.page}")
     if found.failed:
         raise RunError(failures(found))
 
@@ -503,13 +499,13 @@ def export(
         from plmscope.study.edited import export_model
         from plmscope.study.opened import open_run
 
-        _tell(repr(export_model(open_run(folder), model, keep=keep, suppress=suppress, ablation=ablation)))
+        tell(repr(export_model(open_run(folder), model, keep=keep, suppress=suppress, ablation=ablation)))
         return
     if keep or suppress:
         raise SelectionError("--keep and --suppress say which neurons of an exported model work; add --model FOLDER")
 
     written = Run.open(folder).export(out or folder / "csv")
-    _tell(f"wrote {len(written)} tables to {out or folder / 'csv'}")
+    tell(f"wrote {len(written)} tables to {out or folder / 'csv'}")
 
 
 _complete()
@@ -528,7 +524,7 @@ def _run(
     """Apply the overrides, run the stages, print the closing table."""
     from plmscope.store.folder import Run
     from plmscope.study import Stages, names
-    from plmscope.study.settings import parse_study
+    from plmscope.study.study_file import parse_study
 
     settings = study.model_dump()
     overrides = {"seed": seed, "device": device, "dtype": dtype}
@@ -537,7 +533,7 @@ def _run(
         settings["model"]["checkpoint"] = model
     study = parse_study(settings, "command line")
     folder = Run.create(out or Path("runs") / study.name)
-    Stages(study, folder, _track(quiet), _say(quiet)).execute(stages or names())
+    Stages(study, folder, track(quiet), say(quiet)).execute(stages or names())
     _summary(folder)
 
 
@@ -560,9 +556,9 @@ def _stage(
 def _stages(opened: Run, quiet: bool, parts: Path | None = None) -> Stages:
     """The stages of an existing run."""
     from plmscope.study import Stages
-    from plmscope.study.settings import read_study
+    from plmscope.study.study_file import read_study
 
-    return Stages(read_study(opened.path / "study.toml"), opened, _track(quiet), _say(quiet), parts)
+    return Stages(read_study(opened.path / "study.toml"), opened, track(quiet), say(quiet), parts)
 
 
 def _compared(found: Comparison, out: Path | None, markdown: bool, quiet: bool) -> None:
@@ -572,72 +568,14 @@ def _compared(found: Comparison, out: Path | None, markdown: bool, quiet: bool) 
         sys.stdout.write(found.markdown())
     elif not quiet:
         shown = Console(highlight=False, markup=False, emoji=False)
-        shown.print("\n".join(_plain(line) for line in repr(found).splitlines()), soft_wrap=True)
+        shown.print("\n".join(plain(line) for line in repr(found).splitlines()), soft_wrap=True)
     if page is not None:
-        _tell(f"wrote {page}")
-
-
-def _say(quiet: bool) -> Any:
-    """A function that prints one plain line, or none."""
-    return (lambda line: None) if quiet else _tell
-
-
-def _tell(line: str) -> None:
-    """Print one line to standard error, never broken in two."""
-    console.print(_plain(line), soft_wrap=True)
-
-
-def _plain(text: str) -> str:
-    r"""The text with control characters and marks of direction written out, so that no data steer a terminal.
-
-    >>> _plain("red\x1b[31m, no \u202eleft"), len(_plain("x" * 10**6)) < 5000
-    ('red\\x1b[31m, no \\u202eleft', True)
-    """
-    if len(text) > MAX_SHOWN:
-        text = f"{text[: MAX_SHOWN // 2]} ... {text[-MAX_SHOWN // 2 :]}"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
-
-
-def _track(quiet: bool) -> Any:
-    """A progress bar with the time left; plain lines where there is no terminal."""
-    from plmscope.progress import silent
-
-    if quiet:
-        return silent
-    return _bar if console.is_terminal else _lines
-
-
-def _bar(items: Iterable[T], description: str, total: int) -> Iterator[T]:
-    """Draw a bar while iterating."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(description, total=total)
-        for item in items:
-            yield item
-            progress.advance(task)
-
-
-def _lines(items: Iterable[T], description: str, total: int) -> Iterator[T]:
-    """Say every half minute how far it is."""
-    started = said = time.time()
-    for number, item in enumerate(items, 1):
-        yield item
-        now = time.time()
-        if now - said > 30 and number < total:
-            said, left = now, (now - started) / number * (total - number)
-            _tell(f"{description}: {number:,} of {total:,}, about {left / 60:.0f} min left")
+        tell(f"wrote {page}")
 
 
 def _summary(folder: Run) -> None:
     """The closing table: what the run found so far, and where the report is."""
-    from plmscope.report.answers import closing_lines
+    from plmscope.report.closing import closing_lines
 
     out = Console(highlight=False, markup=False, emoji=False)
     table = Table(title=None, show_edge=False, pad_edge=False)
@@ -646,7 +584,7 @@ def _summary(folder: Run) -> None:
     tables = {name: folder.table(name) if folder.has(name) else None for name in ("comparison", "modules", "density")}
     metrics = folder.metrics()["splits"] if (folder.path / "metrics.json").is_file() else {}
     for question, answer in closing_lines(metrics, **tables):
-        table.add_row(_plain(question), _plain(answer))
+        table.add_row(plain(question), plain(answer))
     out.print(table)
     if (folder.path / "report.html").is_file():
         out.print(f"report: {folder.path / 'report.html'}", soft_wrap=True)  # a table would cut a long path
@@ -674,7 +612,7 @@ def main(arguments: list[str] | None = None) -> int:
             return _complain(unwritten)
         raise
     if status == INTERRUPTED:
-        _tell("plmscope: interrupted; the same command continues from here")
+        tell("plmscope: interrupted; the same command continues from here")
     return int(status)
 
 
@@ -693,7 +631,7 @@ def _unwritten(error: BaseException) -> str:
 
 def _complain(text: str) -> int:
     """Print an error as one line; returns the exit status."""
-    _tell(f"plmscope: error: {' '.join(text.split())}")
+    tell(f"plmscope: error: {' '.join(text.split())}")
     return 2
 
 

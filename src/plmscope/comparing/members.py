@@ -19,7 +19,7 @@ import pandas as pd
 from plmscope.errors import RunError
 from plmscope.store.folder import Run
 from plmscope.store.schema import SCHEMA
-from plmscope.study.settings import read_study
+from plmscope.study.study_file import read_study
 
 #: Stages without which there is nothing to compare.
 NEEDED = ("finetune", "score", "evaluate")

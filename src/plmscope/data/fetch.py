@@ -20,23 +20,20 @@ from __future__ import annotations
 import contextlib
 import datetime
 import fcntl
-import gzip
-import hashlib
 import json
 import os
 import random
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
-from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import parse_qs, urlsplit
+from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 
 from plmscope.data.formats import one_line
+from plmscope.data.service import Again, Page, decoded, next_cursor, pack_file, retry_after, service_errors, write_file
 from plmscope.data.uniprot import FEATURES, parse_feature_cell
 from plmscope.errors import InputError, StudyError, shown
 from plmscope.progress import Track, silent
@@ -54,8 +51,6 @@ FEATURE_TYPES = ("ACT_SITE", "BINDING", "SITE", "MOD_RES", "DISULFID", "CARBOHYD
 PAGE_SIZE = 500  # the most that the service gives
 TRIES = 8
 LONGEST_WAIT = 120.0
-#: Largest decompressed page, in bytes.
-MAX_PAGE = 256 * 2**20
 _AGAIN = (408, 425, 429, 500, 502, 503, 504)
 PROTEIN_HEADER = "id\tentry_name\tec\torganism\ttaxonomy_id\tsequence\n"
 FEATURE_HEADER = "key\tfeature_type\tstart\tend\tdescription\n"
@@ -90,24 +85,6 @@ class State:
     features_size: int = 0
     started: str = ""
     finished: bool = False
-
-
-class Page(NamedTuple):
-    """One answer of the service, checked."""
-
-    text: str
-    cursor: str
-    total: int
-    release: str
-    release_date: str
-
-
-class _Again(Exception):
-    """Something that may go well the next time; ``wait`` is what the service asks for, in seconds."""
-
-    def __init__(self, reason: str, wait: float | None = None) -> None:
-        super().__init__(reason)
-        self.wait = wait
 
 
 @dataclass(frozen=True)
@@ -179,20 +156,8 @@ def fetch(
         raise StudyError("query: is empty; ask for something, such as 'reviewed:true AND ec:*'")
     if not out.parent.is_dir():
         raise InputError(f"{out.parent}: no such folder; make it or choose another --out")
-    with _errors(out), _locked(out):
+    with service_errors(out), _locked(out):
         return _Download(out, query, endpoint.rstrip("/"), tries, track, say, sleep).run(restart, force)
-
-
-@contextlib.contextmanager
-def _errors(out: Path) -> Iterator[None]:
-    """Turn a full disk or a read-only folder into one line."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(
-            f"{error.filename or out}: cannot be written ({error.strerror or error}); free the disk or choose another "
-            "--out"
-        ) from None
 
 
 @contextlib.contextmanager
@@ -347,7 +312,7 @@ class _Download:
         for number in range(1, self.tries + 1):
             try:
                 return self.asked(client, state)
-            except _Again as error:
+            except Again as error:
                 reason = str(error)
                 if number == self.tries:
                     break
@@ -372,13 +337,13 @@ class _Download:
             with client.stream("GET", f"{self.endpoint}/uniprotkb/search", params=wanted) as response:
                 body = b"".join(response.iter_raw())
         except httpx2.TransportError as error:
-            raise _Again(f"{type(error).__name__}: {one_line(error)}") from None
+            raise Again(f"{type(error).__name__}: {one_line(error)}") from None
         except httpx2.InvalidURL as error:
             raise StudyError(f"endpoint {shown(self.endpoint)}: {one_line(error)}") from None
         status = response.status_code
         if status in _AGAIN:
-            raise _Again(f"status {status}", _retry_after(response.headers.get("Retry-After", "")))
-        text = _decoded(body)
+            raise Again(f"status {status}", retry_after(response.headers.get("Retry-After", "")))
+        text = decoded(body)
         if status != 200:
             raise self.refused(status, text, state)
         headers = response.headers
@@ -387,7 +352,7 @@ class _Download:
             raise InputError(
                 f"{self.endpoint}: the answer lacks X-Total-Results or X-UniProt-Release; is this the UniProt service?"
             )
-        return Page(text, _next_cursor(response.links), int(total), release, headers.get("X-UniProt-Release-Date", ""))
+        return Page(text, next_cursor(response.links), int(total), release, headers.get("X-UniProt-Release-Date", ""))
 
     def refused(self, status: int, text: str, state: State) -> InputError:
         """The error for a request that the service will never answer."""
@@ -425,7 +390,7 @@ class _Download:
             features=state.features + n_features, inexact=state.inexact + n_inexact, size=sizes[0],
             features_size=sizes[1], finished=not page.cursor,
         )  # fmt: skip
-        _write(self.state_file, json.dumps(asdict(state), indent=1).encode())
+        write_file(self.state_file, json.dumps(asdict(state), indent=1).encode())
         return state
 
     def parsed(self, text: str, state: State) -> tuple[str, str, int, int, int]:
@@ -477,7 +442,7 @@ class _Download:
     def finished(self, state: State) -> Fetched:
         """Pack the tables, write where they come from, put all in place; the proteins last."""
         packed = [(self.features_part, self.features_out), (self.part, self.out)]
-        checksums = [_pack(source, target.with_name(f".{target.name}.tmp"), target) for source, target in packed]
+        checksums = [pack_file(source, target.with_name(f".{target.name}.tmp"), target) for source, target in packed]
         provenance: dict[str, Any] = {
             "source": "UniProtKB",
             "licence": "CC BY 4.0, UniProt Consortium, https://www.uniprot.org/help/license",
@@ -497,75 +462,7 @@ class _Download:
             },
         }
         self.features_out.with_name(f".{self.features_out.name}.tmp").replace(self.features_out)
-        _write(self.provenance_file, json.dumps(provenance, indent=1, ensure_ascii=False).encode())
+        write_file(self.provenance_file, json.dumps(provenance, indent=1, ensure_ascii=False).encode())
         self.out.with_name(f".{self.out.name}.tmp").replace(self.out)
         self.discard()
         return Fetched(self.out, self.features_out, provenance)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write beside and rename."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(data)
-    temporary.replace(path)
-
-
-def _pack(source: Path, temporary: Path, target: Path) -> str:
-    """Copy a table, gzipped if its name says so, always to the same bytes; returns the sha256."""
-    with source.open("rb") as table, temporary.open("wb") as file:
-        packer: Any = contextlib.nullcontext(file)
-        if target.name.endswith(".gz"):
-            packer = gzip.GzipFile("", "wb", 6, file, 0)
-        with packer as packed:
-            while piece := table.read(2**20):
-                packed.write(piece)
-        file.flush()
-        os.fsync(file.fileno())
-    with temporary.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _retry_after(text: str) -> float | None:
-    """Seconds to wait by a Retry-After header: a number or a date; None if there is none that can be read."""
-    if text.isascii() and text.isdigit():
-        return float(text)
-    try:
-        when = parsedate_to_datetime(text)
-        now = datetime.datetime.now(when.tzinfo)
-        return max(0.0, (when - now).total_seconds())
-    except (ValueError, TypeError):
-        return None
-
-
-def _decoded(body: bytes) -> str:
-    """The text of a body, gzipped or not.
-
-    Raises:
-        _Again: it is cut short or damaged.
-        InputError: it is much too large.
-    """
-    if body.startswith(b"\x1f\x8b"):
-        inflate = zlib.decompressobj(16 + zlib.MAX_WBITS)
-        try:
-            body = inflate.decompress(body, MAX_PAGE)
-        except zlib.error as error:
-            raise _Again(f"the page is damaged: {error}") from None
-        if inflate.unconsumed_tail:
-            raise InputError(f"a page of UniProt is larger than {MAX_PAGE:,} bytes when decompressed")
-        if not inflate.eof:
-            raise _Again("the page was cut short")
-    try:
-        return body.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise _Again(f"the page is damaged: {one_line(error)}") from None
-
-
-def _next_cursor(links: dict[str | None, dict[str, str]]) -> str:
-    """The cursor of the next page; only that is taken from the link, so that no answer can send us elsewhere."""
-    url = links.get("next", {}).get("url", "")
-    if not url:
-        return ""
-    cursor = parse_qs(urlsplit(url).query).get("cursor", [""])[0]
-    if not cursor:
-        raise InputError(f"the link to the next page has no cursor ({shown(url)}); is this the UniProt service?")
-    return cursor

@@ -19,18 +19,16 @@ import pandas as pd
 from plmscope.data.proteins import Protein
 from plmscope.evaluation.curves import (
     INTACT,
-    MODULE_METRICS,
     Cell,
     CurvePoint,
     Curves,
     Grid,
     Within,
-    carried_row,
     curve_table,
     evaluate_points,
     held_point,
-    module_table,
 )
+from plmscope.evaluation.kinds import MODULE_METRICS, carried_row, module_table
 from plmscope.evaluation.predict import Predictions
 from plmscope.evaluation.selection import MODULE, of_module
 from plmscope.models.architectures import MODULES

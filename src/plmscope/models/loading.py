@@ -21,8 +21,9 @@ from transformers.utils import logging as hf_logging
 from plmscope.data.labels import Task
 from plmscope.errors import ModelError
 from plmscope.models.architectures import Architecture, architecture_of
-from plmscope.models.checkpoints import Checkpoint, built, find, first_line
+from plmscope.models.checkpoints import Checkpoint, built, first_line
 from plmscope.models.classifier import DTYPES, Classifier, MeanPooling
+from plmscope.models.finding import find
 from plmscope.models.heads import (
     COMPUTED,
     POOLING_KEY,
@@ -171,7 +172,7 @@ def find_on(checkpoint: str, device: str, revision: str | None, say: Callable[[s
     """Refuse what :func:`load_model` would refuse before it builds anything.
 
     Raises:
-        ModelError: the device is absent, or of the checkpoint what :func:`~plmscope.models.checkpoints.find` refuses.
+        ModelError: the device is absent, or of the checkpoint what :func:`~plmscope.models.finding.find` refuses.
     """
     _device(device)
     find(checkpoint, revision, say)

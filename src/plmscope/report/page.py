@@ -20,14 +20,9 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from plmscope.report.answers import (
-    concentration_answer,
-    intervention_answer,
-    kept_answer,
-    knowledge_answer,
-    quality_answer,
-)
+from plmscope.report.answers import intervention_answer, kept_answer, knowledge_answer, quality_answer
 from plmscope.report.blocks import Answer, Cards, FigureGroup, Section, Table, json_ready
+from plmscope.report.concentration import concentration_answer
 from plmscope.report.curves import comparison_section, curves_section, primary_figure
 from plmscope.report.data import data_section, quality_section
 from plmscope.report.density import density_section

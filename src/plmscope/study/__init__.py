@@ -26,8 +26,8 @@ _HOME = {
     "Study": "settings",
     "names": "order",
     "open_run": "opened",
-    "read_study": "settings",
-    "write_study": "settings",
+    "read_study": "study_file",
+    "write_study": "study_file",
 }
 
 __all__ = [

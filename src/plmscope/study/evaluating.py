@@ -18,7 +18,8 @@ from plmscope.study.stages import Context, Stage, tables
 
 def run(context: Context) -> dict[str, Any]:
     """Keep and ablate; save predictions as they come; compare with chance."""
-    from plmscope.evaluation.curves import Curves, Grid, Within, compare, curve_table, evaluate_points, module_table
+    from plmscope.evaluation.curves import Curves, Grid, Within, compare, curve_table, evaluate_points
+    from plmscope.evaluation.kinds import module_table
     from plmscope.evaluation.predict import Predictions
 
     study, run, opened = context.study, context.run, context.opened

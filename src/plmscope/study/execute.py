@@ -28,8 +28,9 @@ from plmscope.store.folder import Run
 from plmscope.store.schema import SCHEMA_VERSION
 from plmscope.study.inputs import Inputs, anchored, completed
 from plmscope.study.scoring import advice, score_one_shard
-from plmscope.study.settings import Study, write_study
+from plmscope.study.settings import Study
 from plmscope.study.stages import Context, Graph, Stage, parts_of, settings_of, versions
+from plmscope.study.study_file import write_study
 
 #: How fingerprints are made; one made otherwise says nothing of what has changed.
 FINGERPRINTS = 2

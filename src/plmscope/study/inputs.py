@@ -258,7 +258,7 @@ def _kept_apart(study: Study) -> Study:
 
 def _with_task(study: Study) -> Study:
     """The task that the checkpoint says it was trained for, where the study leaves it open; else ``single``."""
-    from plmscope.models.checkpoints import said_by
+    from plmscope.models.finding import said_by
     from plmscope.models.heads import PROBLEM_TYPES
 
     if study.data.task:

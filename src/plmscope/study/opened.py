@@ -20,7 +20,8 @@ from plmscope.scoring.methods import every_score
 from plmscope.scoring.scores import NeuronScores, check_methods, from_table, signed_form
 from plmscope.scoring.table import FORMS, PREFERRED, row_of
 from plmscope.store.folder import Run, read_parquet
-from plmscope.study.settings import ScoreSection, Study, read_study
+from plmscope.study.settings import ScoreSection, Study
+from plmscope.study.study_file import read_study
 
 
 class OpenRun:

@@ -18,7 +18,8 @@ from plmscope.data.formats import EMBEDDED as TABLES
 from plmscope.data.formats import STDIN
 from plmscope.errors import InputError, ModelError, StudyError
 from plmscope.models.checkpoints import EMBEDDED, local_folder
-from plmscope.study.settings import Section, Study, parse_study
+from plmscope.study.settings import Section, Study
+from plmscope.study.study_file import parse_study
 
 #: What other options are for.
 ELSEWHERE = {"seed": "--seeds", "model.checkpoint": "--model", "name": "the study file; runs are named by what differs"}

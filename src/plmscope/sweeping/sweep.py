@@ -19,7 +19,8 @@ from plmscope.progress import Track, silent
 from plmscope.store.files import lock, write_atomic
 from plmscope.store.folder import Run
 from plmscope.study import Stages
-from plmscope.study.settings import Study, parse_study
+from plmscope.study.settings import Study
+from plmscope.study.study_file import parse_study
 from plmscope.sweeping.combinations import Combination
 from plmscope.tasks.engines import check_engine, run_tasks
 from plmscope.tasks.task import Outcome, Task

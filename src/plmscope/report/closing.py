@@ -1,0 +1,72 @@
+"""The table that a command ends with: the report's answers in a few lines for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from plmscope.report.answers import beats_chance, kind_beats_chance, kind_rows, primary_rows
+from plmscope.report.blocks import (
+    count,
+    fixed,
+    listed,
+    percent,
+    short,
+    signed,
+    words,
+)
+from plmscope.report.concentration import _key_rows
+
+
+def closing_lines(
+    metrics: Mapping[str, Any],
+    comparison: pd.DataFrame | None,
+    modules: pd.DataFrame | None,
+    density: pd.DataFrame | None,
+) -> list[tuple[str, str]]:
+    """The answers as rows of a small table: quality, pooled, by kind, keys.
+
+    Args:
+        metrics: The entry ``splits`` of ``metrics.json``, or empty.
+        comparison: The table, or None.
+        modules: The table, or None; where it is missing, the density of keys stands in its place.
+        density: The table, or None.
+    """
+    lines = []
+    if metrics:
+        test = metrics["test"]
+        values = (f"{name} {test[name]['balanced_accuracy']:.3f}" for name in ("model", "composition", "majority"))
+        lines.append(("test balanced accuracy", ", ".join(values)))
+    for module, where in (("", "pooled"), ("key", "within keys")):
+        for row in primary_rows(comparison, module).to_dict("records"):
+            answer = f"{'yes' if beats_chance(row) else 'no'}: {signed(row['difference'])} "
+            answer += f"[{signed(row['ci_low'])}, {signed(row['ci_high'])}], p = {short(row['p_value'])}, "
+            answer += f"beats {count(row['draws_beaten'])} of {count(row['n_draws'])} draws"
+            lines.append((f"beats chance, {where}: {words(row['method'])}", answer))
+    for method, rows in kind_rows(modules).groupby("method", sort=False):
+        records = rows.to_dict("records")
+        judged = [row for row in records if row["judged"]]
+        won = [words(row["module"]) for row in judged if kind_beats_chance(row)]
+        lines.append(
+            (f"kinds in which it does: {words(method)}", f"{listed(won)} (of {len(judged)} that carry something)")
+        )
+        parts = [f"{words(row['module'])} {fixed(row['concentration'], 1)}" for row in judged]
+        lines.append((f"concentration: {words(method)}", listed(parts)))
+        key = next((row for row in judged if row["module"] == "key"), None)
+        answer = "carry nothing that could be told from noise"
+        if key is not None:
+            answer = (
+                f"{percent(key['sufficient_share'])} give back nine tenths of the {fixed(key['carried'])} they carry; "
+            )
+            answer += f"matched draws take {percent(key['sufficient_share_against'])}"
+        lines.append((f"keys: {words(method)}", answer))
+    if density is not None and modules is None:
+        keys = _key_rows(density)
+        for row in keys[keys["fraction"] == keys["fraction"].max()].to_dict("records"):
+            lines.append(
+                (f"keys among the top {percent(row['fraction'])} by {words(row['method'])}",
+                 f"{fixed(row['enrichment'], 2)} x their share")
+            )  # fmt: skip
+    return [(question, answer.replace("−", "-")) for question, answer in lines]  # a plain sign for any terminal

@@ -1,0 +1,81 @@
+"""What a command shows in the terminal: lines, progress, and nothing that a name in the data could forge."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    pass
+
+
+T = TypeVar("T")
+
+
+#: Longest text that is printed, in characters.
+MAX_SHOWN = 4000
+
+
+console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+
+def say(quiet: bool) -> Any:
+    """A function that prints one plain line, or none."""
+    return (lambda line: None) if quiet else tell
+
+
+def tell(line: str) -> None:
+    """Print one line to standard error, never broken in two."""
+    console.print(plain(line), soft_wrap=True)
+
+
+def plain(text: str) -> str:
+    r"""The text with control characters and marks of direction written out, so that no data steer a terminal.
+
+    >>> plain("red\x1b[31m, no \u202eleft"), len(plain("x" * 10**6)) < 5000
+    ('red\\x1b[31m, no \\u202eleft', True)
+    """
+    if len(text) > MAX_SHOWN:
+        text = f"{text[: MAX_SHOWN // 2]} ... {text[-MAX_SHOWN // 2 :]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def track(quiet: bool) -> Any:
+    """A progress bar with the time left; plain lines where there is no terminal."""
+    from plmscope.progress import silent
+
+    if quiet:
+        return silent
+    return bar if console.is_terminal else lines_of
+
+
+def bar(items: Iterable[T], description: str, total: int) -> Iterator[T]:
+    """Draw a bar while iterating."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(description, total=total)
+        for item in items:
+            yield item
+            progress.advance(task)
+
+
+def lines_of(items: Iterable[T], description: str, total: int) -> Iterator[T]:
+    """Say every half minute how far it is."""
+    started = said = time.time()
+    for number, item in enumerate(items, 1):
+        yield item
+        now = time.time()
+        if now - said > 30 and number < total:
+            said, left = now, (now - started) / number * (total - number)
+            tell(f"{description}: {number:,} of {total:,}, about {left / 60:.0f} min left")
