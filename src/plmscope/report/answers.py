@@ -244,7 +244,8 @@ def knowledge_answer(cards: pd.DataFrame | None) -> Answer:
     text = (
         f"{letter_headline(unique)}Nothing that was tried explains {count((~known).sum())} of the "
         f"{count(len(unique))} selected neurons ({percent((~known).mean())}). A concept explains "
-        f"{count(len(named))}{often}; a sequence motif alone {count(alone)}. All numbers come from clusters that chose neither concept nor threshold."
+        f"{count(len(named))}{often}; a sequence motif alone {count(alone)}. "
+        "All numbers come from clusters that chose neither concept nor threshold."
     )
     verdict: Verdict = "yes" if known.all() else "partly" if known.any() else "no"
     return Answer(verdict, question, text)
