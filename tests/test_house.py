@@ -240,6 +240,20 @@ def test_dependencies_are_pinned():
     assert {re.split(r"[<>=!~\[ ;]", line)[0].lower() for line in lines} <= names
 
 
+def test_the_places_that_contributing_names_are_there():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    named = set(re.findall(r"`((?:\w+/)+\w*(?:\.py)?)`", text)) | set(re.findall(r"`(\w+/)`", text))
+    missing = [name for name in named if not (ROOT / name).exists() and not (PACKAGE / name).exists()]
+    assert len(named) > 15 and not missing
+    packages = {package for package, _ in HOUSE if package}
+    assert packages <= {name.strip("/") for name in named}, "a package that CONTRIBUTING.md does not name"
+    rows = re.findall(r"`(\w+)` (?:in|of) `((?:\w+/)+\w+\.py)`", text)
+    for name, path in rows:
+        file = PACKAGE / path if (PACKAGE / path).is_file() else ROOT / path
+        assert re.search(rf"^(?:def |class )?{name}\b", file.read_text(), re.MULTILINE), f"{path} has no {name}"
+    assert len(rows) >= 5
+
+
 # --- names and versions
 
 
