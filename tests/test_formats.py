@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from plmscope.data import formats
 from plmscope.data.annotations import read_features
+from plmscope.data.checks import LETTERS
 from plmscope.data.formats import open_content
-from plmscope.data.proteins import LETTERS, read_proteins
+from plmscope.data.proteins import read_proteins
 from plmscope.data.rows import Row, protein_rows
 from plmscope.errors import InputError
 

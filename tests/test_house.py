@@ -19,8 +19,9 @@ HOUSE = (
     ("", ("errors", "progress", "threads", "lazy")),
     ("store", ("files", "resume", "schema", "folder")),
     ("data", (
-        "labels", "uniprot", "records", "formats", "rows", "labelling", "service", "sources", "proteins",
-        "annotations", "peptides", "splits", "clusters", "fetch",
+        "labels", "uniprot", "records", "formats", "service", "sources", "tables", "rows", "labelling", "checks",
+        "second_table", "proteins", "annotations", "peptides", "clusters", "mmseqs", "pieces", "set_columns",
+        "splits", "leakage", "fetch",
     )),
     ("stats", ("metrics", "chance", "curves", "ranks")),
     ("tasks", ("task", "on_ray", "engines", "worker")),
@@ -38,8 +39,8 @@ HOUSE = (
         "selection", "overlap", "density", "predict", "curves", "interventions", "judging", "kinds", "null_kinds",
     )),
     ("knowledge", (
-        "concepts", "motifs", "cards", "class_baselines", "codes", "discovery", "confirmation", "residues", "letters",
-        "stream", "saved", "characterize",
+        "concepts", "motifs", "class_baselines", "codes", "discovery", "confirmation", "residues", "letters", "logo",
+        "stream", "saved", "characterize", "strips", "cards",
     )),
     ("report", (
         "blocks", "input", "answers", "data", "curves", "kinds", "density", "classes", "knowledge", "concentration",

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from plmscope.data.proteins import Protein
+from plmscope.knowledge.logo import logo_stacks, logo_svg
 from plmscope.knowledge.motifs import (
     LETTERS,
     STRIP,
@@ -15,8 +16,6 @@ from plmscope.knowledge.motifs import (
     group_motifs,
     information,
     letter_codes,
-    logo_stacks,
-    logo_svg,
     weight_matrix,
 )
 

@@ -25,7 +25,8 @@ from plmscope.data.labels import (
     rarest,
 )
 from plmscope.data.proteins import Protein, read_proteins
-from plmscope.data.splits import PARTS, split_proteins
+from plmscope.data.set_columns import PARTS
+from plmscope.data.splits import split_proteins
 from plmscope.errors import InputError, ModelError, StudyError
 from plmscope.evaluation.judging import evaluate
 from plmscope.evaluation.selection import select_top

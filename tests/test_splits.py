@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 
 from plmscope.data import splits
+from plmscope.data.leakage import leakage, leakage_table
 from plmscope.data.proteins import Protein, read_proteins
-from plmscope.data.splits import Split, balance_lines, balance_table, leakage, leakage_table, split_proteins
+from plmscope.data.splits import Split, balance_lines, balance_table, split_proteins
 from plmscope.errors import InputError, StudyError
 
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"

@@ -1,6 +1,9 @@
 """The command line: arguments to function calls, progress, one-line errors. No logic.
 
 Nothing heavy is imported before a command runs, so that ``plmscope --help`` answers at once.
+
+
+One file although it is long: every command is a function whose arguments are its documentation, and they share them.
 """
 
 from __future__ import annotations

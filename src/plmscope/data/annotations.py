@@ -31,20 +31,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from plmscope.data.formats import (
-    ID_NAMES,
-    Content,
-    called,
-    located,
-    open_content,
-    open_table,
-    pick,
-    quoted_names,
-    refuse_values,
-)
+from plmscope.data.formats import ID_NAMES, Content, called, located, open_content, pick
 from plmscope.data.labelling import MAX_NAME, ec_classes
 from plmscope.data.proteins import Protein
 from plmscope.data.rows import flat_entries
+from plmscope.data.tables import open_table, quoted_names, refuse_values
 from plmscope.data.uniprot import FEATURES, OLD_KEYS, Feature, feature_key, parse_feature_cell, parse_place, split_bond
 from plmscope.errors import InputError, shown
 

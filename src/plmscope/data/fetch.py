@@ -17,14 +17,12 @@ UniProt asks for its data to be cited; they are under CC BY 4.0.
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-import fcntl
 import json
 import os
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +31,17 @@ from urllib.parse import urlsplit
 import httpx2
 
 from plmscope.data.formats import one_line
-from plmscope.data.service import Again, Page, decoded, next_cursor, pack_file, retry_after, service_errors, write_file
+from plmscope.data.service import (
+    Again,
+    Page,
+    decoded,
+    locked,
+    next_cursor,
+    pack_file,
+    retry_after,
+    service_errors,
+    write_file,
+)
 from plmscope.data.uniprot import FEATURES, parse_feature_cell
 from plmscope.errors import InputError, StudyError, shown
 from plmscope.progress import Track, silent
@@ -156,27 +164,8 @@ def fetch(
         raise StudyError("query: is empty; ask for something, such as 'reviewed:true AND ec:*'")
     if not out.parent.is_dir():
         raise InputError(f"{out.parent}: no such folder; make it or choose another --out")
-    with service_errors(out), _locked(out):
+    with service_errors(out), locked(out):
         return _Download(out, query, endpoint.rstrip("/"), tries, track, say, sleep).run(restart, force)
-
-
-@contextlib.contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """One process at a time for one output."""
-    path = out.with_name(f".{out.name}.lock")
-    with path.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"{out}: another plmscope process fetches it; wait for it or choose another --out"
-            ) from None
-        except OSError as error:  # some network disks have no locks
-            raise InputError(f"{path}: cannot be locked ({error.strerror}); use --out on another disk") from None
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
 
 
 @dataclass

@@ -19,29 +19,17 @@ or read in overlapping windows.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from plmscope.data.formats import (
-    ID_NAMES,
-    STDIN,
-    TABLES,
-    located,
-    open_content,
-    open_table,
-    pick,
-    quoted_names,
-    refuse_values,
-)
+from plmscope.data.checks import _NUCLEOTIDES, LETTERS, OTHER_LETTERS, check_id, checked_sequence, of_folder
+from plmscope.data.formats import TABLES, open_content
 from plmscope.data.labelling import (
     LISTED,
-    MAX_NAME,
     check_are_classes,
     check_classes_occur,
     check_column,
@@ -51,21 +39,16 @@ from plmscope.data.labelling import (
     refused_class,
 )
 from plmscope.data.labels import SEPARATOR, TASKS, Task, class_names, classes_of
-from plmscope.data.rows import NUMBERED, Row, protein_rows
-from plmscope.data.sources import FILE, sources_of
+from plmscope.data.rows import NUMBERED, protein_rows
+from plmscope.data.second_table import read_second
+from plmscope.data.sources import sources_of
 from plmscope.errors import InputError, StudyError, shown
 
-LETTERS = "ACDEFGHIKLMNPQRSTVWYXUBZO"
 #: The twenty of the genetic code.
 AMINO_ACIDS = LETTERS[:20]
 TOO_LONG = ("error", "skip", "windows")
 DUPLICATES = ("error", "first", "keep")
-OTHER_LETTERS = ("error", "skip")
 REPEATED = "its sequence is there before"
-STOPS, LOWER = "sequences without their final '*'", "sequences with lower-case letters, read as upper case"
-DOT = "sequences without their final '.', a stop as gffread writes it"
-_ILLEGAL = re.compile(f"[^{LETTERS}{LETTERS.lower()}]")
-_NUCLEOTIDES = re.compile("[ACGTUN]+")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -254,7 +237,7 @@ def read_proteins(
         raise StudyError(f"separator {shown(separator)}: has to be a mark such as ';' or '|'")
     source = str(path)
     labelling = labelling_of(source, label, ec_column, task)
-    second = _read_second(labels, id_column, task) if labels else None
+    second = read_second(labels, id_column, task) if labels else None
 
     found: list[Protein] = []
     fate: dict[str, str | None] = {}  # why a protein is left out, by id, in file order
@@ -276,10 +259,10 @@ def read_proteins(
             own = id_column if second is None or tabular else ""
             for row in protein_rows(content, own, sequence_column, number=second is None):
                 if file.of_folder:
-                    row = _of_folder(row, file.name, file.stem, NUMBERED in content.changes)
-                _check_id(source, row, places, tabular)
+                    row = of_folder(row, file.name, file.stem, NUMBERED in content.changes)
+                check_id(source, row, places, tabular)
                 places[row.id] = row.place
-                sequence, reason = _checked_sequence(source, row, content.changes, other_letters)
+                sequence, reason = checked_sequence(source, row, content.changes, other_letters)
                 if second is not None:
                     row = second.added_to(source, row)
                 value, unlabelled = None, None
@@ -374,60 +357,6 @@ def _parts(protein: Protein, size: int, overlap: int) -> Iterator[Protein]:
         yield Protein(name, protein.sequence[start:end], protein.label, protein.columns, protein.id, start)
 
 
-@dataclass(frozen=True)
-class _Second:
-    """A second table about the proteins: columns by id."""
-
-    source: str
-    names: tuple[str, ...]
-    columns: dict[str, dict[str, str]]
-    sha256: str
-
-    def added_to(self, source: str, row: Row) -> Row:
-        """The row with what this table says about its protein."""
-        both = next((name for name in self.names if name in row.columns), None)
-        if both is not None:
-            raise InputError(f"{self.source}: the column {both!r} is in {source} too; rename one")
-        found = self.columns.get(row.id)
-        return row._replace(columns=row.columns | (dict.fromkeys(self.names, "") if found is None else found))
-
-    def check_matched(self, source: str, places: Mapping[str, str]) -> None:
-        """Refuse a table none of whose ids is of a protein."""
-        if self.columns and not self.columns.keys() & places.keys():
-            raise InputError(
-                f"{self.source}: none of its {len(self.columns):,} ids is of a protein of {source} (the first is "
-                f"{shown(next(iter(self.columns)))}, the first protein {shown(next(iter(places)))}); give both files "
-                "the same ids, or name the column that has them by id_column"
-            )
-
-
-def _read_second(source: str, id_column: str, task: Task) -> _Second:
-    """Read the table that the setting ``labels`` names."""
-    if source == STDIN:
-        raise StudyError("labels '-': standard input is for the sequences; name a file")
-    with located(source) as file:
-        with file.open("rb") as handle:
-            sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
-        table = open_table(open_content(file, source))
-        own = pick(table.names, (id_column, *ID_NAMES) if id_column else ID_NAMES)
-        if own is None:
-            refuse_values(source, table.names)
-            raise InputError(
-                f"{source}: lacks the column {id_column or 'id'!r}; its header is {quoted_names(table.names)}; name it "
-                "by id_column"
-            )
-        columns: dict[str, dict[str, str]] = {}
-        for place, fields in table.rows:
-            name = fields.pop(own).strip()
-            if name in columns:
-                advice = f", its classes joined by {SEPARATOR!r}" if task == "multi" else ""
-                raise InputError(
-                    f"{source}: {place}: the id {shown(name)} is there twice; keep one row a protein{advice}"
-                )
-            columns[name] = fields
-    return _Second(source, tuple(name for name in table.names if name != own), columns, sha256)
-
-
 def _without_duplicates(
     source: str, proteins: Sequence[Protein], places: Mapping[str, str], fate: dict[str, str | None], rule: str
 ) -> list[Protein]:
@@ -469,59 +398,3 @@ def _without_rare(
                 fate[protein.id] = f"a class with fewer than {min_per_class} proteins"
         kept = [protein for protein, left_out in zip(kept, rare, strict=True) if not left_out]
     return kept
-
-
-def _check_id(source: str, row: Row, places: Mapping[str, str], table: bool) -> None:
-    """Refuse an id that is missing, unprintable or there already."""
-    if not row.id:
-        raise InputError(f"{source}: {row.place}: the protein has no id; give every protein one")
-    if not row.id.isprintable():
-        raise InputError(f"{source}: {row.place}: the id {shown(row.id)} has an unprintable character; remove it")
-    if len(row.id) > MAX_NAME:
-        raise InputError(
-            f"{source}: {row.place}: the id {shown(row.id)} is longer than {MAX_NAME} characters; put a blank after "
-            "the part that names the protein"
-        )
-    if row.id in places:
-        advice = f", or write one row a protein, its classes joined by {SEPARATOR!r}" if table else ""
-        twice = f"{places[row.id]} and {row.place}"
-        raise InputError(f"{source}: the id {row.id!r} is there twice, {twice}; rename or remove one{advice}")
-
-
-def _of_folder(row: Row, name: str, stem: str, numbered: bool) -> Row:
-    """A row of one of several files: its place has the file's name, and a column says which file it is from."""
-    if FILE in row.columns:
-        raise InputError(f"{name}: {row.place}: has a column {FILE!r}, which names the files of a folder; rename it")
-    return row._replace(
-        place=f"{name}, {row.place}", id=f"{stem}:{row.id}" if numbered else row.id, columns=row.columns | {FILE: stem}
-    )
-
-
-def _checked_sequence(source: str, row: Row, changes: Counter[str], other_letters: str) -> tuple[str, str | None]:
-    """The sequence in upper case without its stop, both of which are counted; why it is left out, if so."""
-    # Letters are checked before upper(), which turns some foreign letters into amino acids ("ß" into "SS").
-    sequence = row.sequence.removesuffix("*")
-    if sequence == row.sequence and sequence.endswith("."):
-        sequence = sequence.removesuffix(".")
-        changes[DOT] += 1
-    if not sequence:
-        raise InputError(f"{source}: {row.place}: protein {row.id!r} has an empty sequence; add it or remove the entry")
-    illegal = _ILLEGAL.search(sequence)
-    stop = illegal is not None and (
-        illegal[0] == "." or (illegal[0] == "*" and {*sequence[illegal.start() :]} != {"*"})
-    )
-    if illegal and other_letters == "skip":
-        return sequence, "a stop codon inside its sequence" if stop else "letters that stand for no residue"
-    if illegal:
-        known = "only the 20 amino acids and X, U, B, Z, O are allowed"
-        if stop:
-            known = "a stop codon inside it: check its translation (frame, genetic code, pseudogene)"
-        elif illegal[0] == "-":
-            known = "a gap of an alignment: take the gaps out, or give the alignment as FASTA, A3M or Stockholm"
-        raise InputError(
-            f"{source}: {row.place}: protein {row.id!r} has {illegal[0]!r} at residue {illegal.start() + 1}; {known}"
-            ', or leave such proteins out with [data] other_letters = "skip"'
-        )
-    changes[STOPS] += row.sequence.endswith("*")
-    changes[LOWER] += not sequence.isupper()
-    return sequence.upper(), None

@@ -16,19 +16,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from plmscope.data.formats import (
-    ID_NAMES,
-    MAX_ENTRY,
-    SEQUENCE_NAMES,
-    TABLES,
-    Content,
-    open_content,
-    open_table,
-    pick,
-    quoted_names,
-    refuse_values,
-)
+from plmscope.data.formats import ID_NAMES, MAX_ENTRY, SEQUENCE_NAMES, TABLES, Content, open_content, pick
 from plmscope.data.labels import SEPARATOR
+from plmscope.data.tables import open_table, quoted_names, refuse_values
 from plmscope.data.uniprot import Entry, parse_entry, parse_header
 from plmscope.errors import InputError, shown
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import fcntl
 import gzip
 import hashlib
 import os
@@ -117,3 +118,22 @@ def next_cursor(links: dict[str | None, dict[str, str]]) -> str:
     if not cursor:
         raise InputError(f"the link to the next page has no cursor ({shown(url)}); is this the UniProt service?")
     return cursor
+
+
+@contextlib.contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """One process at a time for one output."""
+    path = out.with_name(f".{out.name}.lock")
+    with path.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{out}: another plmscope process fetches it; wait for it or choose another --out"
+            ) from None
+        except OSError as error:  # some network disks have no locks
+            raise InputError(f"{path}: cannot be locked ({error.strerror}); use --out on another disk") from None
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)

@@ -30,8 +30,8 @@ import torch
 
 from plmscope.data.clusters import one_per_cluster
 from plmscope.data.labels import membership
+from plmscope.data.leakage import IDENTITIES, leakage
 from plmscope.data.proteins import Protein
-from plmscope.data.splits import IDENTITIES, leakage
 from plmscope.errors import RunError
 from plmscope.knowledge.characterize import NEURONS_AT_ONCE
 from plmscope.knowledge.codes import FRACTIONS

@@ -35,20 +35,15 @@ from scipy.stats import norm
 
 from plmscope.data.proteins import Protein
 from plmscope.knowledge.concepts import Concept, ConceptSet
-from plmscope.knowledge.motifs import STRIP, Motifs
+from plmscope.knowledge.motifs import Motifs
+from plmscope.knowledge.strips import TIED, MarkedSites, top_proteins
 from plmscope.models.sites import Neuron, NeuronIndex
 
 UNEXPLAINED = "Neither a concept nor a motif explains this neuron"
-#: Peaks listed on a card.
-TOP_PROTEINS = 5
-#: Kinds of concepts that are marked on their strips.
-MARKED = ("feature", "pattern")
 #: Firing residues below which a motif is not judged.
 MIN_FIRED = 10
 #: Residues from an end that count as near it, and the share of peaks that makes it worth saying.
 NEAR, MOSTLY = 40, 0.6
-#: Peaks are equally high if they differ by at most this share.
-TIED = 1e-3
 #: Explanations are as good as each other if their strengths differ by at most this.
 TIED_STRENGTH = 0.02
 #: Share of a neuron's variance from which on it is its letter, and the AUROC within a letter that is more.
@@ -124,7 +119,7 @@ def neuron_cards(
     rows_of: dict[int, list[int]] = {}
     for row, position in enumerate(motifs.neurons.tolist()):
         rows_of.setdefault(position, []).append(row)
-    sites_of = _Sites(proteins, concepts)
+    sites_of = MarkedSites(proteins, concepts)
     letters_of: dict[Any, Any] = {} if letters is None else letters.set_index("position").to_dict("index")
     cards = {
         position: _card(
@@ -243,7 +238,7 @@ def _card(
     proteins: Sequence[Protein],
     bars: Bars,
     class_name: str,
-    sites_of: _Sites,
+    sites_of: MarkedSites,
     letters: Mapping[str, object],
 ) -> dict[str, object]:
     """Everything on one card; the sign is that of the explanation that leads, else of the richest motif."""
@@ -281,7 +276,7 @@ def _card(
         "auroc": np.nan if concept is None else float(concept["auroc"]),
         "f1": np.nan if concept is None else float(concept["f1"]),
         "motif": motif["consensus"] if has_motif else "",
-        "top_proteins": json.dumps(_top_proteins(motifs, row, sign, proteins, sites_of)),
+        "top_proteins": json.dumps(top_proteins(motifs, row, sign, proteins, sites_of)),
     }  # fmt: skip
 
 
@@ -424,46 +419,3 @@ def _classes(motif: pd.Series, class_name: str) -> list[str]:
         f"{numbers['share']:.0%} of the motif's hits in {class_name} {label} "
         f"({numbers['share'] / numbers['enrichment']:.0%} of the residues)"
     ]
-
-
-class _Sites:
-    """Annotated residues and pattern matches of proteins, read once for each that is asked."""
-
-    def __init__(self, proteins: Sequence[Protein], concepts: ConceptSet) -> None:
-        self.proteins, self.concepts = proteins, concepts
-        self.told = [i for i, concept in enumerate(concepts.concepts) if concept.kind in MARKED]
-        self._of: dict[int, list[tuple[int, str]]] = {}
-
-    def between(self, number: int, start: int, stop: int) -> list[tuple[int, str]]:
-        """Residues (1-based) of a protein from 0-based ``start`` on, before ``stop``, and what each is part of."""
-        if number not in self._of:
-            positions = self.concepts.annotate(self.proteins[number]).positions
-            self._of[number] = sorted(
-                (residue + 1, self.concepts.concepts[i].name)
-                for i in self.told
-                for residue in positions.get(i, np.zeros(0, np.int64)).tolist()
-            )
-        return [(residue, name) for residue, name in self._of[number] if start < residue <= stop]
-
-
-def _top_proteins(
-    motifs: Motifs, row: int, sign: int, proteins: Sequence[Protein], sites_of: _Sites
-) -> list[dict[str, object]]:
-    """The highest peaks with activation and sites around them; sign -1: the lowest."""
-    found = []
-    for k in range(min(TOP_PROTEINS, motifs.windows.value.shape[1])):
-        number = int(motifs.windows.protein[row, k])
-        if number < 0:
-            break
-        protein, position = proteins[number], int(motifs.windows.position[row, k])
-        start, stop = max(0, position - STRIP), min(len(protein), position + STRIP + 1)
-        strip = motifs.windows.strip[row, k, start - position + STRIP : stop - position + STRIP]
-        found.append(
-            {
-                "id": protein.id, "position": position + 1, "start": start + 1,
-                "sequence": protein.sequence[start:stop],
-                "activation": [round(sign * float(value), 3) for value in strip],
-                "sites": sites_of.between(number, start, stop),
-            }
-        )  # fmt: skip
-    return found

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from plmscope.data.checks import LETTERS
 from plmscope.data.labels import BoolArray, Task, classes_of, membership, pack
-from plmscope.data.proteins import AMINO_ACIDS, LETTERS, Protein
+from plmscope.data.proteins import AMINO_ACIDS, Protein
 from plmscope.errors import InputError, ModelError
 from plmscope.models.architectures import Architecture
 from plmscope.models.heads import (

@@ -19,8 +19,9 @@ import pandas as pd
 
 from plmscope.data.formats import EMBEDDED as EMBEDDED_TABLES
 from plmscope.data.formats import STDIN, save_stdin
+from plmscope.data.leakage import leakage, leakage_lines
 from plmscope.data.proteins import Protein, ProteinSet, read_proteins
-from plmscope.data.splits import Split, balance_lines, balance_table, leakage, leakage_lines, split_proteins
+from plmscope.data.splits import Split, balance_lines, balance_table, split_proteins
 from plmscope.errors import InputError, RunError
 from plmscope.progress import Track
 from plmscope.store.folder import Run
