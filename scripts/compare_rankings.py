@@ -41,8 +41,9 @@ from plmscope.evaluation.predict import predict
 from plmscope.evaluation.selection import MODULE, of_module, select_top
 from plmscope.models.architectures import MODULES
 from plmscope.scoring.methods import SCORERS
-from plmscope.scoring.scores import FORMS, SIGNED, NeuronScores, with_class_means
+from plmscope.scoring.scores import NeuronScores, with_class_means
 from plmscope.scoring.shards import PartialScores
+from plmscope.scoring.table import FORMS, signed_methods
 from plmscope.stats.curves import curve_area
 from plmscope.stats.metrics import metric
 from plmscope.study.opened import OpenRun, open_run
@@ -78,7 +79,7 @@ def scored(
         partial = PartialScores.load(path, model.index) if clock.is_file() else None
         if partial is None:
             how: dict[str, Any] = {"token_budget": opened.study.score.token_budget}
-            if scorer in SIGNED:
+            if scorer in signed_methods():
                 how |= {"rms": True, "target": opened.study.score.target}
             if mean:
                 how["baseline"] = np.asarray(model.ablation_means)
@@ -162,9 +163,11 @@ def compared(args: argparse.Namespace) -> pd.DataFrame:
             continue
         (one, two, whole), seconds = scored(opened, folder, name, scorer, mean, args.points)
         for first, second, scores in zip(one, two, whole, strict=True):
-            ending = scores.method.removeprefix(scorer) if scorer in SIGNED else ""
-            forms = {"": "signed" if scorer in SIGNED else "own"} | {value: key for key, value in FORMS.items()}
-            ranking = name if scorer in SIGNED else scores.method
+            ending = scores.method.removeprefix(scorer) if scorer in signed_methods() else ""
+            forms = {"": "signed" if scorer in signed_methods() else "own"} | {
+                value: key for key, value in FORMS.items()
+            }
+            ranking = name if scorer in signed_methods() else scores.method
             file = judged / f"{name.replace(', ', '-')}-{scores.method}.json"
             before = file.is_file()
             curves = kept(opened, file, scores, proteins, args.fractions, args.module_fractions)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from plmscope.data.annotations import EC_NAMES, FeatureSet, ec_classes, read_features
+from plmscope.data.annotations import EC_NAMES, FeatureSet, read_features
+from plmscope.data.labelling import ec_classes
 from plmscope.data.proteins import Protein, read_proteins
 from plmscope.errors import InputError
 from tests.test_formats import flat

@@ -18,7 +18,6 @@ from plmscope.models.sites import NeuronIndex
 from plmscope.scoring.linear import gradient_activation
 from plmscope.scoring.methods import SCORERS, finish
 from plmscope.scoring.scores import (
-    FORMS,
     RANKINGS,
     GroupSums,
     NeuronScores,
@@ -28,7 +27,7 @@ from plmscope.scoring.scores import (
     token_sums,
     with_class_means,
 )
-from plmscope.scoring.table import methods, row_of
+from plmscope.scoring.table import FORMS, methods, row_of
 from plmscope.stats.chance import bootstrap_weights
 from plmscope.study.opened import score_all
 from plmscope.study.settings import ScoreSection

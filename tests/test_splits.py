@@ -10,7 +10,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from plmscope.data import splits
+from plmscope.data import leakage as leakage_module
+from plmscope.data import mmseqs, splits
 from plmscope.data.leakage import leakage, leakage_table
 from plmscope.data.proteins import Protein, read_proteins
 from plmscope.data.splits import Split, balance_lines, balance_table, split_proteins
@@ -89,13 +90,17 @@ def test_every_set_has_every_class(monkeypatch: pytest.MonkeyPatch) -> None:
         assert counts(split, proteins) == {"a": (100, 1, 1), "b": (50, 50, 50)}
 
 
-def test_a_cluster_belongs_to_its_majority(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_belongs_to_its_majority_or_its_rarest_class(monkeypatch: pytest.MonkeyPatch) -> None:
     proteins, clusters = labelled({"a": [1, 1, 1], "b": [1, 1, 1]})
-    # b's proteins all sit in clusters of a: b has none of its own.
+    # b's proteins all sit in clusters of a, as windows with and without a site of one protein do.
     for k in range(3):
         proteins.append(Protein(f"extra-{k}", DISTINCT[-k - 1], "a"))
         clusters |= {f"extra-{k}": f"a-{k}", f"b-{k}-0": f"a-{k}"}
     given(monkeypatch, clusters)
+    split = split_proteins(proteins)
+    assert counts(split, proteins) == {"a": (2, 2, 2), "b": (1, 1, 1)} and whole(split)
+    assert split.notes[0] == "clusters hold several classes: each was counted for the rarest of its own"
+    given(monkeypatch, clusters | {"b-2-0": "a-0"})  # three sets cannot be made of two
     with pytest.raises(InputError, match="class 'b' has only 0 clusters"):
         split_proteins(proteins)
 
@@ -228,7 +233,7 @@ def originals() -> list[Protein]:
 def test_relatives_share_a_cluster_whatever_their_ids(
     originals: list[Protein], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(splits, "SENSITIVITY", 1)  # enough for close relatives, and it takes one pass, not three
+    monkeypatch.setattr(mmseqs, "SENSITIVITY", 1)  # enough for close relatives, and it takes one pass, not three
     proteins = []
     for p in originals:
         hostile = f">{p.id} x/../\t;$(ls)"
@@ -277,7 +282,7 @@ def test_leakage_is_the_identity_of_the_nearest(originals: list[Protein], capfd:
 def test_leakage_in_pieces_is_the_same(originals: list[Protein], monkeypatch: pytest.MonkeyPatch) -> None:
     shuffled = "".join(random.Random(1).sample(originals[0].sequence, len(originals[0])))
     others = [Protein("stranger", shuffled), Protein("near", mutant(originals[0].sequence, 20))]
-    monkeypatch.setattr(splits, "AT_ONCE", 1)  # the first piece has no alignment at all
+    monkeypatch.setattr(leakage_module, "AT_ONCE", 1)  # the first piece has no alignment at all
     seen: list[int] = []
 
     def track(items: Iterable[int], description: str, total: int) -> Iterator[int]:
@@ -415,7 +420,7 @@ def test_leakage_finds_the_relatives_of_peptides(length: int) -> None:
 
 
 def test_what_cannot_be_searched_is_not_called_unrelated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(splits, "SENSITIVITY", 1)
+    monkeypatch.setattr(mmseqs, "SENSITIVITY", 1)
     train = [Protein("a", "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQ")]
     near = leakage(train, [Protein("x", "MKXX"), Protein("a2", train[0].sequence[5:20]), Protein("z", "WCHWYCPW")])
     assert near["identity"].isna().tolist() == [True, False, False]
@@ -425,7 +430,7 @@ def test_what_cannot_be_searched_is_not_called_unrelated(monkeypatch: pytest.Mon
 
 
 def test_repeats_and_overlapping_pieces_stay_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(splits, "SENSITIVITY", 1)
+    monkeypatch.setattr(mmseqs, "SENSITIVITY", 1)
     draw = random.Random(3)
     unrelated = [Protein(f"u{k}", "".join(draw.choices(AMINO_ACIDS, k=60)), "ab"[k % 2]) for k in range(12)]
     repeats = [Protein(f"r{k}", ("PPG" * 20)[: 50 + k], "a") for k in range(3)]

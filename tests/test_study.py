@@ -537,7 +537,7 @@ def test_changed_setting_redoes_its_stage_and_later_ones(
             yield item
 
     with monkeypatch.context() as patch:
-        patch.setattr("plmscope.terminal._track", lambda quiet: interrupted)
+        patch.setattr("plmscope.cli.track", lambda quiet: interrupted)
         patch.setattr(plmscope.store.resume, "SAVE_SECONDS", 0)
         assert main(command) == 130
     lines = capfd.readouterr().err.splitlines()

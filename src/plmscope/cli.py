@@ -2,7 +2,6 @@
 
 Nothing heavy is imported before a command runs, so that ``plmscope --help`` answers at once.
 
-
 One file although it is long: every command is a function whose arguments are its documentation, and they share them.
 """
 

@@ -34,6 +34,7 @@ from plmscope.data.formats import one_line
 from plmscope.data.service import (
     Again,
     Page,
+    State,
     decoded,
     locked,
     next_cursor,
@@ -62,37 +63,6 @@ LONGEST_WAIT = 120.0
 _AGAIN = (408, 425, 429, 500, 502, 503, 504)
 PROTEIN_HEADER = "id\tentry_name\tec\torganism\ttaxonomy_id\tsequence\n"
 FEATURE_HEADER = "key\tfeature_type\tstart\tend\tdescription\n"
-
-
-@dataclass(frozen=True)
-class State:
-    """How far a download is; the file beside the output.
-
-    Attributes:
-        endpoint, query, fields: What is asked for.
-        release, release_date, total: What the first page said.
-        cursor: Of the next page; empty: there is none.
-        pages, rows, features, inexact: What is there.
-        size, features_size: Bytes of the two partial tables that are known to be sound.
-        started: When the first page came, UTC.
-        finished: Whether the last page is there.
-    """
-
-    endpoint: str
-    query: str
-    fields: str
-    release: str = ""
-    release_date: str = ""
-    total: int = -1
-    cursor: str = ""
-    pages: int = 0
-    rows: int = 0
-    features: int = 0
-    inexact: int = 0
-    size: int = 0
-    features_size: int = 0
-    started: str = ""
-    finished: bool = False
 
 
 @dataclass(frozen=True)

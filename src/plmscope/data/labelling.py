@@ -352,7 +352,7 @@ def is_measured(found: Sequence[str | None], names: Sequence[str]) -> bool:
     EC numbers and whole numbers, which often are names, have to differ in more than half of the proteins, and there
     have to be more than seven.
 
-    >>> is_measured(["0", "1"] * 9, ["0", "1"]), is_measured(["4.1", "4,25", "5.1 C"], ["4.1", "4,25", "5.1 C"])
+    >>> is_measured(["0", "1"] * 9, ["0", "1"]), is_measured(["0.5", "4,25", "8.5"], ["0.5", "4,25", "8.5"])
     (False, True)
     """
     if not _are_numbers(names):

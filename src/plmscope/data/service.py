@@ -10,6 +10,7 @@ import hashlib
 import os
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -137,3 +138,34 @@ def locked(out: Path) -> Iterator[None]:
             yield
         finally:
             path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class State:
+    """How far a download is; the file beside the output.
+
+    Attributes:
+        endpoint, query, fields: What is asked for.
+        release, release_date, total: What the first page said.
+        cursor: Of the next page; empty: there is none.
+        pages, rows, features, inexact: What is there.
+        size, features_size: Bytes of the two partial tables that are known to be sound.
+        started: When the first page came, UTC.
+        finished: Whether the last page is there.
+    """
+
+    endpoint: str
+    query: str
+    fields: str
+    release: str = ""
+    release_date: str = ""
+    total: int = -1
+    cursor: str = ""
+    pages: int = 0
+    rows: int = 0
+    features: int = 0
+    inexact: int = 0
+    size: int = 0
+    features_size: int = 0
+    started: str = ""
+    finished: bool = False

@@ -26,7 +26,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from plmscope.data.annotations import EC_NAMES, FeatureSet, ec_classes
+from plmscope.data.annotations import EC_NAMES, FeatureSet
+from plmscope.data.labelling import ec_classes
 from plmscope.data.labels import Task, classes_of
 from plmscope.data.proteins import AMINO_ACIDS, Protein
 from plmscope.errors import InputError

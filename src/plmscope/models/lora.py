@@ -24,6 +24,8 @@ from plmscope.models.heads import POOLING_KEY, Head
 
 #: What peft puts in front of the names of the model inside.
 _PREFIX = "base_model.model."
+#: And around the modules that are trained whole.
+_SAVED = re.compile(r"\.(modules_to_save|original_module)(\.default)?(?=\.)")
 
 
 class Adapter:
@@ -83,7 +85,10 @@ class Adapter:
             whole: Any = peft.get_peft_model(model, settings)
             result: Any = peft.set_peft_model_state_dict(whole, weights)
             lacking = [key for key in result.missing_keys if "lora_" in key or "modules_to_save" in key]
-            return whole, sorted([*lacking, *result.unexpected_keys])
+            # Where all biases are trained, peft writes those of a saved module a second and a third time.
+            known = {_SAVED.sub("", key) for key in weights if not _SAVED.search(key)}
+            unknown = [key for key in result.unexpected_keys if _SAVED.sub("", key) not in known]
+            return whole, sorted([*lacking, *unknown])
 
         whole, wrong = built(self.found.name, build)
         if wrong:

@@ -1,0 +1,239 @@
+"""docs/tried-inputs.md: the rows marked there, rebuilt."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import peft
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+)
+
+from plmscope.data.annotations import read_features
+from plmscope.data.leakage import leakage
+from plmscope.data.proteins import AMINO_ACIDS, Protein, ProteinSet, read_proteins
+from plmscope.data.splits import split_proteins
+from plmscope.errors import InputError, ModelError
+from plmscope.models.loading import load_model
+from tests.conftest import save_tiny_model
+from tests.test_readme import PAGES
+
+PAGE = PAGES["docs/tried-inputs.md"]
+DRAW = random.Random(7)
+
+
+def sequence(length: int = 40) -> str:
+    return "".join(DRAW.choices(AMINO_ACIDS, k=length))
+
+
+def read(folder: Path, text: str, **settings: Any) -> ProteinSet:
+    path = folder / "f"
+    path.write_text(text)
+    return read_proteins(path, **settings)
+
+
+def refused(folder: Path, text: str, what: str, **settings: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        read(folder, text, **settings)
+    assert what in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_page_names_its_sources() -> None:
+    rows = [line for line in PAGE.splitlines() if "](https://" in line and line.startswith("|")]
+    assert len(rows) >= 20
+    assert all(re.search(r"\[[\w./-]+#\d+\]\(https://github\.com/[\w./-]+/(issues|pull)/\d+\)", row) for row in rows)
+
+
+# --- sequences and labels
+
+
+def test_signalp(tmp_path: Path) -> None:
+    entries = [(f">Q{k}|EUKARYA|{'NO_SP' if k % 2 else 'SP'}|{k % 3}", sequence(70)) for k in range(6)]
+    three = "".join(f"{header}\n{residues}\n{'S' * 20 + 'O' * 50}\n" for header, residues in entries)
+    refused(tmp_path, three, "every sequence is followed by as many letters of O, S, one a residue")
+    two = "".join(f"{header}\n{residues}\n" for header, residues in entries)
+    assert read(tmp_path, two, label=r"header:([A-Z_]+)\|[0-9]").labels == ("NO_SP", "SP")
+
+
+def test_a_list_in_csv(tmp_path: Path) -> None:
+    lists = ("['a', 'b']", "['a']")
+    rows = "".join(f'P{k},{sequence()},"{lists[k % 2]}"\n' for k in range(6))
+    assert read(tmp_path, "id,sequence,x\n" + rows, label="x", task="multi").labels == ("a", "b")
+    refused(tmp_path, "id,sequence,x\n" + rows, "looks like several classes", label="x")
+
+
+def test_deeploc(tmp_path: Path) -> None:
+    names = ["Cytoplasm", "Nucleus", "Cytoplasm-Nucleus"]
+    text = "input,loc\n" + "".join(f"{' '.join(sequence())},{names[k % 3]}\n" for k in range(9))
+    found = read(tmp_path, text, label="loc", sequence_column="input")
+    assert "'Cytoplasm-Nucleus' looks like several of the others joined by '-'" in repr(found)
+    assert "9 x sequences with blanks, which were taken out" in repr(found) and "9 x rows numbered" in repr(found)
+    parted = read(tmp_path, text, label="loc", sequence_column="input", task="multi", separator="-")
+    assert parted.labels == ("Cytoplasm", "Nucleus")
+    hot = "ACC,Sequence,Membrane,Nucleus\n" + "".join(f"P{k},{sequence()},{k % 2}.0,1.0\n" for k in range(6))
+    found = read(tmp_path, hot, id_column="ACC", label="Membrane,Nucleus", task="multi")
+    assert [p.label for p in found][:2] == ["Nucleus", "Membrane;Nucleus"]
+
+
+def test_stops_and_marks(tmp_path: Path) -> None:
+    gffread = f">g1.t1 gene=g1\n{sequence()}.{sequence()}.\n>g2.t1 gene=g2\n{sequence()}.\n"
+    refused(tmp_path, gffread, "protein 'g1.t1' has '.' at residue 41; a stop codon inside it")
+    found = read(tmp_path, gffread, other_letters="skip")
+    assert [p.id for p in found] == ["g2.t1"] and len(found.proteins[0]) == 40
+    header = "# 1387 # 2484 # -1 # ID=1_3;partial=00;start_type=GTG;rbs_motif=AGxAGG/AGGxGG;gc_cont=0.545"
+    found = read(tmp_path, f">k141_67634_3 {header}\n{sequence()}*\n", label="start_type")
+    assert found.labels == ("GTG",) and "1 x sequences without their final '*'" in repr(found)
+    refused(tmp_path, f">P1\n{sequence()}*{sequence()}\n", "'*' at residue 41; a stop codon inside it")
+    refused(tmp_path, f">P1\n{sequence()}S#{sequence()}\n", "'#' at residue 42")
+    refused(tmp_path, f'id,sequence,x\nP1,{sequence()},"MM\nPR"\n', "unprintable character", label="x", task="multi")
+
+
+def test_an_assay(tmp_path: Path) -> None:
+    rows = "".join(f"A{k}C,{sequence()},{-k * 0.37},{k % 2}\n" for k in range(6))
+    text, own = "mutant,mutated_sequence,DMS_score,DMS_score_bin\n" + rows, "mutated_sequence"
+    assert read(tmp_path, text, label="DMS_score_bin", sequence_column=own, id_column="mutant").labels == ("0", "1")
+    refused(tmp_path, text, "are a measurement, not classes", label="DMS_score", sequence_column=own)
+
+
+def test_sets_of_flip(tmp_path: Path) -> None:
+    rows = "".join(
+        f"{sequence()},{'ab'[k % 2]},{'train' if k < 8 else 'test'},{'True' if k < 2 else ''}\n" for k in range(12)
+    )
+    found = read(tmp_path, "sequence,target,set,validation\n" + rows, label="target")
+    assert split_proteins(found, method="column", column="set").counts == {"train": 6, "validation": 2, "test": 4}
+
+
+def test_features_of_an_isoform(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_text("Entry\tActive site\tBinding site\nP1\tACT_SITE 2..2\tBINDING P1-2:3\nP2\tACT_SITE 2\t\n")
+    found = read_features(path)
+    assert len(found) == 2 and dict(found.excluded) == {"its position counts on another isoform": 1}
+
+
+# --- relatives
+
+
+@pytest.mark.parametrize("length", [7, 8, 10])
+def test_peptides_find_their_relatives(length: int) -> None:
+    peptides = [sequence(length) for _ in range(20)]
+    near = [one[:3] + ("A" if one[3] != "A" else "C") + one[4:] for one in peptides]
+    found = leakage(
+        [Protein(f"t{k}", s) for k, s in enumerate(peptides)], [Protein(f"o{k}", s) for k, s in enumerate(near)]
+    )
+    assert (found["identity"] >= (length - 1) / length - 1e-9).all()
+
+
+def test_parts_of_proteins_are_with_them() -> None:
+    whole = [sequence(200) for _ in range(12)]
+    proteins = [Protein(f"w{k}", s, "ab"[k % 2]) for k, s in enumerate(whole)]
+    proteins += [Protein(f"p{k}", s[50:65], "ab"[k % 2]) for k, s in enumerate(whole)]
+    clusters = split_proteins(proteins).clusters
+    assert all(clusters[f"w{k}"] == clusters[f"p{k}"] for k in range(12))
+
+
+def test_collagen_finds_its_copy() -> None:
+    collagen = "PPGPPGPPGITGARGLAGPPGPPGPPGPPG"
+    found = leakage([Protein("a", collagen), Protein("b", sequence(80))], [Protein("c", "PPGPPA" + collagen[6:])])
+    assert found.iloc[0]["nearest_train"] == "a" and found.iloc[0]["identity"] == pytest.approx(29 / 30, abs=0.01)
+
+
+# --- classifiers
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("base") / "base", scale=20)
+
+
+def same_as(theirs: Any, folder: Path, base: Path) -> list[str]:
+    """Assert that a checkpoint's logits are those of a model of transformers or peft; what was said of it."""
+    tokenizer, said = AutoTokenizer.from_pretrained(base), list[str]()
+    proteins = [Protein("a", "MKVLAAGIVGLCHWYTRSDENQPF"), Protein("b", "MSTNPKPQRKTKRNTNRRPQ")]
+    with torch.no_grad():
+        logits = [theirs.eval()(**tokenizer(p.sequence, return_tensors="pt")).logits for p in proteins]
+    expected = torch.log_softmax(torch.cat(logits).double(), dim=1)
+    np.testing.assert_allclose(load_model(folder, say=said.append).log_probabilities(proteins), expected, atol=2e-5)
+    return said
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"task_type": "SEQ_CLS", "target_modules": ["query", "out_proj", "dense"]},
+        {"target_modules": ["query"], "modules_to_save": ["classifier"]},
+        {"target_modules": ["query"], "modules_to_save": ["classifier.dense", "classifier.out_proj"]},
+        {"target_modules": ["query"], "modules_to_save": ["classifier", "LayerNorm"], "bias": "all"},
+    ],
+    ids=["head as target", "head saved", "layers of the head saved", "norms and biases too"],
+)
+def test_heads_of_adapters(base: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
+    torch.manual_seed(1)
+    model = AutoModelForSequenceClassification.from_pretrained(base)
+    adapted: Any = peft.get_peft_model(model, peft.LoraConfig(r=4, **settings))
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.05 * torch.randn_like(parameter)
+    adapted.save_pretrained(tmp_path / "adapter")
+    same_as(adapted, tmp_path / "adapter", base)
+
+
+@pytest.mark.parametrize(
+    ("front", "taken"),
+    [
+        (lambda name: f"module.{name}", "module."),
+        (lambda name: f"model._orig_mod.{name}", "model."),
+        (lambda name: f"net.backbone.{name}", "net.backbone."),
+    ],
+    ids=["module", "compiled", "own"],
+)
+def test_names_of_wrapped_models(base: Path, tmp_path: Path, front: Callable[[str], str], taken: str) -> None:
+    model: Any = AutoModelForSequenceClassification.from_pretrained(base)
+    model.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(base).save_pretrained(tmp_path)
+    weights = {front(name): weight.clone() for name, weight in load_file(tmp_path / "model.safetensors").items()}
+    counters = {"val_f1.tp": torch.ones(3), "train_acc.total": torch.ones(1), "criterion.weight": torch.ones(3)}
+    save_file(weights | counters, tmp_path / "model.safetensors", {"format": "pt"})
+    said = "\n".join(same_as(model, tmp_path, base))
+    assert f"the prefix {taken!r} of the names of its weights is taken off" in said
+    assert "3 weights of another head are left out, first 'criterion.weight'" in said
+
+
+def test_an_adapter_without_a_head(base: Path, tmp_path: Path) -> None:
+    encoder = AutoModel.from_pretrained(base)
+    encoder.save_pretrained(tmp_path / "encoder")
+    AutoTokenizer.from_pretrained(base).save_pretrained(tmp_path / "encoder")
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "encoder", num_labels=3)
+    peft.get_peft_model(model, peft.LoraConfig(target_modules=["query"])).save_pretrained(tmp_path / "adapter")
+    with pytest.raises(ModelError, match="neither the adapter nor its base has a trained classification head"):
+        load_model(tmp_path / "adapter")
+
+
+def test_a_token_classifier(base: Path, tmp_path: Path) -> None:
+    model = AutoModelForTokenClassification.from_pretrained(base, num_labels=3, ignore_mismatched_sizes=True)
+    model.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(base).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="its head is that of EsmForTokenClassification"):
+        load_model(tmp_path)
+    said: list[str] = []
+    assert load_model(tmp_path, labels=["a", "b"], say=said.append).new_head
+    assert "2 weights of another head are left out, first 'classifier.bias'" in "\n".join(said)
+
+
+def test_a_head_of_nan(base: Path, tmp_path: Path) -> None:
+    model: Any = AutoModelForSequenceClassification.from_pretrained(base)
+    model.classifier.out_proj.weight.data[0, 0] = float("nan")
+    model.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(base).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"'classifier.out_proj.weight' holds NaN or infinite values"):
+        load_model(tmp_path)
