@@ -44,11 +44,11 @@ HOUSE = (
     )),
     ("report", (
         "blocks", "input", "answers", "data", "curves", "kinds", "density", "classes", "knowledge", "concentration",
-        "closing", "neurons", "methods", "page",
+        "closing", "html", "neurons", "methods", "page",
     )),
     ("study", (
         "order", "settings", "demo", "inputs", "study_file", "opened", "stages", "characterizing", "evaluating",
-        "finetuning", "reporting", "scoring", "counting", "execute", "null_kinds", "nulls", "selecting", "stability",
+        "finetuning", "reporting", "scoring", "counting", "execute", "nulls", "null_kinds", "selecting", "stability",
         "intervening", "edited",
     )),
     ("explaining", (
@@ -186,6 +186,9 @@ def test_packages_teach_what_they_are_for_and_load_nothing(package):
     text = ast.get_docstring(tree)
     assert text and 2 <= len(text.splitlines()) <= 25
     assert not inside(at_start(tree)) - {"lazy"}
+    own = [path.stem for path in (PACKAGE / package).glob("*.py") if path.stem != "__init__"]
+    unnamed = [name for name in own if not re.search(rf"\b{name}(\.py|``)", text)]
+    assert not unnamed, f"{package}/__init__.py does not say what these are for: {unnamed}"
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name not in TORCH])
@@ -253,6 +256,38 @@ def test_the_places_that_contributing_names_are_there():
         file = PACKAGE / path if (PACKAGE / path).is_file() else ROOT / path
         assert re.search(rf"^(?:def |class )?{name}\b", file.read_text(), re.MULTILINE), f"{path} has no {name}"
     assert len(rows) >= 5
+
+
+def test_docstrings_refer_to_what_is_there():
+    """What :func:, :class:, :data: and their kin name exists: imported whole, or in its module or a class there."""
+    missing = []
+    for name, path in MODULES.items():
+        own = [f"plmscope.{name}", *(f"plmscope.{name}.{one}" for one in class_names(parse(path)))]
+        for target in re.findall(r":(?:func|class|data|mod|meth|attr):`~?([\w.]+)`", path.read_text()):
+            if not (resolves(target) or any(resolves(f"{place}.{target}") for place in own)):
+                missing.append(f"{name}: {target}")
+    assert not missing
+
+
+def class_names(tree: ast.Module) -> list[str]:
+    return [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
+
+
+def resolves(target: str) -> bool:
+    """Whether a dotted name is a module, or something in one."""
+    parts = target.split(".")
+    for end in range(len(parts), 0, -1):
+        try:
+            found = import_module(".".join(parts[:end]))
+        except ImportError:
+            continue
+        for part in parts[end:]:
+            fields = getattr(found, "__dataclass_fields__", {}) | getattr(found, "__annotations__", {})
+            if not hasattr(found, part) and part not in fields:
+                return False
+            found = getattr(found, part, None)
+        return True
+    return False
 
 
 # --- names and versions

@@ -6,8 +6,9 @@ never a model.
 
 ``members`` opens runs, refuses what cannot stand side by side and finds which settings differ; runs that differ in
 more than the seed are told apart as *groups* and are never averaged. ``estimates`` has the interval, ``alike`` the
-neurons that two runs share, ``tables`` every table, ``sections`` and ``figures`` the page, ``text`` the same as
-Markdown, ``comparison`` the object that :func:`plmscope.compare_runs` returns.
+neurons that two runs share, ``tables`` and ``found`` every table, ``answers``, ``sections``, ``more_sections``,
+``figures`` and ``cells`` the page, ``text`` the same as Markdown, ``comparison`` the object that
+:func:`plmscope.compare_runs` returns.
 """
 
 from __future__ import annotations
@@ -21,10 +22,7 @@ _HOME = {
     "compare_runs": "comparison",
 }
 
-__all__ = [
-    "Comparison",
-    "compare_runs",
-]
+__all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> Any:

@@ -2,12 +2,16 @@
 
 ::
 
-    rows.py, formats.py      tables and sequence files as rows, whatever wrote them
-    proteins.py              rows as proteins with labels; what is left out is counted and told
-    uniprot.py, fetch.py     UniProt's files and queries
-    labels.py                one or more classes a protein
-    annotations.py           what is known of single residues
-    peptides.py, splits.py   which proteins resemble each other, and the split that keeps them together
+    formats.py, records.py, tables.py      which format a file has; its records and rows, whatever wrote them
+    rows.py, sources.py, second_table.py   one row a protein; folders of files; columns from a second table
+    proteins.py, checks.py                 proteins with labels; what is left out or changed is counted and told
+    labelling.py, labels.py                classes from columns and headers; one or more classes a protein
+    annotations.py, uniprot.py             what is known of single residues, and as UniProt writes it
+    fetch.py, service.py                   UniProt's queries, and what its service answers
+    clusters.py                            proteins chosen by cluster
+    mmseqs.py, peptides.py                 which proteins resemble each other, and which peptides
+    splits.py, set_columns.py, pieces.py   the split that keeps them together; one that is given; pieces of a protein
+    leakage.py                             how near the nearest training protein is
 """
 
 from __future__ import annotations
@@ -25,14 +29,7 @@ _HOME = {
     "split_proteins": "splits",
 }
 
-__all__ = [
-    "Protein",
-    "ProteinSet",
-    "Split",
-    "read_features",
-    "read_proteins",
-    "split_proteins",
-]
+__all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> Any:

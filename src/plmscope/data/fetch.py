@@ -101,9 +101,10 @@ def fetch(
 ) -> Fetched:
     """Fetch the proteins of a UniProtKB query with their sequences, EC numbers and residue features.
 
-    Three files are written: ``OUT``, which :func:`read_proteins` reads; ``OUT`` with ``.features`` before its ending,
-    which :func:`read_features` reads; and ``OUT.json`` with query, release, counts and checksums. Until all is there,
-    ``OUT.part``, ``OUT.features.part`` and ``OUT.state.json`` hold what came so far, and the same call goes on.
+    Three files are written: ``OUT``, which :func:`~plmscope.data.proteins.read_proteins` reads; ``OUT`` with
+    ``.features`` before its ending, which :func:`~plmscope.data.annotations.read_features` reads; and ``OUT.json``
+    with query, release, counts and checksums. Until all is there, ``OUT.part``, ``OUT.features.part`` and
+    ``OUT.state.json`` hold what came so far, and the same call goes on.
 
     Args:
         out: Ends with ``.tsv`` or ``.tsv.gz``.

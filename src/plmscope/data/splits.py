@@ -5,7 +5,8 @@ proteins looks better than it is. MMseqs2 groups the proteins into clusters of s
 to one set. Every class gives each set its share as far as its clusters allow.
 
 Clusters are built around representatives: two members of different clusters may still resemble each other. How much
-is left is measured by :func:`leakage`, not assumed. How far the sets are from their shares is in :func:`balance_table`.
+is left is measured by :func:`~plmscope.data.leakage.leakage`, not assumed. How far the sets are from their shares is
+in :func:`balance_table`.
 
 MMseqs2 does not see short sequences nor those of low complexity: the former are compared residue by residue
 (peptides.py), the latter searched once more without masking. What nothing can compare counts as not searched.

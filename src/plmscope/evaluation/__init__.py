@@ -5,6 +5,9 @@
     selection.py       the best share of neurons, and random draws that match it
     predict.py         what the model says with neurons held
     curves.py          every share of every method and draw, as points of curves
+    kinds.py           what every module kind carries, and how small a share suffices
+    null_kinds.py      the same in a null model
+    judging.py         one selection judged in one call
     density.py         where selections sit, and how far methods agree
     interventions.py   a class's neurons suppressed or enhanced
     overlap.py         neurons that classes share
@@ -29,16 +32,7 @@ _HOME = {
     "select_top": "selection",
 }
 
-__all__ = [
-    "Evaluation",
-    "Intervention",
-    "Selection",
-    "class_overlap",
-    "evaluate",
-    "intervene",
-    "select_shared",
-    "select_top",
-]
+__all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,7 @@ token, the last token and residues). *Ablate* it: its own neurons are. A curve i
 or ablated; a random draw has one of its own, and a method is judged by the area under its curve against theirs.
 
 In scope ``module`` neurons are kept or ablated within one module kind while every other kind stays intact: what a share
-of the keys carries of what all keys carry (:func:`module_table`).
+of the keys carries of what all keys carry (:func:`~plmscope.evaluation.kinds.module_table`).
 
 Primary outcomes, fixed in advance: balanced accuracy, keep, mean ablation, against ``random_matched``, (a) in the
 pooled ranking, (b) within keys.

@@ -8,7 +8,8 @@
     held.py            what becomes of it without them, against matched draws
     training.py        how that compares with training proteins: ranks, class contrasts, the nearest one
     detected.py        what the chosen neurons detect in this protein, by cards and motifs
-    explainer.py       all of it for one protein
+    explainer.py       all of it for one protein; explanation.py is what comes out
+    activations.py     activations of chosen neurons, a frame residues x neurons
     folder.py, page.py for a file of proteins: tables, and one page that opens offline
     variants.py        what substitutions would change
 
@@ -27,11 +28,7 @@ _HOME = {
     "explain": "explainer",
 }
 
-__all__ = [
-    "Explanation",
-    "Variants",
-    "explain",
-]
+__all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> Any:

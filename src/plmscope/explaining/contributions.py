@@ -26,7 +26,7 @@ from plmscope.models.architectures import MODULES
 from plmscope.models.network import Context, Network, State, at_tokens
 from plmscope.models.sites import Site
 from plmscope.models.workers import in_order
-from plmscope.scoring.paths import NEGLIGIBLE
+from plmscope.scoring.paths import NEGLIGIBLE, through_the_stream
 
 
 @dataclass(frozen=True)
@@ -141,23 +141,17 @@ def _path_gradient(
 ) -> torch.Tensor:
     """``integral dF/da`` along the straight path from ``start`` to ``end (1, T, N)``, float32.
 
-    Where the activation reaches the residual stream by an affine map, the path is walked there and the integral comes
-    back through the map once, as in :mod:`plmscope.scoring.integrated_gradients`.
+    Where the activation reaches the residual stream by an affine map, see
+    :func:`~plmscope.scoring.paths.through_the_stream`.
     """
     network = decision.network
     if isinstance(network, Network) and module not in ("query", "key"):
-        leaf = end.clone().requires_grad_()
-        top = network.added(number, state, module, leaf, context)
-        with torch.no_grad():
-            bottom = network.added(number, state, module, start, context)
-        total = _integral(
-            decision, state, bottom, top.detach(), context, points, token_budget,
-            lambda added, many, wide: network.resume_added(number, many, module, added, wide),
+        return through_the_stream(
+            network, number, state, module, start, end, context,
+            lambda logits, bottom, top: _integral(
+                decision, state, bottom, top, context, points, token_budget, logits
+            ),
         )  # fmt: skip
-        if top is leaf:
-            return total
-        (gradient,) = torch.autograd.grad(top, leaf, total.to(top.dtype))
-        return gradient.float()
     return _integral(
         decision, state, start, end, context, points, token_budget,
         lambda leaf, many, wide: network.resume(number, many, module, leaf, wide),

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from plmscope.report.blocks import json_ready
+
 #: Columns of every table, in order.
 SCHEMA: dict[str, tuple[str, ...]] = {
     "explained_proteins": (
@@ -87,19 +89,13 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def plain(value: Any) -> Any:
-    """A value that JSON knows: six significant digits, ``None`` for NaN; JSON inside text becomes what it says."""
-    if isinstance(value, bool | np.bool_):
-        return bool(value)
-    if isinstance(value, int | np.integer):
-        return int(value)
-    if isinstance(value, float | np.floating):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
+    """A value that JSON knows; JSON inside text becomes what it says."""
     if isinstance(value, str) and value[:1] in ("{", "["):
         try:
             return json.loads(value)
         except ValueError:  # a motif may begin with a bracket
             return value
-    return value
+    return json_ready(value)
 
 
 def sentences(one: Explanation) -> list[str]:

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
-
-import jinja2
-from markupsafe import Markup
 
 from plmscope import __version__
 from plmscope.explaining.explanation import trust
 from plmscope.report.blocks import address
+from plmscope.report.html import environment, own_text
 from plmscope.report.input import Results
 from plmscope.store.files import write_atomic
 from plmscope.study.opened import OpenRun
 
+OWN = "plmscope.explaining"
 #: Proteins on one page; the tables have all.
 MOST_ON_PAGE = 50
 
@@ -51,19 +49,11 @@ def write_page(path: Path, opened: OpenRun, explained: Sequence[Mapping[str, Any
         "cards": _cards(results),
         "report": link,
     }
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("plmscope.explaining"), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "allow_nan": False}
-    shared, own = resources.files("plmscope.report") / "templates", resources.files("plmscope.explaining") / "templates"
-    styles = (shared, "report.css"), (own, "explained.css")
-    text = environment.get_template("explained.html").render(
+    text = environment(OWN).get_template("explained.html").render(
         name=opened.study.name, version=__version__, source=Path(source).name, total=total, shown=len(proteins),
         data=data,
-        # Our own files, not data: they go in unescaped.
-        css=Markup("".join((where / name).read_text(encoding="utf-8") for where, name in styles)),
-        js=Markup((own / "explained.js").read_text(encoding="utf-8")),
+        css=own_text("report.css") + own_text("explained.css", package=OWN),
+        js=own_text("common.js") + own_text("explained.js", package=OWN),
     )  # fmt: skip
     write_atomic(path, text.encode("utf-8"))
 

@@ -32,7 +32,7 @@ from plmscope.models.architectures import MODULES
 from plmscope.models.network import Context
 from plmscope.models.sites import Site
 from plmscope.models.workers import in_order
-from plmscope.scoring.conductance import _start as mean_residue
+from plmscope.scoring.conductance import path_start
 from plmscope.scoring.paths import NEGLIGIBLE
 
 #: Points of a path whose number is to be found: the first try, doubled up to the last.
@@ -221,7 +221,7 @@ class _Path:
             if like is not None:
                 return cls(decision, like.start, end.float() - like.start, context, (value(end), like.edges[1]))
             letters = [int(decision.classifier.encode(letter)[1]) for letter in AMINO_ACIDS]
-            start = mean_residue(network, batch, letters, "mean_embedding")
+            start = path_start(network, batch, letters, "mean_embedding")
             return cls(decision, start.float(), end.float() - start.float(), context, (value(end), value(start)))
 
     def products(self, nodes: Sequence[float], through: np.ndarray | None) -> np.ndarray:

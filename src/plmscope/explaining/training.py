@@ -143,7 +143,7 @@ def _sampled(model: Classifier, proteins: Sequence[Protein], seed: int, track: T
     edges = np.zeros((2, len(index), len(LEVELS)), np.float32)
     means = np.zeros((len(proteins), len(index)), np.float32)
     batches = model.batches(proteins)
-    for sites in _groups(model):
+    for sites in model.index.groups(NEURONS_AT_ONCE):
         where = np.concatenate([np.arange(len(index))[index.slice(site)] for site in sites])
         each = -(-RESIDUES // len(proteins))
         rng = np.random.default_rng([seed, 23])
@@ -175,19 +175,6 @@ def _sampled(model: Classifier, proteins: Sequence[Protein], seed: int, track: T
     with np.errstate(invalid="ignore", divide="ignore"):
         of_class = (members.T.astype(np.float64) @ means) / members.sum(0)[:, None]
     return edges, np.concatenate([means.mean(0)[None], means.std(0)[None], of_class]).astype(np.float64)
-
-
-def _groups(model: Classifier) -> list[list[Site]]:
-    """Sites that are looked at in one pass: as many as fit."""
-    groups: list[list[Site]] = [[]]
-    size = 0
-    for site, width in zip(model.index.sites, model.index.widths, strict=True):
-        if groups[-1] and size + width > NEURONS_AT_ONCE:
-            groups.append([])
-            size = 0
-        groups[-1].append(site)
-        size += width
-    return groups
 
 
 # --- the nearest training protein ------------------------------------------------------------------------------------

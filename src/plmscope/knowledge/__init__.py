@@ -2,14 +2,16 @@
 
 ::
 
-    concepts.py, patterns.py   what may be known: letters, groups, patterns, sites, classes
-    stream.py, codes.py        activations chunk by chunk, and as 256 ranks
-    discovery.py               the best concepts of each neuron, on two thirds of the clusters
-    confirmation.py            the same pairs on the other third, against shifted and permuted ones
-    characterize.py            all of it in two passes
-    motifs.py                  windows around the highest peaks
-    residues.py                how far attributed residues are annotated sites
-    cards.py                   one sentence a neuron
+    concepts.py             what may be known: letters, groups, patterns, sites, classes
+    stream.py, codes.py     activations chunk by chunk, and as 256 ranks
+    discovery.py            the best concepts of each neuron, on two thirds of the clusters
+    confirmation.py         the same pairs on the other third, against shifted and permuted ones
+    characterize.py         all of it in two passes; saved.py keeps what a killed one has
+    letters.py              how far a neuron is its own letter
+    class_baselines.py      what length and composition alone reach for a class
+    motifs.py, logo.py      windows around the highest peaks, and their picture
+    residues.py             how far attributed residues are annotated sites
+    cards.py, strips.py     one sentence a neuron, and the proteins in which it is strongest
 """
 
 from __future__ import annotations
@@ -25,12 +27,7 @@ _HOME = {
     "neuron_cards": "cards",
 }
 
-__all__ = [
-    "Concept",
-    "ConceptSet",
-    "build_concepts",
-    "neuron_cards",
-]
+__all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> Any:

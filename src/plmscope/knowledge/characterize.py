@@ -49,7 +49,6 @@ from plmscope.knowledge.motifs import MOTIF_FRACTION, Motifs, TopWindows, joined
 from plmscope.knowledge.saved import CONFIRMED, DISCOVERED, MOTIFS, PAIRS, PEAKS, Saved, arrays_of, put_back
 from plmscope.knowledge.stream import Stream, by_protein, of_both_signs, protein_means, stream_of
 from plmscope.models.classifier import Classifier
-from plmscope.models.sites import NeuronIndex, Site
 from plmscope.progress import Track, silent
 from plmscope.stats.chance import benjamini_hochberg
 from plmscope.store.resume import Parts
@@ -132,7 +131,7 @@ def characterize(
     index, settings = classifier.index, settings or Settings()
     selected = np.zeros(len(index), bool) if selected is None else selected
     groups: list[Characterization] = []
-    for number, sites in enumerate(_site_groups(index)):
+    for number, sites in enumerate(index.groups(NEURONS_AT_ONCE)):
         where = np.concatenate([np.arange(len(index))[index.slice(site)] for site in sites])
         stream = stream_of(classifier, sites, token_budget, track)
         found = associate(
@@ -146,19 +145,6 @@ def characterize(
         )
         groups.append(replace(found, associations=associations, letters=letters))
     return _joined(groups, settings.fdr)
-
-
-def _site_groups(index: NeuronIndex) -> list[list[Site]]:
-    """Sites that are looked at in the same pass: as many as fit."""
-    groups: list[list[Site]] = [[]]
-    size = 0
-    for site, width in zip(index.sites, index.widths, strict=True):
-        if groups[-1] and size + width > NEURONS_AT_ONCE:
-            groups.append([])
-            size = 0
-        groups[-1].append(site)
-        size += width
-    return groups
 
 
 def _joined(parts: Sequence[Characterization], fdr: float) -> Characterization:

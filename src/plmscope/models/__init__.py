@@ -5,13 +5,16 @@ one output unit of a site.
 
 ::
 
-    architectures.py, sites.py        one row an architecture; sites, neurons and their numbers
-    checkpoints.py, heads.py, lora.py what a checkpoint is, what its head says of itself, adapters
-    classifier.py, finetune.py        a sequence classifier; how one is trained
-    hooks.py                          reading and holding neurons in any model by hooks
-    network.py, hooked.py, folded.py  the same computations as functions of parts, in pieces and folded
-    changed.py                        logits with neurons held or scaled
-    workers.py                        threads and memory
+    architectures.py, sites.py      one row an architecture; sites, neurons and their numbers
+    checkpoints.py, finding.py      what a checkpoint is, and where one is found
+    heads.py, lora.py               what a head says of itself; adapters
+    loading.py, classifier.py       a checkpoint loaded; a sequence classifier
+    finetune.py, quality.py         how one is trained, and how good it is
+    hooks.py                        reading and holding neurons in any model by hooks
+    network.py, hooked.py           the same computations as functions of parts
+    folded.py, folded_layer.py      the same again with held neurons folded away
+    changed.py                      logits with neurons held or scaled
+    workers.py                      threads and memory
 """
 
 from __future__ import annotations
@@ -31,16 +34,7 @@ _HOME = {
     "load_model": "loading",
 }
 
-__all__ = [
-    "ARCHITECTURES",
-    "Architecture",
-    "Classifier",
-    "MODULES",
-    "Neuron",
-    "NeuronIndex",
-    "Site",
-    "load_model",
-]
+__all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> Any:

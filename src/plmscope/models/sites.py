@@ -82,6 +82,18 @@ class NeuronIndex:
         layers = len({site.layer for site in self.sites})
         return f"NeuronIndex({len(self):,} neurons, {len(self.sites)} sites, {layers} layers)"
 
+    def groups(self, most: int) -> list[list[Site]]:
+        """Sites in their order, divided into groups of at most ``most`` neurons; one site at least is in each."""
+        found: list[list[Site]] = [[]]
+        size = 0
+        for site, width in zip(self.sites, self.widths, strict=True):
+            if found[-1] and size + width > most:
+                found.append([])
+                size = 0
+            found[-1].append(site)
+            size += width
+        return found
+
     def slice(self, site: Site) -> slice:
         """The part of a flat array that belongs to ``site``."""
         start = self.offsets[site]

@@ -2,11 +2,11 @@
 
 What a protein looks like to a probe is the mean activation of every neuron over its residues. A probe may find in it
 what the network never uses: its ranking says what is *encoded*, and only keeping and ablating the neurons in the model
-says what is *used*. So each ranking is a scorer beside the others:
+says what is *used*. So each ranking is a scorer beside the others (``scorers.py``):
 
-* ``probe``: weights of a linear classifier with an elastic net (:mod:`.linear_probe`)
-* ``probeless``, ``probeless_standardised``: distances between class means (:mod:`.class_means`)
-* ``gaussian``: mutual information of a Gaussian classifier, neuron by neuron (:mod:`.gaussian`)
+* ``probe``: weights of a linear classifier with an elastic net (``linear_probe.py``)
+* ``probeless``, ``probeless_standardised``: distances between class means (``class_means.py``)
+* ``gaussian``: mutual information of a Gaussian classifier, neuron by neuron (``gaussian.py``)
 
 Source: Dalvi et al. 2019 and NeuroX; Antverg and Belinkov 2022; Torroba Hennigen et al. 2020.
 """

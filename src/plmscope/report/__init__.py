@@ -1,7 +1,15 @@
 """The report: tables of a run folder as one page that opens offline.
 
-``page.py`` puts sections together, a file a section; a section is plain blocks (``blocks.py``) of numbers as words
-(``words.py``), and ``templates/`` turns blocks into HTML. It reads :mod:`plmscope.store` and never a model.
+It reads :mod:`plmscope.store` and never a model. A section is plain blocks, and says which tables it needs.
+
+::
+
+    page.py, html.py                            sections put together; the templates
+    input.py, blocks.py                         the tables; what a page is made of, and numbers as words
+    answers.py, concentration.py, closing.py    what may be claimed, in words; the table a command ends with
+    kinds.py                                    the first page: six curves and a table, one a module kind
+    data.py, curves.py, density.py, methods.py  sections on proteins and quality, curves, places, methods
+    knowledge.py, classes.py, neurons.py        sections on what neurons know
 """
 
 from __future__ import annotations
@@ -14,9 +22,7 @@ _HOME = {
     "write_report": "page",
 }
 
-__all__ = [
-    "write_report",
-]
+__all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,9 +1,10 @@
 """The sentences that state a verdict, and the rules for what may be claimed.
 
-:func:`quality_answer`, :func:`kept_answer`, :func:`concentration_answer` (:func:`density_answer` where nothing was
-kept by module kind), :func:`knowledge_answer` and :func:`intervention_answer` open the report; :func:`closing_lines`
-says the same on a terminal. :func:`beats_chance` is the rule for the word *knowledge neurons*,
-:func:`kind_beats_chance` that for a module kind.
+:func:`quality_answer`, :func:`kept_answer`, :func:`~plmscope.report.concentration.concentration_answer`
+(:func:`~plmscope.report.concentration.density_answer` where nothing was kept by module kind),
+:func:`knowledge_answer` and :func:`intervention_answer` open the report;
+:func:`~plmscope.report.closing.closing_lines` says the same on a terminal. :func:`beats_chance` is the rule for the
+word *knowledge neurons*, :func:`kind_beats_chance` that for a module kind.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from plmscope.report.blocks import (
     signed,
     words,
 )
-from plmscope.report.concentration import _key_rows
+from plmscope.report.concentration import key_rows
 
 
 def closing_lines(
@@ -63,7 +63,7 @@ def closing_lines(
             answer += f"matched draws take {percent(key['sufficient_share_against'])}"
         lines.append((f"keys: {words(method)}", answer))
     if density is not None and modules is None:
-        keys = _key_rows(density)
+        keys = key_rows(density)
         for row in keys[keys["fraction"] == keys["fraction"].max()].to_dict("records"):
             lines.append(
                 (f"keys among the top {percent(row['fraction'])} by {words(row['method'])}",

@@ -159,14 +159,14 @@ def density_answer(density: pd.DataFrame | None, null: pd.DataFrame | None, frac
     'not run'
     """
     question = "Are keys dense here?"
-    keys = _key_rows(density)
+    keys = key_rows(density)
     judges = [method for method in PREFERRED if method in set(keys["method"])]
     if not judges:
         text = f"The density of keys was not computed for any of {listed([words(judge) for judge in PREFERRED])}."
         return Answer("not run", question, text)
     judged = keys[keys["method"].isin(judges)]
     nearest = float(min(judged["fraction"].unique(), key=lambda value: (abs(value - fraction), value)))
-    nulls = _key_rows(null)
+    nulls = key_rows(null)
     verdicts: dict[str, str] = {}
     parts: list[str] = []
     for method in judges:
@@ -210,7 +210,8 @@ def density_answer(density: pd.DataFrame | None, null: pd.DataFrame | None, frac
     return Answer(verdict, question, text, details)
 
 
-def _key_rows(density: pd.DataFrame | None) -> pd.DataFrame:
+def key_rows(density: pd.DataFrame | None) -> pd.DataFrame:
+    """The rows of keys over all layers."""
     if density is None:
         return pd.DataFrame(columns=["null", *SCHEMA["density"]])
     return density[(density["module"] == "key") & (density["layer"] == -1)]

@@ -159,7 +159,7 @@ def _curve_panel(
         "metric": {
             name: {
                 "yaxis": {"title": {"text": title}},
-                "shapes": [_level(float(intact[name].iloc[0]))] if len(intact) else [],
+                "shapes": [level_line(float(intact[name].iloc[0]))] if len(intact) else [],
             }
             for name, title in METRICS.items()
         },
@@ -172,7 +172,7 @@ def _curve_panel(
     return Panel(f"plot-{mode}-{ablation}", title, tuple(traces), layout, patches)
 
 
-def _level(y: float) -> dict[str, Any]:
+def level_line(y: float) -> dict[str, Any]:
     """A dotted horizontal line."""
     return {"type": "line", "x0": 0, "x1": 1, "xref": "paper", "y0": y, "y1": y,
             "line": {"color": "@text", "dash": "dot", "width": 1.5}}  # fmt: skip

@@ -25,7 +25,7 @@ from plmscope.report.blocks import (
     short,
     words,
 )
-from plmscope.report.curves import _level
+from plmscope.report.curves import level_line
 from plmscope.report.input import Results, section
 from plmscope.scoring.table import PREFERRED
 
@@ -135,7 +135,7 @@ def _module_panel(density: pd.DataFrame, null: pd.DataFrame | None) -> Panel:
         "height": 330,
         "xaxis": {"automargin": True, "showgrid": False},
         "yaxis": {"title": {"text": "enrichment"}, "rangemode": "tozero"},
-        "shapes": [_level(1.0)],
+        "shapes": [level_line(1.0)],
     }
     return Panel("plot-density-modules", "Module, all layers", tuple(traces), layout)
 

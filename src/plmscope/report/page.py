@@ -17,15 +17,13 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
-import jinja2
-from markupsafe import Markup
-
 from plmscope.report.answers import intervention_answer, kept_answer, knowledge_answer, quality_answer
 from plmscope.report.blocks import Answer, Cards, FigureGroup, Section, Table, json_ready
 from plmscope.report.concentration import concentration_answer
 from plmscope.report.curves import comparison_section, curves_section, primary_figure
 from plmscope.report.data import data_section, quality_section
 from plmscope.report.density import density_section
+from plmscope.report.html import SHARED, environment, own_text
 from plmscope.report.input import ReportSection, Results
 from plmscope.report.kinds import kinds_figure, kinds_table
 from plmscope.report.knowledge import intervention_fact, interventions_section, knowledge_section
@@ -131,33 +129,28 @@ def page(
         for panel in group.panels
     }
     cards = [json_ready(block.data) for section in sections for block in section.blocks if isinstance(block, Cards)]
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("plmscope.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "allow_nan": False}
-    own = resources.files("plmscope.report") / "templates"
-    return environment.get_template("report.html").render(
-        name=name,
-        version=version,
-        kind=kind,
-        question=question,
-        note=note,
-        answers=answers,
-        facts=facts,
-        first=first,
-        sections=sections,
-        figures=figures,
-        cards=cards[0] if cards else None,
-        # Our own files and the library's, not data: they go in unescaped.
-        css=Markup((own / "report.css").read_text(encoding="utf-8")),
-        js=Markup((own / "report.js").read_text(encoding="utf-8")),
-        cards_js=Markup((own / "cards.js").read_text(encoding="utf-8")),
-        plotly=base64.b64encode((own / "plotly" / "plotly-cartesian.min.js.gz").read_bytes()).decode("ascii"),
-        plotly_licence=Markup((own / "plotly" / "LICENSE").read_text(encoding="utf-8")),
+    plotly = resources.files(SHARED) / "templates" / "plotly"
+    return (
+        environment()
+        .get_template("report.html")
+        .render(
+            name=name,
+            version=version,
+            kind=kind,
+            question=question,
+            note=note,
+            answers=answers,
+            facts=facts,
+            first=first,
+            sections=sections,
+            figures=figures,
+            cards=cards[0] if cards else None,
+            css=own_text("report.css"),
+            js=own_text("report.js"),
+            cards_js=own_text("common.js", "cards.js"),
+            plotly=base64.b64encode((plotly / "plotly-cartesian.min.js.gz").read_bytes()).decode("ascii"),
+            plotly_licence=own_text("plotly/LICENSE"),
+        )
     )
 
 

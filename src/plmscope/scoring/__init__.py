@@ -2,15 +2,15 @@
 
 ::
 
-    scores.py                         what a scorer returns: one number a neuron, and the sums that it comes from
-    targets.py, paths.py              what is explained; path integrals, their points and how complete they are
-    activation.py                     what a neuron does, whatever the decision
-    integrated_gradients.py           along a path of the neuron's own activation
-    conductance.py                    along a path of the whole input
-    linear.py                         gradient times activation, attribution patching
-    ablation.py                       what is lost without one neuron
-    methods.py                        the table of methods, and ``score``
-    shards.py                         the work divided among machines
+    scores.py                what a scorer returns: one number a neuron, and the sums that it comes from
+    targets.py, paths.py     what is explained; path integrals, their points and how complete they are
+    activation.py            what a neuron does, whatever the decision
+    integrated_gradients.py  along a path of the neuron's own activation
+    conductance.py           along a path of the whole input
+    linear.py                gradient times activation, attribution patching
+    ablation.py              what is lost without one neuron
+    table.py, methods.py     one row a method; ``score``
+    shards.py                the work divided among machines
 
 Higher means more important. Methods are judged in :mod:`plmscope.evaluation`, never by their formula.
 """
@@ -28,12 +28,7 @@ _HOME = {
     "summarise_activations": "activation",
 }
 
-__all__ = [
-    "NeuronScores",
-    "SCORERS",
-    "score",
-    "summarise_activations",
-]
+__all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> Any:

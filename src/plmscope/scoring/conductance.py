@@ -140,7 +140,7 @@ def conductance(
     def work(batch: Batch, budget: int) -> _Found:
         wanted = torch.tensor(classes[batch.rows], device=classifier.device)
         network = networks[recompute or budget == LAST_RESORT]
-        path = _Path(network, batch, _start(network, batch, letters, baseline), wanted, asked.target, rule, budget)
+        path = _Path(network, batch, path_start(network, batch, letters, baseline), wanted, asked.target, rule, budget)
         n = points or FEWEST_POINTS
         while True:
             found = path.walk(n, index.sites, tolerance, fixed=bool(points))
@@ -173,7 +173,7 @@ def finish(
     return replace(scores, settings={**scores.settings, "error": error})
 
 
-def _start(network: AnyNetwork, batch: Batch, letters: Sequence[int], baseline: str) -> torch.Tensor:
+def path_start(network: AnyNetwork, batch: Batch, letters: Sequence[int], baseline: str) -> torch.Tensor:
     """Embedding output at the start of the path, ``(B, T, d)``; first and last token as they are."""
     with torch.no_grad():
         real, _ = network.embed(batch)

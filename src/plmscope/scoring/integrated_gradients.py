@@ -42,6 +42,7 @@ from plmscope.scoring.paths import (
     check_points,
     found_points,
     settled,
+    through_the_stream,
 )
 from plmscope.scoring.scores import Completeness, GroupSums, NeuronScores, statistics_of, token_sums
 from plmscope.scoring.table import forms_of
@@ -276,18 +277,10 @@ def _gradient(
             lambda leaf, many, wide: network.resume(layer, many, module, leaf, wide),
             start, end, state, context, classes, path, n, bend,
         )  # fmt: skip
-    with torch.no_grad():
-        bottom = network.added(layer, state, module, start, context)  # (B, T, d)
-    leaf = end.detach().requires_grad_()
-    top = network.added(layer, state, module, leaf, context)
-    of_added = _integral(
-        lambda added, many, wide: network.resume_added(layer, many, module, added, wide),
-        bottom, top.detach(), state, context, classes, path, n,
+    return through_the_stream(
+        network, layer, state, module, start, end, context,
+        lambda logits, bottom, top: _integral(logits, bottom, top, state, context, classes, path, n),
     )  # fmt: skip
-    if top is leaf:
-        return of_added
-    (gradient,) = torch.autograd.grad(top, leaf, of_added.to(top.dtype))
-    return gradient.float()
 
 
 def _integral(

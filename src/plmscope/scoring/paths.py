@@ -17,7 +17,7 @@ from plmscope.errors import SelectionError
 from plmscope.models.architectures import MODULES
 from plmscope.models.classifier import Classifier
 from plmscope.models.hooked import AnyNetwork
-from plmscope.models.network import Context
+from plmscope.models.network import Context, Network, State
 from plmscope.models.sites import Site
 from plmscope.scoring.targets import Target
 
@@ -129,6 +129,42 @@ def found_points(settings: Mapping[str, Any], completeness: pd.DataFrame | None)
         "mean_points": float(completeness["points"].mean()),
         "unsettled": float(1 - completeness["settled"].mean()),
     }
+
+
+Integral = Callable[[Callable[[torch.Tensor, State, Context], torch.Tensor], torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def through_the_stream(
+    network: Network, layer: int, state: State, module: str, start: torch.Tensor, end: torch.Tensor,
+    context: Context, integral: Integral,
+) -> torch.Tensor:  # fmt: skip
+    """``integral dF/da`` from ``start`` to ``end (B, T, N)``, float32, of a module that is added by an affine map.
+
+    The path is walked where the map ends, behind the attention or the feed-forward of its own layer, and the integral
+    comes back through the map once.
+
+    Args:
+        network: The network.
+        layer: Of the module.
+        state: Of the layer.
+        module: ``value``, ``attention_output``, ``intermediate`` or ``output``.
+        start: Its activation at the start of the path.
+        end: At its end.
+        context: Of the batch.
+        integral: Given the logits as a function of what is added, and what is added at both ends, the integral of the
+            gradient by it.
+    """
+    with torch.no_grad():
+        bottom = network.added(layer, state, module, start, context)
+    leaf = end.detach().requires_grad_()
+    top = network.added(layer, state, module, leaf, context)
+    of_added = integral(
+        lambda added, many, wide: network.resume_added(layer, many, module, added, wide), bottom, top.detach()
+    )
+    if top is leaf:
+        return of_added
+    (gradient,) = torch.autograd.grad(top, leaf, of_added.to(top.dtype))
+    return gradient.float()
 
 
 def check_points(points: int, tolerance: float) -> None:

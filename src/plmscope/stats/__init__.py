@@ -5,6 +5,7 @@
     metrics.py   accuracy, balanced accuracy, log loss and their kin, on resamples too
     chance.py    random draws, bootstraps, intervals, and p values that are counted
     curves.py    areas under curves, how they differ from those of draws, the share that suffices
+    ranks.py     how well one group ranks above another
 
 An array has one axis a kind of thing: ``B`` resamples, ``P`` proteins, ``K`` sets of predictions, ``R`` draws.
 """
@@ -40,30 +41,7 @@ _HOME = {
     "with_spread": "curves",
 }
 
-__all__ = [
-    "Comparison",
-    "DrawTest",
-    "Interval",
-    "METRICS",
-    "benjamini_hochberg",
-    "better_sign",
-    "bootstrap_difference",
-    "bootstrap_weights",
-    "compare_curves",
-    "compare_with_draws",
-    "curve_area",
-    "curve_values",
-    "holm",
-    "hypergeometric_enrichment",
-    "isotonic",
-    "metric",
-    "metric_area",
-    "percentile_interval",
-    "share_better",
-    "sufficient_share",
-    "weighted_metric",
-    "with_spread",
-]
+__all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> Any:

@@ -112,7 +112,8 @@ def curve_values(
     """A metric of ``K`` curves of ``F`` points under ``B`` weightings of the proteins, ``(B, K, F)``.
 
     Args:
-        name: One of :data:`METRICS`; a log-loss above 2 ln C counts as that, as in :func:`metric_area`.
+        name: One of :data:`~plmscope.stats.metrics.METRICS`; a log-loss above 2 ln C counts as that, as in
+            :func:`metric_area`.
         weights: ``(B, P)``.
         true: ``(P,)`` class numbers, or ``(P, C)``.
         predicted: ``(K, F, P)``, or ``(K, F, P, W)``.
@@ -180,9 +181,9 @@ def bootstrap_difference(
     Method and draws see the same resampled proteins (they are paired); :func:`with_spread` says how draws enter.
 
     Args:
-        name: One of :data:`METRICS`.
+        name: One of :data:`~plmscope.stats.metrics.METRICS`.
         fractions: ``(F,)``, strictly increasing.
-        weights: ``(B, P)`` from :func:`bootstrap_weights`.
+        weights: ``(B, P)`` from :func:`~plmscope.stats.chance.bootstrap_weights`.
         true: ``(P,)`` class numbers, or ``(P, C)`` as in :func:`weighted_metric`.
         predicted: ``(1 + R, F, P)`` class numbers (or ``(1 + R, F, P, W)``): the method first, then the draws.
         log_prob_true: ``(1 + R, F, P)``, same order.
@@ -216,10 +217,11 @@ def compare_curves(
     """A method's curve against its draws: areas, difference, interval, p value.
 
     Args:
-        name: One of :data:`METRICS`.
-        better: +1 or -1, from :func:`better_sign`.
+        name: One of :data:`~plmscope.stats.metrics.METRICS`.
+        better: +1 or -1, from :func:`~plmscope.stats.metrics.better_sign`.
         fractions: ``(F,)``, strictly increasing.
-        weights: ``(B, P)`` from :func:`bootstrap_weights`, shared by all comparisons on the same proteins.
+        weights: ``(B, P)`` from :func:`~plmscope.stats.chance.bootstrap_weights`, shared by all comparisons on the
+            same proteins.
         true: ``(P,)`` class numbers, or ``(P, C)`` as in :func:`weighted_metric`.
         predicted: ``(1 + R, F, P)`` class numbers (or ``(1 + R, F, P, W)``): the method first, then the draws.
         log_prob_true: ``(1 + R, F, P)``, same order.

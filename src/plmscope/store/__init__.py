@@ -25,14 +25,7 @@ _HOME = {
     "write_atomic": "files",
 }
 
-__all__ = [
-    "Run",
-    "SCHEMA",
-    "SCHEMA_VERSION",
-    "lock",
-    "write_arrays",
-    "write_atomic",
-]
+__all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,38 @@ from __future__ import annotations
 SCHEMA_VERSION = "1.4"
 
 
+_MODULES = (
+    "model",
+    "method",
+    "ranked_by",
+    "mode",
+    "ablation",
+    "metric",
+    "module",
+    "n_neurons",
+    "intact",
+    "held",
+    "carried",
+    "carried_low",
+    "carried_high",
+    "judged",
+    "auc",
+    "auc_against",
+    "difference",
+    "ci_low",
+    "ci_high",
+    "p_value",
+    "p_kind",
+    "p_holm",
+    "n_draws",
+    "sufficient_share",
+    "sufficient_low",
+    "sufficient_high",
+    "sufficient_share_against",
+    "concentration",
+    "concentration_low",
+    "concentration_high",
+)
 #: Columns of every table of a run folder, in order.
 SCHEMA: dict[str, tuple[str, ...]] = {
     "proteins": ("id", "sequence", "label", "split", "cluster", "length"),
@@ -31,22 +63,12 @@ SCHEMA: dict[str, tuple[str, ...]] = {
         "difference", "better", "ci_low", "ci_high", "p_value", "p_kind", "n_draws", "draws_beaten", "share_better",
         "q_value", "primary",
     ),
-    "modules": (
-        "model", "method", "ranked_by", "mode", "ablation", "metric", "module", "n_neurons", "intact", "held",
-        "carried", "carried_low", "carried_high", "judged", "auc", "auc_against", "difference", "ci_low", "ci_high",
-        "p_value", "p_kind", "p_holm", "n_draws", "sufficient_share", "sufficient_low", "sufficient_high",
-        "sufficient_share_against", "concentration", "concentration_low", "concentration_high",
-    ),
+    "modules": _MODULES,
     "density": (
         "method", "fraction", "layer", "module", "n_total", "n_selected", "density", "enrichment",
         "ci_low", "ci_high", "p_value", "p_permutation", "q_value",
     ),
-    "modules_null": (
-        "model", "method", "ranked_by", "mode", "ablation", "metric", "module", "n_neurons", "intact", "held",
-        "carried", "carried_low", "carried_high", "judged", "auc", "auc_against", "difference", "ci_low", "ci_high",
-        "p_value", "p_kind", "p_holm", "n_draws", "sufficient_share", "sufficient_low", "sufficient_high",
-        "sufficient_share_against", "concentration", "concentration_low", "concentration_high",
-    ),
+    "modules_null": _MODULES,
     "curves_null": (
         "null", "method", "matched_to", "scope", "module", "draw", "mode", "ablation", "fraction", "n_neurons",
         "accuracy", "balanced_accuracy", "macro_f1", "log_loss", "true_class_probability", "log_probability",

@@ -2,12 +2,18 @@
 
 ::
 
-    finetune -> score -> select -> evaluate -> nulls -> density -> stability -> characterize -> intervene -> report
+    finetune -> score -> select -> evaluate -> nulls -> null_kinds -> density -> stability -> characterize -> intervene
+             -> report
 
-Every stage is one object in one file (:class:`~plmscope.study.stages.Stage`) and one row in
-:mod:`plmscope.study.order`. It says which settings it depends on and which tables it reads, so that one whose inputs
-did not change is not run again. :class:`Stages` runs them. A study that is killed continues where it was: fine-tuning
-from its last epoch, longer stages from their last saved part.
+    settings.py, study_file.py, demo.py    what a study says, as a file, and that of the demo
+    order.py, stages.py, execute.py        the stages, what one is, and running what is not done
+    inputs.py, opened.py                   what is read from outside; a run folder as Python objects
+    finetuning.py, scoring.py, selecting.py, evaluating.py, nulls.py, null_kinds.py, counting.py, stability.py,
+    characterizing.py, intervening.py, reporting.py    a stage each
+    edited.py                              a model with neurons held for good
+
+A stage is one object (:class:`~plmscope.study.stages.Stage`). It says which settings it depends on and which tables it
+reads, so that one whose inputs did not change is not run again. A study that is killed continues where it was.
 """
 
 from __future__ import annotations
@@ -30,19 +36,7 @@ _HOME = {
     "write_study": "study_file",
 }
 
-__all__ = [
-    "Context",
-    "OpenRun",
-    "ROWS",
-    "Row",
-    "Stage",
-    "Stages",
-    "Study",
-    "names",
-    "open_run",
-    "read_study",
-    "write_study",
-]
+__all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> Any:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from plmscope.evaluation.selection import MODULE
 from plmscope.scoring.scores import from_table
-from plmscope.store.files import write_atomic
+from plmscope.study.nulls import labelled, means
 from plmscope.study.opened import judges
-from plmscope.study.scoring import ablation_means, rankings
+from plmscope.study.scoring import rankings
 from plmscope.study.settings import Study
 from plmscope.study.stages import Context, Stage
 
@@ -30,7 +28,8 @@ def run(context: Context) -> None:
         known = rankings(study, [from_table(frame, model.index, name) for name in study.score.columns])
         one = evaluate_null(
             null, model, test, [opened.clusters[p.id] for p in test],
-            {scores.method: scores for scores in known if scores.method in study.judged}, _means(context, null, model),
+            {scores.method: scores for scores in known if scores.method in study.judged},
+            means(context, null, model, labelled(context, null)[0]),
             fractions=study.evaluate.module_fractions, draws=study.density.null_draws, seed=study.seed,
             folder=run.path / "nulls" / null / "kinds.parts", stamp=context.fingerprint("null_kinds")[:16],
             ranked_by={method: study.score.ranked_by(method) for method in study.judged},
@@ -44,21 +43,6 @@ def run(context: Context) -> None:
         run.write_table("curves_null", pd.concat([one.curves for one in found], ignore_index=True))
     for parts in (run.path / "nulls").glob("*/kinds.parts"):
         shutil.rmtree(parts)
-
-
-def _means(context: Context, null: str, model: Any) -> np.ndarray:
-    """The ablation means of a null model, ``(3, N)``; kept beside it, they belong to its weights alone."""
-    folder = context.run.path / "nulls" / null
-    path, stamp, wanted = folder / "ablation_means.parquet", folder / "means.fingerprint", context.fingerprint("nulls")
-    if not (path.is_file() and stamp.is_file() and stamp.read_text() == wanted):
-        opened = context.opened
-        constants, _ = ablation_means(
-            model, opened.proteins("train"), opened.clusters, context.study.seed, context.track
-        )
-        first, last, residue = constants
-        write_atomic(path, pd.DataFrame({"first": first, "last": last, "residue": residue}).to_parquet())
-        write_atomic(stamp, wanted.encode())
-    return pd.read_parquet(path).to_numpy(dtype=np.float64, copy=True).T
 
 
 def _asked(study: Study) -> bool:

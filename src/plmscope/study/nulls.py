@@ -12,8 +12,10 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from plmscope.data.clusters import one_per_cluster
+from plmscope.data.proteins import Protein
 from plmscope.scoring.scores import score_table
 from plmscope.scoring.shards import Shard
 from plmscope.store.files import write_atomic
@@ -26,27 +28,29 @@ from plmscope.study.stages import Context, Stage
 def run(context: Context) -> None:
     """Train and score every null model of the study."""
     for null in context.study.density.nulls:
-        _score(context, null, *_trained(context, null))
+        train, validation = labelled(context, null)
+        model = _trained(context, null, train, validation)
+        _score(context, null, model, train)
 
 
-def _trained(context: Context, null: str) -> tuple[Any, list[Any]]:
-    """One null model and its training proteins."""
+def labelled(context: Context, null: str) -> tuple[list[Protein], list[Protein]]:
+    """The proteins that a null model is trained and validated on, with the labels that it sees."""
+    train, validation = (context.opened.proteins(part) for part in ("train", "validation"))
+    if null != "label_shuffled":
+        return train, validation
+    everyone = [*train, *validation]
+    labels = np.random.default_rng([context.study.seed, 4]).permutation([str(p.label) for p in everyone]).tolist()
+    shuffled = [replace(p, label=label) for p, label in zip(everyone, labels, strict=True)]
+    return shuffled[: len(train)], shuffled[len(train) :]
+
+
+def _trained(context: Context, null: str, train: list[Protein], validation: list[Protein]) -> Any:
+    """One null model."""
     from plmscope.models.loading import load_model
 
     folder = context.run.path / "nulls" / null
     folder.mkdir(parents=True, exist_ok=True)
     opened, study = context.opened, context.study
-    train, validation = opened.proteins("train"), opened.proteins("validation")
-    if null == "label_shuffled":
-        rng = np.random.default_rng([study.seed, 4])
-        shuffled = dict(
-            zip(
-                [p.id for p in [*train, *validation]],
-                rng.permutation([str(p.label) for p in [*train, *validation]]).tolist(),
-                strict=True,
-            )
-        )
-        train, validation = ([replace(p, label=shuffled[p.id]) for p in group] for group in (train, validation))
     base = load_model(
         study.model.checkpoint, labels=opened.model.labels, task=study.data.task_or_single, device=study.device,
         seed=study.seed, revision=context.run.manifest()["model"]["revision"] or None,
@@ -54,10 +58,22 @@ def _trained(context: Context, null: str) -> tuple[Any, list[Any]]:
     )  # fmt: skip
     model, log = trained(context, base, train, validation, folder / "model", null, study.dtype)
     context.run.write_table("training", log, f"nulls/{null}")
-    return model, train
+    return model
 
 
-def _score(context: Context, null: str, model: Any, train: list[Any]) -> None:
+def means(context: Context, null: str, model: Any, train: list[Protein]) -> np.ndarray:
+    """The ablation means of a null model, ``(3, N)``, kept beside it: they belong to its weights alone."""
+    folder = context.run.path / "nulls" / null
+    path, stamp, wanted = folder / "ablation_means.parquet", folder / "means.fingerprint", context.fingerprint("nulls")
+    if not (path.is_file() and stamp.is_file() and stamp.read_text() == wanted):
+        found, _ = ablation_means(model, train, context.opened.clusters, context.study.seed, context.track)
+        first, last, residue = found
+        write_atomic(path, pd.DataFrame({"first": first, "last": last, "residue": residue}).to_parquet())
+        write_atomic(stamp, wanted.encode())
+    return pd.read_parquet(path).to_numpy(dtype=np.float64, copy=True).T
+
+
+def _score(context: Context, null: str, model: Any, train: list[Protein]) -> None:
     """Score one null model, on as many proteins of every class as in the run, by the labels of its own."""
     opened, study = context.opened, context.study
     folder = context.run.path / "nulls" / null
@@ -67,9 +83,7 @@ def _score(context: Context, null: str, model: Any, train: list[Any]) -> None:
     chosen = one_per_cluster(
         train, opened.clusters, study.score.proteins_per_class, study.seed, task=study.data.task_or_single
     )
-    constants = None
-    if study.score.baseline == "mean":
-        constants, _ = ablation_means(model, train, opened.clusters, study.seed, context.track)
+    constants = means(context, null, model, train) if study.score.baseline == "mean" else None
     path = Shard(1, 1).path(folder / "score.parts", wanted)
     partial = score_parts(context, model, chosen, None, constants, Shard(1, 1), path)
     write_atomic(table, score_table(partial.finish(study.score.columns, chosen)).to_parquet(index=False))

@@ -1,28 +1,11 @@
-"use strict";
 // Draws one protein at a time from its data. Text goes in as text, never as markup. No request is ever made.
 (() => {
   const root = document.documentElement;
   const { proteins, classes, letters, cards, report } = JSON.parse(document.getElementById("data").textContent);
   const isLetter = new Set(letters), hasCard = new Set(cards);
-  const SVG = "http://www.w3.org/2000/svg";
-  const make = (tag, attributes = {}, ...inside) => {
-    const one = document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes)) one.setAttribute(name, value);
-    one.append(...inside);
-    return one;
-  };
-  const draw = (tag, attributes, text) => {
-    const one = document.createElementNS(SVG, tag);
-    for (const [name, value] of Object.entries(attributes)) one.setAttribute(name, value);
-    if (text !== undefined) one.textContent = text;
-    return one;
-  };
-  const isNumber = (x) => typeof x === "number";
-  const number = (x, digits = 2) => isNumber(x) ? x.toFixed(digits).replace("-", "−") : "–";
   const signed = (x, digits = 2) => (isNumber(x) && x > 0 ? "+" : "") + number(x, digits);
   const percent = (x) => isNumber(x) ? `${(100 * x).toFixed(1)} %` : "–";
   const className = (label) => classes[label] ?? label;
-  const words = (name) => name.replaceAll("_", " ");
   const tint = (value, largest) => `color-mix(in srgb, var(--${value > 0 ? "c1" : "c0"}) ${Math.round(85 * Math.min(1, Math.abs(value) / largest))}%, transparent)`;
   // Names of a column such as "glycine (G) (3); Walker A": without the number of neurons that say so.
   const names = (text) => text ? text.split("; ").map((name) => name.replace(/ \(\d+\)$/, "")) : [];

@@ -1,30 +1,13 @@
-"use strict";
 // Draws the cards of neurons from their data, a few at a time. Text goes in as text, never as markup.
 (() => {
   const block = document.querySelector(".cards");
   const { labels, cards } = JSON.parse(document.getElementById("cards-data").textContent);
   const STEP = 20;
-  const SVG = "http://www.w3.org/2000/svg";
   const ACIDS = "ACDEFGHIKLMNPQRSTVWY";
   const KIND = { D: "acid", E: "acid", K: "base-aa", R: "base-aa", H: "base-aa" };
   for (const a of "STNQGCYP") KIND[a] = "polar";
-  const make = (tag, attributes = {}, ...inside) => {
-    const one = document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes)) one.setAttribute(name, value);
-    one.append(...inside);
-    return one;
-  };
-  const draw = (tag, attributes, text) => {
-    const one = document.createElementNS(SVG, tag);
-    for (const [name, value] of Object.entries(attributes)) one.setAttribute(name, value);
-    if (text !== undefined) one.textContent = text;
-    return one;
-  };
-  const isNumber = (x) => typeof x === "number";
-  const number = (x, digits = 2) => isNumber(x) ? x.toFixed(digits).replace("-", "−") : "–";
   const signed = (x, digits = 3) => (isNumber(x) && x > 0 ? "+" : "") + number(x, digits);
   const small = (x) => isNumber(x) ? (x !== 0 && Math.abs(x) < 0.001 ? x.toExponential(0).replace("-", "−") : number(x, 3)) : "–";
-  const words = (name) => name.replaceAll("_", " ");
   const className = (label) => labels[label] ?? label;
   const address = (card) => `neuron-${card.layer}-${card.module}-${card.neuron}`;
   const best = (card) => Math.min(...Object.values(card.ranks));
