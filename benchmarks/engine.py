@@ -41,7 +41,7 @@ from plmscope.models.classifier import Classifier
 from plmscope.models.hooks import module_of, record, replace
 from plmscope.models.loading import load_model
 from plmscope.models.network import Network
-from plmscope.scoring.conductance import _start, conductance
+from plmscope.scoring.conductance import path_start, conductance
 from plmscope.scoring.integrated_gradients import integrated_gradients
 from plmscope.scoring.linear import gradient_activation
 from plmscope.scoring.targets import log_odds
@@ -94,7 +94,7 @@ def captum_conductance(
     network = Network(model)
     with torch.no_grad():
         end, _ = network.embed(batch)
-    start = _start(network, batch, [model.encode(letter)[1] for letter in AMINO_ACIDS], "mean_embedding")
+    start = path_start(network, batch, [model.encode(letter)[1] for letter in AMINO_ACIDS], "mean_embedding")
     forward = from_embedding(model, protein)
     parts = []
     for site in model.index.sites[:sites]:
