@@ -41,7 +41,7 @@ from plmscope.models.classifier import Classifier
 from plmscope.models.hooks import module_of, record, replace
 from plmscope.models.loading import load_model
 from plmscope.models.network import Network
-from plmscope.scoring.conductance import path_start, conductance
+from plmscope.scoring.conductance import conductance, path_start
 from plmscope.scoring.integrated_gradients import integrated_gradients
 from plmscope.scoring.linear import gradient_activation
 from plmscope.scoring.targets import log_odds

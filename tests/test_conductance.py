@@ -17,7 +17,7 @@ from plmscope.models.hooked import network_of
 from plmscope.models.hooks import module_of
 from plmscope.models.loading import load_model
 from plmscope.scoring import conductance as conductance_module
-from plmscope.scoring.conductance import path_start, conductance
+from plmscope.scoring.conductance import conductance, path_start
 from plmscope.scoring.targets import log_odds
 from tests.conftest import save_tiny_model
 

@@ -194,6 +194,9 @@ class ScoreSection(Section):
         0.05, gt=0, lt=1, description="of the completeness gap, the estimated error and the best 5 %, where points = 0"
     )
     proteins_per_class: int = Field(32, ge=1, description="training proteins, each from another cluster")
+    mean_proteins_per_class: int = Field(
+        200, ge=1, description="training proteins, each from another cluster, that ablation means are taken over"
+    )
     recompute: bool = Field(False, description="run layers again in the backward pass: less memory, a third more time")
     token_budget: int = Field(2048, ge=0, description="tokens times points at once; 0: by free memory")
 
