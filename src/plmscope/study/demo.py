@@ -58,7 +58,7 @@ def _fast_demo() -> Study:
             module_fractions=(0.1, 0.3),
             module_modes=("keep",),
             module_draws=2,
-            max_proteins=42,
+            max_proteins=48,
         ),
         density=DensitySection(bootstraps=100, nulls=(), halves=False),
         characterize=CharacterizeSection(max_proteins=150, max_neurons=200),
