@@ -28,7 +28,7 @@ HOUSE = (
     ("", ("plugins",)),
     ("models", (
         "workers", "checkpoints", "architectures", "sites", "heads", "lora", "classifier", "finetune", "hooks",
-        "network", "hooked", "finding", "folded_layer", "folded", "changed", "loading", "quality",
+        "network", "folded_layer", "folded", "esm", "hooked", "finding", "loading", "quality",
     )),
     ("scoring", (
         "table", "scores", "activation", "methods", "shards", "targets", "paths", "integrated_gradients",
@@ -67,7 +67,7 @@ ORDER = tuple(f"{package}.{name}".lstrip(".") for package, names in HOUSE for na
 #: Only these import torch or transformers.
 TORCH = {
     "models.workers", "models.lora", "models.classifier", "models.finetune", "models.hooks", "models.network",
-    "models.hooked", "models.folded_layer", "models.folded", "models.changed", "models.loading", "scoring.activation",
+    "models.folded_layer", "models.folded", "models.esm", "models.hooked", "models.loading", "scoring.activation",
     "scoring.targets", "scoring.paths", "scoring.integrated_gradients", "scoring.conductance", "scoring.linear",
     "scoring.ablation", "probing.scorers", "evaluation.predict", "evaluation.curves", "evaluation.interventions",
     "evaluation.judging", "evaluation.kinds", "evaluation.null_kinds", "knowledge.codes", "knowledge.discovery",

@@ -26,8 +26,8 @@ import torch
 from plmscope.data.proteins import AMINO_ACIDS, Protein
 from plmscope.errors import SelectionError
 from plmscope.models.classifier import Batch, Classifier
-from plmscope.models.hooked import AnyNetwork, network_of
-from plmscope.models.network import Context
+from plmscope.models.hooked import network_of
+from plmscope.models.network import Context, Network
 from plmscope.models.sites import Site
 from plmscope.models.workers import LAST_RESORT, fitting_budget, in_order, splitting
 from plmscope.progress import Track, silent
@@ -173,7 +173,7 @@ def finish(
     return replace(scores, settings={**scores.settings, "error": error})
 
 
-def path_start(network: AnyNetwork, batch: Batch, letters: Sequence[int], baseline: str) -> torch.Tensor:
+def path_start(network: Network, batch: Batch, letters: Sequence[int], baseline: str) -> torch.Tensor:
     """Embedding output at the start of the path, ``(B, T, d)``; first and last token as they are."""
     with torch.no_grad():
         real, _ = network.embed(batch)
@@ -194,7 +194,7 @@ def path_start(network: AnyNetwork, batch: Batch, letters: Sequence[int], baseli
 class _Path:
     """The path of one batch: its two ends, and the states of the last walk as far as they fit into the budget."""
 
-    network: AnyNetwork
+    network: Network
     batch: Batch
     start: torch.Tensor
     classes: torch.Tensor

@@ -29,7 +29,7 @@ from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError
 from plmscope.models.architectures import MODULES
 from plmscope.models.classifier import Batch, Classifier
-from plmscope.models.hooked import AnyNetwork, Hooked, network_of
+from plmscope.models.hooked import network_of
 from plmscope.models.network import Context, Network, State, at_tokens
 from plmscope.models.sites import Site
 from plmscope.models.workers import LAST_RESORT, fitting_budget, in_order, splitting
@@ -189,7 +189,7 @@ def finish(
     return sums.finish(method, {**settings, **found_points(settings, completeness)}, completeness)
 
 
-def _attribute(network: AnyNetwork, batch: Batch, classes: torch.Tensor, path: _Path, n_neurons: int) -> _Found:
+def _attribute(network: Network, batch: Batch, classes: torch.Tensor, path: _Path, n_neurons: int) -> _Found:
     """All sites of one batch."""
     sites = list(path.slices)
     shape = (len(batch.rows), len(sites))
@@ -198,18 +198,14 @@ def _attribute(network: AnyNetwork, batch: Batch, classes: torch.Tensor, path: _
     with torch.no_grad():
         hidden, context = network.embed(batch)
         full = path.target(network.above(0, hidden, context), classes)
-    # From zero, query and key share their path; others than Network may normalise them.
-    together = path.base is None and isinstance(network, Network)
+    together = path.base is None and network.bilinear  # from zero, query and key share their path
     groups = [("query", "key"), *((m,) for m in MODULES[2:])] if together else [(m,) for m in MODULES]
     for layer in range(len(network.layers)):
         with torch.no_grad():
             state = network.state(layer, hidden, context)
         for modules in groups:
             bends = {
-                m: network.bend(layer, m, state.activations[m], context)
-                if path.base is None and isinstance(network, Hooked)
-                else None
-                for m in modules
+                m: network.bend(layer, m, state.activations[m], context) if path.base is None else None for m in modules
             }
             starts = {m: _start(state.activations[m], path, Site(layer, m), context) for m in modules}
             for m in modules:
@@ -219,7 +215,7 @@ def _attribute(network: AnyNetwork, batch: Batch, classes: torch.Tensor, path: _
                 expected[:, s] = (full - empty).double().cpu().numpy()
             before: dict[str, np.ndarray] = {}
             for n in path.tries():
-                if isinstance(network, Network) and len(modules) > 1:
+                if len(modules) > 1:
                     gradients = _query_and_key(network, layer, state, context, classes, path, n)
                 else:
                     (m,) = modules
@@ -255,7 +251,7 @@ def _start(value: torch.Tensor, path: _Path, site: Site, context: Context) -> to
 
 
 def _gradient(
-    network: AnyNetwork,
+    network: Network,
     layer: int,
     state: State,
     module: str,
@@ -271,15 +267,9 @@ def _gradient(
     Where the activation reaches the residual stream by an affine map, the path is walked there, behind the attention
     or the feed-forward of its own layer, and the integral comes back through the map once.
     """
-    end = state.activations[module]
-    if not isinstance(network, Network) or module in ("query", "key"):
-        return _integral(
-            lambda leaf, many, wide: network.resume(layer, many, module, leaf, wide),
-            start, end, state, context, classes, path, n, bend,
-        )  # fmt: skip
     return through_the_stream(
-        network, layer, state, module, start, end, context,
-        lambda logits, bottom, top: _integral(logits, bottom, top, state, context, classes, path, n),
+        network, layer, state, module, start, state.activations[module], context,
+        lambda logits, bottom, top: _integral(logits, bottom, top, state, context, classes, path, n, bend),
     )  # fmt: skip
 
 
@@ -318,9 +308,7 @@ def _query_and_key(
         many, wide = _copies(state, len(nodes)), context.repeat(len(nodes))
         q = _between(torch.zeros_like(query), query, nodes).requires_grad_()  # (k B, Tq, d)
         k = many.activations["key"].requires_grad_()  # (k B, T, d)
-        mixed = network.attend(q, k, many.activations["value"], wide)
-        logits = network.after_attention(layer, many.hidden, mixed, wide)
-        value = path.target(logits, classes.repeat(len(nodes))).sum()
+        value = path.target(network.resume(layer, many, "query", q, wide), classes.repeat(len(nodes))).sum()
         of_query, of_key = (g.float() for g in torch.autograd.grad(value, (q, k)))
         totals[0].add_(torch.einsum("kb,kbtn->btn", weights, of_query.view(len(nodes), *query.shape)))
         totals[1].add_(torch.einsum("kb,kbtn->btn", weights / nodes, of_key.view(len(nodes), *key.shape)))

@@ -32,8 +32,8 @@ from plmscope.data.proteins import AMINO_ACIDS, Protein
 from plmscope.errors import SelectionError
 from plmscope.models.architectures import MODULES
 from plmscope.models.classifier import Batch, Classifier
-from plmscope.models.hooked import AnyNetwork, network_of
-from plmscope.models.network import at_tokens
+from plmscope.models.hooked import network_of
+from plmscope.models.network import Network, at_tokens
 from plmscope.models.sites import Site
 from plmscope.models.workers import fitting_budget, in_order, splitting
 from plmscope.progress import Track, silent
@@ -198,7 +198,7 @@ def _scores(
 
 
 @torch.no_grad()
-def _activations(network: AnyNetwork, batch: Batch) -> dict[Site, torch.Tensor]:
+def _activations(network: Network, batch: Batch) -> dict[Site, torch.Tensor]:
     """Every site's activation ``(B, T, N)``."""
     hidden, context = network.embed(batch)
     found: dict[Site, torch.Tensor] = {}
