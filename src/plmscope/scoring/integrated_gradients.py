@@ -32,8 +32,9 @@ from plmscope.models.classifier import Batch, Classifier
 from plmscope.models.hooked import network_of
 from plmscope.models.network import Context, Network, State, at_tokens
 from plmscope.models.sites import Site
-from plmscope.models.workers import LAST_RESORT, fitting_budget, in_order, splitting
+from plmscope.models.workers import LAST_RESORT, fitting_budget
 from plmscope.progress import Track, silent
+from plmscope.scoring.driver import Drive, Given
 from plmscope.scoring.paths import (
     FEWEST_POINTS,
     MOST_POINTS,
@@ -44,7 +45,7 @@ from plmscope.scoring.paths import (
     settled,
     through_the_stream,
 )
-from plmscope.scoring.scores import Completeness, GroupSums, NeuronScores, statistics_of, token_sums
+from plmscope.scoring.scores import GroupSums, NeuronScores
 from plmscope.scoring.table import forms_of
 from plmscope.scoring.targets import Target, request
 
@@ -139,7 +140,6 @@ def integrated_gradients(
     check_points(points, tolerance)
     if shared is not None and not 0 < shared <= 1:
         raise SelectionError(f"shared = {shared!r}: must be above 0 and at most 1")
-    classes = asked.classes
     device = classifier.device
     index, networks = classifier.index, [network_of(classifier, recompute=again) for again in (False, True)]
     budget = fitting_budget(token_budget, device, bytes_per_token(classifier))
@@ -151,35 +151,25 @@ def integrated_gradients(
         {site: index.slice(site) for site in index.sites},
         budget,
     )
-    batches = classifier.batches(asked.proteins, max(1, budget // (points or 2 * FEWEST_POINTS)))
 
-    def work(batch: Batch, budget: int) -> _Found:
-        wanted = torch.tensor(classes[batch.rows], device=device)
+    def work(batch: Batch, wanted: torch.Tensor, budget: int) -> Given:
         network = networks[recompute or budget == LAST_RESORT]
-        return _attribute(network, batch, wanted, changed(path, token_budget=budget), len(index))
-
-    ids = asked.ids
-    statistics = statistics_of(METHODS[0], rms)
-    sums = GroupSums.empty(
-        index, classifier.labels, ids, classes, asked.groups, *statistics, *([SHARED] if shared else [])
-    )
-    gaps = Completeness([(site.layer, site.module) for site in index.sites])
-    done = in_order(splitting(work, budget), batches, device)
-    for found in (one for parts in track(done, "integrated gradients", len(batches)) for one in parts):
-        size = np.abs(found.attributions)
-        values = token_sums(METHODS[0], found.attributions, rms)
+        found = _attribute(network, batch, wanted, changed(path, token_budget=budget), len(index))
+        sums, got = found.attributions, np.add.reduceat(found.attributions, starts, axis=1)
+        values = {METHODS[0]: sums}
         if shared:
-            values[SHARED] = (found.attributions >= shared * found.attributions.max(1, keepdims=True)) & (size > 0)
-        sums.add(found.rows, **values)
-        got = np.add.reduceat(found.attributions, [part.start for part in path.slices.values()], axis=1)
-        gaps.add([ids[row] for row in found.rows], found.expected, got, found.points, found.settled)
+            values[SHARED] = (sums >= shared * sums.max(1, keepdims=True)) & (sums != 0)
+        return Given(found.rows, values, (found.expected, got, found.points, found.settled))
+
+    starts = [part.start for part in path.slices.values()]
     settings: dict[str, Any] = {"points": points, "baseline": "zero" if baseline is None else "mean", "target": target}
     if not points:
         settings["tolerance"] = tolerance
     if shared:
         settings["shared"] = shared
-    frame = gaps.frame()
-    return tuple(finish(method, sums, settings, frame) for method in statistics)
+    of_states = max(1, budget // (points or 2 * FEWEST_POINTS))
+    drive = Drive(classifier, "integrated gradients", track, budget, of_states, sites=index.sites)
+    return drive.signed(METHODS[0], asked, work, settings, rms=rms, more=[SHARED] if shared else [], finish=finish)
 
 
 def finish(
