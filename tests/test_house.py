@@ -28,10 +28,10 @@ HOUSE = (
     ("", ("plugins",)),
     ("models", (
         "workers", "checkpoints", "architectures", "sites", "heads", "lora", "classifier", "finetune", "hooks",
-        "network", "hooked", "finding", "folded_layer", "folded", "changed", "loading", "quality",
+        "network", "folded_layer", "folded", "esm", "hooked", "finding", "loading", "quality",
     )),
     ("scoring", (
-        "table", "scores", "activation", "methods", "shards", "targets", "paths", "integrated_gradients",
+        "table", "scores", "methods", "shards", "targets", "driver", "activation", "paths", "integrated_gradients",
         "conductance", "linear", "ablation",
     )),
     ("probing", ("class_means", "gaussian", "linear_probe", "scorers")),
@@ -67,14 +67,15 @@ ORDER = tuple(f"{package}.{name}".lstrip(".") for package, names in HOUSE for na
 #: Only these import torch or transformers.
 TORCH = {
     "models.workers", "models.lora", "models.classifier", "models.finetune", "models.hooks", "models.network",
-    "models.hooked", "models.folded_layer", "models.folded", "models.changed", "models.loading", "scoring.activation",
-    "scoring.targets", "scoring.paths", "scoring.integrated_gradients", "scoring.conductance", "scoring.linear",
-    "scoring.ablation", "probing.scorers", "evaluation.predict", "evaluation.curves", "evaluation.interventions",
-    "evaluation.judging", "evaluation.kinds", "evaluation.null_kinds", "knowledge.codes", "knowledge.discovery",
-    "knowledge.confirmation", "knowledge.residues", "knowledge.letters", "knowledge.stream", "knowledge.saved",
-    "knowledge.characterize", "study.edited", "explaining.activations", "explaining.decision", "explaining.held",
-    "explaining.residues", "explaining.contributions", "explaining.training", "explaining.detected",
-    "explaining.explainer", "explaining.folder", "explaining.variants",
+    "models.folded_layer", "models.folded", "models.esm", "models.hooked", "models.loading", "scoring.activation",
+    "scoring.driver", "scoring.targets", "scoring.paths", "scoring.integrated_gradients", "scoring.conductance",
+    "scoring.linear", "scoring.ablation", "probing.scorers", "evaluation.predict", "evaluation.curves",
+    "evaluation.interventions", "evaluation.judging", "evaluation.kinds", "evaluation.null_kinds",
+    "knowledge.codes", "knowledge.discovery", "knowledge.confirmation", "knowledge.residues", "knowledge.letters",
+    "knowledge.stream", "knowledge.saved", "knowledge.characterize", "study.edited", "explaining.activations",
+    "explaining.decision", "explaining.held", "explaining.residues", "explaining.contributions",
+    "explaining.training", "explaining.detected", "explaining.explainer", "explaining.folder",
+    "explaining.variants",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "accelerate", "captum", "peft"}
 

@@ -16,7 +16,6 @@ import torch
 from plmscope.errors import SelectionError
 from plmscope.models.architectures import MODULES
 from plmscope.models.classifier import Classifier
-from plmscope.models.hooked import AnyNetwork
 from plmscope.models.network import Context, Network, State
 from plmscope.models.sites import Site
 from plmscope.scoring.targets import Target
@@ -26,7 +25,7 @@ EMBEDDING = Site(-1, "embedding")
 
 
 def activations_and_gradients(
-    network: AnyNetwork,
+    network: Network,
     hidden: torch.Tensor,
     context: Context,
     classes: torch.Tensor,
@@ -138,16 +137,16 @@ def through_the_stream(
     network: Network, layer: int, state: State, module: str, start: torch.Tensor, end: torch.Tensor,
     context: Context, integral: Integral,
 ) -> torch.Tensor:  # fmt: skip
-    """``integral dF/da`` from ``start`` to ``end (B, T, N)``, float32, of a module that is added by an affine map.
+    """``integral dF/da`` along the straight path of a module from ``start`` to ``end (B, T, N)``, float32.
 
-    The path is walked where the map ends, behind the attention or the feed-forward of its own layer, and the integral
-    comes back through the map once.
+    The path is walked where the affine map of :meth:`~plmscope.models.network.Network.added` ends, such as behind the
+    attention or the feed-forward of the module's own layer, and the integral comes back through the map once.
 
     Args:
         network: The network.
         layer: Of the module.
         state: Of the layer.
-        module: ``value``, ``attention_output``, ``intermediate`` or ``output``.
+        module: Its name.
         start: Its activation at the start of the path.
         end: At its end.
         context: Of the batch.
