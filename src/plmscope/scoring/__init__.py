@@ -9,6 +9,7 @@
     integrated_gradients.py  along a path of the neuron's own activation
     conductance.py           along a path of the whole input
     linear.py                gradient times activation, attribution patching
+    relp.py                  relevance patching, through a network made linear
     ablation.py              what is lost without one neuron
     table.py, methods.py     one row a method; ``score``
     shards.py                the work divided among machines

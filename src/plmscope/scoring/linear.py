@@ -18,7 +18,8 @@ is more important; BLOSUM62 from Biopython.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -120,6 +121,46 @@ def attribution_patching(
         InputError: no proteins, or a label the model does not know.
         SelectionError: a setting is impossible.
     """
+    return patched(
+        PATCHING_METHODS[0], classifier, proteins, corruption, copies, seed, target, token_budget, groups, rms, track
+    )
+
+
+def patched(
+    method: str,
+    classifier: Classifier,
+    proteins: Sequence[Protein],
+    corruption: str,
+    copies: int,
+    seed: int,
+    target: str,
+    token_budget: int,
+    groups: Sequence[str] | None,
+    rms: bool,
+    track: Track,
+    within: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    stopped: Callable[[Site], bool] = lambda site: False,
+) -> tuple[NeuronScores, ...]:
+    """Scores from token sums of ``g * (a - mean of a over corrupted copies)``; arguments as of those who call it.
+
+    Args:
+        method: Name of the scores.
+        classifier: The model.
+        proteins: With labels.
+        corruption: Of :data:`CORRUPTIONS`.
+        copies: A protein.
+        seed: Of the corruptions.
+        target: What the gradient is of.
+        token_budget: Padded tokens a batch; 0: by free memory.
+        groups: For bootstraps.
+        rms: Also the root mean square.
+        track: Progress.
+        within: A context in which the gradients are taken.
+        stopped: Sites below which no gradient goes.
+
+    Raises:
+        SelectionError: a setting is impossible.
+    """
     if corruption not in CORRUPTIONS or copies < 1:
         raise SelectionError(
             f"corruption {corruption!r}, copies {copies!r}: need {' or '.join(CORRUPTIONS)}, at least 1 copy"
@@ -133,7 +174,9 @@ def attribution_patching(
         for copy in range(copies)
     ]
     settings = {"target": target, "corruption": corruption, "copies": copies, "seed": seed}
-    return _scores(PATCHING_METHODS[0], classifier, asked, token_budget, track, others, settings, rms)
+    return _scores(
+        method, classifier, asked, token_budget, track, others, settings, rms, within=within, stopped=stopped
+    )
 
 
 def corrupted(sequence: str, corruption: str, seed: Sequence[int]) -> str:
@@ -164,6 +207,8 @@ def _scores(
     settings: dict[str, Any],
     rms: bool,
     baseline: np.ndarray | None = None,
+    within: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    stopped: Callable[[Site], bool] = lambda site: False,
 ) -> tuple[NeuronScores, ...]:
     """Scores from token sums of ``g * (a - mean of a over the copies)``; without copies of ``g * (a - baseline)``."""
     network = network_of(classifier)
@@ -185,7 +230,8 @@ def _scores(
                 a = a.float() - at_tokens(base[:, slices[site]], a.float(), context)
             parts[site] = ((a - away[site] if site in away else a).float() * g.float()).sum(1)  # (B, N)
 
-        activations_and_gradients(network, hidden, context, wanted, asked.target, visit)
+        with within():
+            activations_and_gradients(network, hidden, context, wanted, asked.target, visit, stopped)
         values = torch.cat([parts[site] for site in classifier.index.sites], 1).double().cpu().numpy()
         return Given(batch.rows, {method: values})
 

@@ -31,18 +31,24 @@ def activations_and_gradients(
     classes: torch.Tensor,
     target: Target,
     visit: Callable[[Site, torch.Tensor, torch.Tensor], None],
+    stopped: Callable[[Site], bool] = lambda site: False,
 ) -> None:
     """Show activation and gradient of the target, ``(B, T, N)`` each, of every site; one forward and one backward pass.
 
     ``hidden (B, T, d)`` is the input of the first layer; its own pair is shown as :data:`EMBEDDING`. A gradient is
     shown when the backward pass comes to it, from the last layer to the first, and not kept. A network that recomputes
-    keeps the layers' inputs alone, and makes the graph of one layer at a time.
+    keeps the layers' inputs alone, and makes the graph of one layer at a time. Below a site that is ``stopped`` none of
+    its gradient goes.
     """
+
+    def shown(site: Site, activation: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor | None:
+        visit(site, activation, gradient)
+        return torch.zeros_like(gradient) if stopped(site) else None
 
     def look(site: Site, activation: Any, inner: torch.Tensor | None) -> None:
         if inner is None:
             seen = activation.detach()
-            activation.register_hook(lambda gradient: visit(site, seen, gradient))
+            activation.register_hook(lambda gradient: shown(site, seen, gradient))
         else:  # autograd keeps this anyway, and not the activation: a fifth of the memory for a moment's work
             kept = inner.detach()
             activation.register_hook(lambda gradient: visit(site, torch.nn.functional.gelu(kept), gradient))

@@ -122,7 +122,15 @@ ROWS: tuple[Scorer, ...] = (
     Scorer(
         {"attribution_patching": "what does it do that it would not on a corrupted copy?"},
         "plmscope.scoring.linear:attribution_patching",
-        takes={"target": "target"},
+        takes={"target": "target", "corruption": "corruption", "copies": "copies"},
+        seed=True,
+        signed=True,
+        family="gradient-based",
+    ),
+    Scorer(
+        {"relp": "what does it do that it would not on a corrupted copy, norms and attention held as they are?"},
+        "plmscope.scoring.relp:relp",
+        takes={"target": "target", "corruption": "corruption", "copies": "copies"},
         seed=True,
         signed=True,
         family="gradient-based",
