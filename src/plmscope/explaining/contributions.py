@@ -7,7 +7,9 @@ For every site, its activation moved from the ablation mean to what it is in thi
 the integrated gradients of :mod:`plmscope.scoring.integrated_gradients` for a single protein. Positive: held at its
 mean, the neuron would speak less for the class. Per site the contributions sum to F(x) - F(site held); the gap of
 every site is told. The sum over tokens is taken last, so that of the strongest neurons it is known where in the
-protein they act.
+protein they act. Where two modules of a layer move the residual stream along the same path (``intermediate`` and
+``output``, if their means were taken over the same tokens, for a mean goes through an affine map), its gradient is
+computed once.
 
 Source: Dai et al., arXiv:2104.08696. Departs from it as :mod:`plmscope.scoring.integrated_gradients` does.
 """
@@ -27,6 +29,11 @@ from plmscope.models.network import Context, Network, State, at_tokens
 from plmscope.models.sites import Site
 from plmscope.models.workers import in_order
 from plmscope.scoring.paths import NEGLIGIBLE, through_the_stream
+
+#: What was integrated in one layer: place on the residual stream and points, to both ends of the path and the integral.
+Walked = dict[tuple[bool, int], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
+#: Two paths are one where their ends differ by less than this share of the longest step.
+SAME = 1e-5
 
 
 @dataclass(frozen=True)
@@ -97,6 +104,7 @@ def contributions(
         found = []
         with torch.no_grad():
             state = network.state(number, inputs[number], context)
+        walked: Walked = {}
         for module in MODULES:
             site = Site(number, module)
             end = state.activations[module].detach()
@@ -107,7 +115,9 @@ def contributions(
                 held = decision.target(network.resume(number, state, module, start, context), decision.classes(1))
             expected, n = full - held.item(), points
             while True:
-                gradient = _path_gradient(decision, number, state, module, start, end, context, n, token_budget)
+                gradient = _path_gradient(
+                    decision, number, state, module, start, end, context, n, token_budget, walked
+                )  # fmt: skip
                 of_token = (gradient * (end.float() - start.float()))[0].double()  # (T, N)
                 of_neuron = of_token.sum(0)
                 gap = abs(float(of_neuron.sum()) - expected)
@@ -138,20 +148,31 @@ def _path_gradient(
     context: Context,
     points: int,
     token_budget: int,
+    walked: Walked,
 ) -> torch.Tensor:
     """``integral dF/da`` along the straight path from ``start`` to ``end (1, T, N)``, float32.
 
     Where the activation reaches the residual stream by an affine map, see
-    :func:`~plmscope.scoring.paths.through_the_stream`.
+    :func:`~plmscope.scoring.paths.through_the_stream`; what was integrated there goes into ``walked`` and is used
+    again by a module with the same path.
     """
     network = decision.network
     if isinstance(network, Network) and module not in ("query", "key"):
-        return through_the_stream(
-            network, number, state, module, start, end, context,
-            lambda logits, bottom, top: _integral(
-                decision, state, bottom, top, context, points, token_budget, logits
-            ),
-        )  # fmt: skip
+
+        def along(
+            logits: Callable[[torch.Tensor, State, Context], torch.Tensor], bottom: torch.Tensor, top: torch.Tensor
+        ) -> torch.Tensor:
+            key = module in ("value", "attention_output"), points
+            if key in walked:
+                low, high, found = walked[key]
+                near = SAME * float((top - bottom).abs().max())
+                if max(float((low - bottom).abs().max()), float((high - top).abs().max())) <= near:
+                    return found
+            found = _integral(decision, state, bottom, top, context, points, token_budget, logits)
+            walked[key] = bottom, top, found
+            return found
+
+        return through_the_stream(network, number, state, module, start, end, context, along)
     return _integral(
         decision, state, start, end, context, points, token_budget,
         lambda leaf, many, wide: network.resume(number, many, module, leaf, wide),

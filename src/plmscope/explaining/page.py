@@ -53,7 +53,7 @@ def write_page(path: Path, opened: OpenRun, explained: Sequence[Mapping[str, Any
         name=opened.study.name, version=__version__, source=Path(source).name, total=total, shown=len(proteins),
         data=data,
         css=own_text("report.css") + own_text("explained.css", package=OWN),
-        js=own_text("common.js") + own_text("explained.js", package=OWN),
+        js=own_text("common.js") + own_text("page.js", "explained.js", package=OWN),
     )  # fmt: skip
     write_atomic(path, text.encode("utf-8"))
 
