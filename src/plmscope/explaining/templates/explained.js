@@ -100,17 +100,6 @@
     document.title = `${one.id} · plmscope`;
   };
 
-  const fromHash = () => {
-    let wanted = "";
-    try { wanted = decodeURIComponent(location.hash.slice(1)); } catch { /* not an address of ours */ }
-    return Math.max(0, proteins.findIndex((one) => one.id === wanted));
-  };
-  select.addEventListener("change", () => {
-    history.replaceState(null, "", `#${encodeURIComponent(proteins[Number(select.value)].id)}`);
-    show(Number(select.value));
-  });
-  const open = () => { const i = fromHash(); select.value = String(i); show(i); };
-  addEventListener("hashchange", open);
-  if (proteins.length) open();
+  choosing(proteins, select, show);
   themeButton();
 })();

@@ -5,7 +5,6 @@ const tint = (value, largest) => `color-mix(in srgb, var(--${value > 0 ? "c1" : 
 // Names of a column such as "glycine (G) (3); Walker A": without the number of neurons that say so.
 const names = (text) => text ? text.split("; ").map((name) => name.replace(/ \(\d+\)$/, "")) : [];
 
-
 const bars = (values, { height = 34, band, width }) => {
   const step = width / values.length, largest = Math.max(1e-9, ...values.map(Math.abs), ...(band ? band.flat().map(Math.abs) : []));
   const middle = height / 2, scale = (height / 2 - 1) / largest;
@@ -23,7 +22,6 @@ const bars = (values, { height = 34, band, width }) => {
   return svg;
 };
 
-
 const themeButton = () => {
   const root = document.documentElement;
   const theme = document.getElementById("theme");
@@ -35,4 +33,20 @@ const themeButton = () => {
     label();
   });
   label();
+};
+
+// One of several proteins: by the list, or by the address.
+const choosing = (proteins, select, show) => {
+  const fromHash = () => {
+    let wanted = "";
+    try { wanted = decodeURIComponent(location.hash.slice(1)); } catch { /* not an address of ours */ }
+    return Math.max(0, proteins.findIndex((one) => one.id === wanted));
+  };
+  select.addEventListener("change", () => {
+    history.replaceState(null, "", `#${encodeURIComponent(proteins[Number(select.value)].id)}`);
+    show(Number(select.value));
+  });
+  const open = () => { const i = fromHash(); select.value = String(i); show(i); };
+  addEventListener("hashchange", open);
+  if (proteins.length) open();
 };
