@@ -10,7 +10,7 @@ steps, until its ends differ by a tenth: it is the smallest k that was tried who
 resampled clusters, made to rise with k) is at least the target. The null is the same search on random orders with as
 many neurons in every site as the method has among its best k.
 
-Definition after Bhaskar et al. (faithfulness of circuits); bisection of k and isotonic regression are ours.
+Faithfulness as it is defined for circuits; bisection of k and isotonic regression are ours.
 """
 
 from __future__ import annotations
