@@ -1085,7 +1085,9 @@ def test_hostile_names_stay_inside_the_run_folder(
     table.to_csv("hostile.tsv", sep="\t", index=False)
     study = changed(
         golden.study, desk / "hostile.toml", data={"path": "hostile.tsv", "label": "kind"},
-        split={"method": "cluster"}, finetune={"epochs": 1}, evaluate=CHEAP, density={"nulls": ["label_shuffled"]},
+        split={"method": "cluster"}, finetune={"epochs": 1}, evaluate=CHEAP,
+        density={"nulls": ["label_shuffled"], "null_draws": 0, "bootstraps": 2},
+        layout={"parts": ["sufficient"], "draws": 2},
     )  # fmt: skip
     assert main(["run", str(study), "--out", "run", "--quiet"]) == 0
     assert main(["export", "run"]) == 0
