@@ -36,7 +36,8 @@ HOUSE = (
     )),
     ("probing", ("class_means", "gaussian", "linear_probe", "scorers")),
     ("evaluation", (
-        "selection", "overlap", "density", "predict", "curves", "interventions", "judging", "kinds", "null_kinds",
+        "selection", "overlap", "density", "predict", "curves", "interventions", "faithfulness", "judging", "kinds",
+        "null_kinds",
     )),
     ("layout", ("attributions", "components", "measure", "degenerate", "substitutions", "sufficient")),
     ("knowledge", (
@@ -45,12 +46,12 @@ HOUSE = (
     )),
     ("report", (
         "blocks", "input", "answers", "data", "curves", "kinds", "density", "classes", "knowledge", "concentration",
-        "closing", "html", "layout", "neurons", "methods", "page",
+        "closing", "faithfulness", "html", "layout", "neurons", "methods", "page",
     )),
     ("study", (
-        "order", "settings", "demo", "inputs", "study_file", "opened", "stages", "characterizing", "evaluating",
-        "finetuning", "laying_out", "reporting", "scoring", "counting", "execute", "nulls", "null_kinds", "selecting",
-        "stability", "intervening", "edited",
+        "order", "rules", "settings", "demo", "inputs", "study_file", "opened", "stages", "characterizing",
+        "comparing_scorers", "evaluating", "finetuning", "laying_out", "reporting", "scoring", "counting", "execute",
+        "nulls", "null_kinds", "selecting", "stability", "intervening", "edited",
     )),
     ("explaining", (
         "activations", "decision", "explanation", "held", "page", "residues", "contributions", "training", "detected",
@@ -71,13 +72,13 @@ TORCH = {
     "models.folded_layer", "models.folded", "models.esm", "models.hooked", "models.loading", "scoring.targets",
     "scoring.driver", "scoring.activation", "scoring.paths", "scoring.integrated_gradients", "scoring.conductance",
     "scoring.linear", "scoring.ablation", "scoring.relp", "probing.scorers", "evaluation.predict",
-    "evaluation.curves", "evaluation.interventions", "evaluation.judging", "evaluation.kinds",
-    "evaluation.null_kinds", "layout.attributions", "layout.measure", "layout.degenerate", "layout.substitutions",
-    "layout.sufficient", "knowledge.codes", "knowledge.discovery", "knowledge.confirmation", "knowledge.residues",
-    "knowledge.letters", "knowledge.stream", "knowledge.saved", "knowledge.characterize", "study.edited",
-    "explaining.activations", "explaining.decision", "explaining.held", "explaining.residues",
-    "explaining.contributions", "explaining.training", "explaining.detected", "explaining.explainer",
-    "explaining.folder", "explaining.variants",
+    "evaluation.curves", "evaluation.interventions", "evaluation.faithfulness", "evaluation.judging",
+    "evaluation.kinds", "evaluation.null_kinds", "layout.attributions", "layout.measure", "layout.degenerate",
+    "layout.substitutions", "layout.sufficient", "knowledge.codes", "knowledge.discovery", "knowledge.confirmation",
+    "knowledge.residues", "knowledge.letters", "knowledge.stream", "knowledge.saved", "knowledge.characterize",
+    "study.comparing_scorers", "study.edited", "explaining.activations", "explaining.decision", "explaining.held",
+    "explaining.residues", "explaining.contributions", "explaining.training", "explaining.detected",
+    "explaining.explainer", "explaining.folder", "explaining.variants",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "accelerate", "captum", "peft"}
 

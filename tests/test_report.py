@@ -728,7 +728,13 @@ def test_a_run_with_no_table_at_all_gives_a_report(copy: Run) -> None:
     copy.update_manifest(versions={}, model={}, data={}, split={}, stages={})
     text = Page(report.write_report(copy).read_text(encoding="utf-8")).text
     for name in OPTIONAL:
-        asked = name not in ("letters", *BESIDE, "sufficient", "degenerate")  # said beside cards, or left out whole
+        asked = name not in (
+            "letters",
+            *BESIDE,
+            "sufficient",
+            "degenerate",
+            "faithfulness",
+        )  # said beside cards, or left out whole
         assert (f"{name}.parquet is not in this run folder" in text) == asked
     assert text.count("Not run") == 5
     assert "study.toml is not in this run folder" in text

@@ -8,6 +8,7 @@
     kinds.py           what every module kind carries, and how small a share suffices
     null_kinds.py      the same in a null model
     judging.py         one selection judged in one call
+    faithfulness.py    every scorer beside single-neuron ablation: which to trust
     density.py         where selections sit, and how far methods agree
     interventions.py   a class's neurons suppressed or enhanced
     overlap.py         neurons that classes share
