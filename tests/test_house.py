@@ -303,6 +303,7 @@ def test_exported_names_are_sorted_and_there():
     missing = [name for name in package.__all__ if not hasattr(package, name)]
     assert not missing
     assert set(package.__all__) <= set(dir(package))
+    assert sorted(name for names in package.STEPS.values() for name in names) == package.__all__
 
 
 def test_one_version_everywhere():
