@@ -28,28 +28,29 @@ HOUSE = (
     ("", ("plugins",)),
     ("models", (
         "workers", "checkpoints", "architectures", "sites", "heads", "lora", "classifier", "finetune", "hooks",
-        "network", "hooked", "finding", "folded_layer", "folded", "changed", "loading", "quality",
+        "network", "finding", "folded_layer", "folded", "esm", "hooked", "loading", "quality",
     )),
     ("scoring", (
-        "table", "scores", "activation", "methods", "shards", "targets", "paths", "integrated_gradients",
-        "conductance", "linear", "ablation",
+        "table", "scores", "methods", "shards", "targets", "driver", "activation", "paths", "integrated_gradients",
+        "conductance", "linear", "ablation", "relp",
     )),
     ("probing", ("class_means", "gaussian", "linear_probe", "scorers")),
     ("evaluation", (
         "selection", "overlap", "density", "predict", "curves", "interventions", "judging", "kinds", "null_kinds",
     )),
+    ("layout", ("attributions", "components", "measure", "degenerate", "substitutions", "sufficient")),
     ("knowledge", (
         "concepts", "motifs", "class_baselines", "codes", "discovery", "confirmation", "residues", "letters", "logo",
         "stream", "saved", "characterize", "strips", "cards",
     )),
     ("report", (
         "blocks", "input", "answers", "data", "curves", "kinds", "density", "classes", "knowledge", "concentration",
-        "closing", "html", "neurons", "methods", "page",
+        "closing", "html", "layout", "neurons", "methods", "page",
     )),
     ("study", (
         "order", "settings", "demo", "inputs", "study_file", "opened", "stages", "characterizing", "evaluating",
-        "finetuning", "reporting", "scoring", "counting", "execute", "nulls", "null_kinds", "selecting", "stability",
-        "intervening", "edited",
+        "finetuning", "laying_out", "reporting", "scoring", "counting", "execute", "nulls", "null_kinds", "selecting",
+        "stability", "intervening", "edited",
     )),
     ("explaining", (
         "activations", "decision", "explanation", "held", "page", "residues", "contributions", "training", "detected",
@@ -67,14 +68,16 @@ ORDER = tuple(f"{package}.{name}".lstrip(".") for package, names in HOUSE for na
 #: Only these import torch or transformers.
 TORCH = {
     "models.workers", "models.lora", "models.classifier", "models.finetune", "models.hooks", "models.network",
-    "models.hooked", "models.folded_layer", "models.folded", "models.changed", "models.loading", "scoring.activation",
-    "scoring.targets", "scoring.paths", "scoring.integrated_gradients", "scoring.conductance", "scoring.linear",
-    "scoring.ablation", "probing.scorers", "evaluation.predict", "evaluation.curves", "evaluation.interventions",
-    "evaluation.judging", "evaluation.kinds", "evaluation.null_kinds", "knowledge.codes", "knowledge.discovery",
-    "knowledge.confirmation", "knowledge.residues", "knowledge.letters", "knowledge.stream", "knowledge.saved",
-    "knowledge.characterize", "study.edited", "explaining.activations", "explaining.decision", "explaining.held",
-    "explaining.residues", "explaining.contributions", "explaining.training", "explaining.detected",
-    "explaining.explainer", "explaining.folder", "explaining.variants",
+    "models.folded_layer", "models.folded", "models.esm", "models.hooked", "models.loading", "scoring.targets",
+    "scoring.driver", "scoring.activation", "scoring.paths", "scoring.integrated_gradients", "scoring.conductance",
+    "scoring.linear", "scoring.ablation", "scoring.relp", "probing.scorers", "evaluation.predict",
+    "evaluation.curves", "evaluation.interventions", "evaluation.judging", "evaluation.kinds",
+    "evaluation.null_kinds", "layout.attributions", "layout.measure", "layout.degenerate", "layout.substitutions",
+    "layout.sufficient", "knowledge.codes", "knowledge.discovery", "knowledge.confirmation", "knowledge.residues",
+    "knowledge.letters", "knowledge.stream", "knowledge.saved", "knowledge.characterize", "study.edited",
+    "explaining.activations", "explaining.decision", "explaining.held", "explaining.residues",
+    "explaining.contributions", "explaining.training", "explaining.detected", "explaining.explainer",
+    "explaining.folder", "explaining.variants",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "accelerate", "captum", "peft"}
 
