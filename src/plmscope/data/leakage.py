@@ -132,8 +132,8 @@ def _simple_leakage(
     targets = [k for k, p in enumerate(train) if len(p) >= SEEN]
     lost: set[int] = set()
     if queries:
-        hits, failed = align_all(*([p.sequence for p in group] for group in (
-            [others[k] for k in queries], [train[k] for k in targets])), identity_floor, 0.5)  # fmt: skip
+        asked, among = [others[k].sequence for k in queries], [train[k].sequence for k in targets]
+        hits, failed = align_all(asked, among, identity_floor, 0.5)
         lost = {queries[k] for k in failed if not is_short(others[queries[k]].sequence)}
         best = best_hits(hits)
         for query, target, identity in zip(best["query"], best["target"], best["fident"], strict=True):
