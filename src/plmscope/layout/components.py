@@ -33,7 +33,7 @@ def by_correlation(attributions: np.ndarray, cut: float = CUT) -> list[list[int]
     """Groups of columns of ``attributions (P, n)``, the largest first; a column that never varies is by itself.
 
     >>> x = np.array([0.0, 1.0, 2.0, 5.0])
-    >>> by_correlation(np.stack([x, -2 * x, [1.0, 0.0, 1.0, 0.0]], 1))
+    >>> by_correlation(np.stack([x, -2 * x, [1.0, 0.0, 0.0, 1.0]], 1))
     [[0, 1], [2]]
     """
     n = attributions.shape[1]
