@@ -19,9 +19,9 @@ HOUSE = (
     ("", ("errors", "progress", "threads", "lazy")),
     ("store", ("files", "resume", "schema", "folder")),
     ("data", (
-        "labels", "uniprot", "records", "formats", "service", "sources", "tables", "rows", "labelling", "checks",
-        "second_table", "proteins", "annotations", "peptides", "clusters", "mmseqs", "pieces", "set_columns",
-        "splits", "leakage", "fetch",
+        "labels", "uniprot", "mmseqs", "records", "formats", "service", "sources", "tables", "rows", "labelling",
+        "checks", "second_table", "proteins", "annotations", "peptides", "clusters", "low_complexity", "pieces",
+        "relatives", "set_columns", "splits", "leakage", "fetch",
     )),
     ("stats", ("metrics", "chance", "curves", "ranks")),
     ("tasks", ("task", "on_ray", "engines", "worker")),

@@ -313,7 +313,9 @@ def test_what_was_not_searched_is_not_called_unrelated(results: Results) -> None
     alone = near.index[(near["nearest_train"] == "") & (near["split"] == "test")]
     near.loc[alone[0], "identity"] = float("nan")
     results.tables["leakage"] = near
-    assert f"{len(alone) - 1} align with no training protein, 1 could not be searched" in texts(data_section(results))
+    assert f"{len(alone) - 1} align with no training protein, 1 could not be searched reliably" in texts(
+        data_section(results)
+    )
 
 
 def test_confusion_is_shown_only_if_it_reproduces_the_accuracy(results: Results) -> None:
