@@ -103,7 +103,9 @@ def test_the_cheapest_near_the_best_is_recommended() -> None:
     known = known.assign(recommended=recommended(known))
     assert known.loc[known["recommended"], "method"].tolist() == ["relp_abs"]  # activation is 0.06 below, signs are out
     text = _advice(known)
-    assert "relp abs is recommended" in text and "conductance abs, 0.90" in text and "2 CPU seconds" in text
+    assert (
+        "relp (absolute) is recommended" in text and "conductance (absolute), 0.90" in text and "2 CPU seconds" in text
+    )
     none = frame(("single_ablation_abs", False, 1.0, 50), ("activation", False, np.nan, 1))
     none = none.assign(recommended=recommended(none))
     assert not none["recommended"].any() and "none is recommended" in _advice(none)

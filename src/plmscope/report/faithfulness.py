@@ -21,7 +21,7 @@ def faithfulness_section(results: Results) -> Sequence[Block]:
     rows = []
     for row in frame.to_dict("records"):
         cells = [
-            cell(words(row["method"]), small="recommended" if row["recommended"] else ""),
+            cell(_named(row["method"]), small="recommended" if row["recommended"] else ""),
             *(cell(fixed(row[k], 2), row[k]) for k in ("rank_r", "rank_r_within")),
             cell(percent(row["top_share"]), row["top_share"]),
             *(cell(fixed(row[k], 3), row[k]) for k in ("keep", "ablate")),
@@ -48,6 +48,12 @@ def faithfulness_section(results: Results) -> Sequence[Block]:
     return Text(_advice(frame)), Text(intro), Table("scorers-compared", caption, columns, tuple(rows))
 
 
+def _named(method: object) -> str:
+    """A score in words; the absolute form of one with a sign says so."""
+    name = str(method)
+    return f"{words(name.removesuffix('_abs'))} (absolute)" if name.endswith("_abs") else words(name)
+
+
 def _advice(frame: pd.DataFrame) -> str:
     """What to use on this model."""
     best = frame[frame["recommended"].astype(bool)]
@@ -56,12 +62,10 @@ def _advice(frame: pd.DataFrame) -> str:
     row = best.iloc[0]
     able = frame[~frame["signed"].astype(bool) & ~frame["method"].str.startswith(TRUTH)]
     top = able.sort_values("rank_r", ascending=False, kind="stable").iloc[0]
-    text = (
-        f"To rank this model's neurons, {words(row['method'])} is recommended: its rank r of {fixed(row['rank_r'], 2)} "
-    )
+    text = f"To rank this model's neurons, {_named(row['method'])} is recommended: its rank r of {fixed(row['rank_r'], 2)} "
     if row["method"] == top["method"]:
         return text + f"is the best, and none within {NEAR} of it is cheaper."
     return text + (
-        f"is within {NEAR} of the best ({words(top['method'])}, {fixed(top['rank_r'], 2)}), and of those scores it is "
+        f"is within {NEAR} of the best ({_named(top['method'])}, {fixed(top['rank_r'], 2)}), and of those scores it is "
         f"the cheapest: {short(row['cpu_seconds'])} CPU seconds a protein instead of {short(top['cpu_seconds'])}."
     )
