@@ -62,7 +62,8 @@ def _advice(frame: pd.DataFrame) -> str:
     row = best.iloc[0]
     able = frame[~frame["signed"].astype(bool) & ~frame["method"].str.startswith(TRUTH)]
     top = able.sort_values("rank_r", ascending=False, kind="stable").iloc[0]
-    text = f"To rank this model's neurons, {_named(row['method'])} is recommended: its rank r of {fixed(row['rank_r'], 2)} "
+    r = fixed(row["rank_r"], 2)
+    text = f"To rank this model's neurons, {_named(row['method'])} is recommended: its rank r of {r} "
     if row["method"] == top["method"]:
         return text + f"is the best, and none within {NEAR} of it is cheaper."
     return text + (
