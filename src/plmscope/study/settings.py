@@ -225,8 +225,8 @@ class EvaluateSection(Section):
     modes: tuple[Literal["keep", "ablate"], ...] = Field(
         ("keep", "ablate"), min_length=1, description="keep a selection (ablate all others), or ablate it"
     )
-    ablations: tuple[Literal["mean", "zero"], ...] = Field(
-        ("mean", "zero"), min_length=1, description="what an ablated neuron is held at"
+    ablations: tuple[Literal["mean", "zero", "resample"], ...] = Field(
+        ("mean", "zero"), min_length=1, description="what an ablated neuron is held at; resample: its values in donors"
     )
     scopes: tuple[Literal["pooled", "per_site", "module"], ...] = Field(
         ("pooled", "per_site", "module"),
@@ -248,7 +248,7 @@ class EvaluateSection(Section):
     module_modes: tuple[Literal["keep", "ablate"], ...] = Field(
         ("keep", "ablate"), min_length=1, description="scope module: as modes"
     )
-    module_ablations: tuple[Literal["mean", "zero"], ...] = Field(
+    module_ablations: tuple[Literal["mean", "zero", "resample"], ...] = Field(
         ("mean",), min_length=1, description="scope module: as ablations"
     )
     module_controls: tuple[Literal["random", "random_matched", "random_active"], ...] = Field(
@@ -257,6 +257,7 @@ class EvaluateSection(Section):
     module_draws: int = Field(
         119, ge=2, description="scope module, keep, mean: draws of random_matched in kinds other than keys"
     )
+    donors: int = Field(4, ge=1, description="resample: training proteins of other classes, the nearest in length")
     max_proteins: int = Field(
         0, ge=0, description="test proteins of distinct clusters, the same of each class, rounded up; 0: all"
     )
