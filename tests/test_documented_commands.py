@@ -43,14 +43,20 @@ SMALL: dict[str, dict[str, Any]] = {
 
 #: Runs commands in turn and says how each ended. A process of its own: the hub's address is read at import.
 DRIVER = """
-import contextlib, io, json, os, sys
+import contextlib, io, json, os, signal, sys, threading, time
 from plmscope.cli import main
+def stop_when_it_serves(said):
+    while "explore: http" not in said.getvalue():
+        time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGINT)
 ends = {}
 for page, lines in json.load(sys.stdin).items():
     os.chdir(page)
     ends[page] = []
     for line in lines:
         said = io.StringIO()
+        if line[0] == "explore":
+            threading.Thread(target=stop_when_it_serves, args=(said,), daemon=True).start()
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
             status = main([*line, *([] if line[0] in ("init", "export") else ["--quiet"])])
         ends[page].append([line, status, said.getvalue()])

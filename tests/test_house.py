@@ -56,6 +56,7 @@ HOUSE = (
         "activations", "decision", "explanation", "held", "page", "residues", "contributions", "training", "detected",
         "explainer", "folder", "variants",
     )),
+    ("exploring", ("requests", "line", "catalogue", "changes", "session", "server")),
     ("comparing", (
         "estimates", "members", "alike", "tables", "found", "cells", "answers", "figures", "more_sections",
         "sections", "text", "comparison",
@@ -77,7 +78,7 @@ TORCH = {
     "knowledge.letters", "knowledge.stream", "knowledge.saved", "knowledge.characterize", "study.edited",
     "explaining.activations", "explaining.decision", "explaining.held", "explaining.residues",
     "explaining.contributions", "explaining.training", "explaining.detected", "explaining.explainer",
-    "explaining.folder", "explaining.variants",
+    "explaining.folder", "explaining.variants", "exploring.changes", "exploring.session", "exploring.server",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "accelerate", "captum", "peft"}
 

@@ -12,6 +12,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -382,6 +383,41 @@ def variants(
         say=tell,
     )  # fmt: skip
     tell(f"wrote {where / 'variants.csv'} and its heat map: {where / PAGE}")
+
+
+@app.command()
+def explore(
+    folder: RunFolder,
+    host: Annotated[
+        str, typer.Option("--host", help="Address to listen on; others can reach it only if you name another.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: a free one.")] = 8765,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-host", help="A name that browsers call this machine by. May be repeated.", show_default=False
+        ),
+    ] = None,
+    browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Explore a run on a local page: search neurons, explain a sequence, mutate it, switch neurons off.
+
+    Ctrl-C stops it.
+    """
+    from plmscope.errors import RunError
+    from plmscope.study.opened import open_run
+
+    missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
+    if missing:
+        raise RunError(f"explore needs {missing[0]}; install it: pip install 'plmscope[explore]'")
+    from plmscope.exploring.server import listening, names_of, serve
+    from plmscope.exploring.session import Session
+
+    names_of(host, port, allow_host or ())
+    listening(host, port).close()  # an address that cannot be used is told before the run is loaded
+    session = Session(open_run(folder), track=track(quiet))
+    serve(session, host=host, port=port, allowed=allow_host or (), browser=browser, say=tell)
 
 
 @app.command()

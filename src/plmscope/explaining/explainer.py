@@ -15,6 +15,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +34,7 @@ from plmscope.explaining.decision import Decision, number_of
 from plmscope.explaining.detected import Cards
 from plmscope.explaining.explanation import Explanation
 from plmscope.explaining.held import Held, held_alone, held_together
-from plmscope.explaining.residues import COPIES, residue_attribution, shuffled_band
+from plmscope.explaining.residues import COPIES, Band, residue_attribution, shuffled_band
 from plmscope.explaining.training import Distances, Nearest, Sample, sample_of
 from plmscope.models.classifier import Classifier
 from plmscope.models.hooked import network_of
@@ -50,11 +51,11 @@ class Settings:
     """How much is computed.
 
     Attributes:
-        copies: Shuffled copies of the band.
+        copies: Shuffled copies of the band; 0: no band, no residue is outside of it.
         band_points: Quadrature points of each.
         neuron_points: Quadrature points a site.
         supporting, opposing: Neurons listed of either sign.
-        draws: Matched draws.
+        draws: Matched draws; 0: none.
         seed: Of shuffles and draws.
     """
 
@@ -117,14 +118,7 @@ class Explainer:
             InputError: a protein is too long for the model, or a residue has no token.
         """
         for protein in proteins:
-            if len(protein) > self.model.max_residues:
-                raise InputError(
-                    f"protein {protein.id!r} has {len(protein):,} residues, the model takes "
-                    f"{self.model.max_residues:,}; give a part of it"
-                )
-            if not len(protein):
-                raise InputError(f"protein {protein.id!r} has an empty sequence; give its residues")
-            self.model.encode(protein.sequence)
+            check_readable(self.model, protein)
         features = self._features
         if isinstance(features, str | Path):
             features = read_features(features, proteins)
@@ -136,6 +130,15 @@ class Explainer:
                 one = self._explain(protein, features)
                 near = None if searched is None else searched.result()[number]
                 yield replace(one, summary={**one.summary, **_nearest(near)})
+
+    def look(self, protein: Protein) -> Explanation:
+        """One protein without its nearest training protein: no process is started.
+
+        Raises:
+            InputError: as for a call.
+        """
+        check_readable(self.model, protein)
+        return self._explain(protein, None)
 
     @cached_property
     def sample(self) -> Sample | None:
@@ -150,6 +153,18 @@ class Explainer:
     @cached_property
     def _distances(self) -> Distances | None:
         return None if self.opened is None else Distances(self.opened)
+
+    def asking(self, label: str | int | None, settings: Settings | None = None) -> Explainer:
+        """The same explainer with another class or other settings; what is made once is shared.
+
+        Raises:
+            InputError: the class is unknown.
+        """
+        if label is not None:
+            number_of(self.model, label)
+        other = copy(self)
+        other.label, other.settings = label, settings or self.settings
+        return other
 
     def prepare(self) -> None:
         """Make what is made once, so that the first protein takes no longer than the others."""
@@ -170,7 +185,9 @@ class Explainer:
         chosen = self.neurons_for(decision.name)
         mask = None if chosen is None or not len(chosen) else chosen.mask
         attributed = residue_attribution(decision, mask)
-        band = shuffled_band(decision, copies=s.copies, points=s.band_points, seed=s.seed)
+        band = Band.none(len(protein))
+        if s.copies:
+            band = shuffled_band(decision, copies=s.copies, points=s.band_points, seed=s.seed)
         found = contributions(
             decision, constants, points=s.neuron_points, top=max(s.supporting, s.opposing)
         )  # fmt: skip
@@ -267,6 +284,22 @@ class Explainer:
         return frame, tracks
 
 
+def check_readable(model: Classifier, protein: Protein) -> None:
+    """Refuse what the model cannot read.
+
+    Raises:
+        InputError: the protein is empty or too long, or a residue has no token.
+    """
+    if len(protein) > model.max_residues:
+        raise InputError(
+            f"protein {protein.id!r} has {len(protein):,} residues, the model takes {model.max_residues:,}; give a "
+            "part of it"
+        )
+    if not len(protein):
+        raise InputError(f"protein {protein.id!r} has an empty sequence; give its residues")
+    model.encode(protein.sequence)
+
+
 def _first_token(decision: Decision, listed: Sequence[int]) -> np.ndarray:
     """Activations ``(K,)`` of neurons at the first token."""
     import torch
@@ -296,7 +329,8 @@ def _held(name: str, held: Held | None) -> Mapping[str, Any]:
     if held is None:
         held = Held(0, math.nan, np.array([math.nan]), math.nan, "")
     return {
-        f"{name}_n": held.n, f"{name}_effect": held.effect, f"{name}_draws": float(held.draws.mean()),
+        f"{name}_n": held.n, f"{name}_effect": held.effect,
+        f"{name}_draws": float(held.draws.mean()) if len(held.draws) else math.nan,
         f"{name}_p": held.p_value, f"{name}_decided": held.decided,
     }  # fmt: skip
 

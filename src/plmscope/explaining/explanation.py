@@ -110,8 +110,12 @@ def sentences(one: Explanation) -> list[str]:
     total = s["log_odds"] - s["start_log_odds"]
     lines.append(
         f"  residues: {s['attribution']:+.2f} nats of {total:+.2f} from the mean residue (gap {s['gap']:+.3f}); "
-        f"{s['residues_outside']:,} of {s['length']:,} outside the band of {s['null_copies']} shuffled copies, "
-        f"{s['length'] * 0.1:.0f} expected by chance; {_named_residues(one)}"
+        + (
+            f"{s['residues_outside']:,} of {s['length']:,} outside the band of {s['null_copies']} shuffled copies, "
+            f"{s['length'] * 0.1:.0f} expected by chance; {_named_residues(one)}"
+            if s["null_copies"]
+            else "no band was asked for"
+        )
     )
     lines += [f"  {neuron_text(row)}" for row in records(one.neurons.head(NAMED))]
     if s["held_n"]:
