@@ -24,6 +24,7 @@ from tests.conftest import Golden, save_tiny_model, write_enzymes
 from tests.hub import Hub, serving
 from tests.test_fetch import Service
 from tests.test_readme import PAGES, SHELL, blocks
+from tests.test_structures import backbone, pdb
 
 #: What makes any study small; all else is as the page has it.
 SMALL: dict[str, dict[str, Any]] = {
@@ -140,6 +141,7 @@ def ends(golden: Golden, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
         fasta = "".join(f">{p.id} ec={p.columns['ec']}\n{p.sequence}\n" for p in data)
         (folder / "enzymes.fasta").write_text(fasta)
         (folder / "protein.fasta").write_text(f">P1\n{data.proteins[0].sequence}\n")
+        (folder / "protein.pdb").write_text(pdb(data.proteins[0].sequence, backbone(len(data.proteins[0]), -57, -47)))
         (folder / "labels.tsv").write_text("id\tkind\n" + "".join(f"{p.id}\tkind {p.label}\n" for p in data))
         shown = [tomllib.loads(block.text) for block in blocks(PAGES[page], ("toml",))]
         for name in {word for line in lines for word in line if word.endswith(".toml")}:

@@ -21,7 +21,7 @@ HOUSE = (
     ("data", (
         "labels", "uniprot", "records", "formats", "service", "sources", "tables", "rows", "labelling", "checks",
         "second_table", "proteins", "annotations", "peptides", "clusters", "mmseqs", "pieces", "set_columns",
-        "splits", "leakage", "fetch",
+        "splits", "leakage", "fetch", "structures", "structural", "structure_features",
     )),
     ("stats", ("metrics", "chance", "curves", "ranks")),
     ("tasks", ("task", "on_ray", "engines", "worker")),

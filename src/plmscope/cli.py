@@ -320,6 +320,10 @@ def explain(
     features: Annotated[
         Path | None, typer.Option("--features", help="Residue features to show beside it.", show_default=False)
     ] = None,
+    structure: Annotated[
+        Path | None,
+        typer.Option("--structure", help="PDB or mmCIF file of the protein, to see it in 3-D.", show_default=False),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder; default RUN/explained/NAME.", show_default=False)
     ] = None,
@@ -336,8 +340,8 @@ def explain(
     from plmscope.study.opened import open_run
 
     found = explain_file(
-        open_run(folder), proteins, out, label=label, neurons=neurons, features=features, as_json=as_json,
-        track=track(quiet), say=say(quiet),
+        open_run(folder), proteins, out, label=label, neurons=neurons, features=features, structure=structure,
+        as_json=as_json, track=track(quiet), say=say(quiet),
     )  # fmt: skip
     shown = Console(highlight=False, markup=False, emoji=False)
     if as_json:

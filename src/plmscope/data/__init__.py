@@ -12,6 +12,8 @@
     mmseqs.py, peptides.py                 which proteins resemble each other, and which peptides
     splits.py, set_columns.py, pieces.py   the split that keeps them together; one that is given; pieces of a protein
     leakage.py                             how near the nearest training protein is
+    structures.py, structural.py           structures laid beside sequences, and what they say of residues
+    structure_features.py                  a folder of them as residue features
 """
 
 from __future__ import annotations

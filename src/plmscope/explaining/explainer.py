@@ -26,6 +26,8 @@ import pandas as pd
 
 from plmscope.data.annotations import FeatureSet, read_features
 from plmscope.data.proteins import Protein
+from plmscope.data.structural import SITES, accessibility, contact_number, distance_to, secondary_structure
+from plmscope.data.structures import Matched, match_structure
 from plmscope.errors import InputError, RunError, SelectionError
 from plmscope.evaluation.selection import Selection, select_top
 from plmscope.explaining.activations import as_protein, at_residues
@@ -78,6 +80,7 @@ class Explainer:
             the run's own scores, as many as its report calls knowledge neurons if they beat chance.
         features: Residue features to show beside the attribution, or their file.
         settings: How much is computed.
+        structure: PDB or mmCIF file of the protein, which is then the only one that is explained.
         track: Progress of what is made once.
 
     Raises:
@@ -94,12 +97,13 @@ class Explainer:
         neurons: Selection | None = None,
         features: str | Path | FeatureSet | None = None,
         settings: Settings | None = None,
+        structure: str | Path | None = None,
         track: Track = silent,
     ) -> None:
         opened = open_run(model_or_run) if isinstance(model_or_run, str | Path) else model_or_run
         self.opened = opened if isinstance(opened, OpenRun) else None
         self.model: Classifier = opened.model if isinstance(opened, OpenRun) else opened
-        self.label, self._neurons, self._features = label, neurons, features
+        self.label, self._neurons, self._features, self._structure = label, neurons, features, structure
         self.settings, self.track = settings or Settings(), track
         self.network = network_of(self.model)
         if label is not None:
@@ -119,6 +123,9 @@ class Explainer:
         """
         for protein in proteins:
             check_readable(self.model, protein)
+        if self._structure is not None and len(proteins) != 1:
+            raise InputError(f"{self._structure}: a structure is of one protein; {len(proteins):,} are given")
+        matched = None if self._structure is None else match_structure(self._structure, proteins[0])
         features = self._features
         if isinstance(features, str | Path):
             features = read_features(features, proteins)
@@ -127,7 +134,7 @@ class Explainer:
         with ThreadPoolExecutor(1) as pool:
             searched = None if distances is None else pool.submit(distances.of, proteins)
             for number, protein in enumerate(proteins):
-                one = self._explain(protein, features)
+                one = self._explain(protein, features, matched)
                 near = None if searched is None else searched.result()[number]
                 yield replace(one, summary={**one.summary, **_nearest(near)})
 
@@ -138,7 +145,7 @@ class Explainer:
             InputError: as for a call.
         """
         check_readable(self.model, protein)
-        return self._explain(protein, None)
+        return self._explain(protein, None, None)
 
     @cached_property
     def sample(self) -> Sample | None:
@@ -178,7 +185,7 @@ class Explainer:
             self._class_neurons[label] = class_neurons(self.opened, label)
         return self._class_neurons[label]
 
-    def _explain(self, protein: Protein, features: FeatureSet | None) -> Explanation:
+    def _explain(self, protein: Protein, features: FeatureSet | None, matched: Matched | None) -> Explanation:
         """One protein, but for its nearest training protein."""
         s, constants = self.settings, self.model.ablation_means
         decision = Decision.of(self.model, self.network, protein, self.label)
@@ -218,7 +225,9 @@ class Explainer:
         detected = pd.DataFrame({"n_firing": 0, "concepts": "", "motifs": ""}, index=residues.index)
         if cards is not None and len(of_cards):
             detected = cards.detected(protein, values[:, k : k + len(of_cards)])
-        residues = pd.concat([residues, detected], axis=1).assign(features=_features(protein, features))
+        residues = pd.concat([residues, detected], axis=1).assign(
+            features=_features(protein, features), **_structural(protein, features, matched)
+        )
         neurons, tracks = self._neuron_table(decision, found, listed, effects, values[:, :k], mask)
         kn = math.nan
         if self.sample is not None and mask is not None:
@@ -237,7 +246,7 @@ class Explainer:
             **_nearest(None), "neurons_gap": found.gap, **_held("held", held),
             "chosen": "" if chosen is None else chosen.name, **_held("chosen", of_chosen), "kn_score": kn,
         }  # fmt: skip
-        return Explanation(summary, residues, neurons, tracks)
+        return Explanation(summary, residues, neurons, tracks, matched)
 
     def _neuron_table(
         self,
@@ -347,6 +356,19 @@ def _features(protein: Protein, features: FeatureSet | None) -> list[str]:
     return ["; ".join(one) for one in names]
 
 
+def _structural(protein: Protein, features: FeatureSet | None, matched: Matched | None) -> Mapping[str, Any]:
+    """What the structure says of every residue; ``site_distance`` from residues that are annotated as a site."""
+    if matched is None:
+        return {"secondary": "", "accessibility": math.nan, "contacts": math.nan, "site_distance": math.nan}
+    site = np.zeros(len(protein), bool)
+    for kind in SITES if features is not None else ():
+        site |= features.mask(protein, kind)
+    return {
+        "secondary": list(secondary_structure(matched)), "accessibility": accessibility(matched),
+        "contacts": contact_number(matched), "site_distance": distance_to(matched, site),
+    }  # fmt: skip
+
+
 def class_neurons(opened: OpenRun, label: str) -> Selection | None:
     """The best neurons of a class by the scores of a run, or by those over all classes; ``None`` if it has neither."""
     fraction = opened.study.report.knowledge_fraction
@@ -368,11 +390,13 @@ def class_neurons(opened: OpenRun, label: str) -> Selection | None:
 def explain(
     model_or_run: Classifier | OpenRun | str | Path, protein: Protein | str, *, label: str | int | None = None,
     neurons: Selection | None = None, features: str | Path | None = None, settings: Settings | None = None,
+    structure: str | Path | None = None,
 ) -> Explanation: ...  # fmt: skip
 @overload
 def explain(
     model_or_run: Classifier | OpenRun | str | Path, protein: Sequence[Protein], *, label: str | int | None = None,
     neurons: Selection | None = None, features: str | Path | None = None, settings: Settings | None = None,
+    structure: str | Path | None = None,
 ) -> list[Explanation]: ...  # fmt: skip
 
 
@@ -384,6 +408,7 @@ def explain(
     neurons: Selection | None = None,
     features: str | Path | None = None,
     settings: Settings | None = None,
+    structure: str | Path | None = None,
 ) -> Explanation | list[Explanation]:
     """Explain what a model says about one protein, or about each of several.
 
@@ -394,6 +419,7 @@ def explain(
         neurons: A set to hold together and to attribute residues through; ``None``: the class's best by the run.
         features: A file of residue features to show beside the attribution.
         settings: How much is computed.
+        structure: PDB or mmCIF file of a single protein.
 
     Returns:
         An :class:`~plmscope.explaining.explanation.Explanation`, or a list of them.
@@ -403,7 +429,9 @@ def explain(
         SelectionError: the neurons belong to a model of another shape.
         RunError: the run has not been scored.
     """
-    explainer = Explainer(model_or_run, label=label, neurons=neurons, features=features, settings=settings)
+    explainer = Explainer(
+        model_or_run, label=label, neurons=neurons, features=features, settings=settings, structure=structure
+    )
     if isinstance(protein, str | Protein):
         return next(explainer([as_protein(protein)]))
     return list(explainer(protein))

@@ -6,8 +6,10 @@ as text by its script; a content security policy forbids the file any request.
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,10 @@ from plmscope.study.opened import OpenRun
 
 OWN = "plmscope.explaining"
 #: The scripts of each page, in order.
-SCRIPTS = {"explained": ("page.js", "protein.js", "explained.js"), "variants": ("page.js", "variants.js")}
+SCRIPTS = {
+    "explained": ("page.js", "structure.js", "protein.js", "explained.js"),
+    "variants": ("page.js", "variants.js"),
+}
 #: Proteins on one page; the tables have all.
 MOST_ON_PAGE = 50
 #: Proteins on a page of variants, where each has 19 a residue.
@@ -102,9 +107,15 @@ def write_variants_page(
 
 
 def _filled(opened: OpenRun, name: str, source: str, total: int, shown: int, data: Any) -> str:
-    """The template of a name with its data, styles and scripts."""
+    """The template of a name with its data, styles and scripts; the viewer of structures where there is one to view."""
+    viewer = licence = ""
+    if any("view" in one for one in data["proteins"]):
+        folder = resources.files(OWN) / "templates" / "molecules"
+        viewer = base64.b64encode((folder / "3Dmol-min.js.gz").read_bytes()).decode("ascii")
+        licence = own_text("molecules/LICENSE", package=OWN)
     return environment(OWN).get_template(f"{name}.html").render(
         name=opened.study.name, version=__version__, source=Path(source).name, total=total, shown=shown, data=data,
+        viewer=viewer, licence=licence,
         css=own_text("report.css") + own_text("explained.css", package=OWN),
         js=own_text("common.js") + own_text(*SCRIPTS[name], package=OWN),
     )  # fmt: skip

@@ -6,7 +6,8 @@
   proteins.forEach((one, i) => select.append(make("option", { value: String(i) }, `${one.id} · ${one.length} residues · ${one.decided || "no class"}`)));
   const show = (i) => {
     const one = proteins[i];
-    shown.replaceChildren(view.decision(one), view.residues(one), view.neurons(one));
+    const solid = one.view ? view.structure(one) : null;
+    shown.replaceChildren(view.decision(one), view.residues(one, undefined, solid), ...(solid ? [solid.section] : []), view.neurons(one));
     document.title = `${one.id} · plmscope`;
   };
   choosing(proteins, select, show);

@@ -14,6 +14,8 @@ const proteinView = ({ classes, letters, cards, report, onPick, residueTools, ne
     const motifs = names(r.motifs).filter((name) => name.split("-").filter((x) => x !== "x").length > 1);
     if (motifs.length) parts.push(`in the motifs ${motifs.join(", ")}`);
     if (r.features) parts.push(`annotated: ${r.features}`);
+    if (r.secondary && r.secondary !== " ") parts.push(`${{ H: "in a helix", E: "in a strand", "-": "in no helix or strand" }[r.secondary]}${isNumber(r.accessibility) ? `, ${Math.round(100 * r.accessibility)} % accessible` : ""}`);
+    if (isNumber(r.site_distance) && r.site_distance > 0) parts.push(`${number(r.site_distance, 1)} Å from an annotated site`);
     return `${parts.join("; ")}.`;
   };
 
@@ -41,7 +43,7 @@ const proteinView = ({ classes, letters, cards, report, onPick, residueTools, ne
     return section;
   };
 
-  const residues = (one, start) => {
+  const residues = (one, start, solid) => {
     const largest = Math.max(1e-9, ...one.residues.map((r) => Math.abs(r.attribution)));
     const strip = make("div", { class: "strip", tabindex: "0", role: "group", "aria-label": "Sequence coloured by attribution; arrow keys move along it", "aria-describedby": "told" });
     const told = make("p", { class: "told", id: "told", role: "status" });
@@ -64,6 +66,7 @@ const proteinView = ({ classes, letters, cards, report, onPick, residueTools, ne
       at = Math.max(0, Math.min(one.length - 1, k));
       cells[at].classList.add("at");
       told.textContent = residueText(one, one.residues[at]);
+      solid?.pick(at);
       onPick?.(one.residues[at]);
     };
     strip.addEventListener("keydown", (event) => {
@@ -84,9 +87,13 @@ const proteinView = ({ classes, letters, cards, report, onPick, residueTools, ne
     const band = one.null_copies ? one.residues.map((r) => [r.null_low, r.null_high]) : undefined;
     section.append(make("h3", {}, `Along the sequence${band ? ", with the band of shuffled copies" : ""}`),
       alongSequence(one.residues.map((r) => r.attribution), "Attribution along the sequence", { height: 90, width: wide(one), band, ruler: true }));
+    pickResidue = pick;
     pick(at);
     return section;
   };
+
+  const structure = (one) => structureView(one, neuronName, (k) => pickResidue?.(k));
+  let pickResidue = null;
 
   const neurons = (one) => {
     const section = make("section", {}, make("h2", {}, "Neurons"),
@@ -111,5 +118,5 @@ const proteinView = ({ classes, letters, cards, report, onPick, residueTools, ne
     return section;
   };
 
-  return { className, decision, neuronName, neuronTitle, neurons, residues, shortSentence, wide };
+  return { className, decision, neuronName, neuronTitle, neurons, residues, shortSentence, structure, wide };
 };
