@@ -21,7 +21,7 @@ HOUSE = (
     ("data", (
         "labels", "uniprot", "mmseqs", "records", "formats", "service", "sources", "tables", "rows", "labelling",
         "checks", "second_table", "proteins", "annotations", "peptides", "clusters", "low_complexity", "pieces",
-        "relatives", "set_columns", "splits", "leakage", "fetch",
+        "relatives", "set_columns", "splits", "leakage", "structures", "structural", "structure_features", "fetch",
     )),
     ("stats", ("metrics", "chance", "curves", "ranks")),
     ("tasks", ("task", "on_ray", "engines", "worker")),
@@ -61,6 +61,7 @@ HOUSE = (
         "estimates", "members", "alike", "tables", "found", "cells", "answers", "figures", "more_sections",
         "sections", "text", "comparison",
     )),
+    ("exploring", ("changes", "line", "requests", "catalogue", "session", "server")),
     ("sweeping", ("combinations", "sweep")),
     ("", ("terminal", "cli", "__main__")),
 )  # fmt: skip
@@ -79,6 +80,7 @@ TORCH = {
     "knowledge.characterize", "study.comparing_scorers", "study.edited", "explaining.activations",
     "explaining.decision", "explaining.held", "explaining.residues", "explaining.contributions",
     "explaining.training", "explaining.detected", "explaining.explainer", "explaining.folder", "explaining.variants",
+    "exploring.changes", "exploring.session", "exploring.server",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "accelerate", "captum", "peft"}
 

@@ -12,6 +12,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -319,6 +320,10 @@ def explain(
     features: Annotated[
         Path | None, typer.Option("--features", help="Residue features to show beside it.", show_default=False)
     ] = None,
+    structure: Annotated[
+        Path | None,
+        typer.Option("--structure", help="PDB or mmCIF file of the protein, to see it in 3-D.", show_default=False),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder; default RUN/explained/NAME.", show_default=False)
     ] = None,
@@ -335,8 +340,8 @@ def explain(
     from plmscope.study.opened import open_run
 
     found = explain_file(
-        open_run(folder), proteins, out, label=label, neurons=neurons, features=features, as_json=as_json,
-        track=track(quiet), say=say(quiet),
+        open_run(folder), proteins, out, label=label, neurons=neurons, features=features, structure=structure,
+        as_json=as_json, track=track(quiet), say=say(quiet),
     )  # fmt: skip
     shown = Console(highlight=False, markup=False, emoji=False)
     if as_json:
@@ -382,6 +387,41 @@ def variants(
         say=tell,
     )  # fmt: skip
     tell(f"wrote {where / 'variants.csv'} and its heat map: {where / PAGE}")
+
+
+@app.command()
+def explore(
+    folder: RunFolder,
+    host: Annotated[
+        str, typer.Option("--host", help="Address to listen on; others can reach it only if you name another.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: a free one.")] = 8765,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-host", help="A name that browsers call this machine by. May be repeated.", show_default=False
+        ),
+    ] = None,
+    browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Explore a run on a local page: search neurons, explain a sequence, mutate it, switch neurons off.
+
+    Ctrl-C stops it.
+    """
+    from plmscope.errors import RunError
+    from plmscope.study.opened import open_run
+
+    missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
+    if missing:
+        raise RunError(f"explore needs {missing[0]}; install it: pip install 'plmscope[explore]'")
+    from plmscope.exploring.server import listening, names_of, serve
+    from plmscope.exploring.session import Session
+
+    names_of(host, port, allow_host or ())
+    listening(host, port).close()  # an address that cannot be used is told before the run is loaded
+    session = Session(open_run(folder), track=track(quiet))
+    serve(session, host=host, port=port, allowed=allow_host or (), browser=browser, say=tell)
 
 
 @app.command()

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from plmscope.data.structures import Matched
 from plmscope.report.blocks import json_ready
 
 #: Columns of every table, in order.
@@ -25,7 +26,7 @@ SCHEMA: dict[str, tuple[str, ...]] = {
     ),
     "explained_residues": (
         "id", "position", "residue", "attribution", "null_low", "null_high", "outside", "through", "n_firing",
-        "concepts", "motifs", "features",
+        "concepts", "motifs", "features", "secondary", "accessibility", "contacts", "site_distance",
     ),
     "explained_neurons": (
         "id", "rank", "layer", "module", "neuron", "contribution", "effect", "position", "residue", "activation",
@@ -46,12 +47,14 @@ class Explanation:
         neurons: ``explained_neurons``, the strongest first.
         tracks: ``(K, R)`` contribution of each of the ``neurons`` at every residue; zero where it acts at the first
             token alone.
+        structure: Its structure, if one was given.
     """
 
     summary: Mapping[str, Any]
     residues: pd.DataFrame
     neurons: pd.DataFrame
     tracks: np.ndarray = field(compare=False)
+    structure: Matched | None = field(default=None, compare=False)
 
     @property
     def id(self) -> str:
@@ -78,6 +81,7 @@ class Explanation:
                 **{key: plain(value) for key, value in self.summary.items()},
                 "residues": records(self.residues.drop(columns="id")),
                 "neurons": records(self.neurons.drop(columns="id")),
+                **({} if self.structure is None else {"structure": self.structure.told()}),
             },
             ensure_ascii=False,
         )
@@ -110,9 +114,15 @@ def sentences(one: Explanation) -> list[str]:
     total = s["log_odds"] - s["start_log_odds"]
     lines.append(
         f"  residues: {s['attribution']:+.2f} nats of {total:+.2f} from the mean residue (gap {s['gap']:+.3f}); "
-        f"{s['residues_outside']:,} of {s['length']:,} outside the band of {s['null_copies']} shuffled copies, "
-        f"{s['length'] * 0.1:.0f} expected by chance; {_named_residues(one)}"
+        + (
+            f"{s['residues_outside']:,} of {s['length']:,} outside the band of {s['null_copies']} shuffled copies, "
+            f"{s['length'] * 0.1:.0f} expected by chance; {_named_residues(one)}"
+            if s["null_copies"]
+            else "no band was asked for"
+        )
     )
+    if one.structure is not None:
+        lines.append(f"  {one.structure.told()}")
     lines += [f"  {neuron_text(row)}" for row in records(one.neurons.head(NAMED))]
     if s["held_n"]:
         lines.append(

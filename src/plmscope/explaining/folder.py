@@ -21,6 +21,7 @@ import pandas as pd
 from plmscope import __version__
 from plmscope.data.annotations import read_features
 from plmscope.data.proteins import Protein, ProteinSet, read_proteins
+from plmscope.data.structures import digest_of, match_structure
 from plmscope.errors import InputError, RunError
 from plmscope.evaluation.selection import Selection
 from plmscope.explaining.explainer import Explainer, Settings
@@ -60,6 +61,7 @@ def explain_file(
     label: str | None = None,
     neurons: str | Path | None = None,
     features: str | Path | None = None,
+    structure: str | Path | None = None,
     settings: Settings | None = None,
     as_json: bool = False,
     track: Track = silent,
@@ -74,6 +76,7 @@ def explain_file(
         label: The class to explain; ``None``: what the model says of each.
         neurons: TSV of neurons to hold together; ``None``: the explained class's own.
         features: Residue features to show.
+        structure: PDB or mmCIF file, where the file holds a single protein.
         settings: How much is computed.
         as_json: Also write one JSON object a protein and line.
         track: Progress.
@@ -90,8 +93,17 @@ def explain_file(
     own_features = None if features is None else read_features(features, found.proteins)
     if own_features is not None:
         say(repr(own_features))
-    explainer = Explainer(opened, label=label, neurons=chosen, features=own_features, settings=settings, track=track)
-    stamp = _stamp(opened, found, label, chosen, "" if own_features is None else own_features.sha256, settings)
+    if structure is not None:
+        if len(found) != 1:
+            raise InputError(
+                f"{path}: {len(found):,} proteins, but a structure is of one; give a file with that protein"
+            )
+        say(match_structure(structure, found.proteins[0]).told())
+    explainer = Explainer(
+        opened, label=label, neurons=chosen, features=own_features, settings=settings, structure=structure, track=track
+    )
+    beside = ["" if own_features is None else own_features.sha256, "" if structure is None else digest_of(structure)]
+    stamp = _stamp(opened, found, label, chosen, beside, settings)
     folder = out or opened.run.path / "explained" / (Path(path).name.split(".")[0] or "proteins")
     _make(folder)
     with lock(folder / ".lock", f"{folder}: another plmscope process is writing here"):
@@ -115,7 +127,7 @@ def explain_file(
             write_atomic(folder / f"{name}.parquet", frame.to_parquet(index=False, compression="zstd"))
             write_atomic(folder / f"{name}.csv", frame.to_csv(index=False).encode())
         if as_json:
-            plain = ({k: v for k, v in json.loads(line).items() if k != "tracks"} for line in lines)
+            plain = ({k: v for k, v in json.loads(line).items() if k not in ("tracks", "view")} for line in lines)
             write_atomic(folder / LINES, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in plain).encode())
         else:
             (folder / LINES).unlink(missing_ok=True)
@@ -152,14 +164,19 @@ def read_explainable(opened: OpenRun, path: str | Path) -> ProteinSet:
 
 
 def _stamp(
-    opened: OpenRun, found: ProteinSet, label: str | None, chosen: Selection | None, features: str, settings: Settings
+    opened: OpenRun,
+    found: ProteinSet,
+    label: str | None,
+    chosen: Selection | None,
+    beside: list[str],
+    settings: Settings,
 ) -> str:
     """Digest of everything that an explanation depends on."""
     manifest = opened.run.manifest()
     stages = {name: entry.get("fingerprint", "") for name, entry in manifest.get("stages", {}).items()}
     stages = {name: stages.get(name, "") for name in ("finetune", "score", "evaluate", "characterize")}
     neurons = "" if chosen is None else hashlib.sha256(chosen.mask.tobytes()).hexdigest()
-    what = [__version__, stages, found.sha256, label, neurons, features, asdict(settings)]
+    what = [__version__, stages, found.sha256, label, neurons, beside, asdict(settings)]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -226,7 +243,10 @@ def _write_part(parts: Path, name: str, proteins: Sequence[Protein], explained: 
     lines = []
     for one in explained:
         tracks = [[float(f"{x:.3g}") for x in row] for row in np.asarray(one.tracks)]
-        lines.append(json.dumps(json.loads(one.to_json()) | {"tracks": tracks}, ensure_ascii=False))
+        more: dict[str, Any] = {"tracks": tracks}
+        if one.structure is not None:
+            more["view"] = one.structure.text
+        lines.append(json.dumps(json.loads(one.to_json()) | more, ensure_ascii=False))
     write_atomic(parts / f"{name}.jsonl", "".join(f"{line}\n" for line in lines).encode())
 
 

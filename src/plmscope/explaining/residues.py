@@ -82,6 +82,11 @@ class Band:
     points: float
     gap: float
 
+    @classmethod
+    def none(cls, length: int) -> Band:
+        """No band: its edges are NaN, nothing is outside."""
+        return cls(np.full(length, np.nan), np.full(length, np.nan), 0, 0.0, float("nan"))
+
     def outside(self, values: np.ndarray) -> np.ndarray:
         """Which residues lie outside, ``(R,)``."""
         found: np.ndarray = (values < self.low) | (values > self.high)

@@ -12,11 +12,12 @@ import pandas as pd
 from plmscope.data.annotations import FeatureSet, read_features
 from plmscope.data.clusters import one_of_each_cluster, unrelated
 from plmscope.data.proteins import Protein, ProteinSet
+from plmscope.data.structure_features import files_of, with_structures
 from plmscope.errors import InputError, StudyError
 from plmscope.evaluation.selection import size_of
 from plmscope.knowledge.cards import IS_LETTER, Bars, explained, neuron_cards
 from plmscope.knowledge.concepts import build_concepts, parse_pattern
-from plmscope.progress import Track
+from plmscope.progress import Track, silent
 from plmscope.store.resume import Parts
 from plmscope.study.opened import OpenRun
 from plmscope.study.settings import Study
@@ -27,8 +28,16 @@ TABLES = (
 )  # fmt: skip
 
 
-def read_inputs(study: Study, proteins: Sequence[Protein]) -> FeatureSet | None:
+def read_inputs(
+    study: Study, proteins: Sequence[Protein], track: Track = silent, *, light: bool = False
+) -> FeatureSet | None:
     """The features that a study names, checked against its proteins; its patterns are checked too.
+
+    Args:
+        study: The settings.
+        proteins: Of the study.
+        track: Progress of reading structures.
+        light: Do not read structures yet, only see that there are some of these proteins.
 
     Raises:
         StudyError: a pattern cannot be read.
@@ -39,7 +48,13 @@ def read_inputs(study: Study, proteins: Sequence[Protein]) -> FeatureSet | None:
             parse_pattern(pattern)
         except InputError as error:
             raise StudyError(f"characterize.patterns: {error}") from None
-    return read_features(study.characterize.features, proteins) if study.characterize.features else None
+    found = read_features(study.characterize.features, proteins) if study.characterize.features else None
+    if not study.characterize.structures:
+        return found
+    if light:
+        files_of(study.characterize.structures, proteins)
+        return found
+    return with_structures(study.characterize.structures, proteins, found, track)
 
 
 def characterize_run(
@@ -60,7 +75,7 @@ def characterize_run(
     from plmscope.knowledge.residues import attributed_residues
 
     study, settings = opened.study, opened.study.characterize
-    features = read_inputs(study, found.proteins)
+    features = read_inputs(study, found.proteins, track)
     if features is not None:
         say(repr(features))
     annotated = {} if features is None else Counter(features.table["id"].tolist())
@@ -173,5 +188,5 @@ STAGE = Stage(
     digests=("data", "features"),
     switch="characterize.enabled",
     off={"characterize": {"enabled": False}},
-    check=lambda context: read_inputs(context.study, context.inputs.data.proteins),
+    check=lambda context: read_inputs(context.study, context.inputs.data.proteins, light=True),
 )  # fmt: skip

@@ -22,6 +22,7 @@ from plmscope.data.formats import STDIN, save_stdin
 from plmscope.data.leakage import leakage, leakage_lines
 from plmscope.data.proteins import Protein, ProteinSet, read_proteins
 from plmscope.data.splits import Split, balance_lines, balance_table, split_proteins
+from plmscope.data.structure_features import folder_digest
 from plmscope.errors import InputError, RunError
 from plmscope.progress import Track
 from plmscope.store.folder import Run
@@ -132,7 +133,12 @@ class Inputs:
 
     @cached_property
     def features_digest(self) -> str:
-        """What tells one file of features from another; empty without one."""
+        """What tells one file of features, and one folder of structures, from another; empty without one."""
+        structures = self.study.characterize.structures
+        return self._features_digest + (folder_digest(structures) if structures and os.path.isdir(structures) else "")
+
+    @property
+    def _features_digest(self) -> str:
         path = Path(self.study.characterize.features)
         if not self.study.characterize.features:
             return ""
@@ -284,6 +290,6 @@ def anchored(study: Study) -> Study:
         update={
             "data": d.model_copy(update={"path": whole(d.path), "labels": whole(d.labels)}),
             "model": m.model_copy(update={"checkpoint": whole(m.checkpoint, expand=True)}) if folder else m,
-            "characterize": c.model_copy(update={"features": whole(c.features)}),
+            "characterize": c.model_copy(update={"features": whole(c.features), "structures": whole(c.structures)}),
         }
     )

@@ -50,7 +50,7 @@ class Section(BaseModel):
 #: fine-tuning is none of these: it is the size of a batch.
 MEMORY = frozenset({"score.token_budget", "score.recompute", "evaluate.token_budget", "characterize.token_budget"})
 #: Names of files, which are known by what is in them: they may be moved.
-FILES = frozenset({"data.path", "data.labels", "model.checkpoint", "characterize.features"})
+FILES = frozenset({"data.path", "data.labels", "model.checkpoint", "characterize.features", "characterize.structures"})
 #: Settings that no result depends on.
 WITHOUT_EFFECT = MEMORY | FILES
 
@@ -290,10 +290,9 @@ class CharacterizeSection(Section):
     """What each neuron detects."""
 
     enabled: bool = Field(True, description="false leaves this stage out")
-    concepts: tuple[Kind, ...] = Field(
-        KINDS, min_length=1, description="kinds of concepts that neurons are compared with"
-    )
+    concepts: tuple[Kind, ...] = Field(KINDS, min_length=1, description="kinds that neurons are compared with")
     features: str = Field("", description="residue features: a table, Swiss-Prot flat file or GFF3; empty: none")
+    structures: str = Field("", description="folder of PDB or mmCIF files named by protein ids; empty: none")
     patterns: tuple[str, ...] = Field((), description="more sequence patterns in PROSITE syntax, such as W-x-C")
     methods: tuple[str, ...] = Field((), description="whose best neurons get a card; empty: those that are judged")
     max_neurons: int = Field(1000, ge=1, description="cards a method, best neurons first")

@@ -229,7 +229,8 @@ def _check_files(studies: Sequence[Study]) -> None:
         (key, path)
         for study in studies
         for key, path in (("data.path", study.data.path), ("data.labels", study.data.labels),
-                          ("characterize.features", study.characterize.features))
+                          ("characterize.features", study.characterize.features),
+                          ("characterize.structures", study.characterize.structures))
     )  # fmt: skip
     for key, path in paths:
         if path == STDIN:
