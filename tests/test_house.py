@@ -36,7 +36,8 @@ HOUSE = (
     )),
     ("probing", ("class_means", "gaussian", "linear_probe", "scorers")),
     ("evaluation", (
-        "selection", "overlap", "density", "predict", "curves", "interventions", "judging", "kinds", "null_kinds",
+        "selection", "overlap", "density", "predict", "curves", "interventions", "collected", "judging", "kinds",
+        "null_kinds",
     )),
     ("layout", ("attributions", "components", "measure", "degenerate", "substitutions", "sufficient")),
     ("knowledge", (
@@ -71,7 +72,7 @@ TORCH = {
     "models.folded_layer", "models.folded", "models.esm", "models.hooked", "models.loading", "scoring.targets",
     "scoring.driver", "scoring.activation", "scoring.paths", "scoring.integrated_gradients", "scoring.conductance",
     "scoring.linear", "scoring.ablation", "scoring.relp", "probing.scorers", "evaluation.predict",
-    "evaluation.curves", "evaluation.interventions", "evaluation.judging", "evaluation.kinds",
+    "evaluation.curves", "evaluation.interventions", "evaluation.collected", "evaluation.judging", "evaluation.kinds",
     "evaluation.null_kinds", "layout.attributions", "layout.measure", "layout.degenerate", "layout.substitutions",
     "layout.sufficient", "knowledge.codes", "knowledge.discovery", "knowledge.confirmation", "knowledge.residues",
     "knowledge.letters", "knowledge.stream", "knowledge.saved", "knowledge.characterize", "study.edited",

@@ -36,16 +36,15 @@ from plmscope.data.service import (
     Page,
     State,
     decoded,
-    locked,
     next_cursor,
     pack_file,
     retry_after,
     service_errors,
-    write_file,
 )
 from plmscope.data.uniprot import FEATURES, parse_feature_cell
 from plmscope.errors import InputError, StudyError, shown
 from plmscope.progress import Track, silent
+from plmscope.store.files import lock, replace_file
 
 ENDPOINT = "https://rest.uniprot.org"
 QUERY = "(reviewed:true) AND (ec:*)"
@@ -135,7 +134,8 @@ def fetch(
         raise StudyError("query: is empty; ask for something, such as 'reviewed:true AND ec:*'")
     if not out.parent.is_dir():
         raise InputError(f"{out.parent}: no such folder; make it or choose another --out")
-    with service_errors(out), locked(out):
+    busy, advice = f"{out}: another plmscope process fetches it", "wait for it or choose another --out"
+    with service_errors(out), lock(out.with_name(f".{out.name}.lock"), busy, advice=advice, remove=True):
         return _Download(out, query, endpoint.rstrip("/"), tries, track, say, sleep).run(restart, force)
 
 
@@ -350,7 +350,7 @@ class _Download:
             features=state.features + n_features, inexact=state.inexact + n_inexact, size=sizes[0],
             features_size=sizes[1], finished=not page.cursor,
         )  # fmt: skip
-        write_file(self.state_file, json.dumps(asdict(state), indent=1).encode())
+        _write(self.state_file, json.dumps(asdict(state), indent=1).encode())
         return state
 
     def parsed(self, text: str, state: State) -> tuple[str, str, int, int, int]:
@@ -422,7 +422,12 @@ class _Download:
             },
         }
         self.features_out.with_name(f".{self.features_out.name}.tmp").replace(self.features_out)
-        write_file(self.provenance_file, json.dumps(provenance, indent=1, ensure_ascii=False).encode())
+        _write(self.provenance_file, json.dumps(provenance, indent=1, ensure_ascii=False).encode())
         self.out.with_name(f".{self.out.name}.tmp").replace(self.out)
         self.discard()
         return Fetched(self.out, self.features_out, provenance)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """A whole file or none; what goes wrong is told by :func:`~plmscope.data.service.service_errors`."""
+    replace_file(path, lambda temporary: temporary.write_bytes(data))

@@ -1,10 +1,9 @@
-"""What UniProt's service answers: pages, where the next one is, when to ask again; and files written whole."""
+"""What UniProt's service answers: pages, where the next one is, and when to ask again; how far a download is."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
-import fcntl
 import gzip
 import hashlib
 import os
@@ -51,13 +50,6 @@ def service_errors(out: Path) -> Iterator[None]:
             f"{error.filename or out}: cannot be written ({error.strerror or error}); free the disk or choose another "
             "--out"
         ) from None
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Write beside and rename."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(data)
-    temporary.replace(path)
 
 
 def pack_file(source: Path, temporary: Path, target: Path) -> str:
@@ -119,25 +111,6 @@ def next_cursor(links: dict[str | None, dict[str, str]]) -> str:
     if not cursor:
         raise InputError(f"the link to the next page has no cursor ({shown(url)}); is this the UniProt service?")
     return cursor
-
-
-@contextlib.contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """One process at a time for one output."""
-    path = out.with_name(f".{out.name}.lock")
-    with path.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"{out}: another plmscope process fetches it; wait for it or choose another --out"
-            ) from None
-        except OSError as error:  # some network disks have no locks
-            raise InputError(f"{path}: cannot be locked ({error.strerror}); use --out on another disk") from None
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@
     judging.py         one selection judged in one call
     density.py         where selections sit, and how far methods agree
     interventions.py   a class's neurons suppressed or enhanced
+    collected.py       the answers to many changes, kept as they come
     overlap.py         neurons that classes share
 
 To *keep* a selection is to ablate all other neurons.

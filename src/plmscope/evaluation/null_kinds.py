@@ -9,7 +9,7 @@ A null model is one fit, and its concentration one point: it is told beside the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from plmscope.data.proteins import Protein
+from plmscope.evaluation.collected import collect_predictions
 from plmscope.evaluation.curves import (
     INTACT,
     Cell,
@@ -25,7 +26,6 @@ from plmscope.evaluation.curves import (
     Grid,
     Within,
     curve_table,
-    evaluate_points,
     held_point,
 )
 from plmscope.evaluation.kinds import MODULE_METRICS, carried_row, module_table
@@ -35,7 +35,6 @@ from plmscope.models.architectures import MODULES
 from plmscope.models.classifier import Classifier
 from plmscope.progress import Track, silent
 from plmscope.scoring.scores import NeuronScores
-from plmscope.store.resume import collect
 from plmscope.store.schema import SCHEMA
 
 
@@ -92,23 +91,13 @@ def evaluate_null(
         say: Told where it continues.
     """
     grid = Grid(scores, (fractions[0],), seed, module_fractions=tuple(fractions))
-    like = {
-        "predicted": np.zeros(len(proteins), dtype=model.answer_dtype),
-        "log_prob": np.zeros(len(proteins), dtype=np.float32),
-    }
 
     def predictions(name: str, points: Sequence[CurvePoint]) -> list[Predictions]:
-        def steps(start: int) -> Iterator[dict[str, np.ndarray]]:
-            todo = points[start:]
-            stream = evaluate_points(model, proteins, grid, todo, {"mean": constants}, token_budget)
-            for one in track(stream, f"kinds of the null model {null}", len(todo)):
-                yield {"predicted": one.predicted, "log_prob": one.log_prob_true}
-
-        found = collect(
-            folder, f"{null}-{name}-{stamp}", like, len(points), steps,
-            lambda line: say(f"density: {null}: {line} selections"),
+        return collect_predictions(
+            model, proteins, grid, points, {"mean": constants}, token_budget=token_budget, folder=folder,
+            stamp=f"{null}-{name}-{stamp}", description=f"kinds of the null model {null}", track=track,
+            say=lambda line: say(f"density: {null}: {line}"),
         )  # fmt: skip
-        return [Predictions(a, b) for a, b in zip(found["predicted"], found["log_prob"], strict=True)]
 
     def curves_of(points: Sequence[CurvePoint], found: Sequence[Predictions]) -> Curves:
         return Curves(points, found, true, clusters, len(model.labels), seed, ranked_by)

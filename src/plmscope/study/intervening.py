@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from plmscope.data.proteins import Protein
 from plmscope.errors import RunError
 from plmscope.evaluation.selection import Selection, select_top
 from plmscope.progress import Track, silent
-from plmscope.store.resume import collect
 from plmscope.study.opened import OpenRun, class_methods, class_scores, judges
 from plmscope.study.stages import Context, Stage, tables
 
@@ -44,13 +43,13 @@ def intervene_run(
     Raises:
         RunError: the run has no scores or no ablation means.
     """
+    from plmscope.evaluation.collected import collect_outcomes
     from plmscope.evaluation.interventions import (
         Change,
         effect_table,
         intervention_table,
         neuron_effects,
         nothing,
-        outcomes,
         plan,
     )
 
@@ -65,18 +64,11 @@ def intervene_run(
 
     def tried(name: str, description: str, proteins: Sequence[Protein], changes: Sequence[Change]) -> np.ndarray:
         """Log-odds ``(1 + K, P, C)`` in the intact model and under every change."""
-        every = [nothing(model.index), *changes]
-
-        def steps(start: int) -> Iterator[dict[str, np.ndarray]]:
-            todo = every[start:]
-            stream = outcomes(model, proteins, todo, model.ablation_means, opened.study.evaluate.token_budget)
-            for odds in track(stream, description, len(todo)):
-                yield {"odds": odds}
-
-        like = {"odds": np.zeros((len(proteins), len(model.labels)))}
-        return collect(
-            parts, f"{name}-{stamp}", like, len(every), steps, lambda line: say(f"intervene: {line} changes")
-        )["odds"]
+        return collect_outcomes(
+            model, proteins, [nothing(model.index), *changes], token_budget=opened.study.evaluate.token_budget,
+            folder=parts, stamp=f"{name}-{stamp}", description=description, track=track,
+            say=lambda line: say(f"intervene: {line}"),
+        )  # fmt: skip
 
     proteins = judges(opened)
     members, labels = model.membership(proteins), list(model.labels)

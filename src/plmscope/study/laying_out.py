@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any
 
@@ -14,7 +14,6 @@ import pandas as pd
 from plmscope.data.clusters import one_per_cluster
 from plmscope.data.proteins import Protein
 from plmscope.errors import RunError, StudyError
-from plmscope.store.resume import collect
 from plmscope.study.opened import class_methods, class_scores, judges
 from plmscope.study.settings import Study
 from plmscope.study.stages import Context, Stage, tables
@@ -77,21 +76,13 @@ class Laying:
 
     def measure(self, name: str, proteins: Sequence[Protein], changes: Sequence[Any]) -> np.ndarray:
         """Log-odds ``(K, P, C)`` under every change; what is known of a series so far is kept in the run folder."""
-        from plmscope.evaluation.interventions import outcomes
+        from plmscope.evaluation.collected import collect_outcomes
 
-        budget = self.context.study.evaluate.token_budget
-
-        def steps(start: int) -> Iterator[dict[str, np.ndarray]]:
-            stream = outcomes(self.model, proteins, changes[start:], self.model.ablation_means, budget)
-            for odds in self.context.track(stream, name, len(changes) - start):
-                yield {"odds": odds}
-
-        like = {"odds": np.zeros((len(proteins), len(self.model.labels)))}
-
-        def say(line: str) -> None:
-            self.context.say(f"layout: {name}: {line}")
-
-        return collect(self.context.parts, f"{name}-{self.context.stamp}", like, len(changes), steps, say)["odds"]
+        return collect_outcomes(
+            self.model, proteins, changes, token_budget=self.context.study.evaluate.token_budget,
+            folder=self.context.parts, stamp=f"{name}-{self.context.stamp}", description=name, track=self.context.track,
+            say=lambda line: self.context.say(f"layout: {name}: {line}"),
+        )  # fmt: skip
 
 
 def sufficient(laying: Laying) -> str:
