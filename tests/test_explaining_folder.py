@@ -10,11 +10,11 @@ import pytest
 import plmscope as ps
 from plmscope.cli import main
 from plmscope.explaining import folder as module
-from plmscope.explaining.explainer import Explainer, Settings
+from plmscope.explaining.explainer import Explainer, ExplainSettings
 from plmscope.explaining.explanation import SCHEMA
 from plmscope.explaining.folder import explain_file
 
-FEW = Settings(supporting=3, opposing=1, draws=3, seed=1)
+FEW = ExplainSettings(supporting=3, opposing=1, draws=3, seed=1)
 HOSTILE = "<script>alert(1)</script>&amp;\"'"
 ROOT = Path(__file__).parents[1]
 

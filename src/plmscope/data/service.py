@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
-from plmscope.data.formats import one_line
+from plmscope.data.formats import first_line
 from plmscope.errors import InputError, shown
 
 #: Largest decompressed page, in bytes.
 MAX_PAGE = 256 * 2**20
 
 
-class Page(NamedTuple):
+class ServicePage(NamedTuple):
     """One answer of the service, checked."""
 
     text: str
@@ -33,7 +33,7 @@ class Page(NamedTuple):
 
 
 class Again(Exception):
-    """Something that may go well the next time; ``wait`` is what the service asks for, in seconds."""
+    """A request failed, but may go well the next time; ``wait`` is how long the service asks to wait, in seconds."""
 
     def __init__(self, reason: str, wait: float | None = None) -> None:
         super().__init__(reason)
@@ -99,7 +99,7 @@ def decoded(body: bytes) -> str:
     try:
         return body.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise Again(f"the page is damaged: {one_line(error)}") from None
+        raise Again(f"the page is damaged: {first_line(error)}") from None
 
 
 def next_cursor(links: dict[str | None, dict[str, str]]) -> str:
@@ -114,8 +114,8 @@ def next_cursor(links: dict[str | None, dict[str, str]]) -> str:
 
 
 @dataclass(frozen=True)
-class State:
-    """How far a download is; the file beside the output.
+class Download:
+    """How far a download is; kept as a file beside the output, so that another call continues it.
 
     Attributes:
         endpoint, query, fields: What is asked for.

@@ -25,7 +25,7 @@ from typing import Literal
 
 import pandas as pd
 
-from plmscope.data.labels import Task, class_names, classes_of, membership, rarest
+from plmscope.data.labels import LabelTask, class_names, classes_of, membership, rarest
 from plmscope.data.mmseqs import SEEN, mmseqs_clusters, unmasked
 from plmscope.data.peptides import close_pairs, is_short, is_simple, overlapping
 from plmscope.data.pieces import compared, merged_groups, pieces_of, refuse_twins, source_of
@@ -65,8 +65,8 @@ class Split:
     @property
     def counts(self) -> dict[Part, int]:
         """Number of proteins by set."""
-        found = Counter(self.assignment.values())
-        return {part: found[part] for part in PARTS}
+        sizes = Counter(self.assignment.values())
+        return {part: sizes[part] for part in PARTS}
 
     @property
     def n_shared(self) -> int:
@@ -101,7 +101,7 @@ def split_proteins(
     cluster_column: str = "",
     test_folds: Sequence[str] = (),
     validation_folds: Sequence[str] = (),
-    task: Task = "single",
+    task: LabelTask = "single",
 ) -> Split:
     """Divide labelled proteins into train, validation and test.
 
@@ -209,7 +209,7 @@ def split_proteins(
     return Split(assignment, clusters, method, identity, coverage, cluster_column, notes)
 
 
-def balance_table(proteins: Iterable[Protein], split: Split, task: Task = "single") -> pd.DataFrame:
+def balance_table(proteins: Iterable[Protein], split: Split, task: LabelTask = "single") -> pd.DataFrame:
     """What share of every class each set got.
 
     Returns:
@@ -256,7 +256,7 @@ def balance_lines(table: pd.DataFrame, asked: Mapping[str, float] | None) -> lis
     return [title, *rows.to_string(index=False, float_format=lambda share: f"{share:.1%}").splitlines()]
 
 
-def _labels(proteins: Sequence[Protein], task: Task) -> dict[str, str]:
+def _labels(proteins: Sequence[Protein], task: LabelTask) -> dict[str, str]:
     """The class that each protein is split by, by id; labels are complete, unambiguous and of two classes at least."""
     labels: dict[str, str] = {}
     for protein in proteins:
@@ -276,7 +276,7 @@ def _labels(proteins: Sequence[Protein], task: Task) -> dict[str, str]:
 def _check_classes(
     proteins: Sequence[Protein],
     assignment: Mapping[str, Part],
-    task: Task,
+    task: LabelTask,
     parts: Sequence[Part],
     source: str,
     way_out: str,
@@ -431,8 +431,8 @@ def _clusters(proteins: Sequence[Protein], identity: float, coverage: float) -> 
         some = [Protein(representative[sequence], sequence) for sequence in simple]
         hits = unmasked(some, some, identity)
         hits = hits[hits[["qcov", "tcov"]].max(axis=1) >= coverage]
-        found = zip(hits["query"], hits["target"], strict=True)
-        links += [(some[query].id, some[target].id) for query, target in found]
+        hit_pairs = zip(hits["query"], hits["target"], strict=True)
+        links += [(some[query].id, some[target].id) for query, target in hit_pairs]
     everything = list(representative)
     short = [sequence for sequence in everything if is_short(sequence)]
     for others in (short, [sequence for sequence in everything if not is_short(sequence)]):

@@ -116,13 +116,13 @@ def evaluate(
         groups = strata(control, selection.index)
         chosen += [draw(selection.index, groups, [selection], (seed, number, r), control)[0] for r in range(n_random)]
     masks += [one.mask if mode == "keep" else ~one.mask for one in chosen]
-    found = list(predict(model, proteins, [(mask, values) for mask in masks], token_budget))
+    answers = list(predict(model, proteins, [(mask, values) for mask in masks], token_budget))
     true = model.targets(proteins)
 
     def measured(p: Predictions) -> dict[str, float]:
         return {name: metric(name, true, p.predicted, p.log_prob_true, len(model.labels)) for name in METRICS}
 
-    rows = [measured(p) for p in found]
+    rows = [measured(p) for p in answers]
     draws = {
         control: {
             name: np.array([r[name] for r in rows[2 + i * n_random : 2 + (i + 1) * n_random]]) for name in METRICS

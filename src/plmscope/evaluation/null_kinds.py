@@ -20,7 +20,7 @@ from plmscope.data.proteins import Protein
 from plmscope.evaluation.collected import collect_predictions
 from plmscope.evaluation.curves import (
     INTACT,
-    Cell,
+    CurveCell,
     CurvePoint,
     Curves,
     Grid,
@@ -106,7 +106,7 @@ def evaluate_null(
     ends = [INTACT, *(held_point("mean", module) for module in MODULES)]
     known = predictions("ends", ends)
     first = curves_of(ends, known)
-    cells = {module: Cell(MODULE, module, "keep", "mean") for module in MODULES}
+    cells = {module: CurveCell(MODULE, module, "keep", "mean") for module in MODULES}
     carried = {(m, name): carried_row(first, cell, name) for m, cell in cells.items() for name in MODULE_METRICS}
     carrying = [m for m in MODULES if any(carried[m, name]["judged"] for name in MODULE_METRICS)]
     every = grid.points(("keep",), ("mean",), (MODULE,), (), draws, draws, Within(draws=draws))
@@ -123,7 +123,7 @@ def evaluate_null(
         for m in MODULES if m not in carrying for method in scores for name in MODULE_METRICS
     ]  # fmt: skip
     columns = list(SCHEMA["modules"])
-    parts = [part.reindex(columns=columns) for part in (table, pd.DataFrame(idle)) if len(part)]
-    rows = pd.concat(parts, ignore_index=True)
+    tables_there = [part.reindex(columns=columns) for part in (table, pd.DataFrame(idle)) if len(part)]
+    rows = pd.concat(tables_there, ignore_index=True)
     plotted = curve_table(points, found, true, len(model.labels), model.index)
     return NullKinds(rows, plotted.assign(null=null)[list(SCHEMA["curves_null"])], tuple(carrying))

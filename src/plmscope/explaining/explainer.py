@@ -30,9 +30,9 @@ from plmscope.evaluation.selection import Selection, select_top
 from plmscope.explaining.activations import as_protein, at_residues
 from plmscope.explaining.contributions import Contributions, contributions
 from plmscope.explaining.decision import Decision, number_of
-from plmscope.explaining.detected import Cards
+from plmscope.explaining.detected import DetectedCards
 from plmscope.explaining.explanation import Explanation
-from plmscope.explaining.held import Held, held_alone, held_together
+from plmscope.explaining.held import HeldEffect, held_alone, held_together
 from plmscope.explaining.residues import COPIES, residue_attribution, shuffled_band
 from plmscope.explaining.training import Distances, Nearest, Sample, sample_of
 from plmscope.models.classifier import Classifier
@@ -46,7 +46,7 @@ PLACES = 10
 
 
 @dataclass(frozen=True)
-class Settings:
+class ExplainSettings:
     """How much is computed.
 
     Attributes:
@@ -92,14 +92,14 @@ class Explainer:
         label: str | int | None = None,
         neurons: Selection | None = None,
         features: str | Path | FeatureSet | None = None,
-        settings: Settings | None = None,
+        settings: ExplainSettings | None = None,
         track: Track = silent,
     ) -> None:
         opened = open_run(model_or_run) if isinstance(model_or_run, str | Path) else model_or_run
         self.opened = opened if isinstance(opened, OpenRun) else None
         self.model: Classifier = opened.model if isinstance(opened, OpenRun) else opened
         self.label, self._neurons, self._features = label, neurons, features
-        self.settings, self.track = settings or Settings(), track
+        self.settings, self.track = settings or ExplainSettings(), track
         self.network = network_of(self.model)
         if label is not None:
             number_of(self.model, label)
@@ -139,20 +139,20 @@ class Explainer:
 
     @cached_property
     def sample(self) -> Sample | None:
-        """What neurons do in training proteins."""
+        """How active every neuron is in training proteins, which the activations of a protein are compared with."""
         return None if self.opened is None else sample_of(self.opened, self.track)
 
     @cached_property
-    def cards(self) -> Cards | None:
+    def cards(self) -> DetectedCards | None:
         """What the chosen neurons of the run detect."""
-        return None if self.opened is None or self.sample is None else Cards(self.opened, self.sample)
+        return None if self.opened is None or self.sample is None else DetectedCards(self.opened, self.sample)
 
     @cached_property
     def _distances(self) -> Distances | None:
         return None if self.opened is None else Distances(self.opened)
 
     def prepare(self) -> None:
-        """Make what is made once, so that the first protein takes no longer than the others."""
+        """Make now what all proteins need, so that the first protein takes no longer than the others."""
         _ = self.sample, self.cards, self._distances
 
     def neurons_for(self, label: str) -> Selection | None:
@@ -171,12 +171,12 @@ class Explainer:
         mask = None if chosen is None or not len(chosen) else chosen.mask
         attributed = residue_attribution(decision, mask)
         band = shuffled_band(decision, copies=s.copies, points=s.band_points, seed=s.seed)
-        found = contributions(
+        given = contributions(
             decision, constants, points=s.neuron_points, top=max(s.supporting, s.opposing)
         )  # fmt: skip
-        listed = found.strongest(s.supporting, s.opposing)
+        listed = given.strongest(s.supporting, s.opposing)
         supporting = np.zeros(len(self.model.index), bool)
-        supporting[[n for n in listed if found.values[n] > 0]] = True
+        supporting[[n for n in listed if given.values[n] > 0]] = True
         effects = held_alone(decision, listed, constants)
         held, of_chosen = (
             held_together(decision, one, constants, draws=s.draws, seed=s.seed)
@@ -202,7 +202,7 @@ class Explainer:
         if cards is not None and len(of_cards):
             detected = cards.detected(protein, values[:, k : k + len(of_cards)])
         residues = pd.concat([residues, detected], axis=1).assign(features=_features(protein, features))
-        neurons, tracks = self._neuron_table(decision, found, listed, effects, values[:, :k], mask)
+        neurons, tracks = self._neuron_table(decision, given, listed, effects, values[:, :k], mask)
         kn = math.nan
         if self.sample is not None and mask is not None:
             means = np.zeros(len(mask))
@@ -217,7 +217,7 @@ class Explainer:
             "log_odds": decision.value, "start_log_odds": attributed.start,
             "attribution": float(attributed.values.sum()), "gap": attributed.gap, "points": attributed.points,
             "null_copies": band.copies, "null_gap": band.gap, "residues_outside": int(residues["outside"].sum()),
-            **_nearest(None), "neurons_gap": found.gap, **_held("held", held),
+            **_nearest(None), "neurons_gap": given.gap, **_held("held", held),
             "chosen": "" if chosen is None else chosen.name, **_held("chosen", of_chosen), "kn_score": kn,
         }  # fmt: skip
         return Explanation(summary, residues, neurons, tracks)
@@ -291,10 +291,10 @@ def _nearest(near: Nearest | None) -> Mapping[str, Any]:
     }  # fmt: skip
 
 
-def _held(name: str, held: Held | None) -> Mapping[str, Any]:
+def _held(name: str, held: HeldEffect | None) -> Mapping[str, Any]:
     """The columns about a set that was held."""
     if held is None:
-        held = Held(0, math.nan, np.array([math.nan]), math.nan, "")
+        held = HeldEffect(0, math.nan, np.array([math.nan]), math.nan, "")
     return {
         f"{name}_n": held.n, f"{name}_effect": held.effect, f"{name}_draws": float(held.draws.mean()),
         f"{name}_p": held.p_value, f"{name}_decided": held.decided,
@@ -333,12 +333,12 @@ def class_neurons(opened: OpenRun, label: str) -> Selection | None:
 @overload
 def explain(
     model_or_run: Classifier | OpenRun | str | Path, protein: Protein | str, *, label: str | int | None = None,
-    neurons: Selection | None = None, features: str | Path | None = None, settings: Settings | None = None,
+    neurons: Selection | None = None, features: str | Path | None = None, settings: ExplainSettings | None = None,
 ) -> Explanation: ...  # fmt: skip
 @overload
 def explain(
     model_or_run: Classifier | OpenRun | str | Path, protein: Sequence[Protein], *, label: str | int | None = None,
-    neurons: Selection | None = None, features: str | Path | None = None, settings: Settings | None = None,
+    neurons: Selection | None = None, features: str | Path | None = None, settings: ExplainSettings | None = None,
 ) -> list[Explanation]: ...  # fmt: skip
 
 
@@ -349,7 +349,7 @@ def explain(
     label: str | int | None = None,
     neurons: Selection | None = None,
     features: str | Path | None = None,
-    settings: Settings | None = None,
+    settings: ExplainSettings | None = None,
 ) -> Explanation | list[Explanation]:
     """Explain what a model says about one protein, or about each of several.
 

@@ -23,7 +23,7 @@ from plmscope.data.annotations import read_features
 from plmscope.data.proteins import Protein, ProteinSet, read_proteins
 from plmscope.errors import InputError, RunError
 from plmscope.evaluation.selection import Selection
-from plmscope.explaining.explainer import Explainer, Settings
+from plmscope.explaining.explainer import Explainer, ExplainSettings
 from plmscope.explaining.explanation import SCHEMA, Explanation
 from plmscope.explaining.page import MOST_ON_PAGE, write_page
 from plmscope.progress import Track, silent
@@ -38,7 +38,7 @@ PAGE, NOTE, LINES, PARTS = "explained.html", "explained.json", "explained.jsonl"
 
 @dataclass(frozen=True)
 class ExplainedFile:
-    """What was written.
+    """What :func:`explain_file` has written.
 
     Attributes:
         folder: Where.
@@ -61,7 +61,7 @@ def explain_file(
     label: str | None = None,
     neurons: str | Path | None = None,
     features: str | Path | None = None,
-    settings: Settings | None = None,
+    settings: ExplainSettings | None = None,
     as_json: bool = False,
     track: Track = silent,
     say: Callable[[str], None] = lambda line: None,
@@ -84,15 +84,15 @@ def explain_file(
         InputError: the file cannot be used, or holds no protein that the model can read.
         RunError: the folder cannot be written, or holds other things.
     """
-    settings = settings or Settings(seed=opened.study.seed)
-    found = read_explainable(opened, path)
-    say(repr(found))
+    settings = settings or ExplainSettings(seed=opened.study.seed)
+    readable = read_explainable(opened, path)
+    say(repr(readable))
     chosen = None if neurons is None else Selection.from_tsv(neurons, opened.model.index)
-    own_features = None if features is None else read_features(features, found.proteins)
+    own_features = None if features is None else read_features(features, readable.proteins)
     if own_features is not None:
         say(repr(own_features))
     explainer = Explainer(opened, label=label, neurons=chosen, features=own_features, settings=settings, track=track)
-    stamp = _stamp(opened, found, label, chosen, "" if own_features is None else own_features.sha256, settings)
+    stamp = _stamp(opened, readable, label, chosen, "" if own_features is None else own_features.sha256, settings)
     folder = out or opened.run.path / "explained" / (Path(path).name.split(".")[0] or "proteins")
     _make(folder)
     with lock(folder / ".lock", f"{folder}: another plmscope process is writing here"):
@@ -100,14 +100,16 @@ def explain_file(
         kept = [PAGE, *(f"{name}.parquet" for name in SCHEMA), *([LINES] if as_json else [])]
         if ready.get("stamp") == stamp and all((folder / name).is_file() for name in kept):
             say(f"{folder}: these proteins are explained already")
-            return ExplainedFile(folder, len(found), len(found.excluded), None)
+            return ExplainedFile(folder, len(readable), len(readable.excluded), None)
         parts = Parts(folder / PARTS, stamp)
         first = None
-        groups = {f"{start:09d}": found.proteins[start : start + AT_ONCE] for start in range(0, len(found), AT_ONCE)}
+        groups = {
+            f"{start:09d}": readable.proteins[start : start + AT_ONCE] for start in range(0, len(readable), AT_ONCE)
+        }
         todo = {name: proteins for name, proteins in groups.items() if parts.read(name) is None}
         if len(todo) < len(groups):
             left = sum(len(proteins) for proteins in todo.values())
-            say(f"explain: continuing after {len(found) - left:,} of {len(found):,} proteins")
+            say(f"explain: continuing after {len(readable) - left:,} of {len(readable):,} proteins")
         if todo:
             explainer.prepare()
         for name, explained in _explained(explainer, todo, track):
@@ -122,15 +124,17 @@ def explain_file(
             write_atomic(folder / LINES, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in plain).encode())
         else:
             (folder / LINES).unlink(missing_ok=True)
-        write_page(folder / PAGE, opened, [json.loads(line) for line in lines[:MOST_ON_PAGE]], len(found), found.source)
+        write_page(
+            folder / PAGE, opened, [json.loads(line) for line in lines[:MOST_ON_PAGE]], len(readable), readable.source
+        )
         note = {
-            "stamp": stamp, "plmscope": __version__, "run": str(opened.run.path), "proteins": len(found),
-            "source": found.source, "sha256": found.sha256, "label": label, "settings": asdict(settings),
-            "excluded": [asdict(one) for one in found.excluded],
+            "stamp": stamp, "plmscope": __version__, "run": str(opened.run.path), "proteins": len(readable),
+            "source": readable.source, "sha256": readable.sha256, "label": label, "settings": asdict(settings),
+            "excluded": [asdict(one) for one in readable.excluded],
         }  # fmt: skip
         write_atomic(folder / NOTE, json.dumps(note, indent=1).encode())
         parts.remove()
-    return ExplainedFile(folder, len(found), len(found.excluded), first)
+    return ExplainedFile(folder, len(readable), len(readable.excluded), first)
 
 
 def read_explainable(opened: OpenRun, path: str | Path) -> ProteinSet:
@@ -139,20 +143,25 @@ def read_explainable(opened: OpenRun, path: str | Path) -> ProteinSet:
     Raises:
         InputError: the file cannot be used, a residue has no token, or no protein is left.
     """
-    found = read_proteins(
+    readable = read_proteins(
         path, id_column="", sequence_column="", duplicates="keep", min_length=1, max_length=opened.model.max_residues,
         too_long="skip",
     )  # fmt: skip
-    for protein in found:
+    for protein in readable:
         try:
             opened.model.encode(protein.sequence)
         except InputError as error:
             raise InputError(f"{path}: protein {protein.id!r}: {error}") from None
-    return found
+    return readable
 
 
 def _stamp(
-    opened: OpenRun, found: ProteinSet, label: str | None, chosen: Selection | None, features: str, settings: Settings
+    opened: OpenRun,
+    found: ProteinSet,
+    label: str | None,
+    chosen: Selection | None,
+    features: str,
+    settings: ExplainSettings,
 ) -> str:
     """Digest of everything that an explanation depends on."""
     manifest = opened.run.manifest()
@@ -178,10 +187,10 @@ def _make(folder: Path) -> None:
 def _read_note(path: Path) -> dict[str, Any]:
     """What an earlier call wrote down; empty if it is not there or damaged."""
     try:
-        found = json.loads(path.read_text())
+        note = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return note if isinstance(note, dict) else {}
 
 
 def _explained(

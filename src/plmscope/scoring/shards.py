@@ -68,8 +68,8 @@ class Shard(NamedTuple):
     def of(self, proteins: Sequence[Protein]) -> list[list[int]]:
         """Positions of the proteins of each of its parts."""
         order = sorted(range(len(proteins)), key=lambda row: (-len(proteins[row]), row))
-        parts = [order[start : start + PART_PROTEINS] for start in range(0, len(order), PART_PROTEINS)]
-        return parts[self.number - 1 :: self.total]
+        lists = [order[start : start + PART_PROTEINS] for start in range(0, len(order), PART_PROTEINS)]
+        return lists[self.number - 1 :: self.total]
 
 
 @dataclass(frozen=True)
@@ -137,17 +137,17 @@ class PartialScores:
 
         ids = [protein.id for protein in proteins]
         rank = {name: place for place, name in enumerate(ids)}
-        found = {}
+        scores = {}
         for one in self.scored.values():
             rows = one.completeness
             if rows is not None:
                 order = rows["id"].map(rank).to_numpy().argsort(kind="stable")
                 rows = rows.iloc[order].reset_index(drop=True)
             for method, settings in one.settings.items():
-                found[method] = changed(finish(method, one.sums, settings, rows), proteins=tuple(ids))
+                scores[method] = changed(finish(method, one.sums, settings, rows), proteins=tuple(ids))
         for method in methods:
-            check_ranking(found[method])
-        return [found[method] for method in methods]
+            check_ranking(scores[method])
+        return [scores[method] for method in methods]
 
     def sums_alone(self) -> PartialScores:
         """What resampling needs: without the completeness of every protein, which has a table of its own."""
@@ -225,18 +225,18 @@ def score_shard(
         RunError: the disk is full.
     """
     mine = shard.of(proteins)
-    found = PartialScores.from_arrays(parts.read(shard.name), index) or PartialScores(constants=constants)
-    if found.done > len(mine):
-        found = PartialScores(constants=constants)
-    if found.done:
-        say(f"score: continuing after {found.done:,} of {len(mine):,} parts")
-    for number, rows in enumerate(mine[found.done :], found.done + 1):
+    partial = PartialScores.from_arrays(parts.read(shard.name), index) or PartialScores(constants=constants)
+    if partial.done > len(mine):
+        partial = PartialScores(constants=constants)
+    if partial.done:
+        say(f"score: continuing after {partial.done:,} of {len(mine):,} parts")
+    for number, rows in enumerate(mine[partial.done :], partial.done + 1):
         own = None if groups is None else [groups[row] for row in rows]
         scores = score([proteins[row] for row in rows], own, _part_of(track, number, len(mine)))
-        found = found + PartialScores.of(scores, constants)
+        partial = partial + PartialScores.of(scores, constants)
         if number < len(mine):
-            parts.keep(shard.name, found.arrays)
-    return found
+            parts.keep(shard.name, partial.arrays)
+    return partial
 
 
 def _plain(column: pd.Series) -> np.ndarray:
@@ -290,14 +290,14 @@ def merge_shards(
 
 def _gaps(parts: Parts, proteins: Sequence[Protein], index: NeuronIndex) -> dict[int, list[Shard]]:
     """For every division of which there is a shard, those that are missing, not finished or damaged."""
-    there, found = shards_in(parts), dict[int, list[Shard]]()
+    there, missing = shards_in(parts), dict[int, list[Shard]]()
     for total in sorted({shard.total for shard in there}):
-        found[total] = []
+        missing[total] = []
         for shard in (Shard(number, total) for number in range(1, total + 1)):
             one = PartialScores.from_arrays(parts.read(shard.name), index) if shard in there else None
             if one is None or one.done < len(shard.of(proteins)):
-                found[total].append(shard)
-    return found
+                missing[total].append(shard)
+    return missing
 
 
 def complete(folder: Path, stamp: str, proteins: Sequence[Protein], index: NeuronIndex) -> bool:
@@ -308,8 +308,8 @@ def complete(folder: Path, stamp: str, proteins: Sequence[Protein], index: Neuro
 
 def shards_in(parts: Parts) -> list[Shard]:
     """Shards that have a file, finished or not; none of other settings."""
-    found = []
+    shards = []
     for name in parts.names():
         with contextlib.suppress(SelectionError):
-            found.append(Shard.parse(name.replace("-of-", "/")))
-    return found
+            shards.append(Shard.parse(name.replace("-of-", "/")))
+    return shards

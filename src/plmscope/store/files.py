@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from plmscope.errors import BusyError, RunError, unwritten_advice
+from plmscope.errors import BusyError, RunError, one_line, unwritten_advice
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -59,11 +59,6 @@ def _write_with(path: Path, write: Callable[[Path], object]) -> None:
     except OSError as error:
         reason = error.strerror or one_line(error)
         raise RunError(f"{path}: cannot be written ({reason}); {unwritten_advice(error.errno)}") from None
-
-
-def one_line(error: BaseException) -> str:
-    """An exception's text as one line."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 @contextlib.contextmanager

@@ -36,7 +36,7 @@ SAVE_SECONDS = 20.0
 #: The pause between two savings is at least so many times what one takes.
 SAVE_PAUSE = 20.0
 #: In a file of :func:`collect`, the numbers of the tasks that are in it.
-TASKS = "tasks"
+NUMBERS = "tasks"
 
 Arrays = dict[str, np.ndarray]
 #: Does tasks by their numbers, in any order; gives the number of each with its result.
@@ -162,7 +162,7 @@ def collect(
         if saved is None:
             path.unlink()
             continue
-        tasks = saved.pop(TASKS)
+        tasks = saved.pop(NUMBERS)
         for name, part in saved.items():
             results[name][tasks] = part
         missing[tasks] = False
@@ -175,7 +175,7 @@ def collect(
             results[name][number] = one
         new.append(number)
         if pace.due:
-            saved = {TASKS: np.array(new)} | {name: array[new] for name, array in results.items()}
+            saved = {NUMBERS: np.array(new)} | {name: array[new] for name, array in results.items()}
             pace.save(folder / f"{stamp}-{min(new):09d}.npz", saved)
             new = []
     return results
@@ -193,9 +193,9 @@ def read_arrays(path: Path) -> Arrays | None:
 def read_part(path: Path, like: Mapping[str, np.ndarray], total: int) -> Arrays | None:
     """A file of :func:`collect`; ``None`` if it is damaged, of results of another shape, or of more tasks."""
     arrays = read_arrays(path)
-    if arrays is None or arrays.keys() != {TASKS, *like}:
+    if arrays is None or arrays.keys() != {NUMBERS, *like}:
         return None
-    tasks = arrays[TASKS]
+    tasks = arrays[NUMBERS]
     sound = tasks.ndim == 1 and tasks.dtype.kind == "i" and bool(((tasks >= 0) & (tasks < total)).all())
     sound = sound and all(arrays[name].shape == (*tasks.shape, *one.shape) for name, one in like.items())
     return arrays if sound else None

@@ -45,14 +45,14 @@ class Stages:
         run: Where results go.
         track: Progress.
         say: Told one line at a time what happens.
-        parts: A folder whose shards are to be merged instead of scoring; none may be missing.
+        shards: A folder whose shards are to be merged instead of scoring; none may be missing.
     """
 
     study: Study
     run: Run
     track: Track = silent
     say: Callable[[str], None] = lambda line: None
-    parts: Path | None = None
+    shards: Path | None = None
     graph: Graph = field(default_factory=Graph, repr=False)
     inputs: Inputs = field(init=False, repr=False)
 
@@ -126,13 +126,13 @@ class Stages:
         outdated = {other: known[other] | {"status": "outdated"} for other in after}
         self.run.update_manifest(stages={name: {"status": "running", "fingerprint": fingerprint}, **outdated})
         if stage.wanted(self.study):
-            found = stage.run(self.context(name)) or {}
+            told = stage.run(self.context(name)) or {}
             unasked = set(stage.every_product) - set(stage.products(self.study))
         else:
-            found, unasked = stage.off, set(stage.every_product)
+            told, unasked = stage.off, set(stage.every_product)
         self.run.clear(*sorted(unasked), parts_of(self.run, name).name)
-        if found:
-            self.run.update_manifest(**found)
+        if told:
+            self.run.update_manifest(**told)
         for other in after:  # of another model, or of other scores; what only shows them is written anew
             if not self.graph[other].view:
                 self.run.clear(*self.graph[other].every_product)
@@ -162,7 +162,7 @@ class Stages:
 
     def context(self, name: str) -> Context:
         """What a stage works with."""
-        return Context(name, self.study, self.run, self.inputs, self.track, self.say, self.fingerprint, self.parts)
+        return Context(name, self.study, self.run, self.inputs, self.track, self.say, self.fingerprint, self.shards)
 
     def score_shard(self, shard: Shard, out: Path | None = None) -> None:
         """Score one share of the proteins into a file of the run folder, or of ``out``.

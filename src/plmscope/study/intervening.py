@@ -117,8 +117,8 @@ def _single(opened: OpenRun, method: str, most: int) -> np.ndarray:
 
 def run(context: Context) -> dict[str, Any]:
     """Measure what becomes of every class and its decisions."""
-    found = intervene_run(context.opened, context.parts, context.stamp, context.track, context.say)
-    return {"interventions": {"enabled": True, **found}}
+    told = intervene_run(context.opened, context.parts, context.stamp, context.track, context.say)
+    return {"interventions": {"enabled": True, **told}}
 
 
 STAGE = Stage(

@@ -65,10 +65,10 @@ def run(context: Context) -> dict[str, Any]:
         run.write_table("completeness", pd.concat(gaps, ignore_index=True))
     if study.density.resampled:
         partial.sums_alone().save(run.path / SUMS)
-    found = {"scoring_proteins": len(chosen), "scoring_ids": [p.id for p in chosen], "mean_proteins": n_means}
+    told = {"scoring_proteins": len(chosen), "scoring_ids": [p.id for p in chosen], "mean_proteins": n_means}
     if study.dtype == "float32":
-        return found
-    return found | {"precision": _compared_precision(context, chosen, constants)}
+        return told
+    return told | {"precision": _compared_precision(context, chosen, constants)}
 
 
 def rankings(study: Study, scores: Sequence[NeuronScores]) -> list[NeuronScores]:
@@ -173,13 +173,13 @@ def _compared_precision(context: Context, chosen: Sequence[Protein], constants: 
         score_all(m, few, study.score, constants, track=context.track, seed=study.seed)
         for m in (opened.model, reference)
     )
-    found = precision_agreement(ours, theirs)
-    for method, row in found.items():
+    agreement = precision_agreement(ours, theirs)
+    for method, row in agreement.items():
         context.say(
             f"{study.dtype} against float32, {method}: rank correlation {row['spearman']:.3f}, "
             f"{row['overlap']:.0%} of the best 5 % shared ({len(few)} proteins)"
         )
-    return {"dtype": study.dtype, "proteins": len(few), "methods": found}
+    return {"dtype": study.dtype, "proteins": len(few), "methods": agreement}
 
 
 def read_sums(run: Run, index: Any) -> PartialScores:
@@ -188,10 +188,10 @@ def read_sums(run: Run, index: Any) -> PartialScores:
     Raises:
         RunError: the file is missing or damaged.
     """
-    found = PartialScores.load(run.path / SUMS, index)
-    if found is None:
+    sums = PartialScores.load(run.path / SUMS, index)
+    if sums is None:
         raise RunError(f"{run.path / SUMS}: is missing or damaged; delete it, then 'plmscope run' writes it again")
-    return found
+    return sums
 
 
 STAGE = Stage(
