@@ -1,25 +1,24 @@
 """Sample a study of several thousand enzymes from a large EC-labelled table, fair to the embedded model.
 
-    python scripts/sample_enzymes.py --enzymes enzymes.tsv.gz --trained build/embedded-model/prepared.json \\
-        --out study.tsv
+    python scripts/sample_enzymes.py --enzymes enzymes.tsv.gz --trained training.npz --out study.tsv
 
 ``--enzymes`` has the columns ``accession, ec, organism, source, sequence, cluster30`` (the embedded model's card names
-its public sources); ``prepared.json`` is what ``train_embedded_model.py`` wrote: the sequences that the model has seen.
-Rows that the model never saw get ``held_out`` = 1: a split with ``held_out = "held_out"`` draws its validation and test
-clusters from them alone. Only rows whose EC number a second, independent list confirms are taken, at most
-``--per-cluster`` of a 30 % cluster, so that no family dominates. ``--several 2`` takes those with several classes at EC
-level 2 first, for a multi-label study; there the second list need confirm one number alone. Every step is counted on
-the screen.
+its public sources); ``--trained`` is what ``prepare_embedded_training.py`` wrote: the sequences that the model has seen
+and those that it was validated on. Rows that are neither get ``held_out`` = 1: a split with ``held_out = "held_out"``
+draws its validation and test clusters from them alone. Only rows whose EC number a second, independent list confirms
+are taken, at most ``--per-cluster`` of a 30 % cluster, so that no family dominates. ``--several 2`` takes those with
+several classes at EC level 2 first, for a multi-label study; there the second list need confirm one number alone.
+Every step is counted on the screen.
 """
 
 import argparse
 import csv
-import json
+import lzma
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from train_embedded_model import read_table
+from prepare_embedded_training import VOCAB, read_table
 
 
 def main() -> None:
@@ -35,7 +34,7 @@ def main() -> None:
     parser.add_argument("--several", type=int, default=0, help="take all with several classes at this EC level")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    trained = {row[0] for row in json.loads(args.trained.read_text())["train"]}
+    trained = sequences_of(args.trained)
     rows = read_table(args.enzymes)
     print(f"{len(rows):,} rows")
     rows = [row for row in rows if row["source"].endswith("ecpred=agree") or _several(row, args.several)]
@@ -61,6 +60,19 @@ def main() -> None:
         for row, held_out in chosen:
             values = (row["accession"], row["ec"], row["organism"], row["cluster30"], held_out, row["sequence"])
             writer.writerow(values)
+
+
+def sequences_of(path: Path) -> set[str]:
+    """All sequences of a training file."""
+    letters = np.zeros(256, np.uint8)
+    letters[: len(VOCAB)] = [ord(name) if len(name) == 1 else ord("X") for name in VOCAB]
+    found: set[str] = set()
+    with np.load(path, allow_pickle=False) as file:
+        for part in ("train", "validation"):
+            tokens = np.frombuffer(lzma.decompress(file[f"{part}_tokens"].tobytes()), np.uint8)
+            text, end = letters[tokens].tobytes().decode(), np.cumsum(file[f"{part}_lengths"])
+            found |= {text[stop - length : stop] for stop, length in zip(end, file[f"{part}_lengths"], strict=True)}
+    return found
 
 
 def _several(row: dict[str, str], level: int) -> bool:

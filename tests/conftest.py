@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from transformers import EsmConfig, EsmForSequenceClassification, EsmTokenizer
 
 from plmscope.cli import main
@@ -126,6 +128,14 @@ parts = ["sufficient", "degenerate"]
 neurons = 4
 proteins_per_class = 2
 draws = 2
+
+[faithfulness]
+enabled = true
+methods = ["activation", "gradient_activation"]
+sample = 18
+proteins_per_class = 2
+fractions = [0.2, 0.5]
+draws = 1
 """
 
 
@@ -156,10 +166,23 @@ def write_enzymes(path: Path, classes: str = "236", per_class: int = 20) -> Path
 
 @pytest.fixture(scope="session")
 def golden(tmp_path_factory: pytest.TempPathFactory) -> Golden:
-    """Run the whole tiny study once."""
-    folder = tmp_path_factory.mktemp("golden")
-    data, model = write_enzymes(folder / "enzymes.tsv"), save_tiny_model(folder / "language_model", scale=20)
-    study = folder / "golden.toml"
-    study.write_text(GOLDEN.format(data=data, model=model))
-    assert main(["run", str(study), "--out", str(folder / "run"), "--quiet"]) == 0
-    return Golden(study, data, model, folder / "run")
+    """Run the whole tiny study once, for all processes that test: what changes it works on a copy."""
+    shared = tmp_path_factory.getbasetemp()
+    folder = (shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared) / "golden"
+    made = Golden(folder / "golden.toml", folder / "enzymes.tsv", folder / "language_model", folder / "run")
+    with FileLock(folder.with_suffix(".lock")):
+        if not (folder / "made").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            data, model = write_enzymes(made.data), save_tiny_model(made.model, scale=20)
+            made.study.write_text(GOLDEN.format(data=data, model=model))
+            assert main(["run", str(made.study), "--out", str(made.run), "--quiet"]) == 0
+            (folder / "made").touch()
+    return made
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that need the golden run last, but for the longest: one process makes it while others have work."""
+    needing = {item.path for item in items if "golden" in getattr(item, "fixturenames", ())}
+    longest = "test_documented_commands.py"
+    items.sort(key=lambda item: item.path.name != longest and 1 + (item.path in needing))

@@ -553,7 +553,8 @@ def test_changed_setting_redoes_its_stage_and_later_ones(
     lines = said()
     assert lines[3] == "evaluate: continuing after 5 of 13 selections"
     assert [line.split(":")[0] for line in lines[4:]] == [
-        "evaluate", "nulls", "null_kinds", "density", "stability", "characterize", "intervene", "layout", "report",
+        "evaluate", "nulls", "null_kinds", "density", "stability", "characterize", "intervene", "layout",
+        "faithfulness", "report",
     ]  # fmt: skip
     # Neither the characterization nor the interventions ask for the evaluation or the null models.
     assert ["done in" in line for line in lines[4:]] == [True, True, True, True, True, False, False, False, True]
@@ -1085,7 +1086,9 @@ def test_hostile_names_stay_inside_the_run_folder(
     table.to_csv("hostile.tsv", sep="\t", index=False)
     study = changed(
         golden.study, desk / "hostile.toml", data={"path": "hostile.tsv", "label": "kind"},
-        split={"method": "cluster"}, finetune={"epochs": 1}, evaluate=CHEAP, density={"nulls": ["label_shuffled"]},
+        split={"method": "cluster"}, finetune={"epochs": 1}, evaluate=CHEAP,
+        density={"nulls": ["label_shuffled"], "null_draws": 0, "bootstraps": 2},
+        layout={"parts": ["sufficient"], "draws": 2},
     )  # fmt: skip
     assert main(["run", str(study), "--out", "run", "--quiet"]) == 0
     assert main(["export", "run"]) == 0

@@ -184,7 +184,10 @@ def test_other_folders_and_other_sweeps_are_left_alone(done: list[str], tmp_path
 def small_sweep(golden: Golden) -> list[Combination]:
     """The golden study with less of everything, twice."""
     content = read_study(golden.study).model_dump()
+    content["finetune"] |= {"epochs": 1}
+    content["score"] |= {"methods": ("activation_std", "gradient_activation")}
     content["evaluate"] |= {"draws": 2, "draws_elsewhere": 2, "scopes": ("pooled",), "controls": ("random_matched",)}
+    content["layout"] |= {"parts": ()}
     content["characterize"] |= {"enabled": False}
     content["intervene"] |= {"enabled": False}
     content["density"] |= {"nulls": (), "bootstraps": 2}

@@ -15,6 +15,7 @@ from plmscope.data.proteins import Protein
 from plmscope.evaluation.curves import CurvePoint, Grid, evaluate_points
 from plmscope.evaluation.interventions import Change, outcomes
 from plmscope.evaluation.predict import Predictions
+from plmscope.evaluation.resampled import Donors
 from plmscope.models.classifier import Classifier
 from plmscope.progress import Track
 from plmscope.store.resume import Arrays, collect
@@ -34,6 +35,7 @@ def collect_predictions(
     track: Track,
     say: Callable[[str], None],
     hear: Callable[[int, Predictions], None] = lambda number, one: None,
+    given: Donors | None = None,
 ) -> list[Predictions]:
     """Predictions at every curve point, in the order of the points.
 
@@ -50,6 +52,7 @@ def collect_predictions(
         track: Progress.
         say: Told once how many selections were known before.
         hear: Told every new prediction, with the number of its point.
+        given: For the ablation ``resample``.
     """
     like = {
         "predicted": np.zeros(len(proteins), dtype=classifier.answer_dtype),  # multi-label: one axis more
@@ -57,9 +60,8 @@ def collect_predictions(
     }
 
     def work(todo: Sequence[int]) -> Iterator[tuple[int, Arrays]]:
-        stream = evaluate_points(
-            classifier, proteins, grid, [points[number] for number in todo], constants, token_budget
-        )
+        those = [points[number] for number in todo]
+        stream = evaluate_points(classifier, proteins, grid, those, constants, token_budget, given)
         for number, one in zip(todo, track(stream, description, len(todo)), strict=True):
             yield number, {"predicted": one.predicted, "log_prob": one.log_prob_true}
             hear(number, one)

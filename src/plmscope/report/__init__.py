@@ -11,6 +11,7 @@ tables it needs, and makes plain blocks of them: texts, tables, figures.
     kinds.py                                    the first page: six curves, one for each module kind, and a table
     data.py, curves.py, density.py, methods.py  sections on proteins and quality, curves, places, methods
     knowledge.py, classes.py, neurons.py        sections on what neurons know
+    faithfulness.py                             which scorer to trust
     layout.py                                   sections on how knowledge is laid out
 """
 

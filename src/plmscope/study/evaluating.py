@@ -21,6 +21,7 @@ def run(context: Context) -> dict[str, Any]:
     from plmscope.evaluation.curves import Curves, Grid, Within, compare, curve_table
     from plmscope.evaluation.kinds import module_table
     from plmscope.evaluation.predict import Predictions
+    from plmscope.evaluation.resampled import RESAMPLE, donors
 
     study, run, opened = context.study, context.run, context.opened
     e, model, test = study.evaluate, opened.model, judges(opened)
@@ -30,6 +31,9 @@ def run(context: Context) -> dict[str, Any]:
     within = Within(e.module_modes, e.module_ablations, e.module_controls, e.module_draws)
     points = grid.points(e.modes, e.ablations, e.scopes, e.controls, e.draws, e.draws_elsewhere, within)
     constants = {"zero": np.zeros((3, len(model.index))), "mean": np.asarray(model.ablation_means)}
+    given = None
+    if RESAMPLE in (*e.ablations, *e.module_ablations):
+        given = donors(test, opened.proteins("train"), e.donors, study.seed, model.task)
     own = [point for point in points if point.draw < 0]  # they come first
     true = model.targets(test)
     first: list[Predictions] = []
@@ -45,7 +49,7 @@ def run(context: Context) -> dict[str, Any]:
     answers = collect_predictions(
         model, test, grid, points, constants, token_budget=e.token_budget, folder=context.parts, stamp=context.stamp,
         description="keep and ablate", track=context.track, say=lambda line: context.say(f"evaluate: {line}"),
-        hear=hear,
+        hear=hear, given=given,
     )  # fmt: skip
     run.write_table("curves", curve_table(points, answers, true, len(model.labels), model.index))
     curves = Curves(

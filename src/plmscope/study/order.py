@@ -78,6 +78,11 @@ ROWS: tuple[StageRow, ...] = (
         "plmscope.study.laying_out",
         "ask how knowledge is laid out: how few neurons suffice, what is there twice, shared or apart",
     ),
+    StageRow(
+        "faithfulness",
+        "plmscope.study.comparing_scorers",
+        "compare scorers with single-neuron ablation of this model: which to trust, and at what price",
+    ),
     StageRow("report", "plmscope.study.reporting", "write report.html from the tables, one file that opens offline"),
 )
 
