@@ -24,7 +24,7 @@ HOUSE = (
         "relatives", "set_columns", "splits", "leakage", "fetch",
     )),
     ("stats", ("metrics", "chance", "curves", "ranks")),
-    ("tasks", ("task", "on_ray", "engines", "worker")),
+    ("tasks", ("crew", "task", "on_ray", "engines", "worker")),
     ("", ("plugins",)),
     ("models", (
         "workers", "checkpoints", "architectures", "sites", "heads", "lora", "classifier", "finetune", "hooks",
@@ -36,8 +36,8 @@ HOUSE = (
     )),
     ("probing", ("class_means", "gaussian", "linear_probe", "scorers")),
     ("evaluation", (
-        "selection", "overlap", "density", "predict", "resampled", "curves", "interventions", "collected",
-        "faithfulness", "judging", "kinds", "null_kinds",
+        "selection", "overlap", "density", "predict", "resampled", "curves", "interventions", "faithfulness",
+        "judging", "kinds", "shared_out", "collected", "null_kinds",
     )),
     ("layout", ("attributions", "components", "measure", "degenerate", "substitutions", "sufficient")),
     ("knowledge", (
@@ -72,12 +72,12 @@ TORCH = {
     "models.folded_layer", "models.folded", "models.esm", "models.hooked", "models.loading", "scoring.targets",
     "scoring.driver", "scoring.activation", "scoring.paths", "scoring.integrated_gradients", "scoring.conductance",
     "scoring.linear", "scoring.ablation", "scoring.relp", "probing.scorers", "evaluation.predict",
-    "evaluation.resampled", "evaluation.curves", "evaluation.interventions", "evaluation.collected",
-    "evaluation.faithfulness", "evaluation.judging", "evaluation.kinds", "evaluation.null_kinds",
-    "layout.attributions", "layout.measure", "layout.degenerate", "layout.substitutions", "layout.sufficient",
-    "knowledge.codes", "knowledge.discovery", "knowledge.confirmation", "knowledge.residues", "knowledge.letters",
-    "knowledge.stream", "knowledge.saved", "knowledge.characterize", "study.comparing_scorers", "study.edited",
-    "explaining.activations", "explaining.decision", "explaining.held", "explaining.residues",
+    "evaluation.resampled", "evaluation.curves", "evaluation.interventions", "evaluation.faithfulness",
+    "evaluation.judging", "evaluation.kinds", "evaluation.shared_out", "evaluation.collected",
+    "evaluation.null_kinds", "layout.attributions", "layout.measure", "layout.degenerate", "layout.substitutions",
+    "layout.sufficient", "knowledge.codes", "knowledge.discovery", "knowledge.confirmation", "knowledge.residues",
+    "knowledge.letters", "knowledge.stream", "knowledge.saved", "knowledge.characterize", "study.comparing_scorers",
+    "study.edited", "explaining.activations", "explaining.decision", "explaining.held", "explaining.residues",
     "explaining.contributions", "explaining.training", "explaining.detected", "explaining.explainer",
     "explaining.folder", "explaining.variants",
 }  # fmt: skip

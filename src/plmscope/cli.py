@@ -22,6 +22,7 @@ from rich.table import Table
 from plmscope import __version__
 from plmscope.errors import PlmscopeError, StudyError, unwritten_advice
 from plmscope.study.order import StageRow, commands
+from plmscope.tasks.crew import ALONE, Crew
 from plmscope.terminal import plain, say, tell, track
 
 if TYPE_CHECKING:
@@ -62,6 +63,13 @@ Dtype = Annotated[
 Model = Annotated[
     str | None,
     typer.Option("--model", help="Folder, run folder, Hugging Face hub id or plmscope:embedded.", show_default=False),
+]
+Engine = Annotated[
+    str, typer.Option("--engine", help="Who does the long parts: local (this process), processes, or ray.")
+]
+Workers = Annotated[int, typer.Option("--workers", help="How many, with processes or ray.")]
+Address = Annotated[
+    str, typer.Option("--address", help="Of a Ray cluster, or auto; default: start one.", show_default=False)
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors and the closing table only.")]
 
@@ -164,6 +172,9 @@ def run(
     device: Device = None,
     dtype: Dtype = None,
     model: Model = None,
+    engine: Engine = "local",
+    workers: Workers = 1,
+    address: Address = "",
     quiet: Quiet = False,
 ) -> None:
     """Run a study from sequences to report. The same command continues a run that was stopped.
@@ -172,7 +183,7 @@ def run(
     """
     from plmscope.study.study_file import read_study
 
-    _run(read_study(study), out, seed, device, dtype, model, quiet)
+    _run(read_study(study), out, seed, device, dtype, model, quiet, crew=_crew(engine, workers, address))
 
 
 @app.command(help=_help("finetune"))
@@ -283,8 +294,10 @@ def intervene(
 def _stage_command(row: StageRow) -> None:
     """Add the command of a stage that has no options of its own."""
 
-    def command(folder: RunFolder, quiet: Quiet = False) -> None:
-        _stage(folder, row.name, quiet)
+    def command(
+        folder: RunFolder, engine: Engine = "local", workers: Workers = 1, address: Address = "", quiet: Quiet = False
+    ) -> None:
+        _stage(folder, row.name, quiet, crew=_crew(engine, workers, address))
 
     command.__name__ = row.name
     app.command(row.name, help=_help(row.name))(command)
@@ -525,6 +538,7 @@ def _run(
     model: str | None,
     quiet: bool,
     stages: list[str] | None = None,
+    crew: Crew = ALONE,
 ) -> None:
     """Apply the overrides, run the stages, print the closing table."""
     from plmscope.store.folder import Run
@@ -538,19 +552,36 @@ def _run(
         settings["model"]["checkpoint"] = model
     study = parse_study(settings, "command line")
     folder = Run.create(out or Path("runs") / study.name)
-    Stages(study, folder, track(quiet), say(quiet)).execute(stages or names())
+    Stages(study, folder, track(quiet), say(quiet), crew=crew).execute(stages or names())
     _summary(folder)
 
 
+def _crew(engine: str, workers: int, address: str) -> Crew:
+    """Who does the long parts; an engine that is not there is refused before anything starts."""
+    from plmscope.tasks.engines import check_engine
+
+    check_engine(engine, workers, address)
+    if engine == "local" and workers > 1:
+        raise StudyError("--workers needs --engine processes or ray; local uses the cores that there are by itself")
+    return Crew(engine, workers, address)
+
+
 def _stage(
-    folder: Path, stage: str, quiet: bool, shards: Path | None = None, then: Callable[[], None] = lambda: None
+    folder: Path,
+    stage: str,
+    quiet: bool,
+    shards: Path | None = None,
+    then: Callable[[], None] = lambda: None,
+    crew: Crew = ALONE,
 ) -> None:
     """One stage of an existing run, with the settings it was made with; a report that is there is written anew."""
     from plmscope.report.page import write_report
     from plmscope.store.folder import Run
 
     opened = Run.open(folder)
-    _stages(opened, quiet, shards).execute([stage])
+    stages = _stages(opened, quiet, shards)
+    stages.crew = crew
+    stages.execute([stage])
     with opened.locked():
         then()
         if stage != "report" and (folder / "report.html").is_file():

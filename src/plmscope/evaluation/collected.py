@@ -6,7 +6,7 @@ gives the same whoever does it and whenever (:mod:`plmscope.store.resume`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,14 @@ from plmscope.evaluation.curves import CurvePoint, Grid, evaluate_points
 from plmscope.evaluation.interventions import Change, outcomes
 from plmscope.evaluation.predict import Predictions
 from plmscope.evaluation.resampled import Donors
+from plmscope.evaluation.shared_out import outcomes_by, predicted_by
 from plmscope.models.classifier import Classifier
 from plmscope.progress import Track
 from plmscope.store.resume import Arrays, collect
+from plmscope.tasks.crew import ALONE, Crew
+
+#: Fewer tasks than this are done here: starting workers would take longer.
+FEW = 16
 
 
 def collect_predictions(
@@ -36,6 +41,7 @@ def collect_predictions(
     say: Callable[[str], None],
     hear: Callable[[int, Predictions], None] = lambda number, one: None,
     given: Donors | None = None,
+    crew: Crew = ALONE,
 ) -> list[Predictions]:
     """Predictions at every curve point, in the order of the points.
 
@@ -53,6 +59,7 @@ def collect_predictions(
         say: Told once how many selections were known before.
         hear: Told every new prediction, with the number of its point.
         given: For the ablation ``resample``.
+        crew: Who does the work.
     """
     like = {
         "predicted": np.zeros(len(proteins), dtype=classifier.answer_dtype),  # multi-label: one axis more
@@ -60,9 +67,16 @@ def collect_predictions(
     }
 
     def work(todo: Sequence[int]) -> Iterator[tuple[int, Arrays]]:
-        those = [points[number] for number in todo]
-        stream = evaluate_points(classifier, proteins, grid, those, constants, token_budget, given)
-        for number, one in zip(todo, track(stream, description, len(todo)), strict=True):
+        stream: Iterable[tuple[int, Predictions]]
+        if crew.alone or len(todo) < FEW:
+            those = [points[number] for number in todo]
+            stream = zip(
+                todo, evaluate_points(classifier, proteins, grid, those, constants, token_budget, given), strict=True
+            )
+        else:
+            kept = {number: (grid.kept(points[number]), points[number].ablation) for number in todo}
+            stream = predicted_by(crew, proteins, kept, constants, token_budget, given)
+        for number, one in track(stream, description, len(todo)):
             yield number, {"predicted": one.predicted, "log_prob": one.log_prob_true}
             hear(number, one)
 
@@ -81,6 +95,7 @@ def collect_outcomes(
     description: str,
     track: Track,
     say: Callable[[str], None],
+    crew: Crew = ALONE,
 ) -> np.ndarray:
     """Natural log-odds ``(K, P, C)`` of every class under every change.
 
@@ -90,10 +105,14 @@ def collect_outcomes(
     like = {"odds": np.zeros((len(proteins), len(classifier.labels)))}
 
     def work(todo: Sequence[int]) -> Iterator[tuple[int, Arrays]]:
-        stream = outcomes(
-            classifier, proteins, [changes[number] for number in todo], classifier.ablation_means, token_budget
-        )
-        for number, odds in zip(todo, track(stream, description, len(todo)), strict=True):
+        means = classifier.ablation_means
+        stream: Iterable[tuple[int, np.ndarray]]
+        if crew.alone or len(todo) < FEW:
+            those = [changes[number] for number in todo]
+            stream = zip(todo, outcomes(classifier, proteins, those, means, token_budget), strict=True)
+        else:
+            stream = outcomes_by(crew, proteins, {n: changes[n] for n in todo}, means, token_budget)
+        for number, odds in track(stream, description, len(todo)):
             yield number, {"odds": odds}
 
     return collect(folder, stamp, like, len(changes), work, lambda line: say(f"{line} changes"))["odds"]

@@ -36,6 +36,7 @@ from plmscope.models.classifier import Classifier
 from plmscope.progress import Track, silent
 from plmscope.scoring.scores import NeuronScores
 from plmscope.store.schema import SCHEMA
+from plmscope.tasks.crew import ALONE, Crew
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ def evaluate_null(
     token_budget: int = 2048,
     track: Track = silent,
     say: Callable[[str], None] = lambda _: None,
+    crew: Crew = ALONE,
 ) -> NullKinds:
     """Keep within every kind of a null model, mean ablation.
 
@@ -89,6 +91,7 @@ def evaluate_null(
         token_budget: Padded tokens a batch.
         track: Progress.
         say: Told where it continues.
+        crew: Who does the work.
     """
     grid = Grid(scores, (fractions[0],), seed, module_fractions=tuple(fractions))
 
@@ -96,7 +99,7 @@ def evaluate_null(
         return collect_predictions(
             model, proteins, grid, points, {"mean": constants}, token_budget=token_budget, folder=folder,
             stamp=f"{null}-{name}-{stamp}", description=f"kinds of the null model {null}", track=track,
-            say=lambda line: say(f"density: {null}: {line}"),
+            say=lambda line: say(f"density: {null}: {line}"), crew=crew,
         )  # fmt: skip
 
     def curves_of(points: Sequence[CurvePoint], found: Sequence[Predictions]) -> Curves:

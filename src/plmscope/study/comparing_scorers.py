@@ -46,7 +46,7 @@ def run(context: Context) -> dict[str, Any]:
     answers = collect_predictions(
         model, test, grid, points, zero, token_budget=study.evaluate.token_budget, folder=context.parts / "areas",
         stamp=context.stamp, description="keep and ablate", track=context.track,
-        say=lambda line: context.say(f"faithfulness: {line}"),
+        say=lambda line: context.say(f"faithfulness: {line}"), crew=context.crew,
     )  # fmt: skip
     intact, area = areas(points, answers, shares, model.targets(test), len(model.labels))
     frame = table(scores, halves, seconds, area, intact, len(proteins))

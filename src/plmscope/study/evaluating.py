@@ -49,7 +49,7 @@ def run(context: Context) -> dict[str, Any]:
     answers = collect_predictions(
         model, test, grid, points, constants, token_budget=e.token_budget, folder=context.parts, stamp=context.stamp,
         description="keep and ablate", track=context.track, say=lambda line: context.say(f"evaluate: {line}"),
-        hear=hear, given=given,
+        hear=hear, given=given, crew=context.crew,
     )  # fmt: skip
     run.write_table("curves", curve_table(points, answers, true, len(model.labels), model.index))
     curves = Curves(

@@ -16,7 +16,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from plmscope.study.scoring import advice, score_one_shard
 from plmscope.study.settings import Study
 from plmscope.study.stages import Context, Graph, Stage, parts_of, settings_of, versions
 from plmscope.study.study_file import write_study
+from plmscope.tasks.crew import ALONE, Crew
 
 #: How fingerprints are made; one made otherwise says nothing of what has changed.
 FINGERPRINTS = 2
@@ -46,6 +47,7 @@ class Stages:
         track: Progress.
         say: Told one line at a time what happens.
         shards: A folder whose shards are to be merged instead of scoring; none may be missing.
+        crew: Who does the long parts.
     """
 
     study: Study
@@ -53,6 +55,7 @@ class Stages:
     track: Track = silent
     say: Callable[[str], None] = lambda line: None
     shards: Path | None = None
+    crew: Crew = ALONE
     graph: Graph = field(default_factory=Graph, repr=False)
     inputs: Inputs = field(init=False, repr=False)
 
@@ -162,7 +165,10 @@ class Stages:
 
     def context(self, name: str) -> Context:
         """What a stage works with."""
-        return Context(name, self.study, self.run, self.inputs, self.track, self.say, self.fingerprint, self.shards)
+        crew = replace(self.crew, model=self.run.path / "model", device=self.study.device, dtype=self.study.dtype)
+        return Context(
+            name, self.study, self.run, self.inputs, self.track, self.say, self.fingerprint, self.shards, crew
+        )
 
     def score_shard(self, shard: Shard, out: Path | None = None) -> None:
         """Score one share of the proteins into a file of the run folder, or of ``out``.

@@ -16,6 +16,7 @@ from plmscope.evaluation.selection import Selection, select_top
 from plmscope.progress import Track, silent
 from plmscope.study.opened import OpenRun, class_methods, class_scores, judges
 from plmscope.study.stages import Context, Stage, tables
+from plmscope.tasks.crew import ALONE, Crew
 
 TABLES = ("interventions", "intervention_effects")
 
@@ -26,6 +27,7 @@ def intervene_run(
     stamp: str,
     track: Track = silent,
     say: Callable[[str], None] = lambda _: None,
+    crew: Crew = ALONE,
 ) -> dict[str, Any]:
     """Write :data:`TABLES` of a run, and ``neuron_effects`` where single neurons are asked for.
 
@@ -36,6 +38,7 @@ def intervene_run(
         stamp: Digest of everything that the outcomes depend on.
         track: Progress.
         say: Told one line at a time.
+        crew: Who does the work.
 
     Returns:
         What the manifest keeps.
@@ -67,7 +70,7 @@ def intervene_run(
         return collect_outcomes(
             model, proteins, [nothing(model.index), *changes], token_budget=opened.study.evaluate.token_budget,
             folder=parts, stamp=f"{name}-{stamp}", description=description, track=track,
-            say=lambda line: say(f"intervene: {line}"),
+            say=lambda line: say(f"intervene: {line}"), crew=crew,
         )  # fmt: skip
 
     proteins = judges(opened)
@@ -117,7 +120,7 @@ def _single(opened: OpenRun, method: str, most: int) -> np.ndarray:
 
 def run(context: Context) -> dict[str, Any]:
     """Measure what becomes of every class and its decisions."""
-    told = intervene_run(context.opened, context.parts, context.stamp, context.track, context.say)
+    told = intervene_run(context.opened, context.parts, context.stamp, context.track, context.say, context.crew)
     return {"interventions": {"enabled": True, **told}}
 
 

@@ -81,7 +81,7 @@ class Laying:
         return collect_outcomes(
             self.model, proteins, changes, token_budget=self.context.study.evaluate.token_budget,
             folder=self.context.parts, stamp=f"{name}-{self.context.stamp}", description=name, track=self.context.track,
-            say=lambda line: self.context.say(f"layout: {name}: {line}"),
+            say=lambda line: self.context.say(f"layout: {name}: {line}"), crew=self.context.crew,
         )  # fmt: skip
 
 

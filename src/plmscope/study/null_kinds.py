@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import pandas as pd
 
@@ -34,6 +35,7 @@ def run(context: Context) -> None:
             folder=run.path / "nulls" / null / "kinds.parts", stamp=context.fingerprint("null_kinds")[:16],
             ranked_by={method: study.score.ranked_by(method) for method in study.judged},
             token_budget=study.evaluate.token_budget, track=context.track, say=context.say,
+            crew=replace(context.crew, model=run.path / "nulls" / null / "model"),
         )  # fmt: skip
         kinds = ", ".join(name.replace("_", " ") for name in one.carrying) or "none"
         context.say(f"null models: {null}: kinds that carry something: {kinds}")

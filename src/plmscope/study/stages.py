@@ -22,6 +22,7 @@ from plmscope.study.inputs import Inputs
 from plmscope.study.opened import OpenRun
 from plmscope.study.order import ROWS, StageRow
 from plmscope.study.settings import WITHOUT_EFFECT, SettingsSection, Study
+from plmscope.tasks.crew import ALONE, Crew
 
 #: Among what a stage reads: every table of every other stage.
 EVERYTHING = "*"
@@ -40,6 +41,7 @@ class Context:
         say: Told one line at a time what happens.
         fingerprint: That of any stage, by its name.
         shards: A folder whose shards are to be merged instead of scoring.
+        crew: Who does the long parts.
     """
 
     stage: str
@@ -50,6 +52,7 @@ class Context:
     say: Callable[[str], None]
     fingerprint: Callable[[str], str]
     shards: Path | None = None
+    crew: Crew = ALONE
 
     @cached_property
     def opened(self) -> OpenRun:
