@@ -14,6 +14,7 @@ from plmscope import stats
 from plmscope.cli import main
 from plmscope.data.clusters import one_per_cluster
 from plmscope.data.labels import (
+    cases,
     class_names,
     classes_of,
     membership,
@@ -90,11 +91,17 @@ def test_bits_of_more_than_eight_classes() -> None:
 def test_a_single_label_task_is_the_plain_case() -> None:
     true = np.random.default_rng(0).integers(0, 4, 30)
     members = np.eye(4, dtype=bool)[true]
+    found = cases(members)
+    assert (found.owners == np.arange(30)).all() and (found.classes == true).all()
     assert (rarest(members) == true).all()
 
 
-def test_the_rarest_class_of_a_protein() -> None:
+def test_cases_and_the_rarest_class() -> None:
     members = membership(["1;2", "2", "2;3", "1;2"], NAMES, "multi")
+    found = cases(members)
+    assert list(zip(found.owners.tolist(), found.classes.tolist(), strict=True)) == [
+        (0, 0), (0, 1), (1, 1), (2, 1), (2, 2), (3, 0), (3, 1),
+    ]  # fmt: skip
     assert rarest(members).tolist() == [0, 1, 2, 0]
 
 

@@ -481,9 +481,9 @@ def compare(
     quiet: Quiet = False,
 ) -> None:
     """Put finished runs side by side, and combine those that differ in the seed alone: every run is one observation."""
-    from plmscope.comparing.comparison import add_other_run
+    from plmscope.comparing.comparison import compare_runs
 
-    _compared(add_other_run(folders, exploratory or ()), out, markdown, quiet)
+    _compared(compare_runs(folders, exploratory or ()), out, markdown, quiet)
 
 
 @app.command()

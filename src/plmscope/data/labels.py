@@ -17,7 +17,7 @@ In text, a multi-label label is its classes, sorted and joined by ``;``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,6 +78,23 @@ def rarest(members: BoolArray) -> IntArray:
     counts = members.sum(0)
     result: IntArray = np.where(members, counts, len(members) + 1).argmin(1)
     return result
+
+
+class Cases(NamedTuple):
+    """One row per protein and class that it has, in the order of the proteins.
+
+    Attributes:
+        owners: ``(Q,)`` row of the protein.
+        classes: ``(Q,)`` class number.
+    """
+
+    owners: IntArray
+    classes: IntArray
+
+
+def cases(members: BoolArray) -> Cases:
+    """All cases of some proteins; as many as proteins in a single-label task."""
+    return Cases(*np.nonzero(members))
 
 
 # --- sets of classes as bits -----------------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ class Variants:
 
     protein: Protein
     label: str
-    class_log_odds: float
+    log_odds: float
     table: pd.DataFrame
 
     def __repr__(self) -> str:
