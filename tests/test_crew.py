@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from pandas.testing import assert_frame_equal
 
+import plmscope.evaluation.shared_out as shared_out
 import plmscope.tasks.engines as engines
 from plmscope.cli import main
 from plmscope.data.proteins import Protein
@@ -23,6 +25,7 @@ from plmscope.evaluation.shared_out import _dealt, outcomes_by, predicted_by
 from plmscope.models.classifier import Classifier
 from plmscope.store.folder import Run
 from plmscope.tasks.crew import Crew
+from plmscope.tasks.task import Outcome, Task
 from tests.conftest import Golden, make_proteins
 from tests.test_tasks import RAY
 
@@ -62,15 +65,22 @@ def test_workers_give_what_this_process_gives(
         i: Change(Selection(tiny.index, mask), factor)
         for i, (mask, factor) in enumerate(zip(masks[:4], (None, 0.0, 2.0, 0.5), strict=True), 1)
     }
+    crew = Crew(engine, 1, model=tiny_folder)
     odds = dict(outcomes_by(crew, proteins, changes, means, 256))
     for number, change in changes.items():
         (here,) = outcomes(tiny, proteins, [change], means, 256)
         np.testing.assert_allclose(odds[number], here, rtol=0, atol=1e-6)
 
 
-def test_a_part_that_fails_is_one_line(tiny_folder: Path, proteins: list[Protein]) -> None:
-    crew = Crew("processes", 1, model=tiny_folder, dtype="float8")
-    with pytest.raises(RunError, match=r"failed on a worker: dtype 'float8' is not known.*the same command continues"):
+def test_a_part_that_fails_is_one_line(
+    tiny_folder: Path, proteins: list[Protein], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(tasks: list[Task], *_: object, **__: object) -> Iterator[Outcome]:
+        yield Outcome(tasks[0].id, error="its worker died 3 times (killed by SIGKILL); is there memory enough?")
+
+    monkeypatch.setattr(shared_out, "run_tasks", failing)
+    crew = Crew("processes", 1, model=tiny_folder)
+    with pytest.raises(RunError, match=r"failed on a worker: its worker died 3 times .*; the same command continues"):
         list(predicted_by(crew, proteins, {0: (np.ones(3, dtype=bool), "zero")}, {}, 256))
 
 
