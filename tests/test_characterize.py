@@ -20,7 +20,7 @@ from plmscope.knowledge.cards import UNEXPLAINED, neuron_cards
 from plmscope.knowledge.characterize import Characterization, associate, characterize, motifs_of
 from plmscope.knowledge.codes import FRACTIONS, Codes, firing_codes
 from plmscope.knowledge.concepts import ConceptSet, build_concepts
-from plmscope.knowledge.discovery import Settings
+from plmscope.knowledge.discovery import CharacterizeSettings
 from plmscope.knowledge.residues import attributed_residues
 from plmscope.knowledge.stream import Chunk
 from plmscope.models.architectures import architecture_of
@@ -143,7 +143,9 @@ def worked():
             yield Chunk(rows.tolist(), [len(part) for part in parts], torch.from_numpy(np.concatenate(parts)))
 
     selected = np.ones(6, bool)
-    found = module._joined([associate(stream, 6, discovery, confirmation, concepts, selected, Settings())], 0.05)
+    found = module._joined(
+        [associate(stream, 6, discovery, confirmation, concepts, selected, CharacterizeSettings())], 0.05
+    )
     return found, concepts, confirmation, features
 
 
@@ -214,9 +216,11 @@ def test_a_touched_stretch_counts_whole(worked):
 def test_nobody_is_on_both_sides(worked):
     _, concepts, confirmation, _ = worked
     with pytest.raises(InputError, match="of discovery and of confirmation"):
-        associate(lambda p, d: iter([]), 6, confirmation, confirmation, concepts, np.zeros(6, bool), Settings())
+        associate(
+            lambda p, d: iter([]), 6, confirmation, confirmation, concepts, np.zeros(6, bool), CharacterizeSettings()
+        )
     with pytest.raises(InputError, match="no proteins"):
-        associate(lambda p, d: iter([]), 6, [], confirmation, concepts, np.zeros(6, bool), Settings())
+        associate(lambda p, d: iter([]), 6, [], confirmation, concepts, np.zeros(6, bool), CharacterizeSettings())
 
 
 # --- the planted network

@@ -16,7 +16,7 @@ from plmscope.evaluation.selection import Selection
 from plmscope.explaining.activations import as_protein
 from plmscope.explaining.contributions import contributions
 from plmscope.explaining.decision import Decision
-from plmscope.explaining.explainer import Explainer, Settings
+from plmscope.explaining.explainer import Explainer, ExplainSettings
 from plmscope.explaining.explanation import SCHEMA
 from plmscope.explaining.held import held_alone, held_together
 from plmscope.explaining.residues import residue_attribution, shuffled_copies
@@ -30,7 +30,7 @@ from plmscope.models.sites import Neuron, NeuronIndex, Site
 from plmscope.scoring.integrated_gradients import integrated_gradients
 from tests.planted import neurons_of, planted_model, planted_proteins, planted_tokenizer
 
-FEW = Settings(copies=20, supporting=8, opposing=2, draws=5)
+FEW = ExplainSettings(copies=20, supporting=8, opposing=2, draws=5)
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ import plmscope as ps
 from plmscope.cli import main
 from plmscope.data.proteins import Protein
 from plmscope.errors import InputError, RunError
-from plmscope.explaining.explainer import Settings
+from plmscope.explaining.explainer import ExplainSettings
 from plmscope.exploring.changes import changed_odds
 from plmscope.exploring.line import FullError, Line
 from plmscope.exploring.requests import MOST_BYTES, read_asked, read_neuron, read_search, read_sequence
@@ -27,7 +27,7 @@ from plmscope.exploring.session import Session
 
 TOKEN, HOST = "a-token", "127.0.0.1:8765"
 JSON = {"Content-Type": "application/json"}
-FEW = Settings(copies=20, supporting=6, opposing=2, draws=4)
+FEW = ExplainSettings(copies=20, supporting=6, opposing=2, draws=4)
 HOSTILE = '"><script>alert(1)</script>'
 
 

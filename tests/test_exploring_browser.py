@@ -12,11 +12,11 @@ import pytest
 import uvicorn
 
 import plmscope as ps
-from plmscope.explaining.explainer import Settings
+from plmscope.explaining.explainer import ExplainSettings
 from plmscope.exploring.server import application, listening, names_of
 from plmscope.exploring.session import Session
 
-FEW = Settings(copies=20, supporting=6, opposing=2, draws=4)
+FEW = ExplainSettings(copies=20, supporting=6, opposing=2, draws=4)
 HOSTILE = '"><img src=x onerror=document.title=1>'
 
 

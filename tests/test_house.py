@@ -24,7 +24,7 @@ HOUSE = (
         "relatives", "set_columns", "splits", "leakage", "structures", "structural", "structure_features", "fetch",
     )),
     ("stats", ("metrics", "chance", "curves", "ranks")),
-    ("tasks", ("task", "on_ray", "engines", "worker")),
+    ("tasks", ("crew", "task", "on_ray", "engines", "worker")),
     ("", ("plugins",)),
     ("models", (
         "workers", "checkpoints", "architectures", "sites", "heads", "lora", "classifier", "finetune", "hooks",
@@ -37,11 +37,11 @@ HOUSE = (
     ("probing", ("class_means", "gaussian", "linear_probe", "scorers")),
     ("evaluation", (
         "selection", "overlap", "density", "predict", "resampled", "curves", "interventions", "faithfulness",
-        "judging", "kinds", "null_kinds",
+        "judging", "kinds", "shared_out", "collected", "null_kinds",
     )),
     ("layout", ("attributions", "components", "measure", "degenerate", "substitutions", "sufficient")),
     ("knowledge", (
-        "concepts", "motifs", "class_baselines", "codes", "discovery", "confirmation", "residues", "letters", "logo",
+        "concepts", "motifs", "class_baselines", "codes", "discovery", "confirmation", "residues", "letters",
         "stream", "saved", "characterize", "strips", "cards",
     )),
     ("report", (
@@ -74,13 +74,13 @@ TORCH = {
     "scoring.driver", "scoring.activation", "scoring.paths", "scoring.integrated_gradients", "scoring.conductance",
     "scoring.linear", "scoring.ablation", "scoring.relp", "probing.scorers", "evaluation.predict",
     "evaluation.resampled", "evaluation.curves", "evaluation.interventions", "evaluation.faithfulness",
-    "evaluation.judging", "evaluation.kinds", "evaluation.null_kinds", "layout.attributions", "layout.measure",
-    "layout.degenerate", "layout.substitutions", "layout.sufficient", "knowledge.codes", "knowledge.discovery",
-    "knowledge.confirmation", "knowledge.residues", "knowledge.letters", "knowledge.stream", "knowledge.saved",
-    "knowledge.characterize", "study.comparing_scorers", "study.edited", "explaining.activations",
-    "explaining.decision", "explaining.held", "explaining.residues", "explaining.contributions",
-    "explaining.training", "explaining.detected", "explaining.explainer", "explaining.folder", "explaining.variants",
-    "exploring.changes", "exploring.session", "exploring.server",
+    "evaluation.judging", "evaluation.kinds", "evaluation.shared_out", "evaluation.collected",
+    "evaluation.null_kinds", "layout.attributions", "layout.measure", "layout.degenerate", "layout.substitutions",
+    "layout.sufficient", "knowledge.codes", "knowledge.discovery", "knowledge.confirmation", "knowledge.residues",
+    "knowledge.letters", "knowledge.stream", "knowledge.saved", "knowledge.characterize", "study.comparing_scorers",
+    "study.edited", "explaining.activations", "explaining.decision", "explaining.held", "explaining.residues",
+    "explaining.contributions", "explaining.training", "explaining.detected", "explaining.explainer",
+    "explaining.folder", "explaining.variants", "exploring.changes", "exploring.session", "exploring.server",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "accelerate", "captum", "peft"}
 

@@ -29,7 +29,7 @@ from plmscope.report.answers import (
     neuron_word,
     quality_answer,
 )
-from plmscope.report.blocks import CONTROLS, FigureGroup, Section, Table, Text, json_ready
+from plmscope.report.blocks import CONTROL_WORDS, FigureGroup, Section, Table, Text, json_ready
 from plmscope.report.blocks import Page as ClassPage
 from plmscope.report.concentration import density_answer
 from plmscope.report.curves import comparison_section, curves_section, primary_figure
@@ -332,7 +332,7 @@ def test_bands_are_the_quantiles_of_the_draws(results: Results) -> None:
     panel = next(p for p in groups(curves_section(results))["curves-figure"].panels if p.id == "plot-keep-zero")
     shown = [t for t in panel.traces if t["when"]["metric"] == ["accuracy"] and "activation" in t["when"]["show"]]
     medians = {t["name"]: t for t in shown if "customdata" in t}
-    assert set(medians) == {f"{name} (5–95 %)" for name in CONTROLS.values()}
+    assert set(medians) == {f"{name} (5–95 %)" for name in CONTROL_WORDS.values()}
     curves = results.tables["curves"]
     own = curves[(curves["method"] == "random_matched") & (curves["matched_to"] == "activation")]
     own = own[(own["mode"] == "keep") & (own["ablation"] == "zero") & (own["fraction"] == 0.2)]["accuracy"]

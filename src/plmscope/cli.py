@@ -22,7 +22,8 @@ from rich.table import Table
 
 from plmscope import __version__
 from plmscope.errors import PlmscopeError, StudyError, unwritten_advice
-from plmscope.study.order import Row, commands
+from plmscope.study.order import StageRow, commands
+from plmscope.tasks.crew import ALONE, Crew
 from plmscope.terminal import plain, say, tell, track
 
 if TYPE_CHECKING:
@@ -63,6 +64,13 @@ Dtype = Annotated[
 Model = Annotated[
     str | None,
     typer.Option("--model", help="Folder, run folder, Hugging Face hub id or plmscope:embedded.", show_default=False),
+]
+Engine = Annotated[
+    str, typer.Option("--engine", help="Who does the long parts: local (this process), processes, or ray.")
+]
+Workers = Annotated[int, typer.Option("--workers", help="How many, with processes or ray.")]
+Address = Annotated[
+    str, typer.Option("--address", help="Of a Ray cluster, or auto; default: start one.", show_default=False)
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors and the closing table only.")]
 
@@ -146,13 +154,13 @@ def fetch(
     from plmscope.data.fetch import ENDPOINT, QUERY
     from plmscope.data.fetch import fetch as fetch_proteins
 
-    found = fetch_proteins(
+    fetched = fetch_proteins(
         out, query=query or QUERY, endpoint=endpoint or ENDPOINT, restart=restart, force=force, tries=tries,
         track=track(quiet), say=say(quiet),
     )  # fmt: skip
-    p = found.provenance
+    p = fetched.provenance
     tell(
-        f"wrote {found.proteins} ({p['proteins']:,} proteins) and {found.features} ({p['features']:,} residue "
+        f"wrote {fetched.proteins} ({p['proteins']:,} proteins) and {fetched.features} ({p['features']:,} residue "
         f"features) of UniProt {p['release']}"
     )
 
@@ -165,6 +173,9 @@ def run(
     device: Device = None,
     dtype: Dtype = None,
     model: Model = None,
+    engine: Engine = "local",
+    workers: Workers = 1,
+    address: Address = "",
     quiet: Quiet = False,
 ) -> None:
     """Run a study from sequences to report. The same command continues a run that was stopped.
@@ -173,7 +184,7 @@ def run(
     """
     from plmscope.study.study_file import read_study
 
-    _run(read_study(study), out, seed, device, dtype, model, quiet)
+    _run(read_study(study), out, seed, device, dtype, model, quiet, crew=_crew(engine, workers, address))
 
 
 @app.command(help=_help("finetune"))
@@ -261,7 +272,7 @@ def intervene(
     """The stage ``intervene``, which has options of its own."""
     from plmscope.study.intervening import judge_selection
     from plmscope.study.opened import open_run
-    from plmscope.study.stability import compare_runs
+    from plmscope.study.stability import add_other_run
 
     if selection is None and (label is not None or factor is not None):
         raise StudyError("--label and --factor need --selection; without it every class's own neurons are judged")
@@ -269,23 +280,25 @@ def intervene(
         raise StudyError("--selection and --other exclude each other; give one command for each")
     opened = open_run(folder)
     if selection is not None:
-        found = judge_selection(opened, selection, label, factor)
-        Console(highlight=False, markup=False, emoji=False).print(repr(found), soft_wrap=True)
+        intervention = judge_selection(opened, selection, label, factor)
+        Console(highlight=False, markup=False, emoji=False).print(repr(intervention), soft_wrap=True)
         return
     theirs = None if other is None else open_run(other)
 
     def compare() -> None:
         if theirs is not None:
-            compare_runs(opened, theirs)
+            add_other_run(opened, theirs)
 
     _stage(folder, "intervene", quiet, then=compare)
 
 
-def _stage_command(row: Row) -> None:
+def _stage_command(row: StageRow) -> None:
     """Add the command of a stage that has no options of its own."""
 
-    def command(folder: RunFolder, quiet: Quiet = False) -> None:
-        _stage(folder, row.name, quiet)
+    def command(
+        folder: RunFolder, engine: Engine = "local", workers: Workers = 1, address: Address = "", quiet: Quiet = False
+    ) -> None:
+        _stage(folder, row.name, quiet, crew=_crew(engine, workers, address))
 
     command.__name__ = row.name
     app.command(row.name, help=_help(row.name))(command)
@@ -339,17 +352,20 @@ def explain(
     from plmscope.explaining.folder import LINES, PAGE, explain_file
     from plmscope.study.opened import open_run
 
-    found = explain_file(
+    explained = explain_file(
         open_run(folder), proteins, out, label=label, neurons=neurons, features=features, structure=structure,
         as_json=as_json, track=track(quiet), say=say(quiet),
     )  # fmt: skip
     shown = Console(highlight=False, markup=False, emoji=False)
     if as_json:
-        sys.stdout.write((found.folder / LINES).read_text(encoding="utf-8"))
-    elif found.first is not None and found.proteins == 1:
-        shown.print("\n".join(plain(line) for line in repr(found.first).splitlines()), soft_wrap=True)
-    left_out = f", {found.excluded:,} left out (see explained.json)" if found.excluded else ""
-    tell(f"explained {found.proteins:,} protein{'s' if found.proteins != 1 else ''}{left_out}: {found.folder / PAGE}")
+        sys.stdout.write((explained.folder / LINES).read_text(encoding="utf-8"))
+    elif explained.first is not None and explained.proteins == 1:
+        shown.print("\n".join(plain(line) for line in repr(explained.first).splitlines()), soft_wrap=True)
+    left_out = f", {explained.excluded:,} left out (see explained.json)" if explained.excluded else ""
+    tell(
+        f"explained {explained.proteins:,} protein{'s' if explained.proteins != 1 else ''}{left_out}: "
+        f"{explained.folder / PAGE}"
+    )
 
 
 @app.command()
@@ -469,15 +485,15 @@ def sweep(
 
     given = read_study(study)
     runs = combinations(given, seeds, models or (), settings or (), str(study))
-    found = run_all(
+    swept = run_all(
         runs, out or Path("runs") / f"{given.name}-sweep", engine=engine, workers=workers, address=address,
         track=track(quiet), say=say(quiet),
     )  # fmt: skip
-    if found.comparison is not None:
-        _compared(found.comparison, None, markdown=False, quiet=quiet)
-        tell(f"wrote {found.page}")
-    if found.failed:
-        raise RunError(failures(found))
+    if swept.comparison is not None:
+        _compared(swept.comparison, None, markdown=False, quiet=quiet)
+        tell(f"wrote {swept.page}")
+    if swept.failed:
+        raise RunError(failures(swept))
 
 
 @app.command()
@@ -562,6 +578,7 @@ def _run(
     model: str | None,
     quiet: bool,
     stages: list[str] | None = None,
+    crew: Crew = ALONE,
 ) -> None:
     """Apply the overrides, run the stages, print the closing table."""
     from plmscope.store.folder import Run
@@ -575,19 +592,36 @@ def _run(
         settings["model"]["checkpoint"] = model
     study = parse_study(settings, "command line")
     folder = Run.create(out or Path("runs") / study.name)
-    Stages(study, folder, track(quiet), say(quiet)).execute(stages or names())
+    Stages(study, folder, track(quiet), say(quiet), crew=crew).execute(stages or names())
     _summary(folder)
 
 
+def _crew(engine: str, workers: int, address: str) -> Crew:
+    """Who does the long parts; an engine that is not there is refused before anything starts."""
+    from plmscope.tasks.engines import check_engine
+
+    check_engine(engine, workers, address)
+    if engine == "local" and workers > 1:
+        raise StudyError("--workers needs --engine processes or ray; local uses the cores that there are by itself")
+    return Crew(engine, workers, address)
+
+
 def _stage(
-    folder: Path, stage: str, quiet: bool, parts: Path | None = None, then: Callable[[], None] = lambda: None
+    folder: Path,
+    stage: str,
+    quiet: bool,
+    shards: Path | None = None,
+    then: Callable[[], None] = lambda: None,
+    crew: Crew = ALONE,
 ) -> None:
     """One stage of an existing run, with the settings it was made with; a report that is there is written anew."""
     from plmscope.report.page import write_report
     from plmscope.store.folder import Run
 
     opened = Run.open(folder)
-    _stages(opened, quiet, parts).execute([stage])
+    stages = _stages(opened, quiet, shards)
+    stages.crew = crew
+    stages.execute([stage])
     with opened.locked():
         then()
         if stage != "report" and (folder / "report.html").is_file():
@@ -595,12 +629,12 @@ def _stage(
     _summary(opened)
 
 
-def _stages(opened: Run, quiet: bool, parts: Path | None = None) -> Stages:
+def _stages(opened: Run, quiet: bool, shards: Path | None = None) -> Stages:
     """The stages of an existing run."""
     from plmscope.study import Stages
     from plmscope.study.study_file import read_study
 
-    return Stages(read_study(opened.path / "study.toml"), opened, track(quiet), say(quiet), parts)
+    return Stages(read_study(opened.path / "study.toml"), opened, track(quiet), say(quiet), shards)
 
 
 def _compared(found: Comparison, out: Path | None, markdown: bool, quiet: bool) -> None:
@@ -664,9 +698,11 @@ def _unwritten(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno in kinds:
         return f"{error.filename or 'disk'}: {error.strerror}; {unwritten_advice(error.errno)}"
     text = str(error)  # safetensors and PyTorch tell the system's error in their own
-    found = next((kind for kind in kinds if f"os error {kind})" in text), None)
-    if found or any(words in text for words in ("PytorchStreamWriter failed", "unexpected pos ", "iostream error")):
-        code = found or errno.ENOSPC
+    code_named = next((kind for kind in kinds if f"os error {kind})" in text), None)
+    if code_named or any(
+        words in text for words in ("PytorchStreamWriter failed", "unexpected pos ", "iostream error")
+    ):
+        code = code_named or errno.ENOSPC
         return f"model weights cannot be written ({os.strerror(code)}); {unwritten_advice(code)}"
     return _unwritten(error.__context__) if error.__context__ else ""
 

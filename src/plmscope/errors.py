@@ -74,5 +74,15 @@ def unwritten_advice(code: int | None) -> str:
     return f"{'allow writing' if forbidden else 'free space'} there or choose another place"
 
 
+def one_line(error: BaseException) -> str:
+    """An exception's text as one line of at most 300 characters; its type where it has none.
+
+    >>> one_line(ValueError("many   blanks")), one_line(ValueError())
+    ('many blanks', 'ValueError')
+    """
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else text[:300] + " ..."
+
+
 class BusyError(RunError):
     """A run folder, or a shard of it, that another process is writing."""

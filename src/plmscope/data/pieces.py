@@ -29,8 +29,8 @@ def refuse_twins(proteins: Sequence[Protein]) -> None:
 
 def source_of(protein: Protein) -> str:
     """The protein that a sequence is a piece of, as its id says (``P1/31-71``, as long as that); else empty."""
-    found = _PIECE.fullmatch(protein.id)
-    return found[1] if found and int(found[3]) - int(found[2]) + 1 == len(protein) else ""
+    match = _PIECE.fullmatch(protein.id)
+    return match[1] if match and int(match[3]) - int(match[2]) + 1 == len(protein) else ""
 
 
 def pieces_of(proteins: Sequence[Protein]) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from typing import Literal
 
 import pandas as pd
 
-from plmscope.data.labels import Task, class_names, classes_of, membership, rarest
+from plmscope.data.labels import LabelTask, class_names, classes_of, membership, rarest
 from plmscope.data.pieces import pieces_of, refuse_twins, source_of
 from plmscope.data.proteins import Protein
 from plmscope.data.relatives import merged_groups, relatives
@@ -65,8 +65,8 @@ class Split:
     @property
     def counts(self) -> dict[Part, int]:
         """Number of proteins by set."""
-        found = Counter(self.assignment.values())
-        return {part: found[part] for part in PARTS}
+        sizes = Counter(self.assignment.values())
+        return {part: sizes[part] for part in PARTS}
 
     @property
     def n_shared(self) -> int:
@@ -101,7 +101,7 @@ def split_proteins(
     cluster_column: str = "",
     test_folds: Sequence[str] = (),
     validation_folds: Sequence[str] = (),
-    task: Task = "single",
+    task: LabelTask = "single",
 ) -> Split:
     """Divide labelled proteins into train, validation and test.
 
@@ -211,7 +211,7 @@ def split_proteins(
     return Split(assignment, clusters, method, identity, coverage, cluster_column, notes)
 
 
-def balance_table(proteins: Iterable[Protein], split: Split, task: Task = "single") -> pd.DataFrame:
+def balance_table(proteins: Iterable[Protein], split: Split, task: LabelTask = "single") -> pd.DataFrame:
     """What share of every class each set got.
 
     Returns:
@@ -258,7 +258,7 @@ def balance_lines(table: pd.DataFrame, asked: Mapping[str, float] | None) -> lis
     return [title, *rows.to_string(index=False, float_format=lambda share: f"{share:.1%}").splitlines()]
 
 
-def _labels(proteins: Sequence[Protein], task: Task) -> dict[str, str]:
+def _labels(proteins: Sequence[Protein], task: LabelTask) -> dict[str, str]:
     """The class that each protein is split by, by id; labels are complete, unambiguous and of two classes at least."""
     labels: dict[str, str] = {}
     for protein in proteins:
@@ -278,7 +278,7 @@ def _labels(proteins: Sequence[Protein], task: Task) -> dict[str, str]:
 def _check_classes(
     proteins: Sequence[Protein],
     assignment: Mapping[str, Part],
-    task: Task,
+    task: LabelTask,
     parts: Sequence[Part],
     source: str,
     way_out: str,

@@ -12,6 +12,8 @@
     faithfulness.py    every scorer beside single-neuron ablation: which to trust
     density.py         where selections sit, and how far methods agree
     interventions.py   a class's neurons suppressed or enhanced
+    shared_out.py      several workers do it
+    collected.py       the answers to many changes, kept as they come
     overlap.py         neurons that classes share
 
 To *keep* a selection is to ablate all other neurons.

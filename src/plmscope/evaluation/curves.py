@@ -85,7 +85,7 @@ def held_point(ablation: str, module: str) -> CurvePoint:
     return CurvePoint("held", "", MODULE, -1, "keep", ablation, 0.0, module)
 
 
-class Cell(NamedTuple):
+class CurveCell(NamedTuple):
     """One setting: the curves of all methods and draws in it are compared with each other."""
 
     scope: str
@@ -94,7 +94,7 @@ class Cell(NamedTuple):
     ablation: str
 
     @classmethod
-    def of(cls, point: CurvePoint) -> Cell:
+    def of(cls, point: CurvePoint) -> CurveCell:
         """That of a point."""
         return cls(point.scope, point.module, point.mode, point.ablation)
 
@@ -105,7 +105,7 @@ class Cell(NamedTuple):
 
 
 #: The cells of the primary outcomes.
-PRIMARY = (Cell("pooled", "", "keep", "mean"), Cell(MODULE, "key", "keep", "mean"))
+PRIMARY = (CurveCell("pooled", "", "keep", "mean"), CurveCell(MODULE, "key", "keep", "mean"))
 
 
 #: Shares of a module kind's neurons, where none are given.
@@ -176,9 +176,9 @@ class Grid:
             within: Scope ``module``; as :class:`Within` has it if left out.
         """
         within = within or Within()
-        cells = [Cell(scope, "", mode, ablation) for scope in SCOPES for mode in MODES for ablation in ABLATIONS]
+        cells = [CurveCell(scope, "", mode, ablation) for scope in SCOPES for mode in MODES for ablation in ABLATIONS]
         cells = [c for c in cells if c.mode in modes and c.ablation in ablations and c.scope in scopes]
-        inner = [Cell(MODULE, m, mode, a) for m in MODULES for mode in within.modes for a in within.ablations]
+        inner = [CurveCell(MODULE, m, mode, a) for m in MODULES for mode in within.modes for a in within.ablations]
         cells += inner if MODULE in scopes else []
         points = [INTACT]
         points += dict.fromkeys(held_point(c.ablation, c.module) for c in cells if c.scope == MODULE)
@@ -331,21 +331,21 @@ class Curves:
         return bootstrap_weights(np.asarray(self.clusters), stratum, self.resamples, rng)
 
     @cached_property
-    def cells(self) -> dict[Cell, list[CurvePoint]]:
+    def cells(self) -> dict[CurveCell, list[CurvePoint]]:
         """Every cell with its points."""
-        cells: dict[Cell, list[CurvePoint]] = {}
+        cells: dict[CurveCell, list[CurvePoint]] = {}
         for point in self.points:
             if point != INTACT and point.method != "held":
-                cells.setdefault(Cell.of(point), []).append(point)
+                cells.setdefault(CurveCell.of(point), []).append(point)
         return cells
 
-    def axis(self, cell: Cell) -> list[float]:
+    def axis(self, cell: CurveCell) -> list[float]:
         """The shares of a cell's curves, with their ends."""
         shares = sorted({point.fraction for point in self.cells[cell]})
         ends = ([0.0] if cell.module else [], [1.0]) if cell.mode == "keep" else ([0.0], [1.0] if cell.module else [])
         return [*ends[0], *shares, *ends[1]]
 
-    def controls(self, cell: Cell, method: str) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    def controls(self, cell: CurveCell, method: str) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         """Every control of a method in a cell: its name, and what the method and its draws say.
 
         Yields:
@@ -367,11 +367,11 @@ class Curves:
                     np.array([[p.log_prob_true for p in one] for one in curves], dtype=np.float64),
                 )
 
-    def methods(self, cell: Cell) -> list[str]:
+    def methods(self, cell: CurveCell) -> list[str]:
         """The methods that have a curve in a cell."""
         return list(dict.fromkeys(point.method for point in self.cells[cell] if point.draw < 0))
 
-    def _curve(self, cell: Cell, method: str, matched_to: str, number: int) -> list[Predictions]:
+    def _curve(self, cell: CurveCell, method: str, matched_to: str, number: int) -> list[Predictions]:
         shares = sorted({point.fraction for point in self.cells[cell]})
         part = [
             self.found[CurvePoint(method, matched_to, cell.scope, number, cell.mode, cell.ablation, f, cell.module)]

@@ -121,15 +121,15 @@ def evaluate(
     masks += [one.mask if mode == "keep" else ~one.mask for one in chosen]
     if ablation == RESAMPLE:
         given = donors(proteins, pool, seed=seed, task=model.task)
-        found = list(predict_resampled(model, proteins, masks, given, token_budget))
+        answers = list(predict_resampled(model, proteins, masks, given, token_budget))
     else:
-        found = list(predict(model, proteins, [(mask, values) for mask in masks], token_budget))
+        answers = list(predict(model, proteins, [(mask, values) for mask in masks], token_budget))
     true = model.targets(proteins)
 
     def measured(p: Predictions) -> dict[str, float]:
         return {name: metric(name, true, p.predicted, p.log_prob_true, len(model.labels)) for name in METRICS}
 
-    rows = [measured(p) for p in found]
+    rows = [measured(p) for p in answers]
     draws = {
         control: {
             name: np.array([r[name] for r in rows[2 + i * n_random : 2 + (i + 1) * n_random]]) for name in METRICS

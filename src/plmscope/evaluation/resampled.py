@@ -23,7 +23,7 @@ from itertools import islice
 import numpy as np
 import torch
 
-from plmscope.data.labels import Task, classes_of
+from plmscope.data.labels import LabelTask, classes_of
 from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError
 from plmscope.evaluation.predict import Predictions
@@ -52,7 +52,7 @@ class Donors:
 
 
 def donors(
-    proteins: Sequence[Protein], pool: Sequence[Protein], k: int = 4, seed: int = 0, task: Task = "single"
+    proteins: Sequence[Protein], pool: Sequence[Protein], k: int = 4, seed: int = 0, task: LabelTask = "single"
 ) -> Donors:
     """For every protein the ``k`` proteins without a class of its own that are nearest in length.
 
@@ -175,9 +175,9 @@ def _values(classifier: Classifier, batch: Batch, own: Sequence[Protein]) -> dic
     return {site: value[rows, taken] for site, value in seen.items()}
 
 
-def _changes(classifier: Classifier, mask: np.ndarray, values: dict[Site, torch.Tensor]) -> dict[Site, hooks.Change]:
+def _changes(classifier: Classifier, mask: np.ndarray, values: dict[Site, torch.Tensor]) -> dict[Site, hooks.Rewrite]:
     """What becomes of every site that has a held neuron."""
-    found: dict[Site, hooks.Change] = {}
+    found: dict[Site, hooks.Rewrite] = {}
     for site, value in values.items():
         own = mask[classifier.index.slice(site)]
         if not own.all():
@@ -185,7 +185,7 @@ def _changes(classifier: Classifier, mask: np.ndarray, values: dict[Site, torch.
     return found
 
 
-def _mixed(works: torch.Tensor, value: torch.Tensor) -> hooks.Change:
+def _mixed(works: torch.Tensor, value: torch.Tensor) -> hooks.Rewrite:
     """A neuron's own activation where it works, else the donor's."""
 
     def change(activation: torch.Tensor) -> torch.Tensor:

@@ -33,9 +33,9 @@ from plmscope.evaluation.selection import Selection, select_top
 from plmscope.explaining.activations import as_protein, at_residues
 from plmscope.explaining.contributions import Contributions, contributions
 from plmscope.explaining.decision import Decision, number_of
-from plmscope.explaining.detected import Cards
+from plmscope.explaining.detected import DetectedCards
 from plmscope.explaining.explanation import Explanation
-from plmscope.explaining.held import Held, held_alone, held_together
+from plmscope.explaining.held import HeldEffect, held_alone, held_together
 from plmscope.explaining.residues import COPIES, Band, residue_attribution, shuffled_band
 from plmscope.explaining.training import Distances, Nearest, Sample, sample_of
 from plmscope.models.classifier import Classifier
@@ -49,7 +49,7 @@ PLACES = 10
 
 
 @dataclass(frozen=True)
-class Settings:
+class ExplainSettings:
     """How much is computed.
 
     Attributes:
@@ -96,7 +96,7 @@ class Explainer:
         label: str | int | None = None,
         neurons: Selection | None = None,
         features: str | Path | FeatureSet | None = None,
-        settings: Settings | None = None,
+        settings: ExplainSettings | None = None,
         structure: str | Path | None = None,
         track: Track = silent,
     ) -> None:
@@ -104,7 +104,7 @@ class Explainer:
         self.opened = opened if isinstance(opened, OpenRun) else None
         self.model: Classifier = opened.model if isinstance(opened, OpenRun) else opened
         self.label, self._neurons, self._features, self._structure = label, neurons, features, structure
-        self.settings, self.track = settings or Settings(), track
+        self.settings, self.track = settings or ExplainSettings(), track
         self.network = network_of(self.model)
         if label is not None:
             number_of(self.model, label)
@@ -149,19 +149,19 @@ class Explainer:
 
     @cached_property
     def sample(self) -> Sample | None:
-        """What neurons do in training proteins."""
+        """How active every neuron is in training proteins, which the activations of a protein are compared with."""
         return None if self.opened is None else sample_of(self.opened, self.track)
 
     @cached_property
-    def cards(self) -> Cards | None:
+    def cards(self) -> DetectedCards | None:
         """What the chosen neurons of the run detect."""
-        return None if self.opened is None or self.sample is None else Cards(self.opened, self.sample)
+        return None if self.opened is None or self.sample is None else DetectedCards(self.opened, self.sample)
 
     @cached_property
     def _distances(self) -> Distances | None:
         return None if self.opened is None else Distances(self.opened)
 
-    def asking(self, label: str | int | None, settings: Settings | None = None) -> Explainer:
+    def asking(self, label: str | int | None, settings: ExplainSettings | None = None) -> Explainer:
         """The same explainer with another class or other settings; what is made once is shared.
 
         Raises:
@@ -174,7 +174,7 @@ class Explainer:
         return other
 
     def prepare(self) -> None:
-        """Make what is made once, so that the first protein takes no longer than the others."""
+        """Make now what all proteins need, so that the first protein takes no longer than the others."""
         _ = self.sample, self.cards, self._distances
 
     def neurons_for(self, label: str) -> Selection | None:
@@ -195,12 +195,12 @@ class Explainer:
         band = Band.none(len(protein))
         if s.copies:
             band = shuffled_band(decision, copies=s.copies, points=s.band_points, seed=s.seed)
-        found = contributions(
+        given = contributions(
             decision, constants, points=s.neuron_points, top=max(s.supporting, s.opposing)
         )  # fmt: skip
-        listed = found.strongest(s.supporting, s.opposing)
+        listed = given.strongest(s.supporting, s.opposing)
         supporting = np.zeros(len(self.model.index), bool)
-        supporting[[n for n in listed if found.values[n] > 0]] = True
+        supporting[[n for n in listed if given.values[n] > 0]] = True
         effects = held_alone(decision, listed, constants)
         held, of_chosen = (
             held_together(decision, one, constants, draws=s.draws, seed=s.seed)
@@ -228,7 +228,7 @@ class Explainer:
         residues = pd.concat([residues, detected], axis=1).assign(
             features=_features(protein, features), **_structural(protein, features, matched)
         )
-        neurons, tracks = self._neuron_table(decision, found, listed, effects, values[:, :k], mask)
+        neurons, tracks = self._neuron_table(decision, given, listed, effects, values[:, :k], mask)
         kn = math.nan
         if self.sample is not None and mask is not None:
             means = np.zeros(len(mask))
@@ -243,7 +243,7 @@ class Explainer:
             "log_odds": decision.value, "start_log_odds": attributed.start,
             "attribution": float(attributed.values.sum()), "gap": attributed.gap, "points": attributed.points,
             "null_copies": band.copies, "null_gap": band.gap, "residues_outside": int(residues["outside"].sum()),
-            **_nearest(None), "neurons_gap": found.gap, **_held("held", held),
+            **_nearest(None), "neurons_gap": given.gap, **_held("held", held),
             "chosen": "" if chosen is None else chosen.name, **_held("chosen", of_chosen), "kn_score": kn,
         }  # fmt: skip
         return Explanation(summary, residues, neurons, tracks, matched)
@@ -333,10 +333,10 @@ def _nearest(near: Nearest | None) -> Mapping[str, Any]:
     }  # fmt: skip
 
 
-def _held(name: str, held: Held | None) -> Mapping[str, Any]:
+def _held(name: str, held: HeldEffect | None) -> Mapping[str, Any]:
     """The columns about a set that was held."""
     if held is None:
-        held = Held(0, math.nan, np.array([math.nan]), math.nan, "")
+        held = HeldEffect(0, math.nan, np.array([math.nan]), math.nan, "")
     return {
         f"{name}_n": held.n, f"{name}_effect": held.effect,
         f"{name}_draws": float(held.draws.mean()) if len(held.draws) else math.nan,
@@ -389,13 +389,13 @@ def class_neurons(opened: OpenRun, label: str) -> Selection | None:
 @overload
 def explain(
     model_or_run: Classifier | OpenRun | str | Path, protein: Protein | str, *, label: str | int | None = None,
-    neurons: Selection | None = None, features: str | Path | None = None, settings: Settings | None = None,
+    neurons: Selection | None = None, features: str | Path | None = None, settings: ExplainSettings | None = None,
     structure: str | Path | None = None,
 ) -> Explanation: ...  # fmt: skip
 @overload
 def explain(
     model_or_run: Classifier | OpenRun | str | Path, protein: Sequence[Protein], *, label: str | int | None = None,
-    neurons: Selection | None = None, features: str | Path | None = None, settings: Settings | None = None,
+    neurons: Selection | None = None, features: str | Path | None = None, settings: ExplainSettings | None = None,
     structure: str | Path | None = None,
 ) -> list[Explanation]: ...  # fmt: skip
 
@@ -407,7 +407,7 @@ def explain(
     label: str | int | None = None,
     neurons: Selection | None = None,
     features: str | Path | None = None,
-    settings: Settings | None = None,
+    settings: ExplainSettings | None = None,
     structure: str | Path | None = None,
 ) -> Explanation | list[Explanation]:
     """Explain what a model says about one protein, or about each of several.

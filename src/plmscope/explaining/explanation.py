@@ -78,7 +78,7 @@ class Explanation:
         """Everything as one JSON object on one line; what is not known is null."""
         return json.dumps(
             {
-                **{key: plain(value) for key, value in self.summary.items()},
+                **{key: json_value(value) for key, value in self.summary.items()},
                 "residues": records(self.residues.drop(columns="id")),
                 "neurons": records(self.neurons.drop(columns="id")),
                 **({} if self.structure is None else {"structure": self.structure.told()}),
@@ -89,10 +89,10 @@ class Explanation:
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows of a table as plain values."""
-    return [{str(key): plain(value) for key, value in row.items()} for row in frame.to_dict("records")]
+    return [{str(key): json_value(value) for key, value in row.items()} for row in frame.to_dict("records")]
 
 
-def plain(value: Any) -> Any:
+def json_value(value: Any) -> Any:
     """A value that JSON knows; JSON inside text becomes what it says."""
     if isinstance(value, str) and value[:1] in ("{", "["):
         try:

@@ -29,7 +29,7 @@ import torch
 from plmscope.data.proteins import AMINO_ACIDS, Protein
 from plmscope.explaining.decision import Decision
 from plmscope.models.architectures import MODULES
-from plmscope.models.network import Context
+from plmscope.models.network import BatchContext
 from plmscope.models.sites import Site
 from plmscope.models.workers import in_order
 from plmscope.scoring.conductance import path_start
@@ -67,7 +67,7 @@ class ResidueAttribution:
 
 @dataclass(frozen=True)
 class Band:
-    """What residues of shuffled copies get at the same place.
+    """The band of attributions that a residue gets at the same place in shuffled copies of the protein.
 
     Attributes:
         low, high: ``(R,)`` percentiles over the copies.
@@ -88,9 +88,9 @@ class Band:
         return cls(np.full(length, np.nan), np.full(length, np.nan), 0, 0.0, float("nan"))
 
     def outside(self, values: np.ndarray) -> np.ndarray:
-        """Which residues lie outside, ``(R,)``."""
-        found: np.ndarray = (values < self.low) | (values > self.high)
-        return found
+        """Which residues lie outside the band, ``(R,)``."""
+        beyond: np.ndarray = (values < self.low) | (values > self.high)
+        return beyond
 
 
 def residue_attribution(
@@ -123,8 +123,8 @@ def residue_attribution(
         groups = [new[start : start + at_once] for start in range(0, len(new), at_once)]
         values = in_order(lambda group: path.products(group, through), groups, decision.classifier.device)
         known |= dict(zip(new, np.concatenate(list(values)), strict=True))
-        found = np.einsum("k,kct->ct", weights, np.stack([known[node] for node in nodes.tolist()]))  # (1 or 2, T)
-        one = path.result(found, n)
+        attributed = np.einsum("k,kct->ct", weights, np.stack([known[node] for node in nodes.tolist()]))  # (1 or 2, T)
+        one = path.result(attributed, n)
         whole = np.abs(one.values).sum()
         moved = np.inf if before is None else np.abs(one.values - before).sum()
         if points or n >= MOST_POINTS or max(abs(one.gap), moved) <= tolerance * whole + NEGLIGIBLE:
@@ -166,10 +166,10 @@ def shuffled_band(
             n *= 2
 
     shuffled = shuffled_copies(decision.protein, copies, seed)
-    found = list(in_order(attributed, shuffled, decision.classifier.device))
-    low, high = np.quantile([one.values for one in found], BAND, axis=0)
-    return Band(low, high, copies, float(np.mean([one.points for one in found])),
-                float(np.mean([abs(one.gap) for one in found])))  # fmt: skip
+    maps = list(in_order(attributed, shuffled, decision.classifier.device))
+    low, high = np.quantile([one.values for one in maps], BAND, axis=0)
+    return Band(low, high, copies, float(np.mean([one.points for one in maps])),
+                float(np.mean([abs(one.gap) for one in maps])))  # fmt: skip
 
 
 def shuffled_copies(protein: Protein, copies: int, seed: int) -> list[Protein]:
@@ -210,7 +210,7 @@ class _Path:
     decision: Decision
     start: torch.Tensor
     change: torch.Tensor
-    context: Context
+    context: BatchContext
     edges: tuple[float, float]
 
     @classmethod
@@ -241,8 +241,8 @@ class _Path:
             gradients = torch.autograd.grad(value, hidden)
         else:
             gradients = _gradients_through(decision, hidden, context, through)
-        found = torch.stack([(gradient.float() * self.change).sum(-1) for gradient in gradients], dim=1)
-        products: np.ndarray = found.double().cpu().numpy()
+        per_token = torch.stack([(gradient.float() * self.change).sum(-1) for gradient in gradients], dim=1)
+        products: np.ndarray = per_token.double().cpu().numpy()
         return products
 
     def result(self, of_tokens: np.ndarray, points: int) -> ResidueAttribution:
@@ -252,7 +252,7 @@ class _Path:
 
 
 def _gradients_through(
-    decision: Decision, hidden: torch.Tensor, context: Context, chosen: np.ndarray
+    decision: Decision, hidden: torch.Tensor, context: BatchContext, chosen: np.ndarray
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The gradient of F at the first layer's input ``(k, T, d)``, all of it and what passes the chosen neurons."""
     network, index = decision.network, decision.classifier.index

@@ -19,7 +19,7 @@ from plmscope.data.proteins import Protein
 from plmscope.errors import InputError, shown
 from plmscope.explaining.activations import at_residues
 from plmscope.explaining.decision import number_of
-from plmscope.explaining.explainer import Explainer, Settings, check_readable
+from plmscope.explaining.explainer import Explainer, ExplainSettings, check_readable
 from plmscope.explaining.explanation import Explanation
 from plmscope.explaining.page import page_facts, page_text, with_trust
 from plmscope.explaining.variants import mutated
@@ -47,9 +47,9 @@ class Session:
         RunError: the run has not been scored.
     """
 
-    def __init__(self, opened: OpenRun, settings: Settings | None = None, track: Track = silent) -> None:
+    def __init__(self, opened: OpenRun, settings: ExplainSettings | None = None, track: Track = silent) -> None:
         self.opened, self.model = opened, opened.model
-        self.settings = settings or Settings(seed=opened.study.seed)
+        self.settings = settings or ExplainSettings(seed=opened.study.seed)
         self.explainer = Explainer(opened, settings=self.settings, track=track)
         self.explainer.prepare()
         self.catalogue = Catalogue(opened)

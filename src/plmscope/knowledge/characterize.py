@@ -37,16 +37,14 @@ from plmscope.knowledge.codes import Codes, firing_codes
 from plmscope.knowledge.concepts import ConceptSet, build_concepts
 from plmscope.knowledge.confirmation import Confirmation, association_table, offsets, permuted_marks, shifted_marks
 from plmscope.knowledge.discovery import (
+    CharacterizeSettings,
     Counts,
     Pairs,
-    Settings,
     chosen_pairs,
     marked_protein,
     marked_residues,
 )
-from plmscope.knowledge.letters import DISCOVERED as _LETTERS_DISCOVERED
-from plmscope.knowledge.letters import JUDGED as _LETTERS_JUDGED
-from plmscope.knowledge.letters import Letters
+from plmscope.knowledge.letters import LETTERS_DISCOVERED, LETTERS_JUDGED, Letters
 from plmscope.knowledge.motifs import MOTIF_FRACTION, Motifs, TopWindows, joined_motifs, make_motifs
 from plmscope.knowledge.saved import CONFIRMED, DISCOVERED, MOTIFS, PAIRS, PEAKS, Saved, arrays_of, put_back
 from plmscope.knowledge.stream import Chunk, Stream, by_protein, of_both_signs, protein_means, stream_of
@@ -96,7 +94,7 @@ def characterize(
     confirmation: Sequence[Protein],
     concepts: ConceptSet,
     selected: np.ndarray | Selection | None = None,
-    settings: Settings | None = None,
+    settings: CharacterizeSettings | None = None,
     *,
     token_budget: int = 2048,
     track: Track = silent,
@@ -131,7 +129,7 @@ def characterize(
     >>> found.associations["position"].nunique()
     320
     """
-    index, settings = classifier.index, settings or Settings()
+    index, settings = classifier.index, settings or CharacterizeSettings()
     if selected is None:
         selected = np.zeros(len(index), bool)
     elif isinstance(selected, Selection):
@@ -140,16 +138,16 @@ def characterize(
     for number, sites in enumerate(index.groups(NEURONS_AT_ONCE)):
         where = np.concatenate([np.arange(len(index))[index.slice(site)] for site in sites])
         stream = stream_of(classifier, sites, token_budget, track)
-        found = associate(
+        of_group = associate(
             stream, len(where), discovery, confirmation, concepts, selected[where], settings,
             parts=parts, name=f"pass-{number}", device=classifier.device,
         )  # fmt: skip
-        if found.motifs is not None:
-            found.motifs.moved(where)
+        if of_group.motifs is not None:
+            of_group.motifs.moved(where)
         associations, letters = (
-            frame.assign(position=where[frame["position"]]) for frame in (found.associations, found.letters)
+            frame.assign(position=where[frame["position"]]) for frame in (of_group.associations, of_group.letters)
         )
-        groups.append(replace(found, associations=associations, letters=letters))
+        groups.append(replace(of_group, associations=associations, letters=letters))
     return _joined(groups, settings.fdr)
 
 
@@ -159,7 +157,7 @@ def motifs_of(
     discovery: Sequence[Protein],
     confirmation: Sequence[Protein],
     concepts: ConceptSet | None = None,
-    settings: Settings | None = None,
+    settings: CharacterizeSettings | None = None,
     *,
     token_budget: int = 2048,
     track: Track = silent,
@@ -208,17 +206,17 @@ def motifs_of(
             yield replace(chunk, values=chunk.values[:, columns.to(chunk.values.device)])
 
     known = build_concepts(discovery) if concepts is None else concepts
-    found = associate(
-        stream, len(positions), discovery, confirmation, known, np.ones(len(positions), bool), settings or Settings(),
-        device=classifier.device,
+    result = associate(
+        stream, len(positions), discovery, confirmation, known, np.ones(len(positions), bool),
+        settings or CharacterizeSettings(), device=classifier.device,
     )  # fmt: skip
-    motifs = cast(Motifs, found.motifs)  # there are some where neurons are chosen
+    motifs = cast(Motifs, result.motifs)  # there are some where neurons are chosen
     motifs.moved(positions)
     return classifier.index.placed(motifs.table)[list(SCHEMA["motifs"])]
 
 
 def _joined(parts: Sequence[Characterization], fdr: float) -> Characterization:
-    """Several passes as one: q values over all pairs."""
+    """Join the results of several groups of sites; q values are made over the pairs of all of them."""
     frame = pd.concat([part.associations for part in parts], ignore_index=True)
     q = benjamini_hochberg(frame["p_value"].to_numpy())
     frame = frame.assign(q_value=q, confirmed=np.nan_to_num(q, nan=1.0) < fdr)
@@ -240,13 +238,13 @@ def associate(
     confirmation: Sequence[Protein],
     concepts: ConceptSet,
     selected: np.ndarray,
-    settings: Settings,
+    settings: CharacterizeSettings,
     *,
     parts: Parts | None = None,
     name: str = "pass",
     device: torch.device | None = None,
 ) -> Characterization:
-    """The same for any ``n`` numbers a residue, wherever they come from; ``q_value`` is not yet there.
+    """Do the same for any ``n`` numbers at every residue, wherever they come from; ``q_value`` comes later.
 
     Raises:
         InputError: there are no proteins on one side, or a protein is on both.
@@ -280,20 +278,20 @@ def associate(
         held[[*annotation.positions, *annotation.holds]] += 1
         marks.append(marked_protein(annotation))
     letters = Letters(residue_codes.center, chosen)
-    found = saved.read("chosen")
-    if found is None:
+    saved_pairs = saved.read("chosen")
+    if saved_pairs is None:
         pairs = _discovered(
             stream, n, discovery, held, concepts, settings, windows, letters, residue_codes, protein_codes, saved
         )
         saved.write(
             "chosen",
-            lambda: {**arrays_of(pairs, PAIRS), **arrays_of(windows, PEAKS), **arrays_of(letters, _LETTERS_DISCOVERED)},
+            lambda: {**arrays_of(pairs, PAIRS), **arrays_of(windows, PEAKS), **arrays_of(letters, LETTERS_DISCOVERED)},
         )
         saved.drop("discovering")
     else:
-        pairs = Pairs(*(found[field] for field in PAIRS))
-        put_back(windows, PEAKS, found)
-        put_back(letters, _LETTERS_DISCOVERED, found)
+        pairs = Pairs(*(saved_pairs[field] for field in PAIRS))
+        put_back(windows, PEAKS, saved_pairs)
+        put_back(letters, LETTERS_DISCOVERED, saved_pairs)
     letters.begin(concepts, pairs.neuron, pairs.sign, pairs.concept)
     motifs = make_motifs(windows, chosen, discovery, concepts, confirmation) if len(chosen) else None
 
@@ -307,14 +305,14 @@ def associate(
 
     def state() -> dict[str, np.ndarray]:
         kept = arrays_of(levels[0], CONFIRMED, "residue/") | arrays_of(levels[1], CONFIRMED, "protein/")
-        kept |= arrays_of(letters, _LETTERS_JUDGED, "letters/")
+        kept |= arrays_of(letters, LETTERS_JUDGED, "letters/")
         return kept | (arrays_of(motifs, MOTIFS, "motifs/") if motifs is not None else {}) | {"done": done}
 
     if (before := saved.read("confirming")) is not None:
         done = before["done"]
         for level, prefix in zip(levels, ("residue/", "protein/"), strict=True):
             put_back(level, CONFIRMED, before, prefix)
-        put_back(letters, _LETTERS_JUDGED, before, "letters/")
+        put_back(letters, LETTERS_JUDGED, before, "letters/")
         if motifs is not None:
             put_back(motifs, MOTIFS, before, "motifs/")
     for chunk in saved.rest(stream, confirmation, "confirming", done, state):
@@ -359,7 +357,7 @@ def _discovered(
     discovery: Sequence[Protein],
     held: np.ndarray,
     concepts: ConceptSet,
-    settings: Settings,
+    settings: CharacterizeSettings,
     windows: TopWindows,
     letters: Letters,
     residue_codes: Codes,
@@ -379,7 +377,7 @@ def _discovered(
         def state() -> dict[str, np.ndarray]:
             windows.settle()
             kept = arrays_of(of_residues, DISCOVERED, "residue/") | arrays_of(of_proteins, DISCOVERED, "protein/")
-            kept |= arrays_of(letters, _LETTERS_DISCOVERED, "letters/")
+            kept |= arrays_of(letters, LETTERS_DISCOVERED, "letters/")
             return kept | arrays_of(windows, PEAKS, "windows/") | {"seen": seen, "done": done}
 
         if (before := saved.read("discovering")) is not None:
@@ -387,7 +385,7 @@ def _discovered(
             put_back(of_residues, DISCOVERED, before, "residue/")
             put_back(of_proteins, DISCOVERED, before, "protein/")
             put_back(windows, PEAKS, before, "windows/")
-            put_back(letters, _LETTERS_DISCOVERED, before, "letters/")
+            put_back(letters, LETTERS_DISCOVERED, before, "letters/")
         for chunk in saved.rest(stream, discovery, "discovering", done, state):
             annotations = [concepts.annotate(discovery[row]) for row in chunk.rows]
             for annotation in annotations:
@@ -409,7 +407,12 @@ def _discovered(
 
 
 def _fitted(
-    stream: Stream, n: int, proteins: Sequence[Protein], settings: Settings, saved: Saved, device: torch.device
+    stream: Stream,
+    n: int,
+    proteins: Sequence[Protein],
+    settings: CharacterizeSettings,
+    saved: Saved,
+    device: torch.device,
 ) -> tuple[Codes, Codes]:
     """Codes of residues and of protein means, from a sample of the discovery proteins."""
     if (before := saved.read("codes")) is not None:

@@ -9,5 +9,6 @@
     degenerate.py   pairs of groups of which either is enough
     substitutions.py  whether such a pair protects from exchanged residues
 
-Every part is a function of arrays and a measure; ``study/laying_out.py`` runs those that ``[layout] parts`` names.
+Every part is a function that is given arrays and a measure. ``study/laying_out.py`` runs the parts that the setting
+``[layout] parts`` names.
 """

@@ -84,15 +84,15 @@ class NeuronIndex:
 
     def groups(self, most: int) -> list[list[Site]]:
         """Sites in their order, divided into groups of at most ``most`` neurons; one site at least is in each."""
-        found: list[list[Site]] = [[]]
+        groups: list[list[Site]] = [[]]
         size = 0
         for site, width in zip(self.sites, self.widths, strict=True):
-            if found[-1] and size + width > most:
-                found.append([])
+            if groups[-1] and size + width > most:
+                groups.append([])
                 size = 0
-            found[-1].append(site)
+            groups[-1].append(site)
             size += width
-        return found
+        return groups
 
     def slice(self, site: Site) -> slice:
         """The part of a flat array that belongs to ``site``."""
@@ -139,5 +139,5 @@ class NeuronIndex:
         [{'layer': 0, 'module': 'key', 'neuron': 1, 'score': 0.5}]
         """
         names = self.table().iloc[frame["position"].to_numpy()].reset_index(drop=True)
-        found: pd.DataFrame = pd.concat([names, frame.drop(columns="position").reset_index(drop=True)], axis=1)
-        return found
+        placed: pd.DataFrame = pd.concat([names, frame.drop(columns="position").reset_index(drop=True)], axis=1)
+        return placed

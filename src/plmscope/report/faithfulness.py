@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from plmscope.report.blocks import Block, Row, Table, Text, cell, count, fixed, percent, short, words
+from plmscope.report.blocks import Block, Table, TableRow, Text, cell, count, fixed, percent, short, words
 from plmscope.report.input import Results, section
 
 #: The yardstick, and how far below the best a recommended score may be.
@@ -28,10 +28,10 @@ def faithfulness_section(results: Results) -> Sequence[Block]:
             cell(fixed(row["split_half"], 2), row["split_half"]),
             cell(short(row["cpu_seconds"]), row["cpu_seconds"]),
         ]  # fmt: skip
-        rows.append(Row(tuple(cells), strong=bool(row["recommended"])))
+        rows.append(TableRow(tuple(cells), strong=bool(row["recommended"])))
     random = [cell(text) for text in ("random neurons", "0", "0", "5 %")]
     random += [cell(fixed(first[k], 3), first[k]) for k in ("keep_random", "ablate_random")]
-    rows.append(Row((*random, cell("0"), cell("–"))))
+    rows.append(TableRow((*random, cell("0"), cell("–"))))
     columns = (
         ("score", False), ("rank r", True), ("within sites", True), ("top 5 %", True), ("kept", True),
         ("ablated", True), ("split-half r", True), ("CPU s a protein", True),

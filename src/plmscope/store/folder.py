@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from plmscope.errors import RunError
-from plmscope.store.files import lock, one_line, write_atomic
+from plmscope.errors import RunError, one_line
+from plmscope.store.files import lock, write_atomic
 from plmscope.store.schema import SCHEMA, SCHEMA_VERSION
 
 #: Columns that an older schema lacked, and what its rows had there.

@@ -71,7 +71,7 @@ def characterize_run(
     """
     from plmscope.knowledge.characterize import characterize
     from plmscope.knowledge.class_baselines import class_baselines, with_baselines
-    from plmscope.knowledge.discovery import Settings
+    from plmscope.knowledge.discovery import CharacterizeSettings
     from plmscope.knowledge.residues import attributed_residues
 
     study, settings = opened.study, opened.study.characterize
@@ -112,7 +112,9 @@ def characterize_run(
     selected[selections["position"]] = True
     result = characterize(
         opened.model, discovery, confirmation, concepts, selected,
-        Settings(settings.fractions, settings.fdr, settings.min_proteins, windows=settings.windows, seed=study.seed),
+        CharacterizeSettings(
+            settings.fractions, settings.fdr, settings.min_proteins, windows=settings.windows, seed=study.seed
+        ),
         token_budget=settings.token_budget, track=track, parts=parts,
     )  # fmt: skip
     if result.motifs is None:  # some neuron is always selected
@@ -171,9 +173,9 @@ def characterize_run(
 def run(context: Context) -> dict[str, Any]:
     """Discover on training clusters, confirm on others."""
     parts = Parts(context.parts, context.fingerprint(context.stage))
-    found = characterize_run(context.opened, context.inputs.data, parts, context.track, context.say)
+    told = characterize_run(context.opened, context.inputs.data, parts, context.track, context.say)
     inputs = context.inputs.known | {"features": context.inputs.features_digest}
-    return {"characterize": {"enabled": True, **found}, "inputs": inputs}
+    return {"characterize": {"enabled": True, **told}, "inputs": inputs}
 
 
 STAGE = Stage(

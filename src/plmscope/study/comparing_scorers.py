@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,15 +11,15 @@ from plmscope.data.proteins import Protein
 from plmscope.evaluation.faithfulness import TRUTH, area_points, areas, scorers, split_half, table
 from plmscope.scoring.methods import every_score
 from plmscope.scoring.scores import NeuronScores, resampling_groups
-from plmscope.store.resume import Arrays, Parts, collect
+from plmscope.store.resume import Arrays, Parts
 from plmscope.study.opened import judges, score_all
 from plmscope.study.stages import Context, Stage, tables
 
 
 def run(context: Context) -> dict[str, Any]:
     """Score a few proteins by every scorer, judge every score on test proteins, and recommend one."""
-    from plmscope.evaluation.curves import Grid, evaluate_points
-    from plmscope.evaluation.predict import Predictions
+    from plmscope.evaluation.collected import collect_predictions
+    from plmscope.evaluation.curves import Grid
 
     opened, study = context.opened, context.study
     settings, model, test = study.faithfulness, context.opened.model, judges(context.opened)
@@ -44,22 +43,12 @@ def run(context: Context) -> dict[str, Any]:
     grid = Grid(judged, shares, study.seed)
     points = area_points(grid, settings.draws)
     zero = {"zero": np.zeros((3, len(model.index)))}
-    like = {
-        "predicted": np.zeros(len(test), dtype=model.answer_dtype),
-        "log_prob": np.zeros(len(test), dtype=np.float32),
-    }
-
-    def steps(start: int) -> Iterator[Arrays]:
-        stream = evaluate_points(model, test, grid, points[start:], zero, study.evaluate.token_budget)
-        for one in context.track(stream, "keep and ablate", len(points) - start):
-            yield {"predicted": one.predicted, "log_prob": one.log_prob_true}
-
-    def say(line: str) -> None:
-        context.say(f"faithfulness: {line} selections")
-
-    parts = collect(context.parts / "areas", context.stamp, like, len(points), steps, say)
-    found = [Predictions(a, b) for a, b in zip(parts["predicted"], parts["log_prob"], strict=True)]
-    intact, area = areas(points, found, shares, model.targets(test), len(model.labels))
+    answers = collect_predictions(
+        model, test, grid, points, zero, token_budget=study.evaluate.token_budget, folder=context.parts / "areas",
+        stamp=context.stamp, description="keep and ablate", track=context.track,
+        say=lambda line: context.say(f"faithfulness: {line}"), crew=context.crew,
+    )  # fmt: skip
+    intact, area = areas(points, answers, shares, model.targets(test), len(model.labels))
     frame = table(scores, halves, seconds, area, intact, len(proteins))
     context.run.write_table("faithfulness", frame)
     best = frame[frame["recommended"]]

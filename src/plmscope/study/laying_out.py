@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any
 
@@ -14,7 +14,6 @@ import pandas as pd
 from plmscope.data.clusters import one_per_cluster
 from plmscope.data.proteins import Protein
 from plmscope.errors import RunError, StudyError
-from plmscope.store.resume import collect
 from plmscope.study.opened import class_methods, class_scores, judges
 from plmscope.study.settings import Study
 from plmscope.study.stages import Context, Stage, tables
@@ -42,8 +41,8 @@ class Laying:
     @cached_property
     def true(self) -> np.ndarray:
         """``(P,)`` class numbers of the test proteins."""
-        found: np.ndarray = self.model.targets(self.proteins)
-        return found
+        classes: np.ndarray = self.model.targets(self.proteins)
+        return classes
 
     @cached_property
     def weights(self) -> np.ndarray:
@@ -77,21 +76,13 @@ class Laying:
 
     def measure(self, name: str, proteins: Sequence[Protein], changes: Sequence[Any]) -> np.ndarray:
         """Log-odds ``(K, P, C)`` under every change; what is known of a series so far is kept in the run folder."""
-        from plmscope.evaluation.interventions import outcomes
+        from plmscope.evaluation.collected import collect_outcomes
 
-        budget = self.context.study.evaluate.token_budget
-
-        def steps(start: int) -> Iterator[dict[str, np.ndarray]]:
-            stream = outcomes(self.model, proteins, changes[start:], self.model.ablation_means, budget)
-            for odds in self.context.track(stream, name, len(changes) - start):
-                yield {"odds": odds}
-
-        like = {"odds": np.zeros((len(proteins), len(self.model.labels)))}
-
-        def say(line: str) -> None:
-            self.context.say(f"layout: {name}: {line}")
-
-        return collect(self.context.parts, f"{name}-{self.context.stamp}", like, len(changes), steps, say)["odds"]
+        return collect_outcomes(
+            self.model, proteins, changes, token_budget=self.context.study.evaluate.token_budget,
+            folder=self.context.parts, stamp=f"{name}-{self.context.stamp}", description=name, track=self.context.track,
+            say=lambda line: self.context.say(f"layout: {name}: {line}"), crew=self.context.crew,
+        )  # fmt: skip
 
 
 def sufficient(laying: Laying) -> str:
@@ -135,15 +126,15 @@ def degenerate(laying: Laying) -> str:
         groups["topology", label] = wired(index, network, best.tolist()) if isinstance(network, EsmNetwork) else []
         groups["single", label] = [[int(one)] for one in best]
         proteins, c = laying.few(label), list(model.labels).index(label)
-        found = []
+        frames = []
         for method in METHODS:
             frame = degenerate_pairs(
                 laying.measure, f"pairs-{method}-{number}", index, proteins, laying.clusters(proteins), c,
                 groups[method, label], best.tolist(), settings.draws, laying.seed,
             )  # fmt: skip
-            found.append(frame.assign(method=method, label=label))
-        pairs += [frame for frame in found if len(frame)]
-        every = pd.concat([frame for frame in found if len(frame)]) if any(map(len, found)) else pd.DataFrame()
+            frames.append(frame.assign(method=method, label=label))
+        pairs += [frame for frame in frames if len(frame)]
+        every = pd.concat([frame for frame in frames if len(frame)]) if any(map(len, frames)) else pd.DataFrame()
         if len(every):
             top = every.sort_values(["degenerate", "synergy"], ascending=False, kind="stable").iloc[0]
             sets = [groups[str(top["method"]), label][int(top[which])] for which in ("a", "b")]

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from plmscope.data.labels import Task
+from plmscope.data.labels import LabelTask
 from plmscope.errors import shown
 from plmscope.knowledge.concepts import KINDS, Kind
 from plmscope.scoring.scores import ranked_by
@@ -28,7 +28,7 @@ MAX_SEED = 2**32 - 1
 _CALLED = {int: "a whole number", float: "a number", bool: "true or false"}
 
 
-class Section(BaseModel):
+class SettingsSection(BaseModel):
     """A table of the study file; unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -55,7 +55,7 @@ FILES = frozenset({"data.path", "data.labels", "model.checkpoint", "characterize
 WITHOUT_EFFECT = MEMORY | FILES
 
 
-class DataSection(Section):
+class DataSection(SettingsSection):
     """Which proteins."""
 
     path: str = Field(
@@ -71,7 +71,7 @@ class DataSection(Section):
         "file: one of the folder",
     )
     labels: str = Field("", description="second table with columns about the proteins, by id; empty: none")
-    task: Task | Literal[""] = Field(
+    task: LabelTask | Literal[""] = Field(
         "",
         description="single: one class a protein; multi: one or more, joined by ; in a column; empty: as the "
         "checkpoint says, else single",
@@ -96,12 +96,12 @@ class DataSection(Section):
     window_overlap: int = Field(256, ge=0, description="residues that two windows share, at least")
 
     @property
-    def task_or_single(self) -> Task:
+    def task_or_single(self) -> LabelTask:
         """The task; ``single`` where it is left open, which a study's first stage settles by the checkpoint."""
         return self.task or "single"
 
 
-class SplitSection(Section):
+class SplitSection(SettingsSection):
     """Train, validation and test."""
 
     method: Literal["cluster", "random", "column"] = Field("cluster", description="cluster, random or column")
@@ -139,7 +139,7 @@ class SplitSection(Section):
         return self
 
 
-class ModelSection(Section):
+class ModelSection(SettingsSection):
     """Which protein language model."""
 
     checkpoint: str = Field(
@@ -157,7 +157,7 @@ class ModelSection(Section):
     new_head: bool = Field(False, description="true: a new head also where the checkpoint has one for these classes")
 
 
-class FinetuneSection(Section):
+class FinetuneSection(SettingsSection):
     """Classification."""
 
     epochs: int = Field(10, ge=0, description="at most; 0: the checkpoint is a classifier, taken as it is")
@@ -169,7 +169,7 @@ class FinetuneSection(Section):
     frozen_layers: int = Field(0, ge=0, description="embeddings and first layers that stay as they are; 0: none")
 
 
-class ScoreSection(Section):
+class ScoreSection(SettingsSection):
     """Which scores, and on how many training proteins."""
 
     methods: tuple[str, ...] = Field(
@@ -215,7 +215,7 @@ class ScoreSection(Section):
         return tuple(dict.fromkeys([*self.methods, *map(self.ranked_by, self.methods)]))
 
 
-class EvaluateSection(Section):
+class EvaluateSection(SettingsSection):
     """The grid of selections."""
 
     methods: tuple[str, ...] = Field((), description="which of score.methods are judged; empty: all of them")
@@ -264,7 +264,7 @@ class EvaluateSection(Section):
     token_budget: int = Field(2048, ge=1, description="padded tokens a batch")
 
 
-class DensitySection(Section):
+class DensitySection(SettingsSection):
     """Where the best neurons are."""
 
     fractions: tuple[float, ...] = Field(
@@ -286,7 +286,7 @@ class DensitySection(Section):
         return self.bootstraps > 0
 
 
-class CharacterizeSection(Section):
+class CharacterizeSection(SettingsSection):
     """What each neuron detects."""
 
     enabled: bool = Field(True, description="false leaves this stage out")
@@ -313,7 +313,7 @@ class CharacterizeSection(Section):
     token_budget: int = Field(2048, ge=1, description="padded tokens a batch")
 
 
-class InterveneSection(Section):
+class InterveneSection(SettingsSection):
     """Suppressing and enhancing the neurons of every class."""
 
     enabled: bool = Field(True, description="false leaves this stage out")
@@ -329,7 +329,7 @@ class InterveneSection(Section):
     proteins_per_class: int = Field(10, ge=1, description="test proteins for single neurons")
 
 
-class LayoutSection(Section):
+class LayoutSection(SettingsSection):
     """How knowledge is laid out."""
 
     parts: tuple[Literal["sufficient", "degenerate"], ...] = Field(
@@ -347,7 +347,7 @@ class LayoutSection(Section):
     draws: int = Field(20, ge=2, description="matched draws; below 20 no p value can be below 0.05")
 
 
-class FaithfulnessSection(Section):
+class FaithfulnessSection(SettingsSection):
     """Which scorer to trust."""
 
     enabled: bool = Field(False, description="false leaves this stage out")
@@ -362,7 +362,7 @@ class FaithfulnessSection(Section):
     draws: int = Field(5, ge=1, description="random selections of every size")
 
 
-class ReportSection(Section):
+class ReportSection(SettingsSection):
     """What the report shows."""
 
     knowledge_fraction: float = Field(
@@ -373,7 +373,7 @@ class ReportSection(Section):
     )
 
 
-class Study(Section):
+class Study(SettingsSection):
     """All settings of a study; ``plmscope init`` writes them out with their defaults."""
 
     name: str = Field(
