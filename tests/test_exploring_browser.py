@@ -114,7 +114,7 @@ def test_paste_mutate_switch_and_come_back(page, address, session):
 
     # The permalink opens the same; Back undoes.
     page.go_back()
-    page.wait_for_function("document.querySelectorAll('.chips li').length === 1")
+    page.wait_for_function("() => document.querySelectorAll('.chips li').length === 1")
     done(page)
     page.goto("about:blank")
     page.goto(link)
