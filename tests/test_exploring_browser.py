@@ -12,6 +12,7 @@ import pytest
 import uvicorn
 
 import plmscope as ps
+from plmscope.data.proteins import Protein
 from plmscope.explaining.explainer import ExplainSettings
 from plmscope.exploring.server import application, listening, names_of
 from plmscope.exploring.session import Session
@@ -35,7 +36,9 @@ def chromium():
 
 @pytest.fixture(scope="module")
 def session(golden, tmp_path_factory):
-    return Session(ps.open_run(golden.copy(tmp_path_factory.mktemp("browsed") / "run")), settings=FEW)
+    found = Session(ps.open_run(golden.copy(tmp_path_factory.mktemp("browsed") / "run")), settings=FEW)
+    found.explainer.__dict__["_distances"] = None  # MMseqs2 takes seconds a search, and is looked at elsewhere
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +86,7 @@ def test_paste_mutate_switch_and_come_back(page, address, session):
     protein = session.opened.proteins("test")[0]
     sequence = protein.sequence[:30]
     paste(page, address, sequence)
-    one = ps.explain(session.opened, sequence, settings=FEW)
+    one = next(session.explainer([Protein("mine", sequence)]))
     assert page.text_content("#protein-name") == "mine"
     assert f"explained is class {one.summary['explained']}".lower() in page.text_content(".question").lower()
     assert page.locator(".strip b").all_text_contents() == list(sequence)
@@ -111,7 +114,7 @@ def test_paste_mutate_switch_and_come_back(page, address, session):
 
     # The permalink opens the same; Back undoes.
     page.go_back()
-    page.wait_for_function("document.querySelectorAll('.chips li').length === 1")
+    page.wait_for_function("() => document.querySelectorAll('.chips li').length === 1")
     done(page)
     page.goto("about:blank")
     page.goto(link)

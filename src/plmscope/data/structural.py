@@ -21,6 +21,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial import cKDTree
 
+from plmscope.data.annotations import FeatureSet
+from plmscope.data.proteins import Protein
 from plmscope.data.structures import PEPTIDE, Matched
 
 #: Largest accessible surface of each amino acid in square Angstrom, Tien et al. 2013, theoretical.
@@ -107,7 +109,8 @@ def _bridges(bonds: np.ndarray, linked: np.ndarray) -> np.ndarray:
     place = np.arange(length)
     whole = linked & np.concatenate([linked[1:], [False]])  # both neighbours are there
     found: np.ndarray = (parallel | opposite) & (np.abs(place[:, None] - place[None]) >= 3)
-    return found & whole[:, None] & whole[None]
+    found &= whole[:, None] & whole[None]
+    return found
 
 
 def accessibility(one: Matched) -> np.ndarray:
@@ -141,6 +144,15 @@ def contact_number(one: Matched) -> np.ndarray:
     gaps = np.linalg.norm(one.side[known][:, None] - one.side[known][None], axis=2)
     out[known] = (gaps < CONTACT).sum(1) - 1
     return one.laid(out)
+
+
+def site_of(protein: Protein, features: FeatureSet | None) -> np.ndarray:
+    """``(R,)`` the residues that features call an active, binding or metal site."""
+    site = np.zeros(len(protein), bool)
+    if features is not None:
+        for kind in SITES:
+            site |= features.mask(protein, kind)
+    return site
 
 
 def distance_to(one: Matched, site: np.ndarray) -> np.ndarray:

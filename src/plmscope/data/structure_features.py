@@ -25,7 +25,7 @@ import pandas as pd
 
 from plmscope.data.annotations import FeatureSet
 from plmscope.data.proteins import Protein
-from plmscope.data.structural import SITES, accessibility, contact_number, distance_to, secondary_structure
+from plmscope.data.structural import accessibility, contact_number, distance_to, secondary_structure, site_of
 from plmscope.data.structures import ENDINGS, match_structure
 from plmscope.errors import InputError
 from plmscope.progress import Track, silent
@@ -43,7 +43,8 @@ def structure_files(folder: str | Path) -> dict[str, Path]:
     Raises:
         InputError: there is no such folder, it has no structure, or two of one protein.
     """
-    place, found = Path(folder), {}
+    place = Path(folder)
+    found: dict[str, Path] = {}
     if not place.is_dir():
         raise InputError(f"{folder}: no such folder; characterize.structures names a folder of PDB or mmCIF files")
     for path in sorted(place.iterdir()):
@@ -126,9 +127,7 @@ def marks(path: Path, protein: Protein, features: FeatureSet | None) -> Mapping[
     """
     one = match_structure(path, protein)
     state, surface = np.array(list(secondary_structure(one))), accessibility(one)
-    site = np.zeros(len(protein), bool)
-    for kind in SITES if features is not None else ():
-        site |= features.mask(protein, kind)
+    site = site_of(protein, features)
     with np.errstate(invalid="ignore"):
         found = (
             state == "H", state == "E", surface < BURIED, surface > EXPOSED, contact_number(one) >= CROWDED,

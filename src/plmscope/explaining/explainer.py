@@ -26,7 +26,7 @@ import pandas as pd
 
 from plmscope.data.annotations import FeatureSet, read_features
 from plmscope.data.proteins import Protein
-from plmscope.data.structural import SITES, accessibility, contact_number, distance_to, secondary_structure
+from plmscope.data.structural import accessibility, contact_number, distance_to, secondary_structure, site_of
 from plmscope.data.structures import Matched, match_structure
 from plmscope.errors import InputError, RunError, SelectionError
 from plmscope.evaluation.selection import Selection, select_top
@@ -54,7 +54,7 @@ class ExplainSettings:
 
     Attributes:
         copies: Shuffled copies of the band; 0: no band, no residue is outside of it.
-        band_points: Quadrature points of each.
+        band_points: Quadrature points of each; 0: as many as an error of a tenth takes.
         neuron_points: Quadrature points a site.
         supporting, opposing: Neurons listed of either sign.
         draws: Matched draws; 0: none.
@@ -62,7 +62,7 @@ class ExplainSettings:
     """
 
     copies: int = COPIES
-    band_points: int = 3
+    band_points: int = 0
     neuron_points: int = 4
     supporting: int = 15
     opposing: int = 5
@@ -194,7 +194,7 @@ class Explainer:
         attributed = residue_attribution(decision, mask)
         band = Band.none(len(protein))
         if s.copies:
-            band = shuffled_band(decision, copies=s.copies, points=s.band_points, seed=s.seed)
+            band = shuffled_band(decision, attributed, copies=s.copies, points=s.band_points, seed=s.seed)
         given = contributions(
             decision, constants, points=s.neuron_points, top=max(s.supporting, s.opposing)
         )  # fmt: skip
@@ -242,7 +242,8 @@ class Explainer:
             ),
             "log_odds": decision.value, "start_log_odds": attributed.start,
             "attribution": float(attributed.values.sum()), "gap": attributed.gap, "points": attributed.points,
-            "null_copies": band.copies, "null_gap": band.gap, "residues_outside": int(residues["outside"].sum()),
+            "null_copies": band.copies, "null_gap": band.gap, "null_points": band.points,
+            "null_error": band.error, "residues_outside": int(residues["outside"].sum()),
             **_nearest(None), "neurons_gap": given.gap, **_held("held", held),
             "chosen": "" if chosen is None else chosen.name, **_held("chosen", of_chosen), "kn_score": kn,
         }  # fmt: skip
@@ -360,12 +361,9 @@ def _structural(protein: Protein, features: FeatureSet | None, matched: Matched 
     """What the structure says of every residue; ``site_distance`` from residues that are annotated as a site."""
     if matched is None:
         return {"secondary": "", "accessibility": math.nan, "contacts": math.nan, "site_distance": math.nan}
-    site = np.zeros(len(protein), bool)
-    for kind in SITES if features is not None else ():
-        site |= features.mask(protein, kind)
     return {
         "secondary": list(secondary_structure(matched)), "accessibility": accessibility(matched),
-        "contacts": contact_number(matched), "site_distance": distance_to(matched, site),
+        "contacts": contact_number(matched), "site_distance": distance_to(matched, site_of(protein, features)),
     }  # fmt: skip
 
 

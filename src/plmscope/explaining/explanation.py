@@ -19,7 +19,8 @@ from plmscope.report.blocks import json_ready
 SCHEMA: dict[str, tuple[str, ...]] = {
     "explained_proteins": (
         "id", "length", "explained", "decided", "probability", "probabilities", "log_odds", "start_log_odds",
-        "attribution", "gap", "points", "null_copies", "null_gap", "residues_outside", "nearest_train", "identity",
+        "attribution", "gap", "points", "null_copies", "null_gap", "null_points", "null_error",
+        "residues_outside", "nearest_train", "identity",
         "nearest_label", "distance", "accuracy", "accuracy_low", "accuracy_high", "n_test", "neurons_gap", "held_n",
         "held_effect", "held_draws", "held_p", "held_decided", "chosen", "chosen_n", "chosen_effect", "chosen_draws",
         "chosen_p", "chosen_decided", "kn_score",

@@ -136,7 +136,8 @@ class Catalogue:
         """Positions of the neurons of a table, all at once."""
         sites = {(site.layer, site.module): offset for site, offset in self.index.offsets.items()}
         starts = [sites[layer, module] for layer, module in zip(frame["layer"], frame["module"], strict=True)]
-        return np.array(starts, np.int64) + frame["neuron"].to_numpy(np.int64)
+        found: np.ndarray = np.array(starts, np.int64) + frame["neuron"].to_numpy(np.int64)
+        return found
 
     def _mask(self, positions: np.ndarray) -> np.ndarray:
         """``(N,)`` true at some positions."""

@@ -114,7 +114,7 @@ class Session:
         """
         protein, position = self._protein(asked), self.model.index.position(neuron)
         values = at_residues(self.model, protein, np.array([position], np.int64))[:, 0]
-        share = [None] * len(values)
+        share: list[float | None] = [None] * len(values)
         if self.explainer.sample is not None:
             share = [round(float(x), 5) for x in self.explainer.sample.percentile(position, values)]
         return {"values": [float(f"{x:.5g}") for x in values], "percentiles": share}

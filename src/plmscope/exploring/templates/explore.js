@@ -139,6 +139,13 @@
     box.append(section);
   };
 
+  const showQuick = (quick) => {
+    const before = origin ?? one, now = quick.after.probabilities;
+    const columns = ["class", ...(before ? ["before"] : []), before ? "now" : "probability"];
+    const rows = Object.keys(now).sort((a, b) => (before?.probabilities ?? now)[b] - (before?.probabilities ?? now)[a]).map((label) => [className(label), ...(before ? [percent(before.probabilities[label])] : []), percent(now[label])]);
+    $("changed").replaceChildren(make("section", { class: "change", id: "quick" }, make("h2", {}, before ? "Changes" : "Decision"), tableOf("Probability of every class", columns, rows)));
+  };
+
   const show = () => {
     const at = picked ? picked.position - 1 : undefined, inStrip = document.activeElement?.classList?.contains("strip"), letter = document.activeElement?.dataset?.letter;
     const residues = view.residues(one, at !== undefined && at < one.length ? at : undefined);
@@ -175,6 +182,11 @@
       if (what === "decide" && one) {
         decided = state.changes.length ? await ask("decide", sent({ changes: state.changes }), signal) : null;
       } else {
+        // The decision takes one forward pass, so it is there first.
+        const quick = await ask("decide", sent({ changes: state.changes }), signal);
+        if (!current()) return;
+        showQuick(quick);
+        say("The decision is there; residues and neurons follow …");
         const first = await ask("look", sent(), signal);
         if (!current()) return;
         // The class that is followed stays the one of the protein without mutations.
