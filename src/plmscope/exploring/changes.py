@@ -14,7 +14,7 @@ import torch
 
 from plmscope.data.proteins import Protein
 from plmscope.errors import RunError
-from plmscope.evaluation.interventions import log_odds
+from plmscope.evaluation.interventions import class_log_odds
 from plmscope.models.classifier import Classifier
 from plmscope.models.hooks import replace
 
@@ -50,7 +50,7 @@ def changed_odds(
     batch = classifier.batch([protein])
     with replace(classifier, hooks):
         logits = classifier.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-    odds: np.ndarray = log_odds(logits.double().cpu().numpy(), classifier.task)[0]
+    odds: np.ndarray = class_log_odds(logits.double().cpu().numpy(), classifier.task)[0]
     return odds
 
 
