@@ -61,7 +61,7 @@ HOUSE = (
         "sections", "text", "comparison",
     )),
     ("sweeping", ("combinations", "sweep")),
-    ("", ("terminal", "cli", "__main__")),
+    ("", ("doctor", "terminal", "cli", "__main__")),
 )  # fmt: skip
 ORDER = tuple(f"{package}.{name}".lstrip(".") for package, names in HOUSE for name in names)
 

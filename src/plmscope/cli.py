@@ -510,6 +510,23 @@ def export(
     tell(f"wrote {len(written)} tables to {out or folder / 'csv'}")
 
 
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
+) -> None:
+    """Say what is installed, on which machine, and what is missing; for bug reports. It changes and sends nothing."""
+    import json
+
+    from plmscope.doctor import examine
+
+    found = examine()
+    if as_json:
+        sys.stdout.write(json.dumps(found.json(), indent=1) + "\n")
+    else:
+        shown = Console(highlight=False, markup=False, emoji=False)
+        shown.print("\n".join(plain(line) for line in repr(found).splitlines()), soft_wrap=True)
+
+
 _complete()
 
 
