@@ -317,7 +317,7 @@ def test_tables_as_programs_write_them(tmp_path: Path) -> None:
 def test_rows_without_ids_are_numbered(tmp_path: Path) -> None:
     found, changes = counted(tmp_path, f"sequence,target\n{A},1\n{A[1:]},0\n")
     assert [name for name, _, _ in found] == ["row1", "row2"]
-    assert changes == {"rows numbered, as no column holds ids (id_column names one)": 2}
+    assert changes == {"rows numbered, as no column holds ids (a study names one by id_column)": 2}
     with pytest.raises(InputError, match=r"has no header row \(its first line is 'P12345', '1\.1\.1\.1'\); add one"):
         rows(tmp_path, f"P12345,1.1.1.1\nP12346,{A}\n")
     found, changes = counted(tmp_path, f"id,sequence\nP1,{' '.join(A)}\n")  # ProtTrans

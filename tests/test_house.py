@@ -19,9 +19,9 @@ HOUSE = (
     ("", ("errors", "progress", "threads", "lazy")),
     ("store", ("files", "resume", "schema", "folder")),
     ("data", (
-        "labels", "uniprot", "records", "formats", "service", "sources", "tables", "rows", "labelling", "checks",
-        "second_table", "proteins", "annotations", "peptides", "clusters", "mmseqs", "pieces", "set_columns",
-        "splits", "leakage", "fetch",
+        "labels", "uniprot", "mmseqs", "records", "formats", "service", "sources", "tables", "rows", "labelling",
+        "checks", "second_table", "proteins", "annotations", "peptides", "clusters", "low_complexity", "pieces",
+        "relatives", "set_columns", "splits", "leakage", "fetch",
     )),
     ("stats", ("metrics", "chance", "curves", "ranks")),
     ("tasks", ("task", "on_ray", "engines", "worker")),
@@ -36,7 +36,8 @@ HOUSE = (
     )),
     ("probing", ("class_means", "gaussian", "linear_probe", "scorers")),
     ("evaluation", (
-        "selection", "overlap", "density", "predict", "curves", "interventions", "judging", "kinds", "null_kinds",
+        "selection", "overlap", "density", "predict", "resampled", "curves", "interventions", "faithfulness",
+        "judging", "kinds", "null_kinds",
     )),
     ("layout", ("attributions", "components", "measure", "degenerate", "substitutions", "sufficient")),
     ("knowledge", (
@@ -45,12 +46,12 @@ HOUSE = (
     )),
     ("report", (
         "blocks", "input", "answers", "data", "curves", "kinds", "density", "classes", "knowledge", "concentration",
-        "closing", "html", "layout", "neurons", "methods", "page",
+        "closing", "faithfulness", "html", "layout", "neurons", "methods", "page",
     )),
     ("study", (
-        "order", "settings", "demo", "inputs", "study_file", "opened", "stages", "characterizing", "evaluating",
-        "finetuning", "laying_out", "reporting", "scoring", "counting", "execute", "nulls", "null_kinds", "selecting",
-        "stability", "intervening", "edited",
+        "order", "rules", "settings", "demo", "inputs", "study_file", "opened", "stages", "characterizing",
+        "comparing_scorers", "evaluating", "finetuning", "laying_out", "reporting", "scoring", "counting", "execute",
+        "nulls", "null_kinds", "selecting", "stability", "intervening", "edited",
     )),
     ("explaining", (
         "activations", "decision", "explanation", "held", "page", "residues", "contributions", "training", "detected",
@@ -71,13 +72,13 @@ TORCH = {
     "models.folded_layer", "models.folded", "models.esm", "models.hooked", "models.loading", "scoring.targets",
     "scoring.driver", "scoring.activation", "scoring.paths", "scoring.integrated_gradients", "scoring.conductance",
     "scoring.linear", "scoring.ablation", "scoring.relp", "probing.scorers", "evaluation.predict",
-    "evaluation.curves", "evaluation.interventions", "evaluation.judging", "evaluation.kinds",
-    "evaluation.null_kinds", "layout.attributions", "layout.measure", "layout.degenerate", "layout.substitutions",
-    "layout.sufficient", "knowledge.codes", "knowledge.discovery", "knowledge.confirmation", "knowledge.residues",
-    "knowledge.letters", "knowledge.stream", "knowledge.saved", "knowledge.characterize", "study.edited",
-    "explaining.activations", "explaining.decision", "explaining.held", "explaining.residues",
-    "explaining.contributions", "explaining.training", "explaining.detected", "explaining.explainer",
-    "explaining.folder", "explaining.variants",
+    "evaluation.resampled", "evaluation.curves", "evaluation.interventions", "evaluation.faithfulness",
+    "evaluation.judging", "evaluation.kinds", "evaluation.null_kinds", "layout.attributions", "layout.measure",
+    "layout.degenerate", "layout.substitutions", "layout.sufficient", "knowledge.codes", "knowledge.discovery",
+    "knowledge.confirmation", "knowledge.residues", "knowledge.letters", "knowledge.stream", "knowledge.saved",
+    "knowledge.characterize", "study.comparing_scorers", "study.edited", "explaining.activations",
+    "explaining.decision", "explaining.held", "explaining.residues", "explaining.contributions",
+    "explaining.training", "explaining.detected", "explaining.explainer", "explaining.folder", "explaining.variants",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "accelerate", "captum", "peft"}
 
@@ -302,6 +303,7 @@ def test_exported_names_are_sorted_and_there():
     missing = [name for name in package.__all__ if not hasattr(package, name)]
     assert not missing
     assert set(package.__all__) <= set(dir(package))
+    assert sorted(name for names in package.STEPS.values() for name in names) == package.__all__
 
 
 def test_one_version_everywhere():

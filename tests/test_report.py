@@ -313,7 +313,9 @@ def test_what_was_not_searched_is_not_called_unrelated(results: Results) -> None
     alone = near.index[(near["nearest_train"] == "") & (near["split"] == "test")]
     near.loc[alone[0], "identity"] = float("nan")
     results.tables["leakage"] = near
-    assert f"{len(alone) - 1} align with no training protein, 1 could not be searched" in texts(data_section(results))
+    assert f"{len(alone) - 1} align with no training protein, 1 could not be searched reliably" in texts(
+        data_section(results)
+    )
 
 
 def test_confusion_is_shown_only_if_it_reproduces_the_accuracy(results: Results) -> None:
@@ -728,7 +730,13 @@ def test_a_run_with_no_table_at_all_gives_a_report(copy: Run) -> None:
     copy.update_manifest(versions={}, model={}, data={}, split={}, stages={})
     text = Page(report.write_report(copy).read_text(encoding="utf-8")).text
     for name in OPTIONAL:
-        asked = name not in ("letters", *BESIDE, "sufficient", "degenerate")  # said beside cards, or left out whole
+        asked = name not in (
+            "letters",
+            *BESIDE,
+            "sufficient",
+            "degenerate",
+            "faithfulness",
+        )  # said beside cards, or left out whole
         assert (f"{name}.parquet is not in this run folder" in text) == asked
     assert text.count("Not run") == 5
     assert "study.toml is not in this run folder" in text

@@ -86,7 +86,7 @@ def test_the_page_on_run_folders_has_the_stages() -> None:
         ({"evaluate": {"token_budget": 99}}, ""),
         ({"score": {"token_budget": 99, "recompute": True}, "characterize": {"token_budget": 9}}, ""),
         ({"evaluate": {"fractions": [0.2, 0.5]}}, "select evaluate report"),
-        ({"evaluate": {"max_proteins": 6}}, "evaluate null_kinds intervene layout report"),
+        ({"evaluate": {"max_proteins": 6}}, "evaluate null_kinds intervene layout faithfulness report"),
         ({"density": {"nulls": ["random_weights"]}}, "nulls null_kinds density stability report"),
         ({"density": {"nulls": []}}, "nulls null_kinds density stability report"),
         ({"density": {"fractions": [0.05]}}, "select density report"),
@@ -96,6 +96,7 @@ def test_the_page_on_run_folders_has_the_stages() -> None:
         ({"intervene": {"fraction": 0.1}}, "select stability intervene report"),
         ({"intervene": {"enabled": False}}, "intervene report"),
         ({"layout": {"draws": 3}}, "layout report"),
+        ({"faithfulness": {"sample": 12}}, "faithfulness report"),
         ({"characterize": {"fdr": 0.1}}, "characterize report"),
         ({"evaluate": {"methods": ["integrated_gradients"]}}, "evaluate null_kinds characterize layout report"),
         ({"name": "other"}, "report"),
@@ -285,7 +286,7 @@ def test_a_stage_of_one_file_and_one_row(
         cli._stage_command(own)
     app.command("another")(lambda: None)
     shown = CliRunner().invoke(app, ["unexplained", "--help"])
-    assert "Eighth stage: count selected neurons that nothing explains." in shown.stdout
+    assert "Ninth stage: count selected neurons that nothing explains." in shown.stdout
     # What it depends on is run again: it is outdated and its table goes.
     run.clear("neuron_cards.parquet")
     assert main(["characterize", str(folder), "--quiet"]) == 0
@@ -298,5 +299,6 @@ def test_a_stage_is_a_plain_object() -> None:
     study = parse_study({"density": {"nulls": []}}, "x")
     assert not stage.wanted(study) and stage.wanted(Study()) and stage.products(study) == ("x.parquet",)
     assert [row.name for row in commands()] == [
-        "finetune", "score", "evaluate", "density", "characterize", "intervene", "layout", "report",
+        "finetune", "score", "evaluate", "density", "characterize", "intervene", "layout", "faithfulness",
+        "report",
     ]  # fmt: skip

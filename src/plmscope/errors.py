@@ -21,7 +21,20 @@ class PlmscopeError(Exception):
 
 
 class InputError(PlmscopeError):
-    """A sequence file, table or label that cannot be used."""
+    """A sequence file, table or label that cannot be used.
+
+    Args:
+        text: What is wrong and where.
+        by_setting: What a study's setting does about it, with the mark before it; the whole line is ``text`` and this.
+        otherwise: What else there is to do, for a command that has no settings.
+
+    Attributes:
+        plain: The line for a command that has no settings.
+    """
+
+    def __init__(self, text: str = "", by_setting: str = "", otherwise: str = "") -> None:
+        super().__init__(text + by_setting)
+        self.plain = text + otherwise
 
 
 class StudyError(PlmscopeError):

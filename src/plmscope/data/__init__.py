@@ -10,6 +10,7 @@
     fetch.py, service.py                   UniProt's queries, and what its service answers
     clusters.py                            proteins chosen by cluster
     mmseqs.py, peptides.py                 which proteins resemble each other, and which peptides
+    low_complexity.py, relatives.py        and which repeats; all of it as clusters
     splits.py, set_columns.py, pieces.py   the split that keeps them together; one that is given; pieces of a protein
     leakage.py                             how near the nearest training protein is
 """

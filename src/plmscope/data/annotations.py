@@ -156,6 +156,15 @@ def read_features(path: str | Path, proteins: Iterable[Protein] | None = None) -
     Raises:
         InputError: the file cannot be read, or has no features, or none of these proteins; a number is malformed, a
             position lies outside its protein, or a letter is another one than the sequence has there.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     table = Path(folder, "sites.csv")
+    ...     row = {"id": "p", "feature_type": "ACT_SITE", "start": 2, "end": 3}
+    ...     pd.DataFrame([row]).to_csv(table, index=False)
+    ...     features = read_features(table, [Protein("p", "MKTAY", "1")])
+    >>> features.mask(Protein("p", "MKTAY", "1"), "ACT_SITE").tolist()
+    [False, True, True, False, False]
     """
     source = str(path)
     parts: dict[str, list[Protein]] = {}  # by the name of the protein: itself, or its windows

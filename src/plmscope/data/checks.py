@@ -80,8 +80,8 @@ def checked_sequence(source: str, row: Row, changes: Counter[str], other_letters
         elif illegal[0] == "-":
             known = "a gap of an alignment: take the gaps out, or give the alignment as FASTA, A3M or Stockholm"
         raise InputError(
-            f"{source}: {row.place}: protein {row.id!r} has {illegal[0]!r} at residue {illegal.start() + 1}; {known}"
-            ', or leave such proteins out with [data] other_letters = "skip"'
+            f"{source}: {row.place}: protein {row.id!r} has {illegal[0]!r} at residue {illegal.start() + 1}; {known}",
+            ', or leave such proteins out with [data] other_letters = "skip"',
         )
     changes[STOPS] += row.sequence.endswith("*")
     changes[LOWER] += not sequence.isupper()

@@ -47,8 +47,8 @@ ENOUGH = 0.75
 SHARED = 10
 #: A sequence of which a smaller share of the triplets of residues differ is of low complexity: the share of a short
 #: one, how many residues lower it by 1, since longer ones repeat triplets anyway, and the lowest. Of 3,442 natural
-#: proteins five are of low complexity by it, none of them shorter than 200 residues.
-COMPLEXITY, LONGER, LOWEST = 0.92, 4000, 0.7
+#: proteins five are of low complexity by it.
+COMPLEXITY, LONGER, LOWEST = 0.95, 3000, 0.7
 #: How many pairs are compared at once, so that they stay in the cache.
 _AT_ONCE = 2**16
 

@@ -324,7 +324,9 @@ def read_proteins(
     if not found:
         left_out = "; ".join(f"{number:,} x {reason}" for reason, number in result.reasons.items())
         raise InputError(
-            f"{source}: no protein is left of {len(places):,} ({left_out}); change these settings or the file"
+            f"{source}: no protein is left of {len(places):,} ({left_out})",
+            "; change these settings or the file",
+            "; give another file",
         )
     for protein in result.proteins if result.windowed else ():
         if protein.parent and protein.id in places:

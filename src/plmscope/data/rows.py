@@ -40,7 +40,7 @@ MARKS = 10
 #: Largest alignment that is held in memory, in characters.
 MAX_ALIGNMENT = 2**29
 #: Count of :attr:`Content.changes` where a table has no ids.
-NUMBERED = "rows numbered, as no column holds ids (id_column names one)"
+NUMBERED = "rows numbered, as no column holds ids (a study names one by id_column)"
 
 
 class Row(NamedTuple):
@@ -108,17 +108,18 @@ def _table_rows(content: Content, id_column: str, sequence_column: str, number: 
     missing = [(setting, name) for setting, there, name in wanted if there is None and not numbered]
     if missing:
         refuse_values(content.source, table.names, "id and sequence")
-        advice = f"name {'it' if len(missing) == 1 else 'them'} by {' and '.join(setting for setting, _ in missing)}"
+        them = "it" if len(missing) == 1 else "them"
+        advice = f"name {them} by {' and '.join(setting for setting, _ in missing)}", f"rename {them} so"
         if (
             content.format == "table"
             and len(table.names) == 1
             and pick(re.split(r"[\s:]+", table.names[0]), (*ID_NAMES, *SEQUENCE_NAMES))
         ):
-            advice = "separate its fields by tabs or commas"
+            advice = ("separate its fields by tabs or commas",) * 2
         raise InputError(
             f"{content.source}: is not FASTA (no '>' at its start), and as a table it lacks the column "
-            f"{' and '.join(shown(name) for _, name in missing)}; its header is {quoted_names(table.names)}; "
-            f"{advice}"
+            f"{' and '.join(shown(name) for _, name in missing)}; its header is {quoted_names(table.names)}; ",
+            *advice,
         )
     if names == sequences:
         raise InputError(f"{content.source}: the column {shown(str(names))} holds ids or sequences, not both; name two")

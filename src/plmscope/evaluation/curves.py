@@ -1,7 +1,8 @@
 """Keep or ablate selections of neurons in the model, measure what survives, and compare it with chance.
 
 *Keep* a selection: all other neurons are held at a constant (zero, or their mean over training proteins at the first
-token, the last token and residues). *Ablate* it: its own neurons are. A curve is a metric over the share that is kept
+token, the last token and residues), or at their values in other proteins (:mod:`~plmscope.evaluation.resampled`).
+*Ablate* it: its own neurons are. A curve is a metric over the share that is kept
 or ablated; a random draw has one of its own, and a method is judged by the area under its curve against theirs.
 
 In scope ``module`` neurons are kept or ablated within one module kind while every other kind stays intact: what a share
@@ -17,6 +18,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +28,7 @@ from plmscope.data.labels import rarest
 from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError
 from plmscope.evaluation.predict import Predictions, predict
+from plmscope.evaluation.resampled import RESAMPLE, Donors, predict_resampled
 from plmscope.evaluation.selection import (
     CONTROLS,
     MODULE,
@@ -46,7 +49,7 @@ from plmscope.stats.curves import compare_curves, share_better
 from plmscope.stats.metrics import METRICS, better_sign, metric
 
 MODES = ("keep", "ablate")
-ABLATIONS = ("mean", "zero")
+ABLATIONS = ("mean", "zero", "resample")
 BOOTSTRAPS = 2000
 
 
@@ -59,7 +62,7 @@ class CurvePoint(NamedTuple):
         scope: ``pooled``, ``per_site`` or ``module``.
         draw: -1 for methods, 0, 1, ... for draws.
         mode: ``keep`` or ``ablate``.
-        ablation: ``mean``, ``zero``, or ``none`` for the intact model.
+        ablation: ``mean``, ``zero``, ``resample``, or ``none`` for the intact model.
         fraction: Share kept or ablated; 0 kept for ``held``, all of a module kind held.
         module: The module kind in scope ``module``, else empty.
     """
@@ -248,15 +251,28 @@ def evaluate_points(
     points: Sequence[CurvePoint],
     constants: Mapping[str, np.ndarray],
     token_budget: int = 2048,
+    given: Donors | None = None,
 ) -> Iterator[Predictions]:
-    """Predictions at every curve point, in order; ``constants`` maps each ablation to its ``(3, N)`` values."""
+    """Predictions at every curve point, in order.
 
-    def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for point in points:
-            none = np.zeros((3, len(classifier.index)))
-            yield grid.kept(point), none if point == INTACT else constants[point.ablation]
-
-    return predict(classifier, proteins, pairs(), token_budget)
+    Args:
+        classifier: The model.
+        proteins: Labelled.
+        grid: What is behind the points.
+        points: In any order; those next to each other with one ablation are run together.
+        constants: Ablation to its ``(3, N)`` values.
+        token_budget: Padded tokens a batch.
+        given: For the ablation ``resample``.
+    """
+    none = np.zeros((3, len(classifier.index)))
+    for resampled, some in groupby(points, key=lambda point: point.ablation == RESAMPLE):
+        if resampled:
+            if given is None:
+                raise SelectionError("the ablation resample needs donors")
+            yield from predict_resampled(classifier, proteins, map(grid.kept, some), given, token_budget)
+        else:
+            pairs = ((grid.kept(p), none if p == INTACT else constants[p.ablation]) for p in some)
+            yield from predict(classifier, proteins, pairs, token_budget)
 
 
 def curve_table(

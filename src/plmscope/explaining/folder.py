@@ -136,15 +136,18 @@ def read_explainable(opened: OpenRun, path: str | Path) -> ProteinSet:
     Raises:
         InputError: the file cannot be used, a residue has no token, or no protein is left.
     """
-    found = read_proteins(
-        path, id_column="", sequence_column="", duplicates="keep", min_length=1, max_length=opened.model.max_residues,
-        too_long="skip",
-    )  # fmt: skip
+    try:
+        found = read_proteins(
+            path, id_column="", sequence_column="", duplicates="keep", min_length=1,
+            max_length=opened.model.max_residues, too_long="skip",
+        )  # fmt: skip
+    except InputError as error:
+        raise InputError(error.plain) from None
     for protein in found:
         try:
             opened.model.encode(protein.sequence)
         except InputError as error:
-            raise InputError(f"{path}: protein {protein.id!r}: {error}") from None
+            raise InputError(f"{path}: protein {protein.id!r}: {error.plain}") from None
     return found
 
 

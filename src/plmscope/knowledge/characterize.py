@@ -21,18 +21,20 @@ Departs: both signs, concept chosen by gain so that frequent ones do not win by 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import pandas as pd
 import torch
 
 from plmscope.data.proteins import Protein
-from plmscope.errors import InputError
+from plmscope.errors import InputError, SelectionError
+from plmscope.evaluation.selection import Selection
 from plmscope.knowledge.codes import Codes, firing_codes
-from plmscope.knowledge.concepts import ConceptSet
+from plmscope.knowledge.concepts import ConceptSet, build_concepts
 from plmscope.knowledge.confirmation import Confirmation, association_table, offsets, permuted_marks, shifted_marks
 from plmscope.knowledge.discovery import (
     Counts,
@@ -47,29 +49,18 @@ from plmscope.knowledge.letters import JUDGED as _LETTERS_JUDGED
 from plmscope.knowledge.letters import Letters
 from plmscope.knowledge.motifs import MOTIF_FRACTION, Motifs, TopWindows, joined_motifs, make_motifs
 from plmscope.knowledge.saved import CONFIRMED, DISCOVERED, MOTIFS, PAIRS, PEAKS, Saved, arrays_of, put_back
-from plmscope.knowledge.stream import Stream, by_protein, of_both_signs, protein_means, stream_of
+from plmscope.knowledge.stream import Chunk, Stream, by_protein, of_both_signs, protein_means, stream_of
 from plmscope.models.classifier import Classifier
 from plmscope.progress import Track, silent
 from plmscope.stats.chance import benjamini_hochberg
 from plmscope.store.resume import Parts
+from plmscope.store.schema import SCHEMA
 
 #: Neurons counted in one pass over the proteins; larger models take several passes.
 NEURONS_AT_ONCE = 40_000
 #: Numbers in the sample that the codes come from.
 SAMPLE_SIZE = 120_000_000
 SAMPLE_PROTEINS = 512
-
-
-# --- codes ------------------------------------------------------------------------------------------------------------
-
-
-# --- discovery --------------------------------------------------------------------------------------------------------
-
-
-# --- confirmation -----------------------------------------------------------------------------------------------------
-
-
-# --- everything together ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -104,7 +95,7 @@ def characterize(
     discovery: Sequence[Protein],
     confirmation: Sequence[Protein],
     concepts: ConceptSet,
-    selected: np.ndarray | None = None,
+    selected: np.ndarray | Selection | None = None,
     settings: Settings | None = None,
     *,
     token_budget: int = 2048,
@@ -118,7 +109,8 @@ def characterize(
         discovery: Proteins of train clusters, one a cluster.
         confirmation: Proteins of validation and test clusters, one a cluster.
         concepts: What they may be compared with.
-        selected: ``(N,)`` whose motifs are wanted and that list several concepts; none if left out.
+        selected: The neurons whose motifs are wanted and that list several concepts, as a selection or ``(N,)``
+            booleans; none if left out.
         settings: Shares, rates and seed.
         token_budget: Padded tokens a batch.
         track: Progress.
@@ -127,9 +119,23 @@ def characterize(
     Raises:
         InputError: there are no proteins on one side, or a protein is on both.
         RunError: the disk is full.
+
+    The first module of the embedded model, on a few short enzymes:
+
+    >>> import plmscope as ps
+    >>> enzymes = ps.read_proteins("plmscope:enzymes", label="ec:1", max_length=60, too_long="skip").proteins[:6]
+    >>> model = ps.load_model("plmscope:embedded", labels=("2", "3"), new_head=True)
+    >>> model.index = ps.NeuronIndex(model.index.sites[:1], model.index.widths[:1])
+    >>> known = ps.concepts(enzymes, kinds=("amino acid",))
+    >>> found = ps.characterize(model, enzymes[::2], enzymes[1::2], known, settings=Settings(min_proteins=2))
+    >>> found.associations["position"].nunique()
+    320
     """
     index, settings = classifier.index, settings or Settings()
-    selected = np.zeros(len(index), bool) if selected is None else selected
+    if selected is None:
+        selected = np.zeros(len(index), bool)
+    elif isinstance(selected, Selection):
+        selected = selected.mask
     groups: list[Characterization] = []
     for number, sites in enumerate(index.groups(NEURONS_AT_ONCE)):
         where = np.concatenate([np.arange(len(index))[index.slice(site)] for site in sites])
@@ -145,6 +151,70 @@ def characterize(
         )
         groups.append(replace(found, associations=associations, letters=letters))
     return _joined(groups, settings.fdr)
+
+
+def motifs_of(
+    classifier: Classifier,
+    selection: Selection,
+    discovery: Sequence[Protein],
+    confirmation: Sequence[Protein],
+    concepts: ConceptSet | None = None,
+    settings: Settings | None = None,
+    *,
+    token_budget: int = 2048,
+    track: Track = silent,
+) -> pd.DataFrame:
+    """The sequence motifs of some neurons, as :func:`characterize` finds them, without looking at the others.
+
+    Args:
+        classifier: The model.
+        selection: The neurons.
+        discovery: Proteins whose highest activations give the motifs, one a cluster.
+        confirmation: Proteins of other clusters, on which the motifs are judged.
+        concepts: What the column ``annotations`` may name; left out: those of the discovery proteins.
+        settings: Number of windows and seed.
+        token_budget: Padded tokens a batch.
+        track: Progress.
+
+    Returns:
+        The columns of ``motifs.parquet``: one row for the highest activations of each neuron (``sign`` 1), one for its
+        lowest (``sign`` -1).
+
+    Raises:
+        InputError: there are no proteins on one side, or a protein is on both.
+        SelectionError: nothing is selected, or the selection belongs to a model of another shape.
+
+    >>> import plmscope as ps
+    >>> enzymes = ps.read_proteins("plmscope:enzymes", label="ec:1", max_length=60, too_long="skip").proteins[:6]
+    >>> model = ps.load_model("plmscope:embedded", labels=("2", "3"), new_head=True)
+    >>> chosen = ps.Selection(model.index, np.arange(len(model.index)) == 5000)
+    >>> ps.motifs(model, chosen, enzymes[::2], enzymes[1::2])[["layer", "module", "neuron", "sign"]]
+       layer        module  neuron  sign
+    0      1  intermediate     840     1
+    1      1  intermediate     840    -1
+    """
+    if classifier.index != selection.index:
+        raise SelectionError(f"{selection.name!r} belongs to a model of another shape")
+    positions = np.flatnonzero(selection.mask)
+    if not len(positions):
+        raise SelectionError(f"{selection.name!r} has no neuron; select at least one")
+    sites = [classifier.index.sites[site] for site in np.unique(classifier.index.site_of[positions])]
+    everything = np.concatenate([np.arange(len(classifier.index))[classifier.index.slice(site)] for site in sites])
+    columns = torch.from_numpy(np.searchsorted(everything, positions))
+    whole = stream_of(classifier, sites, token_budget, track)
+
+    def stream(proteins: Sequence[Protein], description: str) -> Iterator[Chunk]:
+        for chunk in whole(proteins, description):
+            yield replace(chunk, values=chunk.values[:, columns.to(chunk.values.device)])
+
+    known = build_concepts(discovery) if concepts is None else concepts
+    found = associate(
+        stream, len(positions), discovery, confirmation, known, np.ones(len(positions), bool), settings or Settings(),
+        device=classifier.device,
+    )  # fmt: skip
+    motifs = cast(Motifs, found.motifs)  # there are some where neurons are chosen
+    motifs.moved(positions)
+    return classifier.index.placed(motifs.table)[list(SCHEMA["motifs"])]
 
 
 def _joined(parts: Sequence[Characterization], fdr: float) -> Characterization:

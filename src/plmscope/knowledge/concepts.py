@@ -317,6 +317,11 @@ def build_concepts(
 
     Raises:
         InputError: a kind is unknown, a pattern cannot be read, or two concepts have one name.
+
+    >>> proteins = [Protein("p", "MKGASGKTCC", "2")]
+    >>> concepts = build_concepts(proteins, kinds=("amino acid", "pattern"), patterns={"twice C": "C-C"})
+    >>> concepts.annotate(proteins[0]).positions[concepts.number["twice C"]].tolist()
+    [8, 9]
     """
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:

@@ -189,8 +189,9 @@ class Classifier:
         """
         if self.has_learned_positions and len(sequence) > self.max_residues:
             raise InputError(
-                f"{len(sequence):,} residues, but {self.name} has positions for {self.max_residues:,}; "
-                f'set [data] max_length = {self.max_residues} and too_long = "skip"'
+                f"{len(sequence):,} residues, but {self.name} has positions for {self.max_residues:,}; ",
+                f'set [data] max_length = {self.max_residues} and too_long = "skip"',
+                "leave it out, or give a part of it",
             )
         try:
             middle = [self._letters[letter] for letter in sequence]

@@ -130,3 +130,14 @@ class NeuronIndex:
                 "neuron": np.concatenate([np.arange(w) for w in self.widths]).astype(np.int32),
             }
         )
+
+    def placed(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """A table with ``layer, module, neuron`` in front, in place of its column ``position``.
+
+        >>> index = NeuronIndex.of(layers=1, hidden=4, intermediate=16)
+        >>> index.placed(pd.DataFrame({"position": [5], "score": [0.5]})).to_dict("records")
+        [{'layer': 0, 'module': 'key', 'neuron': 1, 'score': 0.5}]
+        """
+        names = self.table().iloc[frame["position"].to_numpy()].reset_index(drop=True)
+        found: pd.DataFrame = pd.concat([names, frame.drop(columns="position").reset_index(drop=True)], axis=1)
+        return found

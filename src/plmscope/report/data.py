@@ -136,7 +136,7 @@ def _leakage_blocks(results: Results, leakage: pd.DataFrame) -> list[Block]:
         n_all = int((leakage["split"] == split).sum())
         n_unknown = int(leakage.loc[leakage["split"] == split, "identity"].isna().sum())
         sentence = f"Of {count(n_all)} {split} proteins, {count(n_all - n_unknown - len(own))} align with no training "
-        sentence += f"protein, {count(n_unknown)} could not be searched" if n_unknown else "protein"
+        sentence += f"protein, {count(n_unknown)} could not be searched reliably" if n_unknown else "protein"
         if len(own):
             sentence += f"; the others' nearest training relative has a median identity of {percent(np.median(own))}"
             sentence += f" and a largest of {percent(own.max())}"

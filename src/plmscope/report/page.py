@@ -23,6 +23,7 @@ from plmscope.report.concentration import concentration_answer
 from plmscope.report.curves import comparison_section, curves_section, primary_figure
 from plmscope.report.data import data_section, quality_section
 from plmscope.report.density import density_section
+from plmscope.report.faithfulness import faithfulness_section
 from plmscope.report.html import SHARED, environment, own_text
 from plmscope.report.input import ReportSection, Results
 from plmscope.report.kinds import kinds_figure, kinds_table
@@ -48,6 +49,7 @@ SECTIONS: tuple[ReportSection, ...] = (
     classes_section,
     agreement_section,
     completeness_section,
+    faithfulness_section,
     methods_section,
 )
 

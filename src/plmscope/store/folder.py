@@ -38,10 +38,17 @@ OF_EACH_MODEL = {"training": "nulls/*/training.parquet"}
 
 
 class Run:
-    """One run folder.
+    """One run folder: its tables as data frames, its manifest and its metrics as dicts.
 
     Attributes:
         path: The folder.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     run = Run.create(Path(folder, "run"))
+    ...     run.write_table("letters", pd.DataFrame([dict.fromkeys(SCHEMA["letters"], 0)]))
+    ...     Run.open(Path(folder, "run")).table("letters")["r2_letter"].tolist()
+    [0]
     """
 
     def __init__(self, path: Path) -> None:

@@ -132,4 +132,8 @@ SCHEMA: dict[str, tuple[str, ...]] = {
         "label", "share", "held", "n_neurons", "n_proteins", "probability", "probability_exchanged", "kept",
         "kept_intact", "against", "n_draws", "p_value", "p_kind",
     ),
+    "faithfulness": (
+        "method", "signed", "rank_r", "rank_r_within", "top_share", "keep", "ablate", "keep_random", "ablate_random",
+        "intact", "split_half", "cpu_seconds", "n_proteins", "n_neurons", "recommended",
+    ),
 }  # fmt: skip

@@ -109,15 +109,6 @@ def characterize_run(
     )
     baselines = class_baselines(discovery, confirmation, concepts, study.seed)
     cards = with_baselines(cards, baselines)
-    table = index.table()
-
-    def placed(frame: pd.DataFrame) -> pd.DataFrame:
-        """Layer, module and neuron in place of the position."""
-        names = table.iloc[frame["position"].to_numpy()].reset_index(drop=True)
-        rest = frame.drop(columns="position").reset_index(drop=True)
-        joined: pd.DataFrame = pd.concat([names, rest], axis=1)
-        return joined
-
     of_method = {
         f"top {method}": np.isin(np.arange(len(index)), rows["position"])
         for method, rows in selections.groupby("method", sort=False)
@@ -128,10 +119,10 @@ def characterize_run(
     )  # fmt: skip
     opened.run.write_table("attributed_residues", attributed)
     opened.run.write_table("concepts", concepts.table([*discovery, *confirmation]))
-    opened.run.write_table("associations", placed(result.associations))
+    opened.run.write_table("associations", index.placed(result.associations))
     opened.run.write_table("class_baselines", baselines)
-    opened.run.write_table("motifs", placed(result.motifs.table))
-    opened.run.write_table("letters", placed(result.letters))
+    opened.run.write_table("motifs", index.placed(result.motifs.table))
+    opened.run.write_table("letters", index.placed(result.letters))
     opened.run.write_table("neuron_cards", cards)
     parts.remove()
     best_rows = result.associations[result.associations["rank"] == 1]

@@ -22,6 +22,7 @@ def run(context: Context) -> dict[str, Any]:
     from plmscope.evaluation.curves import Curves, Grid, Within, compare, curve_table, evaluate_points
     from plmscope.evaluation.kinds import module_table
     from plmscope.evaluation.predict import Predictions
+    from plmscope.evaluation.resampled import RESAMPLE, donors
 
     study, run, opened = context.study, context.run, context.opened
     e, model, test = study.evaluate, opened.model, judges(opened)
@@ -36,13 +37,16 @@ def run(context: Context) -> dict[str, Any]:
         "log_prob": np.zeros(len(test), dtype=np.float32),
     }
 
+    given = None
+    if RESAMPLE in (*e.ablations, *e.module_ablations):
+        given = donors(test, opened.proteins("train"), e.donors, study.seed, model.task)
     own = [point for point in points if point.draw < 0]  # they come first
     true = model.targets(test)
 
     def steps(start: int) -> Iterator[dict[str, np.ndarray]]:
         todo = points[start:]
         first: list[Predictions] = []
-        stream = evaluate_points(model, test, grid, todo, constants, e.token_budget)
+        stream = evaluate_points(model, test, grid, todo, constants, e.token_budget, given)
         for found in context.track(stream, "keep and ablate", len(todo)):
             yield {"predicted": found.predicted, "log_prob": found.log_prob_true}
             if start == 0 and len(first) < len(own):

@@ -78,6 +78,11 @@ ROWS: tuple[Row, ...] = (
         "plmscope.study.laying_out",
         "ask how knowledge is laid out: how few neurons suffice, what is there twice, shared or apart",
     ),
+    Row(
+        "faithfulness",
+        "plmscope.study.comparing_scorers",
+        "compare scorers with single-neuron ablation of this model: which to trust, and at what price",
+    ),
     Row("report", "plmscope.study.reporting", "write report.html from the tables, one file that opens offline"),
 )
 

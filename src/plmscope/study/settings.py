@@ -16,10 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from plmscope.data.labels import Task
 from plmscope.errors import shown
-from plmscope.evaluation.selection import check_fraction
 from plmscope.knowledge.concepts import KINDS, Kind
-from plmscope.scoring.scores import check_methods, ranked_by
-from plmscope.scoring.table import ACTIVITY, described
+from plmscope.scoring.scores import ranked_by
+from plmscope.scoring.table import described
+from plmscope.study.rules import check_possible
 
 #: Null models: the same pipeline on shuffled labels, and from random weights.
 NULLS = ("label_shuffled", "random_weights")
@@ -225,8 +225,8 @@ class EvaluateSection(Section):
     modes: tuple[Literal["keep", "ablate"], ...] = Field(
         ("keep", "ablate"), min_length=1, description="keep a selection (ablate all others), or ablate it"
     )
-    ablations: tuple[Literal["mean", "zero"], ...] = Field(
-        ("mean", "zero"), min_length=1, description="what an ablated neuron is held at"
+    ablations: tuple[Literal["mean", "zero", "resample"], ...] = Field(
+        ("mean", "zero"), min_length=1, description="what an ablated neuron is held at; resample: its values in donors"
     )
     scopes: tuple[Literal["pooled", "per_site", "module"], ...] = Field(
         ("pooled", "per_site", "module"),
@@ -248,7 +248,7 @@ class EvaluateSection(Section):
     module_modes: tuple[Literal["keep", "ablate"], ...] = Field(
         ("keep", "ablate"), min_length=1, description="scope module: as modes"
     )
-    module_ablations: tuple[Literal["mean", "zero"], ...] = Field(
+    module_ablations: tuple[Literal["mean", "zero", "resample"], ...] = Field(
         ("mean",), min_length=1, description="scope module: as ablations"
     )
     module_controls: tuple[Literal["random", "random_matched", "random_active"], ...] = Field(
@@ -257,6 +257,7 @@ class EvaluateSection(Section):
     module_draws: int = Field(
         119, ge=2, description="scope module, keep, mean: draws of random_matched in kinds other than keys"
     )
+    donors: int = Field(4, ge=1, description="resample: training proteins of other classes, the nearest in length")
     max_proteins: int = Field(
         0, ge=0, description="test proteins of distinct clusters, the same of each class, rounded up; 0: all"
     )
@@ -347,6 +348,21 @@ class LayoutSection(Section):
     draws: int = Field(20, ge=2, description="matched draws; below 20 no p value can be below 0.05")
 
 
+class FaithfulnessSection(Section):
+    """Which scorer to trust."""
+
+    enabled: bool = Field(False, description="false leaves this stage out")
+    methods: tuple[str, ...] = Field(
+        (), description="scorers that are compared with single ablation; empty: every one that fits nothing"
+    )
+    sample: int = Field(1000, ge=0, description="neurons that are ablated one by one, as many of every site; 0: all")
+    proteins_per_class: int = Field(4, ge=1, description="training proteins that are scored, each from another cluster")
+    fractions: tuple[float, ...] = Field(
+        (0.05, 0.2, 0.5, 0.8), min_length=1, description="shares kept or ablated, increasing, below 1"
+    )
+    draws: int = Field(5, ge=1, description="random selections of every size")
+
+
 class ReportSection(Section):
     """What the report shows."""
 
@@ -377,6 +393,7 @@ class Study(Section):
     characterize: CharacterizeSection = CharacterizeSection()
     intervene: InterveneSection = InterveneSection()
     layout: LayoutSection = LayoutSection()
+    faithfulness: FaithfulnessSection = FaithfulnessSection()
     report: ReportSection = ReportSection()
 
     @property
@@ -391,60 +408,5 @@ class Study(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> Study:
-        if self.data.min_length > self.data.max_length:
-            raise ValueError(
-                f"data.min_length = {self.data.min_length} is above data.max_length = {self.data.max_length}"
-            )
-        overlap = self.data.window_overlap
-        if self.data.too_long == "windows" and overlap >= self.data.max_length:
-            raise ValueError(f"data.window_overlap = {overlap} is not below data.max_length = {self.data.max_length}")
-        for key, fractions in (
-            ("evaluate.fractions", self.evaluate.fractions),
-            ("evaluate.module_fractions", self.evaluate.module_fractions),
-            ("density.fractions", self.density.fractions),
-            ("characterize.fractions", self.characterize.fractions),
-        ):
-            for fraction in fractions:
-                check_fraction(fraction, key)
-            if sorted(set(fractions)) != list(fractions):
-                raise ValueError(f"{key} = {list(fractions)!r}: has to increase")
-        if self.evaluate.fractions[-1] == 1:
-            raise ValueError("evaluate.fractions: 1 is the intact model, which is in every curve; leave it out")
-        if self.evaluate.module_fractions[-1] == 1:
-            raise ValueError("evaluate.module_fractions: 1 is the intact model, which is in every curve; leave it out")
-        if self.characterize.fractions[-1] >= 0.5:
-            raise ValueError(
-                "characterize.fractions: a neuron that fires at half of the residues fires at none; stay below 0.5"
-            )
-        if len(set(self.score.methods)) < len(self.score.methods):
-            raise ValueError(f"score.methods = {list(self.score.methods)!r}: a method is there twice; remove one")
-        for name, section in (
-            ("evaluate", self.evaluate), ("characterize", self.characterize), ("intervene", self.intervene),
-            ("layout", self.layout),
-        ):  # fmt: skip
-            unscored = [method for method in section.methods if method not in self.score.methods]
-            if unscored:
-                raise ValueError(f"{name}.methods has {unscored[0]!r}, which is not among score.methods; add it there")
-        check_methods(self.score.methods, "score.methods")
-        if len(set(self.model.classes)) < len(self.model.classes):
-            raise ValueError(f"model.classes = {list(self.model.classes)!r}: a class is there twice; remove one")
-        if self.model.new_head and (self.model.classes or not self.finetune.epochs):
-            other = "model.classes names the head that it replaces" if self.model.classes else "finetune.epochs = 0"
-            raise ValueError(f"model.new_head = true, and {other}; change one of them")
-        if self.finetune.lora_rank and self.finetune.frozen_layers:
-            raise ValueError(
-                "finetune.frozen_layers: LoRA adapters are trained in every layer; set one of the two to 0"
-            )
-        if not self.finetune.epochs and self.density.nulls:
-            raise ValueError("finetune.epochs = 0 leaves the null models untrained; write density.nulls = []")
-        if self.density.null_draws == 1:
-            raise ValueError("density.null_draws = 1: one draw has no spread; take more, or 0 to leave them out")
-        factors = self.intervene.factors
-        if any(factor <= 0 for factor in factors) or len(set(factors)) < len(factors):
-            raise ValueError(
-                f"intervene.factors = {list(factors)!r}: have to be above 0 and different; 0 is always there"
-            )
-        controls = (*self.evaluate.controls, *self.evaluate.module_controls)
-        if "random_active" in controls and ACTIVITY not in self.score.methods:
-            raise ValueError(f"evaluate.controls has random_active, which needs {ACTIVITY} among score.methods")
+        check_possible(self)
         return self
