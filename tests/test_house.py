@@ -61,6 +61,7 @@ HOUSE = (
         "estimates", "members", "alike", "tables", "found", "cells", "answers", "figures", "more_sections",
         "sections", "text", "comparison",
     )),
+    ("", ("doctor",)),
     ("exploring", ("changes", "line", "requests", "catalogue", "session", "server")),
     ("sweeping", ("combinations", "sweep")),
     ("", ("terminal", "cli", "__main__")),

@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,7 +25,7 @@ from plmscope import __version__
 from plmscope.errors import PlmscopeError, StudyError, unwritten_advice
 from plmscope.study.order import StageRow, commands
 from plmscope.tasks.crew import ALONE, Crew
-from plmscope.terminal import plain, say, tell, track
+from plmscope.terminal import complain, emit, plain, report_as_json, say, tell, track
 
 if TYPE_CHECKING:
     from plmscope.comparing.comparison import Comparison
@@ -37,7 +38,6 @@ LORA_RANK = 8
 app = typer.Typer(
     name="plmscope",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -75,6 +75,21 @@ Address = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors and the closing table only.")]
 
 
+def _known_form(value: str) -> str:
+    """Refuse a form of progress that there is none of."""
+    if value not in ("text", "json"):
+        raise typer.BadParameter(f"{value!r} is not known; use text or json")
+    return value
+
+
+Progress = Annotated[
+    str,
+    typer.Option(
+        "--progress", metavar="FORM", callback=_known_form, help="text, or json: one object a line on standard error."
+    ),
+]
+
+
 #: What comes first, second ... in the help of the stages' commands.
 _ORDINALS = ("First", "Second", "Third", "Fourth", "Fifth", "Sixth", "Seventh", "Eighth", "Ninth", "Tenth")
 
@@ -110,6 +125,7 @@ def demo(
     dtype: Dtype = None,
     model: Model = None,
     quiet: Quiet = False,
+    progress: Progress = "text",
 ) -> None:
     """Run the experiment on the embedded model and proteins: minutes on two CPU cores, an hour or more with --full."""
     from plmscope.study.demo import demo_study
@@ -149,6 +165,7 @@ def fetch(
     force: Annotated[bool, typer.Option("--force", help="Replace the files if they are there.")] = False,
     tries: Annotated[int, typer.Option("--tries", help="How often a page is asked for.", min=1)] = 8,
     quiet: Quiet = False,
+    progress: Progress = "text",
 ) -> None:
     """Fetch proteins and residue features from UniProt; continues a download that was cut."""
     from plmscope.data.fetch import ENDPOINT, QUERY
@@ -177,6 +194,7 @@ def run(
     workers: Workers = 1,
     address: Address = "",
     quiet: Quiet = False,
+    progress: Progress = "text",
 ) -> None:
     """Run a study from sequences to report. The same command continues a run that was stopped.
 
@@ -199,6 +217,7 @@ def finetune(
         bool, typer.Option("--lora", help="Train LoRA adapters, of rank 8 if the study names none.")
     ] = False,
     quiet: Quiet = False,
+    progress: Progress = "text",
 ) -> None:
     """The stage ``finetune``, which has options of its own."""
     from plmscope.study.study_file import read_study
@@ -229,6 +248,7 @@ def score(
         typer.Option("--out", "-o", help="Where the shards are written and read; default RUN/score.parts."),
     ] = None,
     quiet: Quiet = False,
+    progress: Progress = "text",
 ) -> None:
     """The stage ``score``, which has options of its own."""
     from plmscope.scoring.shards import Shard
@@ -268,6 +288,7 @@ def intervene(
         Path | None, typer.Option("--other", help="Another run, say of another seed, to compare.", show_default=False)
     ] = None,
     quiet: Quiet = False,
+    progress: Progress = "text",
 ) -> None:
     """The stage ``intervene``, which has options of its own."""
     from plmscope.study.intervening import judge_selection
@@ -296,7 +317,12 @@ def _stage_command(row: StageRow) -> None:
     """Add the command of a stage that has no options of its own."""
 
     def command(
-        folder: RunFolder, engine: Engine = "local", workers: Workers = 1, address: Address = "", quiet: Quiet = False
+        folder: RunFolder,
+        engine: Engine = "local",
+        workers: Workers = 1,
+        address: Address = "",
+        quiet: Quiet = False,
+        progress: Progress = "text",
     ) -> None:
         _stage(folder, row.name, quiet, crew=_crew(engine, workers, address))
 
@@ -344,6 +370,7 @@ def explain(
         bool, typer.Option("--json", help="Print one JSON object a protein and line instead of text.")
     ] = False,
     quiet: Quiet = False,
+    progress: Progress = "text",
 ) -> None:
     """Explain what the model says of your proteins: residues, neurons, how far to trust it; labels are not needed.
 
@@ -390,6 +417,7 @@ def variants(
         Path | None, typer.Option("--out", "-o", help="Folder; default RUN/variants/NAME.", show_default=False)
     ] = None,
     quiet: Quiet = False,
+    progress: Progress = "text",
 ) -> None:
     """Substitute residues of your proteins: what becomes of the class, and which neurons fall silent or wake."""
     from plmscope.errors import InputError
@@ -472,6 +500,7 @@ def sweep(
         str, typer.Option("--address", help="Of a Ray cluster, or auto; default: start one.", show_default=False)
     ] = "",
     quiet: Quiet = False,
+    progress: Progress = "text",
 ) -> None:
     """Run a study with several seeds, models or settings, and compare the runs. The same command continues it.
 
@@ -519,6 +548,7 @@ def compare(
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print every table as Markdown.")] = False,
     quiet: Quiet = False,
+    progress: Progress = "text",
 ) -> None:
     """Put finished runs side by side, and combine those that differ in the seed alone: every run is one observation."""
     from plmscope.comparing.comparison import compare_runs
@@ -564,6 +594,23 @@ def export(
 
     written = Run.open(folder).export(out or folder / "csv")
     tell(f"wrote {len(written)} tables to {out or folder / 'csv'}")
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
+) -> None:
+    """Say what is installed, on which machine, and what is missing; for bug reports. It changes and sends nothing."""
+    import json
+
+    from plmscope.doctor import examine
+
+    found = examine()
+    if as_json:
+        sys.stdout.write(json.dumps(found.json(), indent=1) + "\n")
+    else:
+        shown = Console(highlight=False, markup=False, emoji=False)
+        shown.print("\n".join(plain(line) for line in repr(found).splitlines()), soft_wrap=True)
 
 
 _complete()
@@ -668,6 +715,19 @@ def _summary(folder: Run) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0, 2 for an error a user can mend, 130 if interrupted."""
+    words = sys.argv[1:] if arguments is None else arguments
+    # Known before the arguments are read, since they may be wrong.
+    report_as_json("--progress=json" in words or ("--progress", "json") in pairwise(words))
+    status = 1
+    try:
+        status = _main(arguments)
+    finally:
+        emit("end", status=status)
+    return status
+
+
+def _main(arguments: list[str] | None) -> int:
+    """The same, without the event of the end."""
     warnings.filterwarnings("ignore")
     try:
         status = app(arguments, standalone_mode=False) or 0  # typer returns 130 for Ctrl-C, or raises
@@ -709,7 +769,7 @@ def _unwritten(error: BaseException) -> str:
 
 def _complain(text: str) -> int:
     """Print an error as one line; returns the exit status."""
-    tell(f"plmscope: error: {' '.join(text.split())}")
+    complain(text)
     return 2
 
 
