@@ -114,6 +114,10 @@ fractions = [0.05, 0.1]
 bootstraps = 20
 null_draws = 2
 
+[describe]
+max_neurons = 6
+min_residues = 10
+
 [intervene]
 fraction = 0.05
 draws = 2

@@ -127,3 +127,18 @@ def test_one_protein_stands_for_its_cluster() -> None:
     assert [clusters[p.id] for p in chosen] == ["c0", "c1", "c2"] and chosen[0].id == "p1"
     assert len(one_of_each_cluster(proteins, clusters, {}, 2, seed=0)) == 2
     assert one_of_each_cluster(proteins, clusters, {}, 2, 0) == one_of_each_cluster(proteins, clusters, {}, 2, 0)
+
+
+def test_formulas_and_sentences_of_the_run(run: Run) -> None:
+    cards, formulas, said = (run.table(name) for name in ("neuron_cards", "formulas", "descriptions"))
+    wanted = set(map(tuple, cards[KEYS].to_numpy()))
+    for table in (formulas, said):
+        assert len(table) and set(map(tuple, table[KEYS].to_numpy())) <= wanted and not table.duplicated().any()
+        assert len(table.drop_duplicates(KEYS)) <= 6  # describe.max_neurons
+    assert (formulas["gain"] == formulas["iou"] - formulas["atom_iou"]).all()
+    assert formulas.loc[formulas["length"] == 1, "formula"].equals(formulas.loc[formulas["length"] == 1, "atom"])
+    assert said["simulation_auroc"].between(0, 1).all() and (said["source"] == "template").all()
+    found = run.manifest()["describe"]
+    assert found["formulas"] == len(formulas) and found["sentences"] == len(said)
+    told = (run.path / "report.html").read_text()
+    assert "Scored sentence: " in told and "Formulas over concepts and scored sentences" in told

@@ -69,6 +69,11 @@ ROWS: tuple[Row, ...] = (
         "compare every neuron with what is known of residues and proteins; motifs and cards of the best",
     ),
     Row(
+        "describe",
+        "plmscope.study.describing",
+        "formulas over concepts for the best neurons, and sentences that are scored by what they predict",
+    ),
+    Row(
         "intervene",
         "plmscope.study.intervening",
         "suppress and enhance each class's neurons on test proteins, and see what becomes of decisions",

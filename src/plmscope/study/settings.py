@@ -305,6 +305,20 @@ class CharacterizeSection(Section):
     token_budget: int = Field(2048, ge=1, description="padded tokens a batch")
 
 
+class DescribeSection(Section):
+    """Formulas over concepts, and sentences that are scored."""
+
+    enabled: bool = Field(True, description="false leaves this stage out")
+    max_neurons: int = Field(200, ge=1, description="of those with a card, best ranks first")
+    max_residues: int = Field(300_000, ge=1000, description="of discovery, and to confirm; proteins drawn by the seed")
+    share: float = Field(0.005, gt=0, le=0.1, description="of residues where a neuron fires")
+    min_residues: int = Field(100, ge=10, description="of discovery where a neuron fires, to be searched for a formula")
+    length: int = Field(3, ge=1, le=5, description="concepts of a formula")
+    beam: int = Field(10, ge=1, le=100, description="formulas of a length that are extended")
+    null: bool = Field(True, description="search again on shifted residues, which takes as long")
+    llm: str = Field("", description="your program that writes sentences: JSON lines in, JSON lines out; empty: none")
+
+
 class InterveneSection(Section):
     """Suppressing and enhancing the neurons of every class."""
 
@@ -349,6 +363,7 @@ class Study(Section):
     evaluate: EvaluateSection = EvaluateSection()
     density: DensitySection = DensitySection()
     characterize: CharacterizeSection = CharacterizeSection()
+    describe: DescribeSection = DescribeSection()
     intervene: InterveneSection = InterveneSection()
     report: ReportSection = ReportSection()
 
@@ -361,6 +376,11 @@ class Study(Section):
     def card_methods(self) -> tuple[str, ...]:
         """Methods whose best neurons get a card: those that are judged, unless the study names others."""
         return self.characterize.methods or self.judged
+
+    @property
+    def describes(self) -> bool:
+        """Whether there are formulas and sentences, of the neurons that characterization gives a card."""
+        return self.describe.enabled and self.characterize.enabled
 
     @model_validator(mode="after")
     def _possible(self) -> Study:
