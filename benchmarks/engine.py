@@ -38,10 +38,10 @@ from plmscope.evaluation.selection import of_module
 from plmscope.models.architectures import MODULES
 from plmscope.models.checkpoints import embedded_folder
 from plmscope.models.classifier import Classifier
+from plmscope.models.esm import EsmNetwork
 from plmscope.models.hooks import module_of, record, replace
 from plmscope.models.loading import load_model
-from plmscope.models.network import Network
-from plmscope.scoring.conductance import _start, conductance
+from plmscope.scoring.conductance import conductance, path_start
 from plmscope.scoring.integrated_gradients import integrated_gradients
 from plmscope.scoring.linear import gradient_activation
 from plmscope.scoring.targets import log_odds
@@ -91,10 +91,10 @@ def captum_conductance(
 ) -> np.ndarray:
     """LayerConductance, one call per site (of the first ``sites``)."""
     batch = model.batch([protein])
-    network = Network(model)
+    network = EsmNetwork(model)
     with torch.no_grad():
         end, _ = network.embed(batch)
-    start = _start(network, batch, [model.encode(letter)[1] for letter in AMINO_ACIDS], "mean_embedding")
+    start = path_start(network, batch, [model.encode(letter)[1] for letter in AMINO_ACIDS], "mean_embedding")
     forward = from_embedding(model, protein)
     parts = []
     for site in model.index.sites[:sites]:
@@ -122,7 +122,7 @@ def from_embedding(model: Classifier, protein: Protein) -> Callable[[torch.Tenso
 
 def captum_gradient_activation(model: Classifier, protein: Protein) -> np.ndarray:
     """LayerGradientXActivation given the list of all sites."""
-    network = Network(model)
+    network = EsmNetwork(model)
     with torch.no_grad():
         end, _ = network.embed(model.batch([protein]))
     layers = [module_of(model, site)[0] for site in model.index.sites]

@@ -54,7 +54,6 @@ from plmscope.knowledge import characterize
 from plmscope.knowledge.concepts import build_concepts
 from plmscope.models import workers
 from plmscope.models.architectures import architecture_of
-from plmscope.models.changed import held_logits
 from plmscope.models.checkpoints import embedded_folder
 from plmscope.models.classifier import DTYPES, Classifier
 from plmscope.models.finetune import Training, finetune
@@ -354,7 +353,7 @@ def _equal_in(
 def _logits(classifier: Classifier, proteins: list[Protein], keep: np.ndarray, constants: np.ndarray) -> np.ndarray:
     """Logits ``(P, C)`` with all neurons outside ``keep`` at constants."""
     slices = {site: classifier.index.slice(site) for site in classifier.index.sites}
-    held = held_logits(network_of(classifier), classifier.batches(proteins, 2048), slices)
+    held = network_of(classifier).held_logits(classifier.batches(proteins, 2048), slices)
     out = np.zeros((len(proteins), len(LABELS)))
     with torch.inference_mode():
         for rows, logits in held(keep, constants):
@@ -752,7 +751,7 @@ def _speed_evaluation(
         ("evaluation, 10 % ablated", share >= 0.1, 0.0),
     ):
         slices = {site: classifier.index.slice(site) for site in classifier.index.sites}
-        held = held_logits(network_of(classifier), classifier.batches(proteins, 16384), slices)
+        held = network_of(classifier).held_logits(classifier.batches(proteins, 16384), slices)
 
         def work(keep: np.ndarray = keep, held: Any = held) -> None:
             with torch.inference_mode():

@@ -124,6 +124,12 @@ draws = 2
 factors = [2.0]
 neurons = 3
 proteins_per_class = 2
+
+[layout]
+parts = ["sufficient", "degenerate"]
+neurons = 4
+proteins_per_class = 2
+draws = 2
 """
 
 

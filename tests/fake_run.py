@@ -20,6 +20,7 @@ from plmscope.models.sites import NeuronIndex
 from plmscope.store.files import write_atomic
 from plmscope.store.folder import Run
 from plmscope.store.schema import SCHEMA, SCHEMA_VERSION
+from tests.fake_layout import fake_layout
 
 METHODS = ("activation", "activation_std", "activation_contrast", "integrated_gradients")
 CONTROLS = ("random", "random_matched", "random_active")
@@ -120,6 +121,7 @@ def make_fake_run(path: Path, seed: int = 0) -> Run:
         "agreement": _agreement(neurons),
         **_knowledge(rng, neurons, proteins),
         **_interventions(rng, neurons, proteins),
+        **fake_layout(rng),
     }
     for name, frame in tables.items():
         run.write_table(name, frame)

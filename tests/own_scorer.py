@@ -8,9 +8,10 @@ import torch
 
 from plmscope.data.labels import cases
 from plmscope.data.proteins import Protein
-from plmscope.models.classifier import Classifier
+from plmscope.models.classifier import Batch, Classifier
 from plmscope.models.hooks import record
 from plmscope.progress import Track, silent
+from plmscope.scoring.driver import Drive, Given
 from plmscope.scoring.scores import GroupSums, NeuronScores
 from plmscope.scoring.table import Scorer
 
@@ -29,14 +30,17 @@ def largest_scores(
     names = None if groups is None else [groups[row] for row in owners]
     ids = [proteins[row].id for row in owners]
     sums = GroupSums.empty(classifier.index, classifier.labels, ids, classes, names, "largest")
-    batches = classifier.batches([proteins[row] for row in owners], token_budget)
+
+    def work(batch: Batch, _: int) -> Given:
+        seen.clear()
+        classifier.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+        outside = ~batch.residue_mask.bool().unsqueeze(-1)
+        peaks = [seen[site].float().masked_fill(outside, -torch.inf).amax(1) for site in classifier.index.sites]
+        return Given(batch.rows, {"largest": torch.cat(peaks, dim=1).double().cpu().numpy()})
+
     with record(classifier, classifier.index.sites) as seen:
-        for batch in track(batches, "largest activations", len(batches)):
-            seen.clear()
-            classifier.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
-            outside = ~batch.residue_mask.bool().unsqueeze(-1)
-            peaks = [seen[site].float().masked_fill(outside, -torch.inf).amax(1) for site in classifier.index.sites]
-            sums.add(batch.rows, largest=torch.cat(peaks, dim=1).double().cpu().numpy())
+        drive = Drive(classifier, "largest activations", track, token_budget, threaded=False)
+        drive.add_up([proteins[row] for row in owners], sums, work)
     return (sums.finish("largest"),)
 
 

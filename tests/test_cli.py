@@ -735,7 +735,7 @@ CASES = [
     Case(
         "the run was written by another schema",
         lambda b: (b.run_folder() / "manifest.json").write_text('{"schema_version": "2.0"}'),
-        "{out}: schema_version '2.0' is not '1.4'; use the plmscope that wrote it",
+        "{out}: schema_version '2.0' is not '1.5'; use the plmscope that wrote it",
     ),
     Case(
         "the run folder is missing",
@@ -962,7 +962,7 @@ def test_version(capfd: pytest.CaptureFixture[str]) -> None:
 
 COMMANDS = [
     "demo", "init", "fetch", "run", "finetune", "score", "evaluate", "density", "characterize", "intervene", "report",
-    "export",
+    "export", "layout",
 ]  # fmt: skip
 
 
@@ -1033,11 +1033,11 @@ def test_stages_one_by_one_find_themselves_done(
 def test_export(golden: Golden, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folder = golden.copy(tmp_path / "run")
     assert main(["export", str(folder)]) == 0
-    assert capfd.readouterr().err == f"wrote 29 tables to {folder / 'csv'}\n"
+    assert capfd.readouterr().err == f"wrote 33 tables to {folder / 'csv'}\n"
     lines = (folder / "csv" / "curves.csv").read_text().splitlines()
     assert lines[0].startswith("method,matched_to,scope,module,draw,mode,ablation,fraction,n_neurons,accuracy")
     assert len(lines) == 1 + len(Run.open(folder).table("curves"))
-    assert len(list((folder / "csv").iterdir())) == 29
+    assert len(list((folder / "csv").iterdir())) == 33
 
 
 def test_overrides_reach_the_study(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from plmscope.models.hooked import network_of
 from plmscope.models.hooks import module_of
 from plmscope.models.loading import load_model
 from plmscope.scoring import conductance as conductance_module
-from plmscope.scoring.conductance import _start, conductance
+from plmscope.scoring.conductance import conductance, path_start
 from plmscope.scoring.targets import log_odds
 from tests.conftest import save_tiny_model
 
@@ -28,7 +28,7 @@ def captum_scores(model: Classifier, protein: Protein, steps: int) -> dict[str, 
     network = network_of(model)
     with torch.no_grad():
         end, _ = network.embed(batch)
-    start = _start(network, batch, [model.encode(letter)[1] for letter in "ACDEFGHIKLMNPQRSTVWY"], "mean_embedding")
+    start = path_start(network, batch, [model.encode(letter)[1] for letter in "ACDEFGHIKLMNPQRSTVWY"], "mean_embedding")
     classes = torch.tensor(model.targets([protein]))
 
     def forward(hidden: torch.Tensor) -> torch.Tensor:
@@ -143,7 +143,7 @@ def test_the_mean_embedding_is_summed_in_float32(tmp_path: Path) -> None:
     model = load_model(save_tiny_model(tmp_path / "model"), dtype="bfloat16")
     network, batch = network_of(model), model.batch([Protein("P", "MKVLAC", "1")])
     letters = [model.encode(letter)[1] for letter in "ACDEFGHIKLMNPQRSTVWY"]
-    start = _start(network, batch, letters, "mean_embedding")
+    start = path_start(network, batch, letters, "mean_embedding")
     assert start.dtype == torch.bfloat16
     each = []
     for letter in letters:

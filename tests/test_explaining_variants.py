@@ -1,5 +1,9 @@
 """Substitutions: known answers on the planted network, counts by hand, and what is written wrongly."""
 
+import json
+import re
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -135,6 +139,13 @@ def test_files_of_mutations(tmp_path):
         read_mutations(path)
 
 
+def data_of(page: Path) -> dict:
+    """What a page draws; it asks for nothing."""
+    text = page.read_text()
+    assert "default-src 'none'" in text and not re.findall(r"(?:src|href)=\"?https?:", text)
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)[1])
+
+
 def test_the_command(golden, tmp_path, capsys):
     run = golden.copy(tmp_path / "run")
     (tmp_path / "p.fasta").write_text(">p\nMKTAYIAKQRQISFVK\n")
@@ -144,10 +155,17 @@ def test_the_command(golden, tmp_path, capsys):
     table = pd.read_parquet(run / "variants" / "two" / "variants.parquet")
     assert table.groupby("id").size().to_dict() == {"p": 57, "q": 57}
     assert len(pd.read_csv(run / "variants" / "two" / "variants.csv")) == 114
+    page = data_of(run / "variants" / "two" / "variants.html")["proteins"]
+    assert [(one["id"], len(one["rows"]), one["agreement"]) for one in page] == [("p", 57, []), ("q", 57, [])]
+    of_p = table[table["id"] == "p"].reset_index(drop=True)
+    assert [row[0] for row in page[0]["rows"]] == of_p["mutation"].tolist()
+    np.testing.assert_allclose([row[1] for row in page[0]["rows"]], of_p["change"], rtol=1e-5, atol=1e-9)  # six digits
     own = [str(run), str(tmp_path / "p.fasta"), "--mutations", str(tmp_path / "m.csv"), "--out", str(tmp_path / "o")]
     assert main(["variants", *own, "--quiet"]) == 0
     assert "Spearman with 3 measured scores by blosum62" in capsys.readouterr().err
     assert len(pd.read_csv(tmp_path / "o" / "agreement.csv")) == 4
+    shown = data_of(tmp_path / "o" / "variants.html")["proteins"][0]["agreement"]
+    assert [row["by"] for row in shown] == ["model", "blosum62", "hydropathy", "own letter"]
     assert main(["variants", str(run), str(tmp_path / "two.fasta"), "--mutations", str(tmp_path / "m.csv")]) == 2
     assert "2 proteins, but mutations are of one" in capsys.readouterr().err
     assert main(["variants", *own, "--positions", "3"]) == 2

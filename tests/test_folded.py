@@ -12,10 +12,10 @@ import torch
 from plmscope.data.proteins import Protein
 from plmscope.models import folded
 from plmscope.models.classifier import Batch, Classifier
+from plmscope.models.esm import EsmNetwork
 from plmscope.models.folded import Folding
 from plmscope.models.hooks import Change, replace
 from plmscope.models.loading import load_model
-from plmscope.models.network import Network
 from plmscope.models.sites import Site
 from tests.conftest import make_proteins, save_tiny_model
 
@@ -30,7 +30,7 @@ def shape(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def folding(model: Classifier, proteins: list[Protein], budget: int = 200) -> Folding:
     slices = {site: model.index.slice(site) for site in model.index.sites}
-    return Folding(Network(model), model.batches(proteins, budget), slices)
+    return Folding(EsmNetwork(model), model.batches(proteins, budget), slices)
 
 
 @torch.inference_mode()
@@ -105,7 +105,7 @@ def test_one_module_kind_held_or_kept_alone(tiny: Classifier, module: str, kind:
 
 def test_heads_without_scores_or_readers_leave_the_network(tiny: Classifier) -> None:
     """Head 0 works, head 1 lost the partner of its only query, head 2 has no value: one is left, one is a mean."""
-    proteins, network = make_proteins(3), Network(tiny)
+    proteins, network = make_proteins(3), EsmNetwork(tiny)
     keep = np.zeros(len(tiny.index), dtype=bool)
     for module, units in (("query", (0, 8, 17)), ("key", (4, 9, 17)), ("value", (1, 8))):
         for unit in units:

@@ -14,10 +14,10 @@ from plmscope.data.proteins import Protein
 from plmscope.evaluation.predict import predict
 from plmscope.models.architectures import MODULES
 from plmscope.models.classifier import Classifier
+from plmscope.models.esm import EsmNetwork
 from plmscope.models.hooked import Hooked, network_of
 from plmscope.models.hooks import record
 from plmscope.models.loading import load_model
-from plmscope.models.network import Network
 from plmscope.models.sites import Neuron, Site
 from plmscope.scoring.ablation import single_ablation
 from plmscope.scoring.activation import summarise_activations
@@ -50,7 +50,7 @@ def close(ours: np.ndarray, theirs: np.ndarray, whole: np.ndarray) -> bool:
 
 
 def test_every_classifier_has_a_network(family: Classifier, tiny: Classifier) -> None:
-    assert isinstance(network_of(tiny), Network)
+    assert isinstance(network_of(tiny), EsmNetwork)
     assert isinstance(network_of(family), Hooked)
 
 
@@ -195,7 +195,7 @@ def test_no_hook_stays(family: Classifier, few: list[Protein]) -> None:
 @pytest.mark.parametrize("name", OLDER)
 def test_attributions_of_the_older_esms_equal_captum(name: str, few: list[Protein], tmp_path: Path) -> None:
     model = load_model(OLDER[name](tmp_path))
-    assert isinstance(network_of(model), Network)
+    assert isinstance(network_of(model), EsmNetwork)
     scores, _ = integrated_gradients(model, few[3:4], points=5)
     path, *_ = conductance(model, few[3:4], points=4, rule="captum")
     theirs = captum_conductance(model, few[3], 4)

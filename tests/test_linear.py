@@ -12,8 +12,8 @@ from captum.attr import LayerGradientXActivation
 from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError
 from plmscope.models.classifier import Classifier
+from plmscope.models.esm import EsmNetwork
 from plmscope.models.hooks import module_of, record
-from plmscope.models.network import Network
 from plmscope.scoring.conductance import conductance
 from plmscope.scoring.linear import attribution_patching, corrupted, gradient_activation
 from plmscope.scoring.targets import log_odds
@@ -47,7 +47,7 @@ def test_equal_to_captum_at_every_site(tiny: Classifier, proteins: list[Protein]
     """LayerGradientXActivation, given the list of all sites; the embedding output is put in by a hook."""
     batch, classes = tiny.batch(proteins[4:5]), torch.tensor(tiny.targets(proteins[4:5]))
     with torch.no_grad():
-        end, _ = Network(tiny).embed(batch)
+        end, _ = EsmNetwork(tiny).embed(batch)
 
     def forward(hidden: torch.Tensor) -> torch.Tensor:
         handle = tiny.model.esm.embeddings.register_forward_hook(lambda *_: hidden)

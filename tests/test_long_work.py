@@ -112,7 +112,7 @@ def life(limit, out):
         return os.waitpid(child, 0)[1]
     global left
     left = limit
-    parts.SAVE_SECONDS = shards.SAVE_SECONDS = -1
+    parts.SAVE_SECONDS = -1
     shards.PART_PROTEINS = 3
     pathlib.Path.replace = around(pathlib.Path.replace)
     shutil.rmtree = around(shutil.rmtree)

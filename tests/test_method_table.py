@@ -168,7 +168,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, *values: str) -> None:
     """As if packages with such entry points were installed."""
     points = [EntryPoint(f"p{n}", value, "plmscope.scorers") for n, value in enumerate(values)]
     monkeypatch.setattr(plugins, "entry_points", lambda group: [p for p in points if p.group == group])
-    monkeypatch.setattr(method_table, "_of_packages", None)
+    monkeypatch.setattr(method_table._TABLE, "of_packages", None)
 
 
 def test_an_installed_package_brings_its_scorers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -338,9 +338,19 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = GOLDEN.format(data=data, model=model).replace("[split]", 'label = "kind"\ntask = "multi"\n\n[split]')
     text = text.replace("epochs = 6", "epochs = 3").replace("proteins_per_class = 6", "proteins_per_class = 3")
     text = text.replace('"activation_std", "i', '"activation_std", "activation_contrast", "i')
-    (folder / "multi.toml").write_text(text.replace("bootstraps = 20", 'bootstraps = 5\nnulls = ["label_shuffled"]'))
+    text = text.replace("bootstraps = 20", 'bootstraps = 5\nnulls = ["label_shuffled"]')
+    (folder / "laid.toml").write_text(text)
+    (folder / "multi.toml").write_text(text.replace('parts = ["sufficient", "degenerate"]', "parts = []"))
     assert main(["run", str(folder / "multi.toml"), "--out", str(folder / "run"), "--quiet"]) == 0
     return folder / "run"
+
+
+def test_layout_of_several_classes_is_refused_before_any_work(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", str(study.parent / "laid.toml"), "--out", str(tmp_path / "run"), "--quiet"]) == 2
+    line = 'layout.parts: every protein has to have one class, and task = "multi"; write parts = []'
+    assert line in capsys.readouterr().err and not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_study_holds_to_the_contract(study: Path) -> None:

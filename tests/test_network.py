@@ -13,20 +13,26 @@ import pytest
 import torch
 
 from plmscope.data.proteins import Protein
+from plmscope.explaining.contributions import contributions
+from plmscope.explaining.decision import Decision
+from plmscope.models import hooked
 from plmscope.models.architectures import MODULES
 from plmscope.models.classifier import Classifier
+from plmscope.models.esm import EsmNetwork
+from plmscope.models.hooked import Hooked, network_of
 from plmscope.models.hooks import record, replace
 from plmscope.models.loading import load_model
-from plmscope.models.network import Context, Network, State
+from plmscope.models.network import Context, Network, State, scaled_logits
 from plmscope.models.sites import Site
 from plmscope.models.workers import LAST_RESORT
 from plmscope.scoring import integrated_gradients as gradients
 from plmscope.scoring.conductance import conductance
 from plmscope.scoring.integrated_gradients import integrated_gradients
+from plmscope.scoring.methods import SCORERS
 from plmscope.scoring.paths import activations_and_gradients
 from plmscope.scoring.scores import NeuronScores
 from plmscope.scoring.targets import log_odds
-from tests.conftest import save_tiny_model
+from tests.conftest import make_proteins, save_tiny_model
 
 SHAPES = {
     "esm2": {},
@@ -41,7 +47,7 @@ def shape(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def test_logits_are_those_of_hugging_face_padded_or_not(shape: Classifier, proteins: list[Protein]) -> None:
-    network = Network(shape)
+    network = EsmNetwork(shape)
     for budget in (1, 10_000):
         for batch in shape.batches(proteins, budget):
             theirs = shape.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
@@ -49,7 +55,7 @@ def test_logits_are_those_of_hugging_face_padded_or_not(shape: Classifier, prote
 
 
 def test_activations_are_those_that_hooks_see(shape: Classifier, proteins: list[Protein]) -> None:
-    network = Network(shape)
+    network = EsmNetwork(shape)
     batch = shape.batch(proteins[:4])
     real = batch.attention_mask.bool()
     with record(shape, shape.index.sites) as seen:
@@ -67,7 +73,7 @@ def test_activations_are_those_that_hooks_see(shape: Classifier, proteins: list[
 
 
 def test_resuming_with_the_same_activation_changes_nothing(tiny: Classifier, proteins: list[Protein]) -> None:
-    network = Network(tiny)
+    network = EsmNetwork(tiny)
     batch = tiny.batch(proteins[:4])
     whole = network.logits(batch)
     hidden, context = network.embed(batch)
@@ -99,8 +105,8 @@ def test_nothing_is_made_on_another_device(tiny: Classifier, proteins: list[Prot
     """On the meta device, where tensors have no values: one that is left on the CPU does not mix with the others."""
     meta = torch.device("meta")
     moved = replace_fields(tiny, model=copy.deepcopy(tiny.model).to(meta))
-    network = Network(moved)
-    hidden, context = Network(tiny).embed(tiny.batch(proteins[:3]))
+    network = EsmNetwork(moved)
+    hidden, context = EsmNetwork(tiny).embed(tiny.batch(proteins[:3]))
     assert context.rotary is not None and context.mask is not None
     cos, sin = (part.to(meta) for part in context.rotary)
     context = replace_fields(context, rotary=(cos, sin), mask=context.mask.to(meta), ends=context.ends.to(meta))
@@ -128,9 +134,9 @@ def test_layers_run_again_where_asked_and_where_nothing_else_fits(
     proteins: list[Protein],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    real, ran = Network.state, list[int]()
+    real, ran = EsmNetwork.state, list[int]()
 
-    def watched(self: Network, number: int, hidden: torch.Tensor, context: Context) -> State:
+    def watched(self: EsmNetwork, number: int, hidden: torch.Tensor, context: Context) -> State:
         ran.append(number)
         return real(self, number, hidden, context)
 
@@ -139,7 +145,7 @@ def test_layers_run_again_where_asked_and_where_nothing_else_fits(
         found = scorer(tiny, proteins[:1], points=2, **settings)[0].values
         return list(ran), found
 
-    monkeypatch.setattr(Network, "state", watched)
+    monkeypatch.setattr(EsmNetwork, "state", watched)
     plain, expected = scores()
     asked, values = scores(recompute=True)
     tight, others = scores(token_budget=LAST_RESORT)
@@ -147,3 +153,39 @@ def test_layers_run_again_where_asked_and_where_nothing_else_fits(
     assert len(asked) > len(plain) and len(tight) >= len(asked)
     for found in (values, others):
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+class Third:
+    """A network with nothing but what the protocol asks for: callers that want more fail."""
+
+    def __init__(self, classifier: Classifier, recompute: bool = False) -> None:
+        within = Hooked(classifier, recompute=recompute)
+        for name in vars(Network):
+            if not name.startswith("_"):
+                setattr(self, name, getattr(within, name))
+
+    @staticmethod
+    def fits(classifier: Classifier) -> bool:
+        return True
+
+
+def test_a_third_network_needs_no_caller_to_know_it(tiny, monkeypatch):
+    proteins, mask = make_proteins(4), np.arange(len(tiny.index)) % 3 == 0
+    methods = ("integrated_gradients", "conductance", "attribution_patching", "single_ablation")
+
+    def answers() -> list[np.ndarray]:
+        scores = [one.values for name in methods for one in SCORERS[name](tiny, proteins)]
+        network, slices = network_of(tiny), {site: tiny.index.slice(site) for site in tiny.index.sites}
+        batches = tiny.batches(proteins)
+        held = network.held_logits(batches, slices)(mask, np.ones((3, len(mask))))
+        logits = [
+            torch.cat([one for _, one in many]) for many in (held, scaled_logits(network, batches, slices, mask, 2))
+        ]
+        decision = Decision.of(tiny, network, proteins[0])
+        return [*scores, *(one.detach().numpy() for one in logits), contributions(decision, None).values]
+
+    monkeypatch.setattr(hooked, "NETWORKS", (Third, EsmNetwork))
+    third = answers()
+    monkeypatch.setattr(hooked, "NETWORKS", (Hooked, EsmNetwork))
+    for one, other in zip(third, answers(), strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -86,7 +86,7 @@ def test_it_is_refused_without_its_row(folder: Path) -> None:
 def test_an_installed_package_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
     point = EntryPoint("electra", "tests.test_own_architecture:ELECTRA", "plmscope.architectures")
     monkeypatch.setattr(plugins, "entry_points", lambda group: [point] if group == point.group else [])
-    monkeypatch.setattr(architectures, "_of_packages", None)
+    monkeypatch.setattr(architectures._TABLE, "of_packages", None)
     assert architecture_of("electra") is ELECTRA
 
 

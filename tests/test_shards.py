@@ -23,6 +23,7 @@ from plmscope.scoring.methods import SCORERS
 from plmscope.scoring.scores import NeuronScores, resampling_groups, signed_form, with_class_means
 from plmscope.scoring.shards import PartialScores, Shard, merge_shards, score_shard
 from plmscope.scoring.table import row_of, signed_methods
+from plmscope.store import resume
 from plmscope.store.folder import Run
 from plmscope.study import Stages
 from plmscope.study.scoring import parts_stamp
@@ -95,8 +96,8 @@ def test_a_killed_shard_continues_to_the_same_bits(
     tiny: Classifier, proteins: list[Protein], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shards, "PART_PROTEINS", 2)
-    monkeypatch.setattr(shards, "SAVE_SECONDS", -1)
-    monkeypatch.setattr(shards, "SAVE_PAUSE", 0)
+    monkeypatch.setattr(resume, "SAVE_SECONDS", -1)
+    monkeypatch.setattr(resume, "SAVE_PAUSE", 0)
     quick, calls = ("activation", "conductance"), []
 
     def score(some: list[Protein], groups: list[str] | None, track: object) -> list[NeuronScores]:

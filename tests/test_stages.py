@@ -86,7 +86,7 @@ def test_the_page_on_run_folders_has_the_stages() -> None:
         ({"evaluate": {"token_budget": 99}}, ""),
         ({"score": {"token_budget": 99, "recompute": True}, "characterize": {"token_budget": 9}}, ""),
         ({"evaluate": {"fractions": [0.2, 0.5]}}, "select evaluate report"),
-        ({"evaluate": {"max_proteins": 6}}, "evaluate null_kinds intervene report"),
+        ({"evaluate": {"max_proteins": 6}}, "evaluate null_kinds intervene layout report"),
         ({"density": {"nulls": ["random_weights"]}}, "nulls null_kinds density stability report"),
         ({"density": {"nulls": []}}, "nulls null_kinds density stability report"),
         ({"density": {"fractions": [0.05]}}, "select density report"),
@@ -95,8 +95,9 @@ def test_the_page_on_run_folders_has_the_stages() -> None:
         ({"intervene": {"draws": 3}}, "intervene report"),
         ({"intervene": {"fraction": 0.1}}, "select stability intervene report"),
         ({"intervene": {"enabled": False}}, "intervene report"),
+        ({"layout": {"draws": 3}}, "layout report"),
         ({"characterize": {"fdr": 0.1}}, "characterize report"),
-        ({"evaluate": {"methods": ["integrated_gradients"]}}, "evaluate null_kinds characterize report"),
+        ({"evaluate": {"methods": ["integrated_gradients"]}}, "evaluate null_kinds characterize layout report"),
         ({"name": "other"}, "report"),
         ({"score": {"points": 6}}, " ".join(names()[1:])),
         ({"density": {"bootstraps": 0}}, " ".join(names()[1:])),
@@ -284,7 +285,7 @@ def test_a_stage_of_one_file_and_one_row(
         cli._stage_command(own)
     app.command("another")(lambda: None)
     shown = CliRunner().invoke(app, ["unexplained", "--help"])
-    assert "Seventh stage: count selected neurons that nothing explains." in shown.stdout
+    assert "Eighth stage: count selected neurons that nothing explains." in shown.stdout
     # What it depends on is run again: it is outdated and its table goes.
     run.clear("neuron_cards.parquet")
     assert main(["characterize", str(folder), "--quiet"]) == 0
@@ -297,5 +298,5 @@ def test_a_stage_is_a_plain_object() -> None:
     study = parse_study({"density": {"nulls": []}}, "x")
     assert not stage.wanted(study) and stage.wanted(Study()) and stage.products(study) == ("x.parquet",)
     assert [row.name for row in commands()] == [
-        "finetune", "score", "evaluate", "density", "characterize", "intervene", "report",
+        "finetune", "score", "evaluate", "density", "characterize", "intervene", "layout", "report",
     ]  # fmt: skip

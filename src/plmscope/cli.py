@@ -372,7 +372,7 @@ def variants(
 ) -> None:
     """Substitute residues of your proteins: what becomes of the class, and which neurons fall silent or wake."""
     from plmscope.errors import InputError
-    from plmscope.explaining.variants import variants_of_file
+    from plmscope.explaining.variants import PAGE, variants_of_file
     from plmscope.study.opened import open_run
 
     if positions and mutations is not None:
@@ -381,7 +381,7 @@ def variants(
         open_run(folder), proteins, out, label=label, positions=positions, mutations=mutations, track=track(quiet),
         say=tell,
     )  # fmt: skip
-    tell(f"wrote {where / 'variants.csv'}")
+    tell(f"wrote {where / 'variants.csv'} and its heat map: {where / PAGE}")
 
 
 @app.command()

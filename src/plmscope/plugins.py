@@ -8,9 +8,9 @@ A package names its rows as entry points, in its ``pyproject.toml``::
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import entry_points
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from plmscope.errors import PlmscopeError, shown
 
@@ -36,3 +36,43 @@ def rows_of_packages(group: str, kind: type[T], error: type[PlmscopeError]) -> I
             if not isinstance(row, kind):
                 raise error(f"{where}: {point.value} has no {kind.__name__}; mend or remove its package")
             yield row
+
+
+class Registry(Generic[T]):
+    """A table whose rows are plmscope's own, those of installed packages, and those registered in this process.
+
+    Args:
+        group: Entry points of packages that name rows.
+        kind: What a row is.
+        error: Raised where an entry point cannot be used.
+        own: Gives plmscope's rows.
+        check: Refuses a row that cannot stand beside those that are there.
+    """
+
+    def __init__(
+        self, group: str, kind: type[T], error: type[PlmscopeError], own: Callable[[], Iterable[T]],
+        check: Callable[[T, Sequence[T]], None],
+    ) -> None:  # fmt: skip
+        self.group, self.kind, self.error, self._own, self._check = group, kind, error, own, check
+        self.of_packages: list[T] | None = None
+        self.registered: list[T] = []
+
+    def rows(self) -> tuple[T, ...]:
+        """The whole table; entry points are read once, and read again after an error."""
+        if self.of_packages is None:
+            found: list[T] = []
+            for row in rows_of_packages(self.group, self.kind, self.error):
+                self._check(row, (*self._own(), *found, *self.registered))
+                found.append(row)
+            self.of_packages = found
+        return (*self._own(), *self.of_packages, *self.registered)
+
+    def register(self, row: T) -> T:
+        """Add a row that only this process knows."""
+        self._check(row, self.rows())
+        self.registered.append(row)
+        return row
+
+    def unregister(self, row: T) -> None:
+        """Take it back."""
+        self.registered.remove(row)

@@ -161,7 +161,7 @@ class Grid:
         draws_elsewhere: int,
         within: Within | None = None,
     ) -> list[CurvePoint]:
-        """Every point, the primary cells first.
+        """Every point: the methods' own selections before all draws, in each of the two the primary cells first.
 
         Args:
             modes: Of :data:`MODES`.
@@ -195,7 +195,7 @@ class Grid:
                     CurvePoint(method, matched_to, cell.scope, r, cell.mode, cell.ablation, f, cell.module)
                     for f in self.shares(cell.scope)
                 ]
-        return points
+        return sorted(points, key=lambda point: point.draw >= 0)
 
     def shares(self, scope: str) -> tuple[float, ...]:
         """The shares that are run in a scope."""

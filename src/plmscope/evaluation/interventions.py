@@ -31,9 +31,9 @@ from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError
 from plmscope.evaluation.curves import BOOTSTRAPS
 from plmscope.evaluation.selection import Selection, draw, strata
-from plmscope.models.changed import Logits, held_logits, scaled_logits
 from plmscope.models.classifier import Classifier
 from plmscope.models.hooked import network_of
+from plmscope.models.network import Logits, scaled_logits
 from plmscope.models.sites import NeuronIndex
 from plmscope.models.workers import in_order
 from plmscope.stats.chance import benjamini_hochberg, bootstrap_weights, compare_with_draws, percentile_interval
@@ -87,7 +87,7 @@ def outcomes(
     network, index = network_of(classifier), classifier.index
     slices = {site: index.slice(site) for site in index.sites}
     batches = classifier.batches(proteins, token_budget)
-    held, zeros = held_logits(network, batches, slices), np.zeros((3, len(index)))
+    held, zeros = network.held_logits(batches, slices), np.zeros((3, len(index)))
 
     @torch.inference_mode()
     def one(change: Change) -> np.ndarray:

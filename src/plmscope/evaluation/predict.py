@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from plmscope.data.proteins import Protein
-from plmscope.models.changed import held_logits
 from plmscope.models.classifier import Classifier
 from plmscope.models.hooked import network_of
 from plmscope.models.workers import in_order
@@ -48,7 +47,7 @@ def predict(
     network = network_of(classifier)
     slices = {site: classifier.index.slice(site) for site in classifier.index.sites}
     true = classifier.targets(proteins)
-    held = held_logits(network, classifier.batches(proteins, token_budget), slices)
+    held = network.held_logits(classifier.batches(proteins, token_budget), slices)
 
     @torch.inference_mode()
     def one(pair: tuple[np.ndarray, np.ndarray]) -> Predictions:

@@ -23,7 +23,7 @@ import torch
 from plmscope.explaining.decision import Decision
 from plmscope.explaining.residues import MOST_POINTS
 from plmscope.models.architectures import MODULES
-from plmscope.models.network import Context, Network, State, at_tokens
+from plmscope.models.network import Context, State, at_tokens
 from plmscope.models.sites import Site
 from plmscope.models.workers import in_order
 from plmscope.scoring.paths import NEGLIGIBLE, through_the_stream
@@ -144,17 +144,9 @@ def _path_gradient(
     Where the activation reaches the residual stream by an affine map, see
     :func:`~plmscope.scoring.paths.through_the_stream`.
     """
-    network = decision.network
-    if isinstance(network, Network) and module not in ("query", "key"):
-        return through_the_stream(
-            network, number, state, module, start, end, context,
-            lambda logits, bottom, top: _integral(
-                decision, state, bottom, top, context, points, token_budget, logits
-            ),
-        )  # fmt: skip
-    return _integral(
-        decision, state, start, end, context, points, token_budget,
-        lambda leaf, many, wide: network.resume(number, many, module, leaf, wide),
+    return through_the_stream(
+        decision.network, number, state, module, start, end, context,
+        lambda logits, bottom, top: _integral(decision, state, bottom, top, context, points, token_budget, logits),
     )  # fmt: skip
 
 

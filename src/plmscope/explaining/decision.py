@@ -20,7 +20,7 @@ from plmscope.data.proteins import Protein
 from plmscope.errors import InputError
 from plmscope.evaluation.interventions import log_odds
 from plmscope.models.classifier import Batch, Classifier
-from plmscope.models.hooked import AnyNetwork
+from plmscope.models.network import Network
 from plmscope.scoring.targets import TARGETS, Target
 
 
@@ -37,15 +37,13 @@ class Decision:
     """
 
     classifier: Classifier
-    network: AnyNetwork
+    network: Network
     protein: Protein
     label: int
     odds: np.ndarray
 
     @classmethod
-    def of(
-        cls, classifier: Classifier, network: AnyNetwork, protein: Protein, label: str | int | None = None
-    ) -> Decision:
+    def of(cls, classifier: Classifier, network: Network, protein: Protein, label: str | int | None = None) -> Decision:
         """Let the model decide.
 
         Args:

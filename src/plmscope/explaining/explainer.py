@@ -14,7 +14,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
@@ -124,14 +125,17 @@ class Explainer:
             if not len(protein):
                 raise InputError(f"protein {protein.id!r} has an empty sequence; give its residues")
             self.model.encode(protein.sequence)
-        nearest: Sequence[Nearest | None] = [None] * len(proteins)
-        if self._distances is not None and proteins:
-            nearest = self._distances.of(proteins)
         features = self._features
         if isinstance(features, str | Path):
             features = read_features(features, proteins)
-        for protein, near in zip(proteins, nearest, strict=True):
-            yield self._explain(protein, near, features)
+        distances = self._distances if proteins else None
+        # MMseqs2 is a process of its own: it searches while the first protein is explained.
+        with ThreadPoolExecutor(1) as pool:
+            searched = None if distances is None else pool.submit(distances.of, proteins)
+            for number, protein in enumerate(proteins):
+                one = self._explain(protein, features)
+                near = None if searched is None else searched.result()[number]
+                yield replace(one, summary={**one.summary, **_nearest(near)})
 
     @cached_property
     def sample(self) -> Sample | None:
@@ -159,8 +163,8 @@ class Explainer:
             self._class_neurons[label] = class_neurons(self.opened, label)
         return self._class_neurons[label]
 
-    def _explain(self, protein: Protein, near: Nearest | None, features: FeatureSet | None) -> Explanation:
-        """One protein."""
+    def _explain(self, protein: Protein, features: FeatureSet | None) -> Explanation:
+        """One protein, but for its nearest training protein."""
         s, constants = self.settings, self.model.ablation_means
         decision = Decision.of(self.model, self.network, protein, self.label)
         chosen = self.neurons_for(decision.name)
@@ -213,7 +217,7 @@ class Explainer:
             "log_odds": decision.value, "start_log_odds": attributed.start,
             "attribution": float(attributed.values.sum()), "gap": attributed.gap, "points": attributed.points,
             "null_copies": band.copies, "null_gap": band.gap, "residues_outside": int(residues["outside"].sum()),
-            **_nearest(near), "neurons_gap": found.gap, **_held("held", held),
+            **_nearest(None), "neurons_gap": found.gap, **_held("held", held),
             "chosen": "" if chosen is None else chosen.name, **_held("chosen", of_chosen), "kn_score": kn,
         }  # fmt: skip
         return Explanation(summary, residues, neurons, tracks)

@@ -1,4 +1,4 @@
-"""One page that opens offline: the sequence as a coloured strip, a track for every neuron, and its card.
+"""Pages that open offline: the sequence as a coloured strip with a track for every neuron; variants as a heat map.
 
 In the style of the report, whose colours it takes. Data go in as JSON, escaped by the template, and are put on the page
 as text by its script; a content security policy forbids the file any request.
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from plmscope import __version__
+from plmscope.data.proteins import AMINO_ACIDS
 from plmscope.explaining.explanation import trust
 from plmscope.report.blocks import address
 from plmscope.report.html import environment, own_text
@@ -22,6 +23,8 @@ from plmscope.study.opened import OpenRun
 OWN = "plmscope.explaining"
 #: Proteins on one page; the tables have all.
 MOST_ON_PAGE = 50
+#: Proteins on a page of variants, where each has 19 a residue.
+MOST_SCANNED = 20
 
 
 def write_page(path: Path, opened: OpenRun, explained: Sequence[Mapping[str, Any]], total: int, source: str) -> None:
@@ -49,11 +52,36 @@ def write_page(path: Path, opened: OpenRun, explained: Sequence[Mapping[str, Any
         "cards": _cards(results),
         "report": link,
     }
-    text = environment(OWN).get_template("explained.html").render(
-        name=opened.study.name, version=__version__, source=Path(source).name, total=total, shown=len(proteins),
-        data=data,
+    _write(path, opened, "explained", source, total, len(proteins), data)
+
+
+def write_variants_page(
+    path: Path, opened: OpenRun, scanned: Sequence[Mapping[str, Any]], total: int, source: str
+) -> None:
+    """Write the page of some scans, whole or not at all.
+
+    Args:
+        path: Where.
+        opened: The run.
+        scanned: ``id``, ``sequence``, ``label``, ``log_odds``; ``rows``, the columns of the table of variants but for
+            ``id`` and the log-odds and numbers that follow from others; ``agreement``, rows beside measured scores.
+        total: How many proteins there are in all.
+        source: The file that they came from.
+    """
+    results = Results(opened.run)
+    data = {
+        "proteins": list(scanned), "classes": {label: results.class_name(label) for label in opened.model.labels},
+        "letters": AMINO_ACIDS,
+    }  # fmt: skip
+    _write(path, opened, "variants", source, total, len(scanned), data)
+
+
+def _write(path: Path, opened: OpenRun, name: str, source: str, total: int, shown: int, data: Any) -> None:
+    """Fill the template of a name with its data, styles and script."""
+    text = environment(OWN).get_template(f"{name}.html").render(
+        name=opened.study.name, version=__version__, source=Path(source).name, total=total, shown=shown, data=data,
         css=own_text("report.css") + own_text("explained.css", package=OWN),
-        js=own_text("common.js") + own_text("explained.js", package=OWN),
+        js=own_text("common.js") + own_text("page.js", f"{name}.js", package=OWN),
     )  # fmt: skip
     write_atomic(path, text.encode("utf-8"))
 

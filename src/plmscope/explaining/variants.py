@@ -34,7 +34,9 @@ from plmscope.evaluation.interventions import log_odds
 from plmscope.explaining.activations import as_protein
 from plmscope.explaining.decision import Decision
 from plmscope.explaining.explainer import Explainer
+from plmscope.explaining.explanation import plain, records
 from plmscope.explaining.folder import read_explainable
+from plmscope.explaining.page import MOST_SCANNED, write_variants_page
 from plmscope.knowledge.concepts import scale
 from plmscope.models.classifier import Classifier
 from plmscope.models.hooks import record
@@ -48,6 +50,9 @@ COLUMNS = (
     "id", "mutation", "change", "log_odds", "decided", "n_silent", "n_awake", "silent", "awake", "concepts_lost",
     "concepts_gained",
 )  # fmt: skip
+#: Those that the page shows.
+ON_PAGE = ("mutation", "change", "decided", "silent", "awake", "concepts_lost", "concepts_gained")
+PAGE = "variants.html"
 #: Columns of a judgement of measured scores.
 AGREEMENT = ("by", "spearman", "ci_low", "ci_high", "n")
 RESAMPLES = 1000
@@ -253,7 +258,7 @@ def variants_of_file(
     track: Track = silent,
     say: Callable[[str], None] = lambda line: None,
 ) -> Path:
-    """Write ``variants`` (Parquet and CSV) for the proteins of a file, and ``agreement.csv`` where scores are known.
+    """Write ``variants`` (Parquet, CSV, a page) for the proteins of a file; ``agreement.csv`` where scores are known.
 
     Args:
         opened: The run.
@@ -288,12 +293,22 @@ def variants_of_file(
     write_atomic(folder / "variants.csv", table.to_csv(index=False).encode())
     for one in done:
         say(repr(one))
+    agreement = pd.DataFrame(columns=list(AGREEMENT))
     if measured:
         agreement = done[0].agreement(measured, opened.study.seed)
         write_atomic(folder / "agreement.csv", agreement.to_csv(index=False).encode())
         for row in agreement.itertuples():
             interval = f"{row.ci_low:+.3f} to {row.ci_high:+.3f}"
             say(f"  Spearman with {row.n} measured scores by {row.by}: {row.spearman:+.3f} (95 % interval {interval})")
+    shown = [
+        {
+            "id": one.protein.id, "sequence": one.protein.sequence, "label": one.label, "log_odds": one.log_odds,
+            "rows": [[plain(value) for value in row] for row in one.table[list(ON_PAGE)].itertuples(index=False)],
+            "agreement": records(agreement),
+        }
+        for one in done[:MOST_SCANNED]
+    ]  # fmt: skip
+    write_variants_page(folder / PAGE, opened, shown, len(done), str(path))
     return folder
 
 

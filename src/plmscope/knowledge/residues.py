@@ -24,7 +24,8 @@ from plmscope.data.proteins import Protein
 from plmscope.knowledge.concepts import ConceptSet
 from plmscope.knowledge.confirmation import MIN_SHIFT, offsets
 from plmscope.models.classifier import Batch, Classifier
-from plmscope.models.hooked import AnyNetwork, network_of
+from plmscope.models.hooked import network_of
+from plmscope.models.network import Network
 from plmscope.models.sites import Site
 from plmscope.models.workers import splitting
 from plmscope.progress import Track, silent
@@ -149,7 +150,7 @@ def attributed_residues(
 
 def _of_tokens(
     classifier: Classifier,
-    network: AnyNetwork,
+    network: Network,
     batch: Batch,
     classes: np.ndarray,
     target: Target,

@@ -11,9 +11,9 @@ one output unit of a site.
     loading.py, classifier.py       a checkpoint loaded; a sequence classifier
     finetune.py, quality.py         how one is trained, and how good it is
     hooks.py                        reading and holding neurons in any model by hooks
-    network.py, hooked.py           the same computations as functions of parts
-    folded.py, folded_layer.py      the same again with held neurons folded away
-    changed.py                      logits with neurons held or scaled
+    network.py                      what every way to run a model in parts offers
+    esm.py, hooked.py               ESM spelled out; any architecture by hooks
+    folded.py, folded_layer.py      held neurons folded away
     workers.py                      threads and memory
 """
 

@@ -6,11 +6,11 @@ keys, rotary embedding, a module that holds several kinds at once. A model witho
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from plmscope.errors import ModelError
-from plmscope.plugins import rows_of_packages
+from plmscope.plugins import Registry
 
 MODULES = ("query", "key", "value", "attention_output", "intermediate", "output")
 
@@ -122,26 +122,13 @@ ARCHITECTURES: Mapping[str, Architecture] = {
 GROUP = "plmscope.architectures"
 
 
-_registered: dict[str, Architecture] = {}
-
-
-_of_packages: dict[str, Architecture] | None = None
-
-
 def architectures() -> dict[str, Architecture]:
     """The whole table: :data:`ARCHITECTURES`, those of installed packages and those registered.
 
     Raises:
         ModelError: an installed package names something that is no row, or a type that is there already.
     """
-    global _of_packages
-    if _of_packages is None:
-        found: dict[str, Architecture] = {}
-        for row in rows_of_packages(GROUP, Architecture, ModelError):
-            _check(row, {**ARCHITECTURES, **found, **_registered})
-            found[row.model_type] = row
-        _of_packages = found
-    return {**ARCHITECTURES, **_of_packages, **_registered}
+    return {row.model_type: row for row in _TABLE.rows()}
 
 
 def register_architecture(row: Architecture) -> Architecture:
@@ -159,21 +146,23 @@ def register_architecture(row: Architecture) -> Architecture:
     'esm.encoder.layer'
     >>> unregister_architecture(row)
     """
-    _check(row, architectures())
-    _registered[row.model_type] = row
-    return row
+    return _TABLE.register(row)
 
 
 def unregister_architecture(row: Architecture) -> None:
     """Take back what :func:`register_architecture` added."""
-    del _registered[row.model_type]
+    _TABLE.unregister(row)
 
 
-def _check(row: Architecture, known: Mapping[str, Architecture]) -> None:
-    if row.model_type in known:
+def _check(row: Architecture, known: Sequence[Architecture]) -> None:
+    """Refuse a second row of a type, or one without all modules."""
+    if any(row.model_type == other.model_type for other in known):
         raise ModelError(f"model type {row.model_type!r} is there already; remove one of the two rows")
     if set(row.modules) != set(MODULES):
         raise ModelError(f"model type {row.model_type!r}: its modules have to be {', '.join(MODULES)}")
+
+
+_TABLE = Registry(GROUP, Architecture, ModelError, ARCHITECTURES.values, _check)
 
 
 def architecture_of(model_type: str) -> Architecture:

@@ -13,14 +13,15 @@ second copy of itself. Where memory runs out, fewer proteins are taken at once.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from plmscope.models.classifier import Batch, Batches
-from plmscope.models.folded_layer import FoldedLayer, Held, Tokens
+from plmscope.models.folded_layer import FoldedLayer, Held, Layer, Tokens
 from plmscope.models.network import Network
 from plmscope.models.sites import Site
 from plmscope.models.workers import out_of_memory, splitting
@@ -116,6 +117,21 @@ class Intact:
 STAGES = (("middle", ("query", "key", "value", "attention_output")), ("mixed", ("query", "key", "value")))
 
 
+class Spelled(Network, Protocol):
+    """A network whose layers are these weights and nothing else."""
+
+    @property
+    def layers(self) -> Sequence[Layer]:
+        """The weights of each."""
+
+    @property
+    def heads(self) -> int:
+        """Attention heads of a layer."""
+
+    def head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits ``(B, C)`` from the first token's output of the last layer, ``(B, 1, d)``."""
+
+
 class Folding:
     """The logits of some proteins under many selections.
 
@@ -125,7 +141,7 @@ class Folding:
         slices: Where each site is in flat arrays of neurons.
     """
 
-    def __init__(self, network: Network, batches: Batches, slices: Mapping[Site, slice]) -> None:
+    def __init__(self, network: Spelled, batches: Batches, slices: Mapping[Site, slice]) -> None:
         self.network, self.slices = network, slices
         plans: list[list[list[int]]] = [[]]
         filled = 0

@@ -23,7 +23,20 @@ import torch
 import torch.nn.functional as F
 
 from plmscope.models.classifier import Batch
-from plmscope.models.network import Layer, Network
+from plmscope.models.network import Network
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Weights of one encoder layer."""
+
+    query: torch.nn.Linear
+    key: torch.nn.Linear
+    value: torch.nn.Linear
+    attention_output: torch.nn.Linear
+    intermediate: torch.nn.Linear
+    output: torch.nn.Linear
+    norms: tuple[torch.nn.LayerNorm, torch.nn.LayerNorm]
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,9 @@
 """The parts of a forward pass for every architecture, from Hugging Face's own layers and hooks.
 
-:class:`~plmscope.models.network.Network` spells out ESM with a first-token head and is the fast way. Everything else
-goes through :class:`Hooked`, which has the same methods and knows nothing of a layer's inside but where its six modules
-are (:data:`plmscope.models.architectures.ARCHITECTURES`)::
-
-    hidden, context = network.embed(batch)             the first layer's input, and all else that layers are given
-    state = network.state(n, hidden, context)          layer n, its six activations recorded
-    network.resume(n, state, "key", activation, ...)   layer n again with one activation replaced, then those above
-
-Layers below the one in question are not run again; within it and above, everything is. A network with held neurons
-keeps its hooks for the length of one forward pass.
+The fast way, :class:`~plmscope.models.esm.EsmNetwork`, spells out ESM with a first-token head. Everything else goes
+through :class:`Hooked`, which knows nothing of a layer's inside but where its six modules are
+(:data:`plmscope.models.architectures.ARCHITECTURES`). Layers below the one in question are not run again; within it and
+above, everything is. A network with held neurons keeps its hooks for the length of one forward pass.
 
 Threads work on copies of the modules that share their weights, since hooks on shared modules would meet each other.
 """
@@ -18,8 +12,8 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from dataclasses import replace as changed
 from functools import partial
@@ -30,10 +24,10 @@ import torch
 
 from plmscope.models.architectures import MODULES
 from plmscope.models.classifier import Batch, Batches, Classifier, residue_mean
+from plmscope.models.esm import EsmNetwork
 from plmscope.models.hooks import Change, record, replace
-from plmscope.models.network import Context, Network, State, at_tokens, run_layer
+from plmscope.models.network import Context, HeldLogits, Network, State, at_tokens, logits_of, run_layer
 from plmscope.models.sites import Site
-from plmscope.models.workers import splitting
 
 
 class _Reached(Exception):
@@ -46,25 +40,31 @@ class Held:
 
     keep: np.ndarray
     constants: np.ndarray
-    slices: dict[Site, slice]
+    slices: Mapping[Site, slice]
 
 
 class Hooked:
-    """A sequence classifier as a function of parts of it.
-
-    It has the methods of :class:`~plmscope.models.network.Network`.
+    """A sequence classifier of any architecture as a :class:`~plmscope.models.network.Network`.
 
     Args:
         classifier: Of any supported architecture; its weights are shared, never changed.
         held: Neurons at constants; they are in :meth:`logits` alone.
-        recompute: As of :class:`~plmscope.models.network.Network`.
+        recompute: As of :class:`~plmscope.models.esm.EsmNetwork`.
     """
+
+    #: Some architectures normalise queries and keys.
+    bilinear = False
 
     def __init__(self, classifier: Classifier, held: Held | None = None, recompute: bool = False) -> None:
         self.classifier, self.held, self.recompute = classifier, held, recompute
         layers: Any = classifier.model.get_submodule(classifier.architecture.layers)
         self.layers = range(len(layers))
         self._of_thread = threading.local()
+
+    @staticmethod
+    def fits(classifier: Classifier) -> bool:
+        """Every classifier of a known architecture."""
+        return True
 
     @property
     def own(self) -> Classifier:
@@ -114,6 +114,13 @@ class Hooked:
             hidden = self._run(number, state.hidden, context)
         return self.above(number + 1, hidden, context)
 
+    def added(self, number: int, state: State, module: str, activation: torch.Tensor, context: Context) -> torch.Tensor:
+        """The activation itself: what reads it inside a layer is not known."""
+        return activation
+
+    #: From the activation itself.
+    resume_added = resume
+
     def bend(self, number: int, module: str, activation: torch.Tensor, context: Context) -> torch.Tensor | None:
         """Where the straight path from zero to an activation ``(B, T, N)`` bends, ``(B,)``; ``None``: nowhere.
 
@@ -155,7 +162,22 @@ class Hooked:
         with replace(self.own, changes) if changes else nullcontext():
             return self.above(0, hidden, context)
 
-    def ablated(self, keep: np.ndarray, constants: np.ndarray, slices: dict[Site, slice]) -> Hooked:
+    def held_logits(self, batches: Batches, slices: Mapping[Site, slice]) -> HeldLogits:
+        """Logits with neurons held at constants by hooks."""
+        return lambda keep, constants: logits_of(self.ablated(keep, constants, slices), batches)
+
+    @contextmanager
+    def scaled(self, factors: Mapping[Site, np.ndarray]) -> Iterator[Hooked]:
+        """This network, with hooks that multiply."""
+        like = next(self.own.model.parameters())
+
+        def times(by: torch.Tensor) -> Change:
+            return lambda activation: activation * by
+
+        with replace(self.own, {site: times(torch.from_numpy(by).to(like)) for site, by in factors.items()}):
+            yield self
+
+    def ablated(self, keep: np.ndarray, constants: np.ndarray, slices: Mapping[Site, slice]) -> Hooked:
         """The network in which every neuron outside ``keep (N,)`` is held at its constants ``(3, N)``."""
         one = Hooked(self.classifier, Held(keep, constants, slices))
         one._of_thread = self._of_thread
@@ -173,23 +195,14 @@ class Hooked:
         return found
 
 
-#: What the scorers and the evaluation work on.
-AnyNetwork = Network | Hooked
+#: Every way to run a model in parts, the fastest first.
+NETWORKS: tuple[type[EsmNetwork] | type[Hooked], ...] = (EsmNetwork, Hooked)
 
 
-def network_of(classifier: Classifier, recompute: bool = False) -> AnyNetwork:
-    """The fast network where it fits, that of Hugging Face's layers and hooks everywhere else."""
-    return Network(classifier, recompute) if Network.fits(classifier) else Hooked(classifier, recompute=recompute)
-
-
-def logits_of(network: AnyNetwork, batches: Batches) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """Protein numbers and logits ``(B, C)``, batch by batch; what does not fit into memory in parts."""
-
-    def work(batch: Batch, _: int) -> tuple[list[int], torch.Tensor]:
-        return batch.rows, network.logits(batch)
-
-    for batch in batches:
-        yield from splitting(work, 0)(batch)
+def network_of(classifier: Classifier, recompute: bool = False) -> Network:
+    """The first of :data:`NETWORKS` that fits the classifier."""
+    fitting = next(kind for kind in NETWORKS if kind.fits(classifier))
+    return fitting(classifier, recompute=recompute)
 
 
 class _Given(Context):

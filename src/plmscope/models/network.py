@@ -1,42 +1,37 @@
-"""The forward pass of an ESM classifier, piece by piece, from the Hugging Face model's own weights.
+"""What every way to run a model in parts offers: one set of methods, whatever the architecture.
 
-Attribution needs parts of a forward pass, from one module upward; hooks on the Hugging Face model cannot do that
-without computing the rest as well. This module spells one layer out::
+Scorers, evaluation and explanations work on a :class:`Network` and ask for nothing else::
 
-    x = LayerNorm(h);  q, k, v = x Wq, x Wk, x Wv
-    c = softmax(rotary(q / sqrt(d_head)) rotary(k)^T) v
-    h = h + c Wo                                           attention_output
-    h = h + gelu(LayerNorm(h) W1) W2                       intermediate, output
+    hidden, context = network.embed(batch)             the first layer's input, and all else that layers are given
+    state = network.state(n, hidden, context)          layer n, its six activations
+    network.resume(n, state, "key", activation, ...)   logits with one activation replaced
+    network.held_logits(batches, slices)               logits with neurons held at constants, for many selections
+    network.scaled(factors)                            the network with activations multiplied
 
-In the last layer only the first token goes on, since the head reads nothing else. Tests hold its logits against those
-of the untouched model.
+The fast one, :class:`~plmscope.models.esm.EsmNetwork`, spells ESM out; :class:`~plmscope.models.hooked.Hooked` runs any
+architecture's own layers. Which one a classifier gets is decided by :func:`~plmscope.models.hooked.network_of`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
-from plmscope.errors import ModelError
-from plmscope.models.classifier import Batch, Classifier
+from plmscope.models.classifier import Batch, Batches
+from plmscope.models.sites import Site
+from plmscope.models.workers import splitting
 
-
-@dataclass(frozen=True)
-class Layer:
-    """Weights of one encoder layer."""
-
-    query: torch.nn.Linear
-    key: torch.nn.Linear
-    value: torch.nn.Linear
-    attention_output: torch.nn.Linear
-    intermediate: torch.nn.Linear
-    output: torch.nn.Linear
-    norms: tuple[torch.nn.LayerNorm, torch.nn.LayerNorm]
+#: Protein numbers and logits ``(B, C)``, batch by batch.
+Logits = Iterable[tuple[list[int], torch.Tensor]]
+#: The logits of some proteins, given the neurons that work ``(N,)`` and the constants ``(3, N)`` of the others: at the
+#: first token, the last token and residues.
+HeldLogits = Callable[[np.ndarray, np.ndarray], Logits]
 
 
 @dataclass(frozen=True)
@@ -74,150 +69,79 @@ class State:
     inner: torch.Tensor | None = None
 
 
-class Network:
-    """An ESM sequence classifier as a function of parts of it.
+class Network(Protocol):
+    """A sequence classifier as a function of parts of it; the model itself is never changed."""
 
-    Args:
-        classifier: Its weights are shared, never changed.
-        recompute: Of a forward pass that is differentiated keep the layers' inputs alone, and run each layer again when
-            the backward pass comes to it: less memory, one more forward pass (Chen et al., arXiv:1604.06174).
+    @property
+    def layers(self) -> Sized:
+        """One entry a layer."""
 
-    Raises:
-        ModelError: the architecture is not ``esm``, or the head reads more than the first token;
-            :func:`plmscope.models.hooked.network_of` has an answer for every classifier.
-    """
+    @property
+    def recompute(self) -> bool:
+        """Whether a differentiated pass keeps the layers' inputs alone and runs each layer again."""
 
-    def __init__(self, classifier: Classifier, recompute: bool = False) -> None:
-        if not self.fits(classifier):
-            raise ModelError(f"{classifier.name}: no piecewise forward pass for this architecture or head")
-        self.model: Any = classifier.model
-        self.recompute = recompute
-        self.heads = int(self.model.config.num_attention_heads)
-        layers: Any = self.model.get_submodule(classifier.architecture.layers)
-        self.layers: list[Layer] = [self._layer(module) for module in layers]
-
-    @staticmethod
-    def fits(classifier: Classifier) -> bool:
-        """Whether this spelling of the forward pass is that of the classifier."""
-        return classifier.architecture.model_type == "esm" and classifier.pooling == "first"
-
-    @staticmethod
-    def _layer(module: Any) -> Layer:
-        return Layer(
-            query=module.get_submodule("attention.self.query"),
-            key=module.get_submodule("attention.self.key"),
-            value=module.get_submodule("attention.self.value"),
-            attention_output=module.get_submodule("attention.output.dense"),
-            intermediate=module.get_submodule("intermediate.dense"),
-            output=module.get_submodule("output.dense"),
-            norms=(module.get_submodule("attention.LayerNorm"), module.get_submodule("LayerNorm")),
-        )
+    @property
+    def bilinear(self) -> bool:
+        """Whether ``alpha q . k`` and ``q . alpha k`` are known to be the same scores, so that their paths are one."""
 
     def embed(self, batch: Batch) -> tuple[torch.Tensor, Context]:
-        """Input of the first layer ``(B, T, d)``, token dropout's scale included, and the batch's context."""
-        esm = self.model.esm
-        hidden = esm.embeddings(input_ids=batch.input_ids, attention_mask=batch.attention_mask)  # (B, T, d)
-        rotary = None
-        if esm.rotary_embeddings is not None:
-            cos, sin = esm.rotary_embeddings(hidden, torch.arange(hidden.shape[1], device=hidden.device)[None])
-            rotary = cos.unsqueeze(1), sin.unsqueeze(1)  # (1, 1, T, d_head)
-        padded = bool((batch.lengths < hidden.shape[1]).any())
-        mask = batch.attention_mask.bool()[:, None, None, :] if padded else None  # (B, 1, 1, T)
-        return hidden, Context(rotary, mask, batch.lengths - 1)
-
-    def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, context: Context) -> torch.Tensor:
-        """Mix the values: ``query (B, Tq, d)``, ``key`` and ``value (B, T, d)`` to ``(B, Tq, d)``; Tq is T or 1."""
-        shape = (len(query), -1, self.heads, query.shape[-1] // self.heads)
-        q, k, v = (x.view(shape).transpose(1, 2) for x in (query, key, value))  # (B, heads, T, d_head)
-        if context.rotary is None:
-            q = q * shape[-1] ** -0.5
-        else:
-            cos, sin = context.rotary
-            q = _rotate(q * shape[-1] ** -0.5, cos[:, :, : q.shape[2]], sin[:, :, : q.shape[2]])
-            k = _rotate(k, cos, sin)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=context.mask, scale=1.0)
-        return mixed.transpose(1, 2).flatten(2)  # (B, Tq, d)
+        """Input of the first layer ``(B, T, d)``, and what else the layers are given."""
 
     def state(self, number: int, hidden: torch.Tensor, context: Context) -> State:
-        """All six activations of layer ``number``, given its input ``(B, T, d)``; in the last, of the first token."""
-        layer, a = self.layers[number], {}
-        rows = slice(0, 1) if number == len(self.layers) - 1 else slice(None)
-        x = layer.norms[0](hidden)
-        a["query"] = layer.query(x[:, rows])
-        a["key"] = layer.key(x)
-        a["value"] = layer.value(x)
-        mixed = self.attend(a["query"], a["key"], a["value"], context)
-        a["attention_output"] = layer.attention_output(mixed)
-        middle = hidden[:, rows] + a["attention_output"]
-        inner = layer.intermediate(layer.norms[1](middle))
-        a["intermediate"] = F.gelu(inner)
-        a["output"] = layer.output(a["intermediate"])
-        return State(hidden, middle, a, inner)
+        """All six activations of layer ``number``, given its input ``(B, T, d)``."""
+
+    def after(self, state: State) -> torch.Tensor:
+        """What a layer hands on: the input of the next one, ``(B, T, d)``."""
+
+    def above(self, number: int, hidden: torch.Tensor, context: Context) -> torch.Tensor:
+        """Logits ``(B, C)`` from the input of layer ``number`` upward; at the number of layers, the head alone."""
+
+    def logits(self, batch: Batch) -> torch.Tensor:
+        """Logits ``(B, C)``: the whole forward pass."""
 
     def resume(
         self, number: int, state: State, module: str, activation: torch.Tensor, context: Context
     ) -> torch.Tensor:
         """Logits ``(B, C)`` when one module of layer ``number`` has the given activation and all below is ``state``."""
-        a = state.activations
-        if module in ("query", "key"):
-            q, k = (activation if name == module else a[name] for name in ("query", "key"))
-            return self.after_attention(number, state.hidden, self.attend(q, k, a["value"], context), context)
-        return self.resume_added(number, state, module, self.added(number, state, module, activation, context), context)
 
     def added(self, number: int, state: State, module: str, activation: torch.Tensor, context: Context) -> torch.Tensor:
-        """What one module's activation puts on the residual stream of layer ``number``: ``(B, T, N)`` to ``(B, T, d)``.
+        """The activation as far up as an affine map takes it, where a straight path of it is straight too.
 
-        For ``value``, ``attention_output``, ``intermediate`` and ``output``: an affine map, since the attention
-        probabilities are those of ``state``. A straight path of the activation is thus a straight path of this.
+        That is what it puts on the residual stream, where the network knows this; else the activation itself.
         """
-        layer, a = self.layers[number], state.activations
-        if module == "value":
-            mixed = self.attend(a["query"], a["key"], activation, context)
-            added: torch.Tensor = layer.attention_output(mixed)
-            return added
-        return layer.output(activation) if module == "intermediate" else activation
 
     def resume_added(
         self, number: int, state: State, module: str, added: torch.Tensor, context: Context
     ) -> torch.Tensor:
-        """Logits ``(B, C)`` when a module of layer ``number`` puts ``added (B, T, d)`` on the residual stream."""
-        if module in ("value", "attention_output"):
-            return self.after_residual(number, state.hidden[:, : added.shape[1]] + added, context)
-        return self.above(number + 1, state.middle + added, context)
+        """Logits ``(B, C)`` from what :meth:`added` gave."""
 
-    def after(self, state: State) -> torch.Tensor:
-        """What a layer hands on: the input of the next one, ``(B, T, d)``."""
-        return state.middle + state.activations["output"]
+    def bend(self, number: int, module: str, activation: torch.Tensor, context: Context) -> torch.Tensor | None:
+        """Where the straight path from zero to an activation ``(B, T, N)`` bends, ``(B,)``; ``None``: nowhere."""
 
-    def after_attention(self, number: int, hidden: torch.Tensor, mixed: torch.Tensor, context: Context) -> torch.Tensor:
-        """Logits from the mixed values of layer ``number`` upward."""
-        added = self.layers[number].attention_output(mixed)
-        return self.after_residual(number, hidden[:, : added.shape[1]] + added, context)
+    def held_logits(self, batches: Batches, slices: Mapping[Site, slice]) -> HeldLogits:
+        """The logits of the proteins under many selections; ``slices`` says where each site is in flat arrays."""
 
-    def after_residual(self, number: int, middle: torch.Tensor, context: Context) -> torch.Tensor:
-        """Logits from the residual stream after the attention of layer ``number`` upward."""
-        layer = self.layers[number]
-        inner = F.gelu(layer.intermediate(layer.norms[1](middle)))
-        return self.above(number + 1, middle + layer.output(inner), context)
+    def scaled(self, factors: Mapping[Site, np.ndarray]) -> AbstractContextManager[Network]:
+        """The network with the activations of some sites multiplied by factors ``(N,)``, while the context lasts."""
 
-    def above(self, number: int, hidden: torch.Tensor, context: Context) -> torch.Tensor:
-        """Logits ``(B, C)`` from the input of layer ``number`` upward; at the number of layers, the head alone."""
-        for n in range(number, len(self.layers)):
-            hidden = run_layer(self._layer_of(n, context), hidden, self.recompute)
-        return self.head(hidden[:, :1])
 
-    def _layer_of(self, number: int, context: Context) -> Callable[[torch.Tensor], torch.Tensor]:
-        return lambda hidden: self.after(self.state(number, hidden, context))
+def logits_of(network: Network, batches: Batches) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """Protein numbers and logits ``(B, C)``, batch by batch; what does not fit into memory in parts."""
 
-    def head(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Logits ``(B, C)`` from the first token's output of the last layer, ``(B, 1, d)``."""
-        logits: torch.Tensor = self.model.classifier(self.model.esm.encoder.emb_layer_norm_after(hidden))
-        return logits
+    def work(batch: Batch, _: int) -> tuple[list[int], torch.Tensor]:
+        return batch.rows, network.logits(batch)
 
-    def logits(self, batch: Batch) -> torch.Tensor:
-        """Logits ``(B, C)``: the whole forward pass."""
-        hidden, context = self.embed(batch)
-        return self.above(0, hidden, context)
+    for batch in batches:
+        yield from splitting(work, 0)(batch)
+
+
+def scaled_logits(
+    network: Network, batches: Batches, slices: Mapping[Site, slice], mask: np.ndarray, factor: float
+) -> Logits:
+    """Protein numbers and logits with the activations of a selection ``(N,)`` multiplied by a factor."""
+    factors = {site: np.where(mask[part], factor, 1.0) for site, part in slices.items() if mask[part].any()}
+    with network.scaled(factors) as scaled:
+        yield from logits_of(scaled, batches)
 
 
 def run_layer(layer: Callable[[torch.Tensor], torch.Tensor], hidden: torch.Tensor, recompute: bool) -> torch.Tensor:
@@ -235,9 +159,3 @@ def at_tokens(constants: torch.Tensor, value: torch.Tensor, context: Context) ->
     if value.shape[1] > 1:
         laid[torch.arange(len(value), device=value.device), context.ends] = constants[1]
     return laid
-
-
-def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary embedding of ``(B, heads, T, d_head)``."""
-    half = x.shape[-1] // 2
-    return x * cos + torch.cat((-x[..., half:], x[..., :half]), -1) * sin

@@ -1,4 +1,4 @@
-"""The table that a command ends with: the report's answers in a few lines for the terminal."""
+"""The answers in a few lines for the terminal: the first ones while a study runs, and the table that it ends with."""
 
 from __future__ import annotations
 
@@ -70,3 +70,45 @@ def closing_lines(
                  f"{fixed(row['enrichment'], 2)} x their share")
             )  # fmt: skip
     return [(question, answer.replace("−", "-")) for question, answer in lines]  # a plain sign for any terminal
+
+
+def placed_lines(selections: pd.DataFrame, widths: Mapping[str, int], fraction: float) -> list[str]:
+    """Where the best neurons sit, a line a method: each module kind's share of them over its share of all neurons.
+
+    Args:
+        selections: The table, with the methods' own pooled selections.
+        widths: Module kind to the number of its neurons in the whole model.
+        fraction: Of the selections that are meant.
+    """
+    chosen = selections[
+        (selections["scope"] == "pooled") & (selections["fraction"] == fraction) & (selections["draw"] == -1)
+    ]
+    lines = []
+    for method, rows in chosen.groupby("method", sort=False):
+        counts = rows["module"].value_counts()
+        all_of_them = sum(widths.values())
+        parts = [
+            f"{words(module)} {counts.get(module, 0) / len(rows) / (width / all_of_them):.1f}"
+            for module, width in widths.items()
+        ]
+        lines.append(f"best {percent(fraction)} by {words(method)}, times the share by chance: {', '.join(parts)}")
+    return lines
+
+
+def first_lines(curves: pd.DataFrame) -> list[str]:
+    """The methods' own curves as far as they are there, before any draw: what is left of the balanced accuracy.
+
+    Args:
+        curves: Rows of the table: the intact network, all of a kind held, and the methods' own selections.
+    """
+    own = curves[(curves["mode"] == "keep") & (curves["ablation"] == "mean") & (curves["draw"] == -1)]
+    intact = curves[curves["method"] == "intact"]["balanced_accuracy"].iloc[0]
+    lines = [f"first answers, chance is drawn next; balanced accuracy of the intact model {fixed(intact)}"]
+    for module, where in (("", "of all neurons"), ("key", "of the keys, all else intact")):
+        rows = own[(own["module"] == module) & own["scope"].isin(("pooled", "module"))]
+        held = rows[rows["method"] == "held"]["balanced_accuracy"]
+        for method, points in rows[rows["method"] != "held"].groupby("method", sort=False):
+            kept = [f"{percent(p.fraction)} {fixed(p.balanced_accuracy)}" for p in points.itertuples()]
+            none = f"none {fixed(held.iloc[0])}, " if len(held) else ""
+            lines.append(f"kept {where}, best by {words(method)}: {none}{', '.join(kept)}")
+    return lines

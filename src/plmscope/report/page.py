@@ -27,6 +27,7 @@ from plmscope.report.html import SHARED, environment, own_text
 from plmscope.report.input import ReportSection, Results
 from plmscope.report.kinds import kinds_figure, kinds_table
 from plmscope.report.knowledge import intervention_fact, interventions_section, knowledge_section
+from plmscope.report.layout import redundancy_section, sufficient_section
 from plmscope.report.methods import completeness_section, facts, methods_section
 from plmscope.report.neurons import agreement_section, classes_section, neurons_section
 from plmscope.store.files import write_atomic
@@ -41,6 +42,8 @@ SECTIONS: tuple[ReportSection, ...] = (
     density_section,
     knowledge_section,
     interventions_section,
+    sufficient_section,
+    redundancy_section,
     neurons_section,
     classes_section,
     agreement_section,

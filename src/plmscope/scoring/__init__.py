@@ -4,10 +4,12 @@
 
     scores.py                what a scorer returns: one number a neuron, and the sums that it comes from
     targets.py, paths.py     what is explained; path integrals, their points and how complete they are
+    driver.py                the loop that all scorers run in
     activation.py            what a neuron does, whatever the decision
     integrated_gradients.py  along a path of the neuron's own activation
     conductance.py           along a path of the whole input
     linear.py                gradient times activation, attribution patching
+    relp.py                  relevance patching, through a network made linear
     ablation.py              what is lost without one neuron
     table.py, methods.py     one row a method; ``score``
     shards.py                the work divided among machines

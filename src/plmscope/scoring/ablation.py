@@ -23,10 +23,11 @@ from plmscope.models.classifier import Batch, Classifier
 from plmscope.models.hooked import network_of
 from plmscope.models.network import State, at_tokens
 from plmscope.models.sites import Site
-from plmscope.models.workers import fitting_budget, in_order, splitting
+from plmscope.models.workers import fitting_budget
 from plmscope.progress import Track, silent
+from plmscope.scoring.driver import Drive, Given
 from plmscope.scoring.paths import bytes_per_token
-from plmscope.scoring.scores import GroupSums, NeuronScores, statistics_of, token_sums
+from plmscope.scoring.scores import NeuronScores
 from plmscope.scoring.table import forms_of
 from plmscope.scoring.targets import request
 
@@ -71,7 +72,7 @@ def single_ablation(
     asked = request(classifier, proteins, target, groups)
     if sample < 0:
         raise SelectionError(f"sample = {sample!r}: need 0 (all) or more neurons")
-    classes, index, network = asked.classes, classifier.index, network_of(classifier)
+    index, network = classifier.index, network_of(classifier)
     rng = np.random.default_rng(seed)
     share = -(-sample // len(index.sites))
     chosen = {
@@ -79,11 +80,9 @@ def single_ablation(
         for site, width in zip(index.sites, index.widths, strict=True)
     }
     base = None if baseline is None else torch.tensor(baseline, dtype=torch.float32, device=classifier.device)
-    batches = classifier.batches(asked.proteins, 1)  # one protein at a time; the batch is filled with neurons
 
     @torch.no_grad()
-    def work(batch: Batch, budget: int) -> tuple[Batch, np.ndarray]:
-        wanted = torch.tensor(classes[batch.rows], device=classifier.device)
+    def work(batch: Batch, wanted: torch.Tensor, budget: int) -> Given:
         out = np.full(len(index), np.nan, dtype=np.float32)
         hidden, context = network.embed(batch)
         full = asked.target(network.above(0, hidden, context), wanted)
@@ -107,17 +106,13 @@ def single_ablation(
                     change = full - asked.target(logits, wanted.repeat(n))
                     out[index.offsets[site] + neurons.cpu().numpy()] = change.float().cpu().numpy()
             hidden = network.after(state)
-        return batch, out
+        return Given(batch.rows, {METHODS[0]: out[None]})
 
-    ids = asked.ids
-    statistics = statistics_of(METHODS[0], rms)
-    sums = GroupSums.empty(index, classifier.labels, ids, classes, asked.groups, *statistics)
-    budget = fitting_budget(token_budget, classifier.device, bytes_per_token(classifier))
-    done = in_order(splitting(work, budget), batches, classifier.device)
-    for batch, values in (one for parts in track(done, "single-neuron ablation", len(batches)) for one in parts):
-        sums.add(batch.rows, **token_sums(METHODS[0], values[None], rms))
     settings = {"target": target, "baseline": "zero" if baseline is None else "mean", "sample": sample, "seed": seed}
-    return tuple(sums.finish(method, settings) for method in statistics)
+    budget = fitting_budget(token_budget, classifier.device, bytes_per_token(classifier))
+    # One protein at a time; the batch is filled with neurons.
+    drive = Drive(classifier, "single-neuron ablation", track, budget, batch_tokens=1)
+    return drive.signed(METHODS[0], asked, work, settings, rms=rms)
 
 
 def _copies(state: State, n: int) -> State:

@@ -31,8 +31,9 @@ from plmscope.errors import InputError
 from plmscope.models.classifier import Batch, Classifier
 from plmscope.models.hooks import record
 from plmscope.models.sites import NeuronIndex
-from plmscope.models.workers import fitting_budget, splitting
+from plmscope.models.workers import fitting_budget
 from plmscope.progress import Track, silent
+from plmscope.scoring.driver import Drive, Given
 from plmscope.scoring.scores import GroupSums, NeuronScores
 
 METHODS = ("activation", "activation_std", "activation_contrast")
@@ -206,24 +207,19 @@ def _summarise(
     owners, classes = cases(members)
     ids, names = [proteins[row].id for row in owners], None if groups is None else [groups[row] for row in owners]
     sums = GroupSums.empty(index, labels, ids, classes, names, *statistics)
-    rows = np.split(np.arange(len(owners)), np.searchsorted(owners, np.arange(1, len(proteins))))  # of every protein
+    ends = np.searchsorted(owners, np.arange(1, len(proteins)))
+    rows = [part.tolist() for part in np.split(np.arange(len(owners)), ends)]  # of every protein
     bytes_per_token = 3 * len(index) * int(classifier.model.dtype.itemsize)  # activations, and one statistic of them
     budget = fitting_budget(token_budget, classifier.device, bytes_per_token)
-    batches = classifier.batches(proteins, budget)
 
-    def work(batch: Batch, _: int) -> tuple[Batch, dict[str, np.ndarray]]:
+    def work(batch: Batch, _: int) -> Given:
         seen.clear()
         classifier.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
         parts = [_residue_means(seen[site], batch) for site in index.sites]
-        return batch, {name: np.concatenate([part[name] for part in parts], axis=1) for name in statistics}
+        return Given(batch.rows, {name: np.concatenate([part[name] for part in parts], axis=1) for name in statistics})
 
-    with record(classifier, index.sites) as seen:
-        for batch, values in (
-            one for b in track(batches, "activations", len(batches)) for one in splitting(work, budget)(b)
-        ):
-            times = [len(rows[row]) for row in batch.rows]
-            where = np.concatenate([rows[row] for row in batch.rows]).tolist()
-            sums.add(where, **{name: np.repeat(many, times, axis=0) for name, many in values.items()})
+    with record(classifier, index.sites) as seen:  # hooks on the model itself: one batch after the other
+        Drive(classifier, "activations", track, budget, threaded=False).add_up(proteins, sums, work, rows)
     return ActivationSummary(sums)
 
 

@@ -26,11 +26,12 @@ import torch
 from plmscope.data.proteins import AMINO_ACIDS, Protein
 from plmscope.errors import SelectionError
 from plmscope.models.classifier import Batch, Classifier
-from plmscope.models.hooked import AnyNetwork, network_of
-from plmscope.models.network import Context
+from plmscope.models.hooked import network_of
+from plmscope.models.network import Context, Network
 from plmscope.models.sites import Site
-from plmscope.models.workers import LAST_RESORT, fitting_budget, in_order, splitting
+from plmscope.models.workers import LAST_RESORT, fitting_budget
 from plmscope.progress import Track, silent
+from plmscope.scoring.driver import Drive, Given
 from plmscope.scoring.paths import (
     EMBEDDING,
     MOST_POINTS,
@@ -41,7 +42,7 @@ from plmscope.scoring.paths import (
     found_points,
     settled,
 )
-from plmscope.scoring.scores import Completeness, GroupSums, NeuronScores, statistics_of, token_sums
+from plmscope.scoring.scores import GroupSums, NeuronScores
 from plmscope.scoring.table import forms_of
 from plmscope.scoring.targets import Target, request
 
@@ -131,34 +132,27 @@ def conductance(
             raise SelectionError(f"{name} {value!r} is not known; choose one of {', '.join(known)}")
     if rule == "captum" and not points:
         raise SelectionError("points = 0: Captum's rule has no estimate of its own error; give a number of points")
-    classes, index = asked.classes, classifier.index
+    index = classifier.index
     networks = [network_of(classifier, recompute=again) for again in (False, True)]
     letters = [classifier.encode(letter)[1] for letter in AMINO_ACIDS]
     budget = fitting_budget(token_budget, classifier.device, bytes_per_token(classifier))
-    batches = classifier.batches(asked.proteins, max(1, budget // ((points or FEWEST_POINTS) + 1)))
 
-    def work(batch: Batch, budget: int) -> _Found:
-        wanted = torch.tensor(classes[batch.rows], device=classifier.device)
+    def work(batch: Batch, wanted: torch.Tensor, budget: int) -> Given:
         network = networks[recompute or budget == LAST_RESORT]
         path = _Path(network, batch, path_start(network, batch, letters, baseline), wanted, asked.target, rule, budget)
         n = points or FEWEST_POINTS
         while True:
             found = path.walk(n, index.sites, tolerance, fixed=bool(points))
             if points or n >= MOST_POINTS or found.settled.all():
-                return found
+                gaps = found.expected, found.entering.sum(1), found.points, found.settled
+                return Given(found.rows, {METHODS[0]: found.whole, "half": found.half}, gaps)
             n *= 2
 
-    ids = asked.ids
-    statistics = statistics_of(METHODS[0], rms)
-    sums = GroupSums.empty(index, classifier.labels, ids, classes, asked.groups, *statistics, "half")
-    gaps = Completeness([(EMBEDDING.layer, EMBEDDING.module)])
-    done = in_order(splitting(work, budget), batches, classifier.device)
-    for found in (one for parts in track(done, "conductance", len(batches)) for one in parts):
-        sums.add(found.rows, **token_sums(METHODS[0], found.whole, rms), half=found.half)
-        gaps.add([ids[row] for row in found.rows], found.expected, found.entering.sum(1), found.points, found.settled)
     settings = {"points": points, "rule": rule, "baseline": baseline, "target": target}
-    settings, frame = settings if points else settings | {"tolerance": tolerance}, gaps.frame()
-    return tuple(finish(method, sums, settings, frame) for method in statistics)
+    settings = settings if points else settings | {"tolerance": tolerance}
+    of_states = max(1, budget // ((points or FEWEST_POINTS) + 1))
+    drive = Drive(classifier, "conductance", track, budget, of_states, sites=[EMBEDDING])
+    return drive.signed(METHODS[0], asked, work, settings, rms=rms, more=["half"], finish=finish)
 
 
 def finish(
@@ -173,7 +167,7 @@ def finish(
     return replace(scores, settings={**scores.settings, "error": error})
 
 
-def path_start(network: AnyNetwork, batch: Batch, letters: Sequence[int], baseline: str) -> torch.Tensor:
+def path_start(network: Network, batch: Batch, letters: Sequence[int], baseline: str) -> torch.Tensor:
     """Embedding output at the start of the path, ``(B, T, d)``; first and last token as they are."""
     with torch.no_grad():
         real, _ = network.embed(batch)
@@ -194,7 +188,7 @@ def path_start(network: AnyNetwork, batch: Batch, letters: Sequence[int], baseli
 class _Path:
     """The path of one batch: its two ends, and the states of the last walk as far as they fit into the budget."""
 
-    network: AnyNetwork
+    network: Network
     batch: Batch
     start: torch.Tensor
     classes: torch.Tensor

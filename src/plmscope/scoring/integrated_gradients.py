@@ -29,11 +29,12 @@ from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError
 from plmscope.models.architectures import MODULES
 from plmscope.models.classifier import Batch, Classifier
-from plmscope.models.hooked import AnyNetwork, Hooked, network_of
+from plmscope.models.hooked import network_of
 from plmscope.models.network import Context, Network, State, at_tokens
 from plmscope.models.sites import Site
-from plmscope.models.workers import LAST_RESORT, fitting_budget, in_order, splitting
+from plmscope.models.workers import LAST_RESORT, fitting_budget
 from plmscope.progress import Track, silent
+from plmscope.scoring.driver import Drive, Given
 from plmscope.scoring.paths import (
     FEWEST_POINTS,
     MOST_POINTS,
@@ -44,7 +45,7 @@ from plmscope.scoring.paths import (
     settled,
     through_the_stream,
 )
-from plmscope.scoring.scores import Completeness, GroupSums, NeuronScores, statistics_of, token_sums
+from plmscope.scoring.scores import GroupSums, NeuronScores
 from plmscope.scoring.table import forms_of
 from plmscope.scoring.targets import Target, request
 
@@ -139,7 +140,6 @@ def integrated_gradients(
     check_points(points, tolerance)
     if shared is not None and not 0 < shared <= 1:
         raise SelectionError(f"shared = {shared!r}: must be above 0 and at most 1")
-    classes = asked.classes
     device = classifier.device
     index, networks = classifier.index, [network_of(classifier, recompute=again) for again in (False, True)]
     budget = fitting_budget(token_budget, device, bytes_per_token(classifier))
@@ -151,35 +151,25 @@ def integrated_gradients(
         {site: index.slice(site) for site in index.sites},
         budget,
     )
-    batches = classifier.batches(asked.proteins, max(1, budget // (points or 2 * FEWEST_POINTS)))
 
-    def work(batch: Batch, budget: int) -> _Found:
-        wanted = torch.tensor(classes[batch.rows], device=device)
+    def work(batch: Batch, wanted: torch.Tensor, budget: int) -> Given:
         network = networks[recompute or budget == LAST_RESORT]
-        return _attribute(network, batch, wanted, changed(path, token_budget=budget), len(index))
-
-    ids = asked.ids
-    statistics = statistics_of(METHODS[0], rms)
-    sums = GroupSums.empty(
-        index, classifier.labels, ids, classes, asked.groups, *statistics, *([SHARED] if shared else [])
-    )
-    gaps = Completeness([(site.layer, site.module) for site in index.sites])
-    done = in_order(splitting(work, budget), batches, device)
-    for found in (one for parts in track(done, "integrated gradients", len(batches)) for one in parts):
-        size = np.abs(found.attributions)
-        values = token_sums(METHODS[0], found.attributions, rms)
+        found = _attribute(network, batch, wanted, changed(path, token_budget=budget), len(index))
+        sums, got = found.attributions, np.add.reduceat(found.attributions, starts, axis=1)
+        values = {METHODS[0]: sums}
         if shared:
-            values[SHARED] = (found.attributions >= shared * found.attributions.max(1, keepdims=True)) & (size > 0)
-        sums.add(found.rows, **values)
-        got = np.add.reduceat(found.attributions, [part.start for part in path.slices.values()], axis=1)
-        gaps.add([ids[row] for row in found.rows], found.expected, got, found.points, found.settled)
+            values[SHARED] = (sums >= shared * sums.max(1, keepdims=True)) & (sums != 0)
+        return Given(found.rows, values, (found.expected, got, found.points, found.settled))
+
+    starts = [part.start for part in path.slices.values()]
     settings: dict[str, Any] = {"points": points, "baseline": "zero" if baseline is None else "mean", "target": target}
     if not points:
         settings["tolerance"] = tolerance
     if shared:
         settings["shared"] = shared
-    frame = gaps.frame()
-    return tuple(finish(method, sums, settings, frame) for method in statistics)
+    of_states = max(1, budget // (points or 2 * FEWEST_POINTS))
+    drive = Drive(classifier, "integrated gradients", track, budget, of_states, sites=index.sites)
+    return drive.signed(METHODS[0], asked, work, settings, rms=rms, more=[SHARED] if shared else [], finish=finish)
 
 
 def finish(
@@ -189,7 +179,7 @@ def finish(
     return sums.finish(method, {**settings, **found_points(settings, completeness)}, completeness)
 
 
-def _attribute(network: AnyNetwork, batch: Batch, classes: torch.Tensor, path: _Path, n_neurons: int) -> _Found:
+def _attribute(network: Network, batch: Batch, classes: torch.Tensor, path: _Path, n_neurons: int) -> _Found:
     """All sites of one batch."""
     sites = list(path.slices)
     shape = (len(batch.rows), len(sites))
@@ -198,18 +188,14 @@ def _attribute(network: AnyNetwork, batch: Batch, classes: torch.Tensor, path: _
     with torch.no_grad():
         hidden, context = network.embed(batch)
         full = path.target(network.above(0, hidden, context), classes)
-    # From zero, query and key share their path; others than Network may normalise them.
-    together = path.base is None and isinstance(network, Network)
+    together = path.base is None and network.bilinear  # from zero, query and key share their path
     groups = [("query", "key"), *((m,) for m in MODULES[2:])] if together else [(m,) for m in MODULES]
     for layer in range(len(network.layers)):
         with torch.no_grad():
             state = network.state(layer, hidden, context)
         for modules in groups:
             bends = {
-                m: network.bend(layer, m, state.activations[m], context)
-                if path.base is None and isinstance(network, Hooked)
-                else None
-                for m in modules
+                m: network.bend(layer, m, state.activations[m], context) if path.base is None else None for m in modules
             }
             starts = {m: _start(state.activations[m], path, Site(layer, m), context) for m in modules}
             for m in modules:
@@ -219,7 +205,7 @@ def _attribute(network: AnyNetwork, batch: Batch, classes: torch.Tensor, path: _
                 expected[:, s] = (full - empty).double().cpu().numpy()
             before: dict[str, np.ndarray] = {}
             for n in path.tries():
-                if isinstance(network, Network) and len(modules) > 1:
+                if len(modules) > 1:
                     gradients = _query_and_key(network, layer, state, context, classes, path, n)
                 else:
                     (m,) = modules
@@ -255,7 +241,7 @@ def _start(value: torch.Tensor, path: _Path, site: Site, context: Context) -> to
 
 
 def _gradient(
-    network: AnyNetwork,
+    network: Network,
     layer: int,
     state: State,
     module: str,
@@ -271,15 +257,9 @@ def _gradient(
     Where the activation reaches the residual stream by an affine map, the path is walked there, behind the attention
     or the feed-forward of its own layer, and the integral comes back through the map once.
     """
-    end = state.activations[module]
-    if not isinstance(network, Network) or module in ("query", "key"):
-        return _integral(
-            lambda leaf, many, wide: network.resume(layer, many, module, leaf, wide),
-            start, end, state, context, classes, path, n, bend,
-        )  # fmt: skip
     return through_the_stream(
-        network, layer, state, module, start, end, context,
-        lambda logits, bottom, top: _integral(logits, bottom, top, state, context, classes, path, n),
+        network, layer, state, module, start, state.activations[module], context,
+        lambda logits, bottom, top: _integral(logits, bottom, top, state, context, classes, path, n, bend),
     )  # fmt: skip
 
 
@@ -318,9 +298,7 @@ def _query_and_key(
         many, wide = _copies(state, len(nodes)), context.repeat(len(nodes))
         q = _between(torch.zeros_like(query), query, nodes).requires_grad_()  # (k B, Tq, d)
         k = many.activations["key"].requires_grad_()  # (k B, T, d)
-        mixed = network.attend(q, k, many.activations["value"], wide)
-        logits = network.after_attention(layer, many.hidden, mixed, wide)
-        value = path.target(logits, classes.repeat(len(nodes))).sum()
+        value = path.target(network.resume(layer, many, "query", q, wide), classes.repeat(len(nodes))).sum()
         of_query, of_key = (g.float() for g in torch.autograd.grad(value, (q, k)))
         totals[0].add_(torch.einsum("kb,kbtn->btn", weights, of_query.view(len(nodes), *query.shape)))
         totals[1].add_(torch.einsum("kb,kbtn->btn", weights / nodes, of_key.view(len(nodes), *key.shape)))

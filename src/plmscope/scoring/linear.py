@@ -18,7 +18,8 @@ is more important; BLOSUM62 from Biopython.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -32,13 +33,14 @@ from plmscope.data.proteins import AMINO_ACIDS, Protein
 from plmscope.errors import SelectionError
 from plmscope.models.architectures import MODULES
 from plmscope.models.classifier import Batch, Classifier
-from plmscope.models.hooked import AnyNetwork, network_of
-from plmscope.models.network import at_tokens
+from plmscope.models.hooked import network_of
+from plmscope.models.network import Network, at_tokens
 from plmscope.models.sites import Site
-from plmscope.models.workers import fitting_budget, in_order, splitting
+from plmscope.models.workers import fitting_budget
 from plmscope.progress import Track, silent
+from plmscope.scoring.driver import Drive, Given
 from plmscope.scoring.paths import activations_and_gradients, bytes_per_token
-from plmscope.scoring.scores import GroupSums, NeuronScores, statistics_of, token_sums
+from plmscope.scoring.scores import NeuronScores
 from plmscope.scoring.table import forms_of
 from plmscope.scoring.targets import Request, request
 
@@ -119,6 +121,46 @@ def attribution_patching(
         InputError: no proteins, or a label the model does not know.
         SelectionError: a setting is impossible.
     """
+    return patched(
+        PATCHING_METHODS[0], classifier, proteins, corruption, copies, seed, target, token_budget, groups, rms, track
+    )
+
+
+def patched(
+    method: str,
+    classifier: Classifier,
+    proteins: Sequence[Protein],
+    corruption: str,
+    copies: int,
+    seed: int,
+    target: str,
+    token_budget: int,
+    groups: Sequence[str] | None,
+    rms: bool,
+    track: Track,
+    within: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    stopped: Callable[[Site], bool] = lambda site: False,
+) -> tuple[NeuronScores, ...]:
+    """Scores from token sums of ``g * (a - mean of a over corrupted copies)``; arguments as of those who call it.
+
+    Args:
+        method: Name of the scores.
+        classifier: The model.
+        proteins: With labels.
+        corruption: Of :data:`CORRUPTIONS`.
+        copies: A protein.
+        seed: Of the corruptions.
+        target: What the gradient is of.
+        token_budget: Padded tokens a batch; 0: by free memory.
+        groups: For bootstraps.
+        rms: Also the root mean square.
+        track: Progress.
+        within: A context in which the gradients are taken.
+        stopped: Sites below which no gradient goes.
+
+    Raises:
+        SelectionError: a setting is impossible.
+    """
     if corruption not in CORRUPTIONS or copies < 1:
         raise SelectionError(
             f"corruption {corruption!r}, copies {copies!r}: need {' or '.join(CORRUPTIONS)}, at least 1 copy"
@@ -132,7 +174,9 @@ def attribution_patching(
         for copy in range(copies)
     ]
     settings = {"target": target, "corruption": corruption, "copies": copies, "seed": seed}
-    return _scores(PATCHING_METHODS[0], classifier, asked, token_budget, track, others, settings, rms)
+    return _scores(
+        method, classifier, asked, token_budget, track, others, settings, rms, within=within, stopped=stopped
+    )
 
 
 def corrupted(sequence: str, corruption: str, seed: Sequence[int]) -> str:
@@ -163,16 +207,16 @@ def _scores(
     settings: dict[str, Any],
     rms: bool,
     baseline: np.ndarray | None = None,
+    within: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    stopped: Callable[[Site], bool] = lambda site: False,
 ) -> tuple[NeuronScores, ...]:
     """Scores from token sums of ``g * (a - mean of a over the copies)``; without copies of ``g * (a - baseline)``."""
-    classes, network = asked.classes, network_of(classifier)
+    network = network_of(classifier)
     budget = fitting_budget(token_budget, classifier.device, bytes_per_token(classifier))
-    batches = classifier.batches(asked.proteins, budget)
     base = None if baseline is None else torch.tensor(baseline, dtype=torch.float32, device=classifier.device)
     slices = {site: classifier.index.slice(site) for site in classifier.index.sites}
 
-    def work(batch: Batch, _: int) -> tuple[Batch, np.ndarray]:
-        wanted = torch.tensor(classes[batch.rows], device=classifier.device)
+    def work(batch: Batch, wanted: torch.Tensor, _: int) -> Given:
         hidden, context = network.embed(batch)
         away: dict[Site, torch.Tensor] = {}
         for copy in others:
@@ -186,19 +230,16 @@ def _scores(
                 a = a.float() - at_tokens(base[:, slices[site]], a.float(), context)
             parts[site] = ((a - away[site] if site in away else a).float() * g.float()).sum(1)  # (B, N)
 
-        activations_and_gradients(network, hidden, context, wanted, asked.target, visit)
-        return batch, torch.cat([parts[site] for site in classifier.index.sites], 1).double().cpu().numpy()
+        with within():
+            activations_and_gradients(network, hidden, context, wanted, asked.target, visit, stopped)
+        values = torch.cat([parts[site] for site in classifier.index.sites], 1).double().cpu().numpy()
+        return Given(batch.rows, {method: values})
 
-    statistics = statistics_of(method, rms)
-    sums = GroupSums.empty(classifier.index, classifier.labels, asked.ids, classes, asked.groups, *statistics)
-    done = in_order(splitting(work, budget), batches, classifier.device)
-    for batch, values in (one for parts in track(done, "one gradient", len(batches)) for one in parts):
-        sums.add(batch.rows, **token_sums(method, values, rms))
-    return tuple(sums.finish(one, settings) for one in statistics)
+    return Drive(classifier, "one gradient", track, budget).signed(method, asked, work, settings, rms=rms)
 
 
 @torch.no_grad()
-def _activations(network: AnyNetwork, batch: Batch) -> dict[Site, torch.Tensor]:
+def _activations(network: Network, batch: Batch) -> dict[Site, torch.Tensor]:
     """Every site's activation ``(B, T, N)``."""
     hidden, context = network.embed(batch)
     found: dict[Site, torch.Tensor] = {}

@@ -16,7 +16,6 @@ import torch
 from plmscope.errors import SelectionError
 from plmscope.models.architectures import MODULES
 from plmscope.models.classifier import Classifier
-from plmscope.models.hooked import AnyNetwork
 from plmscope.models.network import Context, Network, State
 from plmscope.models.sites import Site
 from plmscope.scoring.targets import Target
@@ -26,24 +25,30 @@ EMBEDDING = Site(-1, "embedding")
 
 
 def activations_and_gradients(
-    network: AnyNetwork,
+    network: Network,
     hidden: torch.Tensor,
     context: Context,
     classes: torch.Tensor,
     target: Target,
     visit: Callable[[Site, torch.Tensor, torch.Tensor], None],
+    stopped: Callable[[Site], bool] = lambda site: False,
 ) -> None:
     """Show activation and gradient of the target, ``(B, T, N)`` each, of every site; one forward and one backward pass.
 
     ``hidden (B, T, d)`` is the input of the first layer; its own pair is shown as :data:`EMBEDDING`. A gradient is
     shown when the backward pass comes to it, from the last layer to the first, and not kept. A network that recomputes
-    keeps the layers' inputs alone, and makes the graph of one layer at a time.
+    keeps the layers' inputs alone, and makes the graph of one layer at a time. Below a site that is ``stopped`` none of
+    its gradient goes.
     """
+
+    def shown(site: Site, activation: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor | None:
+        visit(site, activation, gradient)
+        return torch.zeros_like(gradient) if stopped(site) else None
 
     def look(site: Site, activation: Any, inner: torch.Tensor | None) -> None:
         if inner is None:
             seen = activation.detach()
-            activation.register_hook(lambda gradient: visit(site, seen, gradient))
+            activation.register_hook(lambda gradient: shown(site, seen, gradient))
         else:  # autograd keeps this anyway, and not the activation: a fifth of the memory for a moment's work
             kept = inner.detach()
             activation.register_hook(lambda gradient: visit(site, torch.nn.functional.gelu(kept), gradient))
@@ -138,16 +143,16 @@ def through_the_stream(
     network: Network, layer: int, state: State, module: str, start: torch.Tensor, end: torch.Tensor,
     context: Context, integral: Integral,
 ) -> torch.Tensor:  # fmt: skip
-    """``integral dF/da`` from ``start`` to ``end (B, T, N)``, float32, of a module that is added by an affine map.
+    """``integral dF/da`` along the straight path of a module from ``start`` to ``end (B, T, N)``, float32.
 
-    The path is walked where the map ends, behind the attention or the feed-forward of its own layer, and the integral
-    comes back through the map once.
+    The path is walked where the affine map of :meth:`~plmscope.models.network.Network.added` ends, such as behind the
+    attention or the feed-forward of the module's own layer, and the integral comes back through the map once.
 
     Args:
         network: The network.
         layer: Of the module.
         state: Of the layer.
-        module: ``value``, ``attention_output``, ``intermediate`` or ``output``.
+        module: Its name.
         start: Its activation at the start of the path.
         end: At its end.
         context: Of the batch.

@@ -17,8 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from dataclasses import replace as changed
@@ -34,14 +32,11 @@ from plmscope.models.sites import NeuronIndex
 from plmscope.progress import Track
 from plmscope.scoring.scores import GroupSums, NeuronScores, check_ranking
 from plmscope.store.files import write_arrays
+from plmscope.store.resume import Arrays, Pace, read_arrays
 
 T = TypeVar("T")
 #: Proteins that are scored together; a change changes scores by rounding.
 PART_PROTEINS = 16
-#: How often a shard saves what it has, in seconds; less often where saving takes long.
-SAVE_SECONDS = 20.0
-#: The pause between two savings is at least so many times what one takes.
-SAVE_PAUSE = 20
 
 
 class Shard(NamedTuple):
@@ -158,12 +153,8 @@ class PartialScores:
         scored = {name: changed(one, completeness=None) for name, one in self.scored.items()}
         return PartialScores(scored, self.done)
 
-    def save(self, path: Path) -> None:
-        """Write to one file, atomically.
-
-        Raises:
-            RunError: the folder is not writable or the disk is full.
-        """
+    def arrays(self) -> Arrays:
+        """All that :meth:`load` needs."""
         arrays: dict[str, np.ndarray] = {} if self.constants is None else {"constants": self.constants}
         head: dict[str, Any] = {"done": self.done, "settings": {n: one.settings for n, one in self.scored.items()}}
         arrays["head"] = np.array(json.dumps(head))
@@ -171,14 +162,23 @@ class PartialScores:
             arrays |= {f"{name}/{key}": value for key, value in one.sums.to_arrays().items()}
             if one.completeness is not None:
                 arrays |= {f"{name}:{key}": _plain(one.completeness[key]) for key in one.completeness}
-        write_arrays(path, arrays)
+        return arrays
+
+    def save(self, path: Path) -> None:
+        """Write to one file, atomically.
+
+        Raises:
+            RunError: the folder is not writable or the disk is full.
+        """
+        write_arrays(path, self.arrays())
 
     @classmethod
     def load(cls, path: Path, index: NeuronIndex) -> PartialScores | None:
         """Read :meth:`save`'s file back; ``None`` if it is not there or damaged."""
+        arrays = read_arrays(path)
+        if arrays is None:
+            return None
         try:
-            with np.load(path, allow_pickle=False) as saved:
-                arrays = dict(saved)
             head = json.loads(str(arrays["head"]))
             scored = {}
             for name, settings in head["settings"].items():
@@ -188,7 +188,7 @@ class PartialScores:
                 rows = pd.DataFrame(columns | texts) if columns else None
                 scored[name] = Scored(settings, GroupSums.from_arrays(index, own), rows)
             return cls(scored, int(head["done"]), arrays.get("constants"))
-        except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, PlmscopeError):
+        except (ValueError, KeyError, TypeError, AttributeError, PlmscopeError):
             return None
 
 
@@ -225,16 +225,13 @@ def score_shard(
         found = PartialScores(constants=constants)
     if found.done:
         say(f"score: continuing after {found.done:,} of {len(mine):,} parts")
-    when, pause = time.monotonic(), SAVE_SECONDS
+    pace = Pace()
     for number, rows in enumerate(mine[found.done :], found.done + 1):
         own = None if groups is None else [groups[row] for row in rows]
         scores = score([proteins[row] for row in rows], own, _part_of(track, number, len(mine)))
         found = found + PartialScores.of(scores, constants)
-        if time.monotonic() - when > pause and number < len(mine):
-            before = time.monotonic()
-            found.save(path)
-            when = time.monotonic()
-            pause = max(SAVE_SECONDS, SAVE_PAUSE * (when - before))
+        if pace.due and number < len(mine):
+            pace.save(path, found.arrays())
     return found
 
 

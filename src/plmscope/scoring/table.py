@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from plmscope.errors import SelectionError, shown
-from plmscope.plugins import rows_of_packages
+from plmscope.plugins import Registry
 
 #: How scores with a sign are ranked for keeping and ablating, and what the name of the ranked score ends in. With
 #: ``s_pn`` the token sum of protein ``p``: mean of ``|s_pn|``; root of the mean of ``s_pn ** 2``; mean over classes of
@@ -122,7 +122,15 @@ ROWS: tuple[Scorer, ...] = (
     Scorer(
         {"attribution_patching": "what does it do that it would not on a corrupted copy?"},
         "plmscope.scoring.linear:attribution_patching",
-        takes={"target": "target"},
+        takes={"target": "target", "corruption": "corruption", "copies": "copies"},
+        seed=True,
+        signed=True,
+        family="gradient-based",
+    ),
+    Scorer(
+        {"relp": "what does it do that it would not on a corrupted copy, norms and attention held as they are?"},
+        "plmscope.scoring.relp:relp",
+        takes={"target": "target", "corruption": "corruption", "copies": "copies"},
         seed=True,
         signed=True,
         family="gradient-based",
@@ -151,8 +159,6 @@ ROWS: tuple[Scorer, ...] = (
 
 #: What else stands beside methods in tables.
 _RESERVED = ("layer", "module", "neuron", "intact", "held", "random", "random_matched", "random_active")
-_registered: list[Scorer] = []
-_of_packages: list[Scorer] | None = None
 
 
 def rows() -> tuple[Scorer, ...]:
@@ -161,17 +167,7 @@ def rows() -> tuple[Scorer, ...]:
     Raises:
         SelectionError: an installed package names something that is no row.
     """
-    global _of_packages
-    if _of_packages is None:
-        _of_packages = []
-        try:
-            for row in rows_of_packages(GROUP, Scorer, SelectionError):
-                _check(row)
-                _of_packages.append(row)
-        except SelectionError:
-            _of_packages = None  # said again by whoever asks next
-            raise
-    return (*ROWS, *_of_packages, *_registered)
+    return _TABLE.rows()
 
 
 def register_scorer(row: Scorer) -> Scorer:
@@ -188,27 +184,28 @@ def register_scorer(row: Scorer) -> Scorer:
     True
     >>> unregister_scorer(row)
     """
-    _check(row)
-    _registered.append(row)
-    return row
+    return _TABLE.register(row)
 
 
 def unregister_scorer(row: Scorer) -> None:
     """Take back what :func:`register_scorer` added."""
-    _registered.remove(row)
+    _TABLE.unregister(row)
 
 
-def _check(row: Scorer) -> None:
+def _check(row: Scorer, known: Sequence[Scorer]) -> None:
     """Refuse a row whose names cannot stand in a table beside those that are there."""
     for name in row.names:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in _RESERVED:
             raise SelectionError(
                 f"scoring method {shown(name)}: use small letters, digits and _, and none of {', '.join(_RESERVED)}"
             )
-        if name in methods():
+        if any(name in other.names for other in known):
             raise SelectionError(f"scoring method {name!r} is there already; choose another name")
     if not row.methods:
         raise SelectionError("a scorer has to name its methods; there are none")
+
+
+_TABLE = Registry(GROUP, Scorer, SelectionError, lambda: ROWS, _check)
 
 
 def forms_of(method: str) -> tuple[str, ...]:

@@ -20,8 +20,40 @@ from plmscope.store.files import write_arrays
 
 #: How often what is new is saved, in seconds.
 SAVE_SECONDS = 20.0
+#: The pause between two savings is at least so many times what one takes.
+SAVE_PAUSE = 20.0
 
 Arrays = dict[str, np.ndarray]
+
+
+class Pace:
+    """When what is new is due to be saved, and the saving itself.
+
+    Args:
+        seconds: Between two savings; left out: :data:`SAVE_SECONDS`.
+        times: At least so many times what the last one took; left out: :data:`SAVE_PAUSE`.
+    """
+
+    def __init__(self, seconds: float | None = None, times: float | None = None) -> None:
+        self._seconds = SAVE_SECONDS if seconds is None else seconds
+        self._times = SAVE_PAUSE if times is None else times
+        self._when, self._pause = time.monotonic(), self._seconds
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to save."""
+        return time.monotonic() - self._when >= self._pause
+
+    def save(self, path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+        """Write arrays to a file, atomically, and wait again.
+
+        Raises:
+            RunError: the folder is not writable or the disk is full.
+        """
+        before = time.monotonic()
+        write_arrays(path, arrays)
+        self._when = time.monotonic()
+        self._pause = max(self._seconds, self._times * (self._when - before))
 
 
 def collect(
@@ -59,18 +91,18 @@ def collect(
         start = stop
     if start:
         say(f"continuing after {start:,} of {total:,}")
-    saved_until, when = start, time.time()
+    saved_until, pace = start, Pace(times=0)
     for number, result in enumerate(steps(start), start):
         for name, one in result.items():
             found[name][number] = one
-        if time.time() - when > SAVE_SECONDS:
+        if pace.due:
             stop = number + 1
-            write_arrays(folder / f"{stamp}-{saved_until:09d}.npz", {n: a[saved_until:stop] for n, a in found.items()})
-            saved_until, when = stop, time.time()
+            pace.save(folder / f"{stamp}-{saved_until:09d}.npz", {n: a[saved_until:stop] for n, a in found.items()})
+            saved_until = stop
     return found
 
 
-def _read(path: Path) -> Arrays | None:
+def read_arrays(path: Path) -> Arrays | None:
     """The arrays of a file; ``None`` if it is not there or damaged."""
     try:
         with np.load(path, allow_pickle=False) as saved:
@@ -81,7 +113,7 @@ def _read(path: Path) -> Arrays | None:
 
 def read_part(path: Path, like: Mapping[str, np.ndarray]) -> Arrays | None:
     """One saved part, equally many steps of every name; ``None`` if it is damaged or of another shape."""
-    arrays = _read(path)
+    arrays = read_arrays(path)
     if arrays is None or not like.keys() <= arrays.keys():
         return None
     arrays = {name: arrays[name] for name in like}
@@ -99,13 +131,12 @@ class Parts:
     Args:
         folder: Where they are; made with the first.
         stamp: Tells the settings and the model.
-        seconds: How often :meth:`keep` writes.
-        pause: At least so many times what the last writing took lies between two.
+        seconds: How often :meth:`keep` writes, as of :class:`Pace`.
+        pause: How long it waits after a slow writing, as ``times`` of :class:`Pace`.
     """
 
-    def __init__(self, folder: Path, stamp: str, seconds: float = SAVE_SECONDS, pause: float = 20.0) -> None:
-        self.folder, self._stamp, self._seconds, self._times = folder, stamp[:16], seconds, pause
-        self._when, self._pause = time.monotonic(), seconds
+    def __init__(self, folder: Path, stamp: str, seconds: float | None = None, pause: float | None = None) -> None:
+        self.folder, self._stamp, self._pace = folder, stamp[:16], Pace(seconds, pause)
         for path in folder.glob("*.npz"):
             if not path.name.startswith(f"{self._stamp}-"):
                 path.unlink()
@@ -115,7 +146,7 @@ class Parts:
 
     def read(self, name: str) -> Arrays | None:
         """The arrays of a name; ``None`` if they are not there or damaged."""
-        return _read(self._path(name))
+        return read_arrays(self._path(name))
 
     def write(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Write arrays under a name.
@@ -124,14 +155,11 @@ class Parts:
             RunError: the folder is not writable or the disk is full.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        before = time.monotonic()
-        write_arrays(self._path(name), arrays)
-        self._when = time.monotonic()
-        self._pause = max(self._seconds, self._times * (self._when - before))
+        self._pace.save(self._path(name), arrays)
 
     def keep(self, name: str, make: Callable[[], Mapping[str, np.ndarray]]) -> None:
         """Write what ``make`` gives if it is time to."""
-        if time.monotonic() - self._when >= self._pause:
+        if self._pace.due:
             self.write(name, make())
 
     def drop(self, *names: str) -> None:

@@ -8,7 +8,7 @@ A new column is a minor version of the schema, a changed or removed one a major.
 
 from __future__ import annotations
 
-SCHEMA_VERSION = "1.4"
+SCHEMA_VERSION = "1.5"
 
 
 _MODULES = (
@@ -129,5 +129,19 @@ SCHEMA: dict[str, tuple[str, ...]] = {
     "stability": (
         "method", "fraction", "label", "compared_with", "n", "n_other", "shared", "jaccard", "jaccard_expected",
         "p_value", "spearman",
+    ),
+    "sufficient": (
+        "method", "scope", "module", "metric", "target", "n_neurons", "intact", "held", "carried", "carried_low",
+        "judged", "k", "fraction", "faithfulness", "ci_low", "ci_high", "k_random", "n_draws", "p_value", "p_kind",
+    ),
+    "components": ("method", "label", "component", "layer", "module", "neuron"),
+    "degenerate": (
+        "method", "label", "a", "b", "n_a", "n_b", "n_proteins", "drop_a", "drop_b", "drop_both", "drop_all",
+        "alone_a", "alone_b", "synergy", "ci_low", "ci_high", "against", "draws_degenerate", "n_draws", "p_value",
+        "p_kind", "degenerate", "q_value",
+    ),
+    "substitutions": (
+        "label", "share", "held", "n_neurons", "n_proteins", "probability", "probability_exchanged", "kept",
+        "kept_intact", "against", "n_draws", "p_value", "p_kind",
     ),
 }  # fmt: skip

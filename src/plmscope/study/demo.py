@@ -42,10 +42,14 @@ def _fast_demo() -> Study:
         split=SplitSection(identity=0.5, held_out="held_out"),
         finetune=FinetuneSection(epochs=1, patience=1, learning_rate=5e-4, token_budget=2048, frozen_layers=5),
         score=ScoreSection(
-            methods=("activation", "integrated_gradients"), proteins_per_class=4, points=4, token_budget=1024
+            methods=("activation", "integrated_gradients"),
+            proteins_per_class=4,
+            points=2,
+            token_budget=1024,
+            mean_proteins_per_class=50,
         ),
         evaluate=EvaluateSection(
-            fractions=(0.2, 0.5),
+            fractions=(0.5,),
             modes=("keep",),
             ablations=("mean",),
             scopes=("pooled", "module"),
@@ -58,8 +62,12 @@ def _fast_demo() -> Study:
             max_proteins=48,
         ),
         density=DensitySection(bootstraps=100, nulls=(), halves=False),
+<<<<<<< HEAD
         characterize=CharacterizeSection(max_proteins=200, max_neurons=200),
         describe=DescribeSection(enabled=False),
+=======
+        characterize=CharacterizeSection(max_proteins=150, max_neurons=200),
+>>>>>>> main
         intervene=InterveneSection(enabled=False),
     )
 

@@ -24,7 +24,6 @@ import torch
 from plmscope.data.proteins import Protein
 from plmscope.errors import ModelError, RunError, SelectionError
 from plmscope.evaluation.selection import Selection, select_top
-from plmscope.models.changed import held_logits
 from plmscope.models.classifier import Classifier
 from plmscope.models.hooked import network_of
 from plmscope.models.hooks import module_of
@@ -178,7 +177,7 @@ def largest_difference(
     batches = classifier.batches(proteins)
     slices = {site: index.slice(site) for site in index.sites}
     known: dict[int, torch.Tensor] = {}
-    for rows, logits in held_logits(network_of(classifier), batches, slices)(works, constants):
+    for rows, logits in network_of(classifier).held_logits(batches, slices)(works, constants):
         known |= dict(zip(rows, logits.double().cpu(), strict=True))
     for batch in batches:
         found = edited.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits.double().cpu()

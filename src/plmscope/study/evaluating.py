@@ -10,6 +10,7 @@ import pandas as pd
 
 from plmscope.data.labels import packed_labels
 from plmscope.evaluation.selection import MODULE
+from plmscope.report.closing import first_lines
 from plmscope.scoring.table import ACTIVITY
 from plmscope.store.resume import collect
 from plmscope.study.opened import judges
@@ -35,18 +36,26 @@ def run(context: Context) -> dict[str, Any]:
         "log_prob": np.zeros(len(test), dtype=np.float32),
     }
 
+    own = [point for point in points if point.draw < 0]  # they come first
+    true = model.targets(test)
+
     def steps(start: int) -> Iterator[dict[str, np.ndarray]]:
         todo = points[start:]
+        first: list[Predictions] = []
         stream = evaluate_points(model, test, grid, todo, constants, e.token_budget)
         for found in context.track(stream, "keep and ablate", len(todo)):
             yield {"predicted": found.predicted, "log_prob": found.log_prob_true}
+            if start == 0 and len(first) < len(own):
+                first.append(found)
+                if len(first) == len(own) < len(points):
+                    for line in first_lines(curve_table(own, first, true, len(model.labels), model.index)):
+                        context.say(f"evaluate: {line}")
 
     def say(line: str) -> None:
         context.say(f"evaluate: {line} selections")
 
     parts = collect(context.parts, context.stamp, like, len(points), steps, say)
     predicted, log_prob = parts["predicted"], parts["log_prob"]
-    true = model.targets(test)
     found_all = [Predictions(a, b) for a, b in zip(predicted, log_prob, strict=True)]
     run.write_table("curves", curve_table(points, found_all, true, len(model.labels), model.index))
     curves = Curves(

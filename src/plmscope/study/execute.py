@@ -111,7 +111,9 @@ class Stages:
                 stage.check(self.context(stage.name))
 
     def _recorded(self, name: str) -> bool:
-        """Whether the manifest says that a stage was run; one without a command may be younger than the run."""
+        """Whether the manifest says that a stage was run; one without a command, or left out, may be younger."""
+        if not self.graph[name].wanted(self.study):
+            return True
         entry = self.run.manifest()["stages"].get(name, {})
         return bool(self.graph.rows[name].along) or entry.get("status") == "done"
 

@@ -56,6 +56,7 @@ STAGE = Stage(
     settings=(
         "seed", "device", "dtype", "density.nulls", "density.null_draws",
         "evaluate.module_fractions", "evaluate.max_proteins", "judged", "score.methods", "score.ranking",
+        "score.mean_proteins_per_class",
     ),
     reads=("proteins", "nulls"),
     asked={"modules_null.parquet": _asked, "curves_null.parquet": _asked},

@@ -66,7 +66,7 @@ def means(context: Context, null: str, model: Any, train: list[Protein]) -> np.n
     folder = context.run.path / "nulls" / null
     path, stamp, wanted = folder / "ablation_means.parquet", folder / "means.fingerprint", context.fingerprint("nulls")
     if not (path.is_file() and stamp.is_file() and stamp.read_text() == wanted):
-        found, _ = ablation_means(model, train, context.opened.clusters, context.study.seed, context.track)
+        found, _ = ablation_means(model, train, context.opened.clusters, context.study, context.track)
         first, last, residue = found
         write_atomic(path, pd.DataFrame({"first": first, "last": last, "residue": residue}).to_parquet())
         write_atomic(stamp, wanted.encode())

@@ -78,6 +78,11 @@ ROWS: tuple[Row, ...] = (
         "plmscope.study.intervening",
         "suppress and enhance each class's neurons on test proteins, and see what becomes of decisions",
     ),
+    Row(
+        "layout",
+        "plmscope.study.laying_out",
+        "ask how knowledge is laid out: how few neurons suffice, what is there twice, shared or apart",
+    ),
     Row("report", "plmscope.study.reporting", "write report.html from the tables, one file that opens offline"),
 )
 

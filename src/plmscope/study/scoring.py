@@ -30,7 +30,6 @@ from plmscope.study.opened import OpenRun, score_all
 from plmscope.study.settings import Study
 from plmscope.study.stages import Context, Stage, settings_of, tables, versions
 
-MEAN_PROTEINS_PER_CLASS = 200
 #: Proteins that are scored in float32 too when a study asks for less.
 PRECISION_PROTEINS_PER_CLASS = 2
 #: What the scores were made of, for whoever resamples the proteins.
@@ -42,7 +41,7 @@ def run(context: Context) -> dict[str, Any]:
     study, run, opened = context.study, context.run, context.opened
     model = opened.model
     chosen, groups = scored_proteins(opened)
-    constants, n_means = ablation_means(model, opened.proteins("train"), opened.clusters, study.seed, context.track)
+    constants, n_means = ablation_means(model, opened.proteins("train"), opened.clusters, study, context.track)
     folder, stamp = context.shards or context.parts, parts_stamp(study, run)
     if context.shards or complete(folder, stamp, chosen, model.index):
         elsewhere = f" --out {shlex.quote(str(folder))}" if folder != context.parts else ""
@@ -100,7 +99,7 @@ def score_one_shard(context: Context, shard: Shard, out: Path | None) -> bool:
         constants = None
         if context.study.score.baseline == "mean":
             train = opened.proteins("train")
-            constants, _ = ablation_means(opened.model, train, opened.clusters, context.study.seed, context.track)
+            constants, _ = ablation_means(opened.model, train, opened.clusters, context.study, context.track)
         score_parts(context, opened.model, chosen, groups, constants, shard, path).save(path)
     context.say(f"score: shard {shard} is in {path}")
     return out is None and complete(folder, stamp, chosen, opened.model.index)
@@ -131,12 +130,14 @@ def scored_proteins(opened: OpenRun) -> tuple[list[Protein], list[str] | None]:
 
 
 def ablation_means(
-    model: Any, train: Sequence[Protein], clusters: dict[str, str], seed: int, track: Track
+    model: Any, train: Sequence[Protein], clusters: dict[str, str], study: Study, track: Track
 ) -> tuple[np.ndarray, int]:
     """What neurons are held at, ``(3, N)``, and of how many proteins it is the mean."""
     from plmscope.scoring.activation import summarise_activations
 
-    means = one_per_cluster(train, clusters, MEAN_PROTEINS_PER_CLASS, seed, distinct=False, task=model.task)
+    means = one_per_cluster(
+        train, clusters, study.score.mean_proteins_per_class, study.seed, distinct=False, task=model.task
+    )
     return summarise_activations(model, means, track=track).constants("mean"), len(means)
 
 

@@ -8,6 +8,7 @@ from plmscope.evaluation.density import agreement
 from plmscope.evaluation.overlap import class_overlap
 from plmscope.evaluation.selection import MODULE, SCOPES, select_top
 from plmscope.models.architectures import MODULES
+from plmscope.report.closing import placed_lines
 from plmscope.store.schema import SCHEMA
 from plmscope.study.opened import class_methods, class_scores
 from plmscope.study.settings import Study
@@ -26,6 +27,13 @@ def run(context: Context) -> None:
         for scope, module, fraction in wanted(study)
     ]
     run.write_table("selections", pd.concat(rows, ignore_index=True))
+    index = rankings[0].index
+    widths = {
+        module: sum(width for site, width in zip(index.sites, index.widths, strict=True) if site.module == module)
+        for module in MODULES
+    }
+    for line in placed_lines(run.table("selections"), widths, study.report.knowledge_fraction):
+        context.say(f"select: {line}")
     run.write_table("agreement", agreement(rankings, study.density.fractions))
     fraction = study.intervene.fraction
     pairs = [

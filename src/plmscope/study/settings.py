@@ -194,6 +194,14 @@ class ScoreSection(Section):
         0.05, gt=0, lt=1, description="of the completeness gap, the estimated error and the best 5 %, where points = 0"
     )
     proteins_per_class: int = Field(32, ge=1, description="training proteins, each from another cluster")
+    mean_proteins_per_class: int = Field(
+        200, ge=1, description="training proteins, each from another cluster, that ablation means are taken over"
+    )
+    corruption: Literal["conservative", "shuffled"] = Field(
+        "conservative",
+        description="copies of attribution patching and relp: every residue replaced by a similar one, or their order",
+    )
+    copies: int = Field(2, ge=1, description="corrupted copies a protein of attribution patching and relp")
     recompute: bool = Field(False, description="run layers again in the backward pass: less memory, a third more time")
     token_budget: int = Field(2048, ge=0, description="tokens times points at once; 0: by free memory")
 
@@ -335,6 +343,24 @@ class InterveneSection(Section):
     proteins_per_class: int = Field(10, ge=1, description="test proteins for single neurons")
 
 
+class LayoutSection(Section):
+    """How knowledge is laid out."""
+
+    parts: tuple[Literal["sufficient", "degenerate"], ...] = Field(
+        (),
+        description="sufficient (the smallest set that gives back what the model does), degenerate (what is there "
+        "twice); empty leaves this stage out",
+    )
+    methods: tuple[str, ...] = Field((), description="scores whose neurons are asked about; empty: those of evaluate")
+    neurons: int = Field(64, ge=2, description="best neurons of a class that sets are made of")
+    proteins_per_class: int = Field(10, ge=1, description="test proteins that sets of a class are judged on")
+    baseline: Literal["mean", "masked"] = Field(
+        "mean", description="what attributions are taken from: mean of training proteins, or of masked residues"
+    )
+    target: float = Field(0.9, gt=0, lt=1, description="share of what the model does that a sufficient set gives back")
+    draws: int = Field(20, ge=2, description="matched draws; below 20 no p value can be below 0.05")
+
+
 class ReportSection(Section):
     """What the report shows."""
 
@@ -365,6 +391,7 @@ class Study(Section):
     characterize: CharacterizeSection = CharacterizeSection()
     describe: DescribeSection = DescribeSection()
     intervene: InterveneSection = InterveneSection()
+    layout: LayoutSection = LayoutSection()
     report: ReportSection = ReportSection()
 
     @property
@@ -412,7 +439,8 @@ class Study(Section):
         if len(set(self.score.methods)) < len(self.score.methods):
             raise ValueError(f"score.methods = {list(self.score.methods)!r}: a method is there twice; remove one")
         for name, section in (
-            ("evaluate", self.evaluate), ("characterize", self.characterize), ("intervene", self.intervene)
+            ("evaluate", self.evaluate), ("characterize", self.characterize), ("intervene", self.intervene),
+            ("layout", self.layout),
         ):  # fmt: skip
             unscored = [method for method in section.methods if method not in self.score.methods]
             if unscored:

@@ -1,0 +1,13 @@
+"""How knowledge is laid out in a model: how few neurons suffice, what is there twice, what is shared, what is apart.
+
+::
+
+    measure.py      what every part measures with: log-odds when chosen neurons are held
+    attributions.py what every neuron adds to one protein's decision, and how active it is in it
+    sufficient.py   the smallest set that gives back most of what the model does
+    components.py   a class's neurons in groups that do one thing
+    degenerate.py   pairs of groups of which either is enough
+    substitutions.py  whether such a pair protects from exchanged residues
+
+Every part is a function of arrays and a measure; ``study/laying_out.py`` runs those that ``[layout] parts`` names.
+"""
