@@ -62,12 +62,8 @@ def _fast_demo() -> Study:
             max_proteins=48,
         ),
         density=DensitySection(bootstraps=100, nulls=(), halves=False),
-<<<<<<< HEAD
-        characterize=CharacterizeSection(max_proteins=200, max_neurons=200),
-        describe=DescribeSection(enabled=False),
-=======
         characterize=CharacterizeSection(max_proteins=150, max_neurons=200),
->>>>>>> main
+        describe=DescribeSection(enabled=False),
         intervene=InterveneSection(enabled=False),
     )
 
