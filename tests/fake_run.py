@@ -589,7 +589,36 @@ def _knowledge(rng: np.random.Generator, neurons: pd.DataFrame, proteins: pd.Dat
     )  # fmt: skip
     tables = {"concepts": concepts, "associations": associations, "motifs": motifs, "neuron_cards": cards}
     baselines = pd.DataFrame([("class 3", 40, 81, 0.58, 0.71)], columns=list(SCHEMA["class_baselines"]))
-    return tables | {"attributed_residues": attributed, "letters": letters, "class_baselines": baselines}
+    searched = motifs[[*keys, "sign"]]
+    n = len(searched)
+    found, single = rng.beta(2, 6, n), rng.beta(2, 8, n)
+    formulas = searched.assign(
+        formula="(C OR near(GxSxG, 1)) AND NOT first 20 residues", length=3, discovery_iou=found + 0.02, iou=found,
+        precision=rng.beta(2, 3, n), recall=rng.beta(2, 3, n), atom="C", atom_iou=single, gain=found - single,
+        n_clusters=rng.integers(20, 60, n), p_value=rng.beta(0.5, 3, n), null_gain=rng.normal(-0.01, 0.003, n),
+        null_p_value=rng.random(n),
+    )  # fmt: skip
+    area, letter = rng.beta(8, 3, n), rng.beta(5, 3, n)
+    descriptions = searched.assign(
+        source="template", sentence="Highest on GxSxG or in class 3", phrases=json.dumps(["GxSxG", "class 3"]), pmi=1.9,
+        exemplars_explained=rng.integers(6, 16, n), simulation_r=area - 0.5, simulation_auroc=area,
+        letter_r=letter - 0.5, letter_auroc=letter, others_r=0.0, others_auroc=0.5, n_others=40,
+        p_value=rng.beta(0.5, 3, n), q_value=rng.beta(0.5, 3, n), counts=area > letter,
+    )  # fmt: skip
+    described = {"formulas": formulas.assign(q_value=formulas["p_value"]), "descriptions": descriptions}
+    best = pd.concat(
+        [
+            neurons[keys].sample(20, random_state=number).assign(concept=concept, sign=sign, rank=range(1, 21))
+            for number, concept in enumerate(concepts["concept"]) for sign in (1, -1)
+        ],
+        ignore_index=True,
+    )  # fmt: skip
+    best = best.assign(
+        discovery_iou=1 / (1 + best["rank"]), iou=0.9 / (1 + best["rank"]), precision=rng.beta(2, 3, len(best)),
+        recall=rng.beta(2, 3, len(best)),
+    )  # fmt: skip
+    more = {"attributed_residues": attributed, "letters": letters, "class_baselines": baselines}
+    return tables | described | more | {"concept_neurons": best}
 
 
 def _interventions(rng: np.random.Generator, neurons: pd.DataFrame, proteins: pd.DataFrame) -> dict[str, pd.DataFrame]:

@@ -1,13 +1,17 @@
 """Formulas: planted ones are found exactly, a shuffled unit gains nothing held out, counts agree with plain masks."""
 
+from functools import partial
+
 import numpy as np
 import pytest
-from scipy.stats import wilcoxon
+from pandas.testing import assert_frame_equal
+from scipy.stats import ttest_1samp, wilcoxon
 
 from plmscope.data.proteins import Protein
 from plmscope.knowledge.concepts import build_concepts
-from plmscope.knowledge.formulas import Formula, Search, judge, search_formulas
+from plmscope.knowledge.formulas import Formula, Search, gain_p, judge, search_formulas
 from plmscope.knowledge.masks import Atoms, Bits, Side, at_most, count
+from plmscope.store.resume import collect
 
 LETTERS = list("ACDEFGHIKLMNPQRSTVWY")
 W, C, K, D = ("tryptophan (W)", "cysteine (C)", "lysine (K)", "aspartate (D)")
@@ -86,13 +90,68 @@ def test_bits_count_what_plain_masks_count(planted):
     judged = judge(side, side.fires[1], formula, 5)
     assert judged.iou == pytest.approx((plain & fires[1]).sum() / (plain | fires[1]).sum())
     assert judged.precision == pytest.approx(fires[1][plain].mean())
-    own, other = (
-        np.add.reduceat((m & fires[1]).astype(float), starts)
-        / np.maximum(np.add.reduceat((m | fires[1]).astype(float), starts), 1)
-        + (np.add.reduceat((m | fires[1]).astype(float), starts) == 0)
+    (own, own_all), (other, other_all) = (
+        [np.add.reduceat(f(m, fires[1]).astype(float), starts) for f in (np.logical_and, np.logical_or)]
         for m in (plain, marked[5])
     )
-    assert judged.p_value == pytest.approx(wilcoxon(own - other, alternative="greater").pvalue)
+    assert judged.atom_iou == pytest.approx(other.sum() / other_all.sum())
+    adds = own - other - judged.atom_iou * (own_all - other_all)
+    assert np.sign(adds.sum()) == np.sign(judged.gain) and judged.p_value == pytest.approx(gain_p(adds))
+
+
+def test_a_gain_is_tested_as_t_does_but_for_one_residue_against_it():
+    rng = np.random.default_rng(0)
+    many = rng.normal(0.3, 1, 4000)
+    assert gain_p(many[:400]) == pytest.approx(ttest_1samp(many[:400], 0, alternative="greater").pvalue, abs=2e-3)
+    # Three hits that the formula happens not to lose are no gain; thirty are.
+    assert gain_p(np.full(3, 0.9)) > 0.05 > gain_p(np.full(30, 0.9))
+
+
+def test_searching_alone_makes_no_gain_sure():
+    """Units that fire anywhere: what clusters add makes none better, signed ranks of their IoU many."""
+
+    def anywhere(number):
+        return lambda a, p: np.random.default_rng([number, len(p), ord(p.sequence[3])]).random(len(p)) < 0.005
+
+    atoms, _, (discovery, side) = sides([anywhere(number) for number in range(40)])
+    table, formulas = search_formulas(discovery, side, atoms.names, min_residues=10)
+    p = table[["p_value", "null_p_value"]].to_numpy().ravel()
+    p = p[~np.isnan(p)]
+    assert len(p) > 60 and (p < 0.05).mean() <= 0.05 and (table["q_value"].dropna() > 0.05).all()
+    assert table["discovery_iou"].mean() > 2 * table["iou"].mean()  # it did search
+    ranks = []
+    for row in table[table["length"] > 1].itertuples():
+        fires, alone = side.fires[row.unit], side.atoms[atoms.names.index(row.atom)]
+        own, other = (
+            np.where(some > 0, side.bits.per_protein(mask & fires) / np.maximum(some, 1), 1)
+            for mask in (formulas[row.unit].marks(side.atoms), alone)
+            for some in [side.bits.per_protein(mask | fires)]
+        )
+        ranks.append(wilcoxon(own - other, alternative="greater").pvalue if (own != other).any() else 1)
+    assert (np.array(ranks) < 0.05).mean() > 0.4
+
+
+def test_a_search_continues_after_an_interruption(planted, found, tmp_path, monkeypatch):
+    monkeypatch.setattr("plmscope.store.resume.SAVE_SECONDS", -1)
+    atoms, _, (discovery, confirmation) = planted
+    searched = []
+
+    def track(units):
+        for unit in units:
+            if len(searched) == 2 and unit not in searched and not stopped:
+                stopped.append(unit)
+                raise KeyboardInterrupt
+            searched.append(unit)
+            yield unit
+
+    stopped = []
+    arguments = {"min_residues": 30, "track": track, "keep": partial(collect, tmp_path, "a" * 16)}
+    with pytest.raises(KeyboardInterrupt):
+        search_formulas(discovery, confirmation, atoms.names, **arguments)
+    table, formulas = search_formulas(discovery, confirmation, atoms.names, **arguments)
+    assert stopped == [2] and searched == [0, 1, 2, 3]
+    assert_frame_equal(table, found[0], check_exact=True)
+    assert formulas == found[1]
 
 
 def test_the_search_is_as_good_as_trying_everything(planted):

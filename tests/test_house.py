@@ -40,13 +40,13 @@ HOUSE = (
     )),
     ("layout", ("attributions", "components", "measure", "degenerate", "substitutions", "sufficient")),
     ("knowledge", (
-        "concepts", "motifs", "class_baselines", "codes", "discovery", "concept_neurons", "confirmation", "residues",
-        "letters", "logo", "masks", "formulas", "stream", "saved", "characterize", "strips", "cards", "units",
-        "sentences",
+        "codes", "patterns", "concepts", "motifs", "class_baselines", "discovery", "concept_neurons", "confirmation",
+        "residues", "letters", "logo", "masks", "formulas", "stream", "saved", "characterize", "strips", "cards",
+        "units", "sentences",
     )),
     ("report", (
         "blocks", "input", "answers", "data", "curves", "kinds", "density", "classes", "concentration", "closing",
-        "described", "knowledge", "html", "layout", "neurons", "methods", "page",
+        "concepts", "described", "knowledge", "html", "layout", "neurons", "methods", "page",
     )),
     ("study", (
         "order", "settings", "demo", "inputs", "study_file", "opened", "stages", "characterizing", "describing",

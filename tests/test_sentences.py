@@ -24,6 +24,7 @@ from plmscope.knowledge.units import read_units
 from plmscope.models.architectures import architecture_of
 from plmscope.models.classifier import Classifier
 from plmscope.models.sites import NeuronIndex
+from plmscope.store.resume import Parts
 from tests.planted import planted_model, planted_proteins, planted_tokenizer
 
 
@@ -98,3 +99,38 @@ def test_sentences_of_a_program_are_scored_the_same(found):
     ):
         with pytest.raises(InputError, match=text):
             answers(lines, lambda row: unit, vocabulary)
+
+
+def test_reading_continues_after_an_interruption(tmp_path):
+    model, _ = planted_model()
+    index = NeuronIndex.of(2, 64, 256)
+    classifier = Classifier(model, planted_tokenizer(), architecture_of("esm"), ("0", "1"), index, "planted")
+    proteins = planted_proteins(24)
+    concepts = build_concepts(proteins, kinds=("amino acid",))
+    batches, stops = [], ["sampling activations", "discovering", "confirming"]
+
+    def track(items, description, total):
+        for number, item in enumerate(items):
+            if stops and stops[0] == description and number == 1:
+                stops.pop(0)
+                raise KeyboardInterrupt
+            batches.append(description)
+            yield item
+
+    def read(parts, track):
+        return read_units(
+            classifier, np.array([3, 400, 401]), proteins[:12], proteins[12:], concepts, token_budget=120, track=track,
+            parts=parts,
+        )  # fmt: skip
+
+    for _ in range(len(stops)):
+        with pytest.raises(KeyboardInterrupt):
+            read(Parts(tmp_path, "a" * 16, seconds=0, pause=0), track)
+    again, once = read(Parts(tmp_path, "a" * 16, seconds=0, pause=0), track), read(None, lambda items, *_: items)
+    read(Parts(tmp_path, "a" * 16), track)
+    assert batches.count("discovering") == len(list(classifier.batches(proteins[:12], 120)))  # none of them twice
+    for side, other in ((again.discovery, once.discovery), (again.confirmation, once.confirmation)):
+        for name in ("codes", "fires", "shifted", "atoms"):
+            np.testing.assert_array_equal(getattr(side, name), getattr(other, name))
+    for own, other in zip(again.peaks, once.peaks, strict=True):
+        np.testing.assert_array_equal(own, other)

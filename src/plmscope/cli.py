@@ -11,7 +11,7 @@ import errno
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -232,6 +232,24 @@ def score(
         _summary(opened)
     else:
         _stage(folder, "score", quiet, (out or folder / "score.parts") if merge else None)
+
+
+@app.command(help=_help("describe"))
+def describe(
+    folder: RunFolder,
+    llm: Annotated[
+        str | None,
+        typer.Option(
+            "--llm",
+            metavar="COMMAND",
+            help="A program of yours that writes sentences too: JSON lines in and out. Kept in the run's study.toml.",
+            show_default=False,
+        ),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """The stage ``describe``, which has an option of its own."""
+    _stage(folder, "describe", quiet, changes={} if llm is None else {"describe": {"llm": llm, "enabled": True}})
 
 
 @app.command(help=_help("intervene"))
@@ -540,14 +558,19 @@ def _run(
 
 
 def _stage(
-    folder: Path, stage: str, quiet: bool, parts: Path | None = None, then: Callable[[], None] = lambda: None
+    folder: Path,
+    stage: str,
+    quiet: bool,
+    parts: Path | None = None,
+    then: Callable[[], None] = lambda: None,
+    changes: Mapping[str, Mapping[str, object]] | None = None,
 ) -> None:
     """One stage of an existing run, with the settings it was made with; a report that is there is written anew."""
     from plmscope.report.page import write_report
     from plmscope.store.folder import Run
 
     opened = Run.open(folder)
-    _stages(opened, quiet, parts).execute([stage])
+    _stages(opened, quiet, parts, changes).execute([stage])
     with opened.locked():
         then()
         if stage != "report" and (folder / "report.html").is_file():
@@ -555,12 +578,18 @@ def _stage(
     _summary(opened)
 
 
-def _stages(opened: Run, quiet: bool, parts: Path | None = None) -> Stages:
-    """The stages of an existing run."""
+def _stages(
+    opened: Run, quiet: bool, parts: Path | None = None, changes: Mapping[str, Mapping[str, object]] | None = None
+) -> Stages:
+    """The stages of an existing run; ``changes`` of its settings, section by section, become the run's own."""
     from plmscope.study import Stages
-    from plmscope.study.study_file import read_study
+    from plmscope.study.study_file import parse_study, read_study
 
-    return Stages(read_study(opened.path / "study.toml"), opened, track(quiet), say(quiet), parts)
+    study = read_study(opened.path / "study.toml")
+    if changes:
+        settings = study.model_dump()
+        study = parse_study({**settings, **{k: settings[k] | dict(v) for k, v in changes.items()}}, "command line")
+    return Stages(study, opened, track(quiet), say(quiet), parts)
 
 
 def _compared(found: Comparison, out: Path | None, markdown: bool, quiet: bool) -> None:

@@ -70,9 +70,7 @@ PAGE_SIZE = 500  # the most that the service gives
 TRIES = 8
 LONGEST_WAIT = 120.0
 _AGAIN = (408, 425, 429, 500, 502, 503, 504)
-PROTEIN_HEADER = (
-    "id\tentry_name\tec\torganism\ttaxonomy_id\tkeywords\tgo\tinterpro\tpfam\tcofactor\ttaxon\tsequence\n"
-)
+PROTEIN_HEADER = "id\tentry_name\tec\torganism\ttaxonomy_id\tkeywords\tgo\tinterpro\tpfam\tcofactor\ttaxon\tsequence\n"
 FEATURE_HEADER = "key\tfeature_type\tstart\tend\tdescription\n"
 
 

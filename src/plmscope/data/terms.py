@@ -61,7 +61,7 @@ def split_terms(kind: str, cell: str) -> tuple[str, ...]:
 
     >>> split_terms("cofactor", "COFACTOR: Name=Mg(2+); Xref=ChEBI:CHEBI:18420; Name=K(+); Note=Binds 2.;")
     ('Mg(2+)', 'K(+)')
-    >>> split_terms("taxon", "cellular organisms (no rank), Bacteria (domain), Pseudomonadota (phylum), E. coli (species)")
+    >>> split_terms("taxon", "cellular organisms (no rank), Bacteria (domain), Pseudomonadota (phylum), E. (genus)")
     ('Bacteria', 'Pseudomonadota')
     """
     if kind == "cofactor" and "Name=" in cell:

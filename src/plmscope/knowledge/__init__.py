@@ -2,7 +2,8 @@
 
 ::
 
-    concepts.py             what may be known: letters, groups, patterns, sites, classes
+    concepts.py             what may be known: letters, groups, patterns, sites, classes, terms
+    patterns.py             sequence patterns in the syntax of PROSITE
     stream.py, codes.py     activations chunk by chunk, and as 256 ranks
     discovery.py            the best concepts of each neuron, on two thirds of the clusters
     confirmation.py         the same pairs on the other third, against shifted and permuted ones

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -76,18 +77,13 @@ class Atoms:
                         marked[row, :-d] |= own[d:]
         return marked
 
-    def only(self, rows: Sequence[int]) -> Atoms:
-        """Some of them."""
-        return Atoms(*(tuple(part[row] for row in rows) for part in (
-            self.names, self.concepts, self.reach, self.letters
-        )))  # fmt: skip
-
 
 @cache
 def _alike() -> Mapping[str, frozenset[str]]:
     """Every amino acid to those with a positive BLOSUM62 score, itself included."""
-    from Bio.Align import substitution_matrices as matrices
+    from Bio.Align import substitution_matrices
 
+    matrices: Any = substitution_matrices
     table = matrices.load("BLOSUM62")
     return {a: frozenset(b for b in AMINO_ACIDS if float(table[a, b]) > 0) | {a} for a in sorted(AMINO_ACIDS)}
 

@@ -33,10 +33,11 @@ import pandas as pd
 
 from plmscope.errors import InputError
 from plmscope.knowledge.codes import firing_codes
-from plmscope.knowledge.concepts import ConceptSet, parse_pattern
+from plmscope.knowledge.concepts import ConceptSet
 from plmscope.knowledge.formulas import Formula
 from plmscope.knowledge.masks import Side
 from plmscope.knowledge.motifs import letter_codes
+from plmscope.knowledge.patterns import parse_pattern
 from plmscope.knowledge.units import MASKED, USUAL, Units
 from plmscope.stats.chance import benjamini_hochberg
 
@@ -113,9 +114,10 @@ class Vocabulary:
     def _whole(side: Side, on: np.ndarray) -> np.ndarray:
         """Bits of all residues of some proteins."""
         table = side.bits.empty(1)
-        for row in np.flatnonzero(on):
-            side.bits.put(table, int(row), np.ones((1, side.bits.lengths[row]), bool))
-        return table[0]
+        for row in np.flatnonzero(on).tolist():
+            side.bits.put(table, row, np.ones((1, side.bits.lengths[row]), dtype=bool))
+        found: np.ndarray = table[0]
+        return found
 
     def pattern(self, text: str, said: str, anchor: int | None = None) -> Phrase:
         """A phrase of a sequence pattern: all residues of its matches, or the one at ``anchor``.
@@ -187,7 +189,9 @@ def describe(units: Units, unit: int, phrases: Sequence[Phrase], rng: np.random.
         moves = rng.integers(0, length, MOVES)
         base += marked[:, (residues + moves[:, None]) % length].any(2).mean(1) / len(shown)
     base = np.where(whole, [phrase.share for phrase in phrases], base).clip(FLOOR, 1)
-    left, chosen, weights = np.ones(len(shown), bool), [], []
+    left = np.ones(len(shown), dtype=bool)
+    chosen: list[int] = []
+    weights: list[float] = []
     while len(chosen) < MOST and left.any():
         k = touched[:, left].sum(1)
         weight = np.log((k + base) / (left.sum() + 1)) - WEIGHT * np.log(base)
@@ -291,7 +295,7 @@ def simulate(predictions: Sequence[Prediction], truths: np.ndarray) -> tuple[np.
         correlation += own[0] @ ranks[columns, codes]
         sums += own[1] @ (codes >= least).astype(np.float32)
     with np.errstate(invalid="ignore", divide="ignore"):
-        area = np.where(positive < n, 0.5 + sums * n / (positive * (n - positive)), np.nan)
+        area = np.where(positive < n, np.clip(0.5 + sums * n / (positive * (n - positive)), 0, 1), np.nan)
     return correlation, area
 
 

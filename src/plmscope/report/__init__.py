@@ -10,7 +10,7 @@ It reads :mod:`plmscope.store` and never a model. A section is plain blocks, and
     kinds.py                                    the first page: six curves and a table, one a module kind
     data.py, curves.py, density.py, methods.py  sections on proteins and quality, curves, places, methods
     knowledge.py, classes.py, neurons.py        sections on what neurons know
-    described.py                                formulas and scored sentences
+    described.py, concepts.py                   formulas and scored sentences; the neurons of each concept
     layout.py                                   sections on how knowledge is laid out
 """
 

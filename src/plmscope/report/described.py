@@ -1,13 +1,16 @@
-"""Formulas and scored sentences in the report: a table by module kind, and the lines that a card gains."""
+"""Formulas and scored sentences: a section with a table by module kind, and the lines that a card gains."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from plmscope.report.blocks import Row, Table, cell, count, fixed, percent, short, words
-from plmscope.report.input import Results
+from plmscope.report.blocks import Block, Row, Table, Text, cell, count, fixed, percent, short, words
+from plmscope.report.input import Results, section
+from plmscope.stats.chance import benjamini_hochberg
 
 KEYS = ("layer", "module", "neuron", "sign")
 #: q value below which a formula is better than its best concept.
@@ -37,14 +40,46 @@ def told(results: Results) -> dict[tuple[Any, ...], list[str]]:
     return found
 
 
-def described_table(results: Results) -> Table | None:
+@section(
+    "described",
+    "Formulas and scored sentences",
+    left_out=True,
+    descriptions="the best neurons have no scored sentence ('plmscope describe').",
+)
+def described_section(results: Results) -> Sequence[Block]:
+    """How much formulas gain over single concepts, and what sentences predict."""
+    said = results.tables["descriptions"]
+    own, formulas = said[said["source"] == "template"], results.get("formulas")
+    text = (
+        f"{count(own['counts'].astype(bool).sum())} of {count(len(own))} sentences predict where their neuron is "
+        "highest better than sentences of other neurons of its site do, and better than the residue's letter alone."
+    )
+    if formulas is not None:
+        better = int((formulas["q_value"] < BETTER).sum())
+        text = (
+            f"For {count(better)} of the {count(len(formulas))} neurons and signs that were searched, "
+            "a formula over concepts says better than the best single concept where they fire, on held-out "
+            f"clusters; where their residues were moved around every protein, for {count(_sure_by_chance(formulas))}. "
+        ) + text
+    blocks: list[Block] = [Text(f"{text} The cards say which.")]
+    if formulas is None:
+        blocks.append(results.missing("formulas", "no neuron fires at enough residues to be searched for a formula."))
+    program = said[said["source"] == "program"]
+    if len(program):
+        beat = int(program["counts"].astype(bool).sum())
+        blocks.append(Text(f"Of the {count(len(program))} sentences of your program {count(beat)} beat both."))
+    return (*blocks, described_table(formulas, said))
+
+
+def _sure_by_chance(formulas: pd.DataFrame) -> int:
+    """Formulas that the same test calls better where residues were moved around."""
+    return int((benjamini_hochberg(formulas["null_p_value"].to_numpy(dtype=np.float64)) < BETTER).sum())
+
+
+def described_table(formulas: pd.DataFrame | None, sentences: pd.DataFrame) -> Table:
     """What formulas gain over single concepts, and what sentences predict, by module kind."""
-    formulas, sentences = results.get("formulas"), results.get("descriptions")
-    if formulas is None and sentences is None:
-        return None
     rows = []
-    kinds = sorted({str(m) for table in (formulas, sentences) if table is not None for m in table["module"]})
-    for module in [*kinds, "all"]:
+    for module in [*sorted({str(m) for m in sentences["module"]}), "all"]:
         own, said = (
             None if table is None else table if module == "all" else table[table["module"] == module]
             for table in (formulas, sentences)
@@ -72,6 +107,6 @@ def described_table(results: Results) -> Table | None:
         "Formulas over concepts and scored sentences, of neurons and signs, on held-out clusters. Better: the "
         "formula's IoU is above that of the best single concept (q below 0.05); shifted gain: of the same search where "
         "the neuron's residues were moved around every protein. Sentence, letter, others': mean AUROC for a neuron's "
-        "highest residues by its sentence, by the letter alone, by sentences of other neurons"
+        "highest 1 % of residues by its sentence, by the letter alone, by sentences of other neurons of its site"
     )
-    return Table("described", caption, columns, tuple(rows))
+    return Table("described-table", caption, columns, tuple(rows))

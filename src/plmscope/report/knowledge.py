@@ -37,7 +37,7 @@ from plmscope.report.blocks import (
     words,
 )
 from plmscope.report.classes import KEYS, class_table
-from plmscope.report.described import described_table, told
+from plmscope.report.described import told
 from plmscope.report.input import Results, section
 
 SHOWN_CONCEPTS = 5
@@ -73,7 +73,8 @@ def knowledge_section(results: Results) -> Sequence[Block]:
     tables: list[Block] = [_letters_table(results, unique)] if headline else []
     if headline and results.get("letters") is None:
         tables.append(results.missing("letters", "the chosen neurons cannot be set beside all others."))
-    tables += [table for table in (class_table(results), described_table(results)) if table is not None]
+    if (classes := class_table(results)) is not None:
+        tables.append(classes)
     return (intro, *tables, Cards("cards", card_data(results)))
 
 

@@ -20,9 +20,11 @@ from pathlib import Path
 from plmscope.report.answers import intervention_answer, kept_answer, knowledge_answer, quality_answer
 from plmscope.report.blocks import Answer, Cards, FigureGroup, Section, Table, json_ready
 from plmscope.report.concentration import concentration_answer
+from plmscope.report.concepts import concepts_section
 from plmscope.report.curves import comparison_section, curves_section, primary_figure
 from plmscope.report.data import data_section, quality_section
 from plmscope.report.density import density_section
+from plmscope.report.described import described_section
 from plmscope.report.html import SHARED, environment, own_text
 from plmscope.report.input import ReportSection, Results
 from plmscope.report.kinds import kinds_figure, kinds_table
@@ -41,6 +43,8 @@ SECTIONS: tuple[ReportSection, ...] = (
     comparison_section,
     density_section,
     knowledge_section,
+    described_section,
+    concepts_section,
     interventions_section,
     sufficient_section,
     redundancy_section,

@@ -101,7 +101,7 @@ SCHEMA: dict[str, tuple[str, ...]] = {
     ),
     "formulas": (
         "layer", "module", "neuron", "sign", "formula", "length", "discovery_iou", "iou", "precision", "recall", "atom",
-        "atom_iou", "gain", "n_clusters", "p_value", "q_value", "null_gain",
+        "atom_iou", "gain", "n_clusters", "p_value", "q_value", "null_gain", "null_p_value",
     ),
     "descriptions": (
         "layer", "module", "neuron", "sign", "source", "sentence", "phrases", "pmi", "exemplars_explained",

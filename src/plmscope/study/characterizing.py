@@ -17,7 +17,8 @@ from plmscope.data.terms import terms_of
 from plmscope.errors import InputError, StudyError
 from plmscope.evaluation.selection import size_of
 from plmscope.knowledge.cards import IS_LETTER, Bars, explained, neuron_cards
-from plmscope.knowledge.concepts import ConceptSet, build_concepts, parse_pattern
+from plmscope.knowledge.concepts import ConceptSet, build_concepts
+from plmscope.knowledge.patterns import parse_pattern
 from plmscope.progress import Track
 from plmscope.store.resume import Parts
 from plmscope.study.opened import OpenRun

@@ -6,6 +6,7 @@ import json
 import shlex
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,11 @@ import pandas as pd
 
 from plmscope.data.proteins import ProteinSet
 from plmscope.errors import InputError, StudyError
+from plmscope.knowledge.formulas import Steps, search_formulas
 from plmscope.progress import Track
+from plmscope.stats.chance import benjamini_hochberg
 from plmscope.store.folder import Run
+from plmscope.store.resume import Parts, collect
 from plmscope.study.characterizing import known_sides, read_inputs
 from plmscope.study.opened import OpenRun
 from plmscope.study.stages import Context, Stage, tables
@@ -30,18 +34,30 @@ def described_neurons(cards: pd.DataFrame, most: int) -> pd.DataFrame:
     return chosen
 
 
-def describe_run(opened: OpenRun, found: ProteinSet, track: Track, say: Callable[[str], None]) -> dict[str, Any]:
+def describe_run(
+    opened: OpenRun, found: ProteinSet, folder: Path, stamp: str, track: Track, say: Callable[[str], None]
+) -> dict[str, Any]:
     """Write :data:`TABLES` of a run that is characterized; returns what the manifest keeps.
+
+    Args:
+        opened: The run.
+        found: The proteins that it was made from, for what their file says beside label and sequence.
+        folder: Where is kept what was read, searched and answered so far.
+        stamp: Tells the settings and the model.
+        track: Progress.
+        say: Told one line at a time.
 
     Raises:
         InputError: the program of ``describe.llm`` fails, or its answer cannot be read.
     """
     from plmscope.knowledge import sentences as s
-    from plmscope.knowledge.formulas import search_formulas
     from plmscope.knowledge.masks import at_most
     from plmscope.knowledge.units import read_units
 
     study, settings, run, index = opened.study, opened.study.describe, opened.run, opened.model.index
+    if folder.is_dir():
+        say("describe: continuing from what was read and searched before")
+    kept = Parts(folder, stamp)
     sides = known_sides(opened, found, say)
     parts = [at_most(side, settings.max_residues, study.seed) for side in (sides.discovery, sides.confirmation)]
     for part, side, name in zip(parts, (sides.discovery, sides.confirmation), ("discover", "confirm"), strict=True):
@@ -57,8 +73,11 @@ def describe_run(opened: OpenRun, found: ProteinSet, track: Track, say: Callable
     neurons = np.sort(chosen.merge(everyone, on=KEYS)["position"].to_numpy())
     units = read_units(
         opened.model, neurons, parts[0], parts[1], sides.concepts, share=settings.share, seed=study.seed,
-        token_budget=study.characterize.token_budget, track=track,
+        token_budget=study.characterize.token_budget, track=track, parts=kept,
     )  # fmt: skip
+
+    def keep(like: Mapping[str, np.ndarray], total: int, steps: Steps) -> Mapping[str, np.ndarray]:
+        return collect(folder / "formulas", stamp, like, total, steps, lambda line: say(f"describe: formulas: {line}"))
 
     def steps(numbers: Iterable[int]) -> Iterable[int]:
         return track(list(numbers), "searching formulas", 2 * len(neurons))
@@ -66,7 +85,7 @@ def describe_run(opened: OpenRun, found: ProteinSet, track: Track, say: Callable
     least = study.characterize.min_proteins
     table, formulas = search_formulas(
         units.discovery, units.confirmation, units.atoms.names, min_proteins=least, min_residues=settings.min_residues,
-        beam=settings.beam, length=settings.length, null=settings.null, track=steps,
+        beam=settings.beam, length=settings.length, null=settings.null, track=steps, keep=keep,
     )  # fmt: skip
     vocabulary = s.Vocabulary(units, sides.concepts, least)
     motifs = _motifs(run, everyone, neurons)
@@ -85,9 +104,9 @@ def describe_run(opened: OpenRun, found: ProteinSet, track: Track, say: Callable
             written.append(sentence)
             of_unit[unit] = sentence
     sites = everyone.iloc[neurons]
-    places = [
-        {"layer": int(row.layer), "module": str(row.module), "neuron": int(row.neuron), "sign": sign}
-        for sign in (1, -1) for row in sites.itertuples()
+    places: list[dict[str, Any]] = [
+        {"layer": int(layer), "module": str(module), "neuron": int(neuron), "sign": sign}
+        for sign in (1, -1) for layer, module, neuron in sites[KEYS].to_numpy(dtype=object).tolist()
     ]  # fmt: skip
     if settings.llm:
         numbers = {tuple(place.values()): unit for unit, place in enumerate(places)}
@@ -96,7 +115,7 @@ def describe_run(opened: OpenRun, found: ProteinSet, track: Track, say: Callable
             return numbers[tuple(row[key] for key in (*KEYS, "sign"))]
 
         told = [s.evidence(units, unit, places[unit], of_unit.get(unit)) for unit in range(len(places))]
-        theirs = s.answers(_asked(settings.llm, told), unit_of, vocabulary)
+        theirs = s.answers(_asked(settings.llm, told, kept), unit_of, vocabulary)
         say(f"describe: the program wrote {len(theirs):,} sentences for {len(told):,} neurons and signs")
         written += theirs
     site_numbers = pd.factorize(sites["layer"].astype(str) + sites["module"])[0]
@@ -106,42 +125,47 @@ def describe_run(opened: OpenRun, found: ProteinSet, track: Track, say: Callable
         run.write_table(name, pd.concat([where, frame.drop(columns="unit")], axis=1))
     gains = table[table["length"] > 1]
     better = gains["q_value"] < study.characterize.fdr
-    own = scored[scored["source"] == "template"]
+    null_better = benjamini_hochberg(table["null_p_value"].to_numpy(dtype=np.float64)) < study.characterize.fdr
+    ours = scored[scored["source"] == "template"]
     say(
         f"describe: formulas for {len(table):,} of {len(places):,} neurons and signs, {int(better.sum()):,} of them "
-        f"better than their best concept on held-out clusters; mean gain {table['gain'].mean():.3f}, on shifted "
-        f"residues {table['null_gain'].mean():.3f}"
+        f"better than their best concept on held-out clusters; mean gain {table['gain'].mean():.3f}; on shifted "
+        f"residues {int(null_better.sum()):,}, {table['null_gain'].mean():.3f}"
     )
-    area, others, letter = (own[f"{name}_auroc"].mean() for name in ("simulation", "others", "letter"))
+    area, others, letter = (ours[f"{name}_auroc"].mean() for name in ("simulation", "others", "letter"))
     say(
-        f"describe: {len(own):,} sentences, AUROC {area:.2f} (those of others {others:.2f}, letters {letter:.2f}); "
-        f"{int(own['counts'].sum()):,} beat both"
+        f"describe: {len(ours):,} sentences, AUROC {area:.2f} (those of others {others:.2f}, letters {letter:.2f}); "
+        f"{int(ours['counts'].sum()):,} beat both"
     )
     return {
         "neurons": len(neurons), "discovery_proteins": len(parts[0]), "confirmation_proteins": len(parts[1]),
-        "formulas": len(table), "formulas_better": int(better.sum()), "sentences": len(own),
-        "sentences_that_count": int(own["counts"].sum()), "sentences_of_the_program": len(scored) - len(own),
+        "formulas": len(table), "formulas_better": int(better.sum()),
+        "formulas_better_shifted": int(null_better.sum()), "sentences": len(ours),
+        "sentences_that_count": int(ours["counts"].sum()), "sentences_of_the_program": len(scored) - len(ours),
     }  # fmt: skip
 
 
 def _motifs(run: Run, everyone: pd.DataFrame, neurons: np.ndarray) -> dict[int, tuple[str, int]]:
     """Pattern and anchor of the motif of each unit: what its consensus names; its small letters are hints alone."""
-    found = {}
+    found: dict[int, tuple[str, int]] = {}
     table = run.table("motifs").merge(everyone, on=KEYS)
-    for row in table[table["consensus"] != ""].itertuples():
-        pattern = "-".join("x" if column.islower() else column for column in str(row.consensus).split("-"))
-        if row.position in neurons and pattern.strip("x-"):
-            unit = int(np.searchsorted(neurons, row.position)) + (0 if row.sign > 0 else len(neurons))
-            found[unit] = (pattern, int(row.anchor))
+    columns = ["position", "sign", "anchor", "consensus"]
+    for position, sign, anchor, consensus in table[table["consensus"] != ""][columns].to_numpy(dtype=object).tolist():
+        pattern = "-".join("x" if column.islower() else column for column in str(consensus).split("-"))
+        if position in neurons and pattern.strip("x-"):
+            unit = int(np.searchsorted(neurons, position)) + (0 if sign > 0 else len(neurons))
+            found[unit] = (pattern, int(anchor))
     return found
 
 
-def _asked(command: str, told: Sequence[Mapping[str, object]]) -> list[str]:
-    """The lines that a program answers to lines of JSON.
+def _asked(command: str, told: Sequence[Mapping[str, object]], kept: Parts) -> list[str]:
+    """The lines that a program answers to lines of JSON; an answer is kept, since it may have cost its while.
 
     Raises:
         InputError: it cannot be run, or ends with an error.
     """
+    if (before := kept.read("answer")) is not None:
+        return [str(line) for line in before["lines"]]
     lines = "".join(f"{json.dumps(one)}\n" for one in told)
     try:
         done = subprocess.run(shlex.split(command), input=lines, capture_output=True, text=True, check=False)
@@ -152,7 +176,9 @@ def _asked(command: str, told: Sequence[Mapping[str, object]]) -> list[str]:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1][:200]
         raise InputError(f"describe.llm = {command!r}: ended with {done.returncode} ({last}); mend it or leave it out")
-    return done.stdout.splitlines()
+    answered = done.stdout.splitlines()
+    kept.write("answer", {"lines": np.array(answered, dtype=np.str_)})
+    return answered
 
 
 def check(context: Context) -> None:
@@ -166,7 +192,7 @@ def check(context: Context) -> None:
 
 def run(context: Context) -> dict[str, Any]:
     """Search formulas, write sentences, and score both."""
-    found = describe_run(context.opened, context.inputs.data, context.track, context.say)
+    found = describe_run(context.opened, context.inputs.data, context.parts, context.stamp, context.track, context.say)
     return {"describe": {"enabled": True, **found}}
 
 

@@ -3,6 +3,8 @@
 Reading refuses unknown keys (and names the nearest known one) and impossible values; writing puts the meaning beside
 every key, so that ``study.toml`` in a run folder explains itself.
 
+One file although it is long: it is the list of all settings.
+
 >>> Study().split.identity
 0.3
 """
