@@ -116,7 +116,15 @@ null_draws = 2
 
 [describe]
 max_neurons = 6
+maximise = 1
 min_residues = 10
+
+[probe]
+enabled = true
+concepts = ["leucine (L)"]
+residues = 80
+sizes = [10]
+controls = 1
 
 [intervene]
 fraction = 0.05

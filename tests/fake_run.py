@@ -617,6 +617,36 @@ def _knowledge(rng: np.random.Generator, neurons: pd.DataFrame, proteins: pd.Dat
         discovery_iou=1 / (1 + best["rank"]), iou=0.9 / (1 + best["rank"]), precision=rng.beta(2, 3, len(best)),
         recall=rng.beta(2, 3, len(best)),
     )  # fmt: skip
+    curves = pd.DataFrame(
+        [
+            (task, "protein" if task == "class" else "residue", method, chosen, n, at * (1 + np.log10(n)), at, 0.2,
+             at * (1 + np.log10(n)) - 0.2)
+            for task in ("class", "ACT_SITE")
+            for method, chosen, at in (("", "random", 0.2), ("probe", "top", 0.3), ("probe", "bottom", 0.15),
+                                       ("probe", "distinct", 0.3), ("", "all", 0.2))
+            for n in ((len(INDEX),) if chosen == "all" else (1, 10, 100))
+        ],
+        columns=list(SCHEMA["probe_curves"]),
+    )  # fmt: skip
+    layers = pd.DataFrame(
+        [
+            (task, "residue", mass, layer, module, int(mass * 10) + layer)
+            for task in ("class", "ACT_SITE") for mass in (0.25, 0.5, 0.75) for layer in range(6) for module in MODULES
+        ],
+        columns=list(SCHEMA["probe_layers"]),
+    )  # fmt: skip
+    made = pd.concat(
+        [searched.head(5).assign(of=of, start=start, agreement=6.0 if of == "neuron" else 1.0)
+         for of in ("neuron", "direction") for start in ("random", "natural", "reversed")],
+        ignore_index=True,
+    )  # fmt: skip
+    made = made.assign(
+        matrix=[rng.dirichlet(np.full(20, 0.2), 15).ravel().tolist() for _ in range(len(made))],
+        window="mssqkWaCftfesfw", relaxed_activation=10.1, discrete_activation=4.9, percentile=0.99,
+        nearest_letter="C", cosine=0.3,
+    )  # fmt: skip
+    described["maximised"] = made
+    described |= {"probe_curves": curves, "probe_layers": layers}
     more = {"attributed_residues": attributed, "letters": letters, "class_baselines": baselines}
     return tables | described | more | {"concept_neurons": best}
 

@@ -34,23 +34,23 @@ HOUSE = (
         "table", "scores", "methods", "shards", "targets", "driver", "activation", "paths", "integrated_gradients",
         "conductance", "linear", "ablation", "relp",
     )),
-    ("probing", ("class_means", "gaussian", "linear_probe", "scorers")),
+    ("probing", ("class_means", "gaussian", "iou", "linear_probe", "curves", "scorers")),
     ("evaluation", (
         "selection", "overlap", "density", "predict", "curves", "interventions", "judging", "kinds", "null_kinds",
     )),
     ("layout", ("attributions", "components", "measure", "degenerate", "substitutions", "sufficient")),
     ("knowledge", (
         "codes", "patterns", "concepts", "motifs", "class_baselines", "discovery", "concept_neurons", "confirmation",
-        "residues", "letters", "logo", "masks", "formulas", "stream", "saved", "characterize", "strips", "cards",
-        "units", "sentences",
+        "residues", "letters", "logo", "masks", "formulas", "stream", "maximised", "saved", "characterize", "samples",
+        "strips", "cards", "units", "sentences",
     )),
     ("report", (
         "blocks", "input", "answers", "data", "curves", "kinds", "density", "classes", "concentration", "closing",
-        "concepts", "described", "knowledge", "html", "layout", "neurons", "methods", "page",
+        "concepts", "described", "knowledge", "html", "layout", "neurons", "salient", "methods", "page",
     )),
     ("study", (
         "order", "settings", "demo", "inputs", "study_file", "opened", "stages", "characterizing", "describing",
-        "evaluating", "finetuning", "laying_out", "reporting", "scoring", "counting", "execute", "nulls",
+        "evaluating", "finetuning", "laying_out", "probing", "reporting", "scoring", "counting", "execute", "nulls",
         "null_kinds", "selecting", "stability", "intervening", "edited",
     )),
     ("explaining", (
@@ -75,10 +75,11 @@ TORCH = {
     "evaluation.curves", "evaluation.interventions", "evaluation.judging", "evaluation.kinds",
     "evaluation.null_kinds", "layout.attributions", "layout.measure", "layout.degenerate", "layout.substitutions",
     "layout.sufficient", "knowledge.codes", "knowledge.discovery", "knowledge.concept_neurons",
-    "knowledge.confirmation", "knowledge.residues", "knowledge.letters", "knowledge.stream", "knowledge.saved",
-    "knowledge.characterize", "knowledge.units", "knowledge.sentences", "study.edited", "explaining.activations",
-    "explaining.decision", "explaining.held", "explaining.residues", "explaining.contributions",
-    "explaining.training", "explaining.detected", "explaining.explainer", "explaining.folder", "explaining.variants",
+    "knowledge.confirmation", "knowledge.residues", "knowledge.letters", "knowledge.stream", "knowledge.maximised",
+    "knowledge.saved", "knowledge.characterize", "knowledge.samples", "knowledge.units", "knowledge.sentences",
+    "study.edited", "explaining.activations", "explaining.decision", "explaining.held", "explaining.residues",
+    "explaining.contributions", "explaining.training", "explaining.detected", "explaining.explainer",
+    "explaining.folder", "explaining.variants",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "accelerate", "captum", "peft"}
 

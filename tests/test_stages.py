@@ -96,6 +96,7 @@ def test_the_page_on_run_folders_has_the_stages() -> None:
         ({"intervene": {"fraction": 0.1}}, "select stability intervene report"),
         ({"intervene": {"enabled": False}}, "intervene report"),
         ({"describe": {"share": 0.01}}, "describe report"),
+        ({"probe": {"controls": 2}}, "probe report"),
         ({"layout": {"draws": 3}}, "layout report"),
         ({"characterize": {"fdr": 0.1}}, "characterize describe report"),
         (
@@ -289,7 +290,7 @@ def test_a_stage_of_one_file_and_one_row(
         cli._stage_command(own)
     app.command("another")(lambda: None)
     shown = CliRunner().invoke(app, ["unexplained", "--help"])
-    assert "Ninth stage: count selected neurons that nothing explains." in shown.stdout
+    assert "Tenth stage: count selected neurons that nothing explains." in shown.stdout
     # What it depends on is run again: it is outdated and its table goes.
     run.clear("neuron_cards.parquet")
     assert main(["characterize", str(folder), "--quiet"]) == 0
@@ -302,6 +303,6 @@ def test_a_stage_is_a_plain_object() -> None:
     study = parse_study({"density": {"nulls": []}}, "x")
     assert not stage.wanted(study) and stage.wanted(Study()) and stage.products(study) == ("x.parquet",)
     assert [row.name for row in commands()] == [
-        "finetune", "score", "evaluate", "density", "characterize", "describe", "intervene", "layout",
-        "report",
+        "finetune", "score", "evaluate", "density", "characterize", "describe", "probe", "intervene",
+        "layout", "report",
     ]  # fmt: skip

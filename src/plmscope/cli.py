@@ -246,10 +246,26 @@ def describe(
             show_default=False,
         ),
     ] = None,
+    maximise: Annotated[
+        int | None,
+        typer.Option(
+            "--maximise",
+            metavar="N",
+            help="Make the preferred windows of the N best neurons by gradient. Kept in the run's study.toml.",
+            show_default=False,
+        ),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """The stage ``describe``, which has an option of its own."""
-    _stage(folder, "describe", quiet, changes={} if llm is None else {"describe": {"llm": llm, "enabled": True}})
+    """The stage ``describe``, which has options of its own."""
+    asked = {name: value for name, value in (("llm", llm), ("maximise", maximise)) if value is not None}
+    _stage(folder, "describe", quiet, changes={"describe": {**asked, "enabled": True}})
+
+
+@app.command(help=_help("probe"))
+def probe(folder: RunFolder, quiet: Quiet = False) -> None:
+    """The stage ``probe``, which a study leaves out unless it is asked for."""
+    _stage(folder, "probe", quiet, changes={"probe": {"enabled": True}})
 
 
 @app.command(help=_help("intervene"))

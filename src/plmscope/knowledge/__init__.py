@@ -15,6 +15,8 @@
     masks.py, units.py      concepts and firing as bits, of the neurons that get formulas and sentences
     formulas.py             the formula over concepts that best says where a neuron fires
     sentences.py            a sentence a neuron, scored by what it predicts
+    samples.py              activations of proteins and of residues, for probes
+    maximised.py            what a neuron would like best: windows made by gradient
     residues.py             how far attributed residues are annotated sites
     cards.py, strips.py     one sentence a neuron, and the proteins in which it is strongest
 """

@@ -11,6 +11,7 @@ It reads :mod:`plmscope.store` and never a model. A section is plain blocks, and
     data.py, curves.py, density.py, methods.py  sections on proteins and quality, curves, places, methods
     knowledge.py, classes.py, neurons.py        sections on what neurons know
     described.py, concepts.py                   formulas and scored sentences; the neurons of each concept
+    salient.py                                  what probes decide from few neurons
     layout.py                                   sections on how knowledge is laid out
 """
 

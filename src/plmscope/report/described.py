@@ -12,6 +12,7 @@ from plmscope.report.blocks import Block, Row, Table, Text, cell, count, fixed, 
 from plmscope.report.input import Results, section
 from plmscope.stats.chance import benjamini_hochberg
 
+MADE = "maximised"
 KEYS = ("layer", "module", "neuron", "sign")
 #: q value below which a formula is better than its best concept.
 BETTER = 0.05
@@ -74,6 +75,29 @@ def described_section(results: Results) -> Sequence[Block]:
 def _sure_by_chance(formulas: pd.DataFrame) -> int:
     """Formulas that the same test calls better where residues were moved around."""
     return int((benjamini_hochberg(formulas["null_p_value"].to_numpy(dtype=np.float64)) < BETTER).sum())
+
+
+def made_windows(results: Results) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """By neuron and sign what a card says of windows made by gradient; matrices in thousandths."""
+    table = results.get(MADE)
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for where, rows in () if table is None else table.groupby(list(KEYS), sort=False):
+        own, other = rows[rows["of"] == "neuron"], rows[rows["of"] == "direction"]
+        if not len(own):
+            continue
+        mean = np.mean([np.reshape(one, (-1, 20)) for one in own["matrix"]], axis=0)
+        best = own.sort_values("percentile", kind="stable").iloc[-1]
+        beside = f", those of a random direction {fixed(other['agreement'].iloc[0], 1)}" if len(other) else ""
+        found[tuple(where)] = {
+            "matrix": [[round(1000 * float(x)) for x in column] for column in mean],
+            "consensus": str(best["window"]),
+            "said": (
+                f"Made by gradient, small letters natural: {best['window']}, above {percent(best['percentile'])} of "
+                f"natural residues. Three starts share {fixed(own['agreement'].iloc[0], 1)} bits{beside}. A free "
+                f"vector at the middle is nearest to {best['nearest_letter']} (cosine {fixed(best['cosine'], 2)})."
+            ),
+        }
+    return found
 
 
 def described_table(formulas: pd.DataFrame | None, sentences: pd.DataFrame) -> Table:

@@ -37,7 +37,7 @@ from plmscope.report.blocks import (
     words,
 )
 from plmscope.report.classes import KEYS, class_table
-from plmscope.report.described import told
+from plmscope.report.described import made_windows, told
 from plmscope.report.input import Results, section
 
 SHOWN_CONCEPTS = 5
@@ -119,7 +119,7 @@ def card_data(results: Results) -> dict[str, Any]:
         order = ["confirmed", "f1"]
         associations = associations.merge(wanted, on=KEYS).sort_values(order, ascending=False, kind="stable")
     known = _by_neuron(associations)
-    said = told(results)
+    said, made = told(results), made_windows(results)
     named = results.get("concepts")
     kinds = {} if named is None else dict(zip(named["concept"], named["kind"], strict=True))
     out = []
@@ -134,6 +134,7 @@ def card_data(results: Results) -> dict[str, Any]:
                 "sentence": str(first["sentence"]), "explained": bool(first["explained"]),
                 "knows": str(first["knows"]), "letter": [first["r2_letter"], first["r2_window"]],
                 "told": said.get((*where, int(first["sign"])), []),
+                "made": made.get((*where, int(first["sign"]))),
                 "concept": str(first["concept"]), "auroc": first["auroc"], "f1": first["f1"],
                 "strips": _strips(first["top_proteins"], kinds), "motif": _motif(motif),
                 "concepts": [

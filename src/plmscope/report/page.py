@@ -32,6 +32,7 @@ from plmscope.report.knowledge import intervention_fact, interventions_section, 
 from plmscope.report.layout import redundancy_section, sufficient_section
 from plmscope.report.methods import completeness_section, facts, methods_section
 from plmscope.report.neurons import agreement_section, classes_section, neurons_section
+from plmscope.report.salient import salient_section
 from plmscope.store.files import write_atomic
 from plmscope.store.folder import Run
 
@@ -45,6 +46,7 @@ SECTIONS: tuple[ReportSection, ...] = (
     knowledge_section,
     described_section,
     concepts_section,
+    salient_section,
     interventions_section,
     sufficient_section,
     redundancy_section,

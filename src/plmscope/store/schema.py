@@ -108,6 +108,14 @@ SCHEMA: dict[str, tuple[str, ...]] = {
         "simulation_r", "simulation_auroc", "letter_r", "letter_auroc", "others_r", "others_auroc", "n_others",
         "p_value", "q_value", "counts",
     ),
+    "maximised": (
+        "layer", "module", "neuron", "sign", "of", "start", "matrix", "window", "relaxed_activation",
+        "discrete_activation", "percentile", "nearest_letter", "cosine", "agreement",
+    ),
+    "probe_curves": (
+        "task", "level", "method", "chosen", "n_neurons", "balanced_accuracy", "nmi", "control_accuracy", "selectivity",
+    ),
+    "probe_layers": ("task", "level", "mass", "layer", "module", "n"),
     "interventions": (
         "method", "label", "effect_on", "mode", "factor", "fraction", "n_neurons", "control", "draw", "n_proteins",
         "probability", "probability_change", "log_odds_change", "label_probability_change", "decisions_right",

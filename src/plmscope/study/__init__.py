@@ -3,13 +3,13 @@
 ::
 
     finetune -> score -> select -> evaluate -> nulls -> null_kinds -> density -> stability -> characterize -> describe
-             -> intervene -> layout -> report
+             -> probe -> intervene -> layout -> report
 
     settings.py, study_file.py, demo.py    what a study says, as a file, and that of the demo
     order.py, stages.py, execute.py        the stages, what one is, and running what is not done
     inputs.py, opened.py                   what is read from outside; a run folder as Python objects
     finetuning.py, scoring.py, selecting.py, evaluating.py, nulls.py, null_kinds.py, counting.py, stability.py,
-    characterizing.py, describing.py, intervening.py, laying_out.py, reporting.py    a stage each
+    characterizing.py, describing.py, probing.py, intervening.py, laying_out.py, reporting.py    a stage each
     edited.py                              a model with neurons held for good
 
 A stage is one object (:class:`~plmscope.study.stages.Stage`). It says which settings it depends on and which tables it

@@ -7,7 +7,7 @@ import shlex
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,12 @@ from plmscope.study.characterizing import known_sides, read_inputs
 from plmscope.study.opened import OpenRun
 from plmscope.study.stages import Context, Stage, tables
 
+if TYPE_CHECKING:
+    from plmscope.knowledge.units import Units
+
 TABLES = ("formulas", "descriptions")
+#: Only where the study asks for it.
+MADE = "maximised"
 KEYS = ["layer", "module", "neuron"]
 
 
@@ -123,6 +128,15 @@ def describe_run(
     for name, frame in (("formulas", table), ("descriptions", scored)):
         where = pd.DataFrame([places[unit] for unit in frame["unit"]], columns=[*KEYS, "sign"], index=frame.index)
         run.write_table(name, pd.concat([where, frame.drop(columns="unit")], axis=1))
+    made = _maximised(opened, units, chosen, everyone, track) if settings.maximise else None
+    if made is not None:
+        run.write_table(MADE, made)
+        of = made.groupby("of")["agreement"].mean()
+        say(
+            f"describe: windows made by gradient for {(made['of'] == 'neuron').sum() // 3:,} neurons; their starts "
+            f"share {of.get('neuron', np.nan):.1f} bits, of random directions "
+            f"{of.get('direction', np.nan):.1f}"
+        )
     gains = table[table["length"] > 1]
     better = gains["q_value"] < study.characterize.fdr
     null_better = benjamini_hochberg(table["null_p_value"].to_numpy(dtype=np.float64)) < study.characterize.fdr
@@ -143,6 +157,29 @@ def describe_run(
         "formulas_better_shifted": int(null_better.sum()), "sentences": len(ours),
         "sentences_that_count": int(ours["counts"].sum()), "sentences_of_the_program": len(scored) - len(ours),
     }  # fmt: skip
+
+
+def _maximised(
+    opened: OpenRun, units: Units, chosen: pd.DataFrame, everyone: pd.DataFrame, track: Track
+) -> pd.DataFrame:
+    """Windows made by gradient, of the best neurons and the sign of their card."""
+    from plmscope.knowledge.maximised import maximised_table
+
+    study, cards = opened.study, opened.run.table("neuron_cards")
+    signs = cards.sort_values("rank", kind="stable").drop_duplicates(KEYS)[[*KEYS, "sign"]]
+    best = chosen.head(study.describe.maximise).merge(signs, on=KEYS).merge(everyone, on=KEYS)
+    wanted = []
+    for position, sign in best[["position", "sign"]].to_numpy(dtype=np.int64).tolist():
+        unit = int(np.searchsorted(units.neurons, position)) + (0 if sign > 0 else len(units.neurons))
+        peaks = zip(*(part[unit].tolist() for part in units.peaks), strict=True)
+        wanted.append((position, sign, list(peaks)))
+    found = maximised_table(
+        opened.model, wanted, units.discovery.proteins, token_budget=study.characterize.token_budget, seed=study.seed,
+        track=track,
+    )  # fmt: skip
+    where = everyone.set_index("position").loc[found["position"], KEYS].reset_index(drop=True)
+    joined: pd.DataFrame = pd.concat([where, found.drop(columns="position")], axis=1)
+    return joined
 
 
 def _motifs(run: Run, everyone: pd.DataFrame, neurons: np.ndarray) -> dict[int, tuple[str, int]]:
@@ -202,6 +239,7 @@ STAGE = Stage(
     settings=("seed", "device", "dtype", "data", "characterize", "describe"),
     reads=("model", "proteins", "ablation_means", "neuron_cards", "motifs"),
     writes=tables(*TABLES),
+    asked={f"{MADE}.parquet": lambda study: study.describe.maximise > 0},
     digests=("data", "features"),
     switch="describes",
     off={"describe": {"enabled": False}},

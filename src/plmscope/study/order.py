@@ -74,6 +74,11 @@ ROWS: tuple[Row, ...] = (
         "formulas over concepts for the best neurons, and sentences that are scored by what they predict",
     ),
     Row(
+        "probe",
+        "plmscope.study.probing",
+        "ask what the best, the worst and random neurons decide alone in probes beside the model",
+    ),
+    Row(
         "intervene",
         "plmscope.study.intervening",
         "suppress and enhance each class's neurons on test proteins, and see what becomes of decisions",

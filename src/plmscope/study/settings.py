@@ -326,7 +326,23 @@ class DescribeSection(Section):
     length: int = Field(3, ge=1, le=5, description="concepts of a formula")
     beam: int = Field(10, ge=1, le=100, description="formulas of a length that are extended")
     null: bool = Field(True, description="search again on shifted residues, which takes as long")
+    maximise: int = Field(0, ge=0, description="best neurons whose preferred window is made by gradient; 0: of none")
     llm: str = Field("", description="your program that writes sentences: JSON lines in, JSON lines out; empty: none")
+
+
+class ProbeSection(Section):
+    """What few neurons decide alone, in probes beside the model."""
+
+    enabled: bool = Field(False, description="true asks it; plmscope probe RUN turns it on")
+    concepts: tuple[str, ...] = Field(
+        (), description="residue concepts beside the class; empty: the 3 features, or else patterns, of most proteins"
+    )
+    max_proteins: int = Field(1000, ge=10, description="on either side, one a cluster, drawn by the seed")
+    residues: int = Field(1000, ge=40, description="of a concept, half of them marked; half as many held out")
+    sizes: tuple[int, ...] = Field(
+        (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000), description="numbers of neurons that a probe sees, beside all"
+    )
+    controls: int = Field(10, ge=0, description="control tasks, whose labels say nothing; 0: none")
 
 
 class InterveneSection(Section):
@@ -392,6 +408,7 @@ class Study(Section):
     density: DensitySection = DensitySection()
     characterize: CharacterizeSection = CharacterizeSection()
     describe: DescribeSection = DescribeSection()
+    probe: ProbeSection = ProbeSection()
     intervene: InterveneSection = InterveneSection()
     layout: LayoutSection = LayoutSection()
     report: ReportSection = ReportSection()

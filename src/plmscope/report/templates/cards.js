@@ -106,6 +106,9 @@
     if (!motif.matrix && motif.windows) {
       parts.push(part("Motif", false, make("p", { class: "said" }, `None: the ${motif.windows} windows around its peaks have no column in common.`)));
     }
+    if (card.made) {
+      parts.push(part("Preferred window", false, make("div", { class: "scroller" }, logo(card.made)), make("p", { class: "said" }, card.made.said)));
+    }
     if (card.concepts.length) {
       parts.push(part("Concepts", false, table("On held-out clusters", [["concept", 0], ["sign", 0], ["F1", 1], ["AUROC", 1], ["q", 1], ["confirmed", 0]],
         card.concepts.map(([name, sign, f1, auroc, q, sure]) => [name, sign < 0 ? "low" : "high", number(f1), number(auroc), small(q), sure ? "yes" : "no"]))));
