@@ -116,6 +116,18 @@ fractions = [0.05, 0.1]
 bootstraps = 20
 null_draws = 2
 
+[describe]
+max_neurons = 6
+maximise = 1
+min_residues = 10
+
+[probe]
+enabled = true
+concepts = ["leucine (L)"]
+residues = 80
+sizes = [10]
+controls = 1
+
 [intervene]
 fraction = 0.05
 draws = 2

@@ -590,7 +590,66 @@ def _knowledge(rng: np.random.Generator, neurons: pd.DataFrame, proteins: pd.Dat
     )  # fmt: skip
     tables = {"concepts": concepts, "associations": associations, "motifs": motifs, "neuron_cards": cards}
     baselines = pd.DataFrame([("class 3", 40, 81, 0.58, 0.71)], columns=list(SCHEMA["class_baselines"]))
-    return tables | {"attributed_residues": attributed, "letters": letters, "class_baselines": baselines}
+    searched = motifs[[*keys, "sign"]]
+    n = len(searched)
+    found, single = rng.beta(2, 6, n), rng.beta(2, 8, n)
+    formulas = searched.assign(
+        formula="(C OR near(GxSxG, 1)) AND NOT first 20 residues", length=3, discovery_iou=found + 0.02, iou=found,
+        precision=rng.beta(2, 3, n), recall=rng.beta(2, 3, n), atom="C", atom_iou=single, gain=found - single,
+        n_clusters=rng.integers(20, 60, n), p_value=rng.beta(0.5, 3, n), null_gain=rng.normal(-0.01, 0.003, n),
+        null_p_value=rng.random(n),
+    )  # fmt: skip
+    area, letter = rng.beta(8, 3, n), rng.beta(5, 3, n)
+    descriptions = searched.assign(
+        source="template", sentence="Highest on GxSxG or in class 3", phrases=json.dumps(["GxSxG", "class 3"]), pmi=1.9,
+        exemplars_explained=rng.integers(6, 16, n), simulation_r=area - 0.5, simulation_auroc=area,
+        letter_r=letter - 0.5, letter_auroc=letter, others_r=0.0, others_auroc=0.5, n_others=40,
+        p_value=rng.beta(0.5, 3, n), q_value=rng.beta(0.5, 3, n), counts=area > letter,
+    )  # fmt: skip
+    described = {"formulas": formulas.assign(q_value=formulas["p_value"]), "descriptions": descriptions}
+    best = pd.concat(
+        [
+            neurons[keys].sample(20, random_state=number).assign(concept=concept, sign=sign, rank=range(1, 21))
+            for number, concept in enumerate(concepts["concept"]) for sign in (1, -1)
+        ],
+        ignore_index=True,
+    )  # fmt: skip
+    best = best.assign(
+        discovery_iou=1 / (1 + best["rank"]), iou=0.9 / (1 + best["rank"]), precision=rng.beta(2, 3, len(best)),
+        recall=rng.beta(2, 3, len(best)),
+    )  # fmt: skip
+    curves = pd.DataFrame(
+        [
+            (task, "protein" if task == "class" else "residue", method, chosen, n, at * (1 + np.log10(n)), at, 0.2,
+             at * (1 + np.log10(n)) - 0.2)
+            for task in ("class", "ACT_SITE")
+            for method, chosen, at in (("", "random", 0.2), ("probe", "top", 0.3), ("probe", "bottom", 0.15),
+                                       ("probe", "distinct", 0.3), ("", "all", 0.2))
+            for n in ((len(INDEX),) if chosen == "all" else (1, 10, 100))
+        ],
+        columns=list(SCHEMA["probe_curves"]),
+    )  # fmt: skip
+    layers = pd.DataFrame(
+        [
+            (task, "residue", mass, layer, module, int(mass * 10) + layer)
+            for task in ("class", "ACT_SITE") for mass in (0.25, 0.5, 0.75) for layer in range(6) for module in MODULES
+        ],
+        columns=list(SCHEMA["probe_layers"]),
+    )  # fmt: skip
+    made = pd.concat(
+        [searched.head(5).assign(of=of, start=start, agreement=6.0 if of == "neuron" else 1.0)
+         for of in ("neuron", "direction") for start in ("random", "natural", "reversed")],
+        ignore_index=True,
+    )  # fmt: skip
+    made = made.assign(
+        matrix=[rng.dirichlet(np.full(20, 0.2), 15).ravel().tolist() for _ in range(len(made))],
+        window="mssqkWaCftfesfw", relaxed_activation=10.1, discrete_activation=4.9, percentile=0.99,
+        nearest_letter="C", cosine=0.3,
+    )  # fmt: skip
+    described["maximised"] = made
+    described |= {"probe_curves": curves, "probe_layers": layers}
+    more = {"attributed_residues": attributed, "letters": letters, "class_baselines": baselines}
+    return tables | described | more | {"concept_neurons": best}
 
 
 def _interventions(rng: np.random.Generator, neurons: pd.DataFrame, proteins: pd.DataFrame) -> dict[str, pd.DataFrame]:

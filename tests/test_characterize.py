@@ -1,6 +1,7 @@
 """Concepts of every neuron: numbers by scikit-learn and scipy, masks, nulls, the planted network."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -19,8 +20,9 @@ from plmscope.evaluation.selection import Selection
 from plmscope.knowledge.cards import UNEXPLAINED, neuron_cards
 from plmscope.knowledge.characterize import Characterization, associate, characterize, motifs_of
 from plmscope.knowledge.codes import FRACTIONS, Codes, firing_codes
+from plmscope.knowledge.concept_neurons import ConceptNeurons, best_neurons
 from plmscope.knowledge.concepts import ConceptSet, build_concepts
-from plmscope.knowledge.discovery import CharacterizeSettings
+from plmscope.knowledge.discovery import CharacterizeSettings, Counts, marked_residues
 from plmscope.knowledge.residues import attributed_residues
 from plmscope.knowledge.stream import Chunk
 from plmscope.models.architectures import architecture_of
@@ -160,6 +162,53 @@ def test_the_best_concepts_are_those_built_in(worked):
     assert not rest["confirmed"].any()
     assert (rest.loc[rest["position"] == 5, "auroc"] - 0.5).abs().max() < 1e-9
     assert frame.groupby(["position", "sign"])["rank"].apply(list).map(lambda r: r == list(range(1, 6))).all()
+
+
+def test_the_best_neurons_of_a_concept_are_those_built_in(worked):
+    table = worked[0].best
+    first = table[table["rank"] == 1].set_index(["concept", "sign"])["position"]
+    assert first["tryptophan (W)", 1] == 0 and first["tryptophan (W)", -1] == 1 and first["SITE", 1] == 2
+    assert first["long protein", 1] == first["short protein", -1] == 3
+    assert table.groupby(["concept", "sign"])["rank"].apply(lambda r: list(r) == list(range(1, len(r) + 1))).all()
+    assert (table.groupby(["concept", "sign"])["discovery_iou"].diff().dropna() <= 0).all()
+    site = table[(table["concept"] == "SITE") & (table["rank"] == 1) & (table["sign"] == 1)].iloc[0]
+    assert site["recall"] == pytest.approx(0.5, abs=0.1) and site["precision"] > 0.8 and site["iou"] > 0.4
+
+
+def test_the_neurons_of_concepts_equal_plain_masks():
+    """Of 12 neurons with random ranks, at every share and both signs; then the same on others."""
+    rng = np.random.default_rng(5)
+    sides = [made_up(24, seed) for seed in (3, 4)]
+    features = replace(sides[0][1], table=pd.concat([one.table for _, one in sides]))
+    concepts = build_concepts(sides[0][0], kinds=("amino acid", "feature", "position"), features=features)
+    firing = firing_codes((0.01, 0.05, 0.2))
+    codes = [rng.integers(0, 256, (sum(map(len, side)), 12)).astype(np.uint8) for side, _ in sides]
+    marked = [[marked_residues(concepts.annotate(p), len(p)) for p in side] for side, _ in sides]
+    with ThreadPoolExecutor(1) as pool:
+        counts = Counts(concepts, "residue", 12, firing, pool)
+        counts.add(codes[0], marked[0])
+    chosen = best_neurons(counts, range(len(concepts)), most=4)
+    judged = ConceptNeurons(chosen, concepts)
+    judged.add(codes[1], marked[1])
+    table = judged.table()
+
+    def overlaps(side, number):
+        """IoU by sign, share and neuron."""
+        known = np.repeat([bool(one.known[number]) for one in marked[side]], [one.length for one in marked[side]])
+        mask = np.concatenate([np.isin(np.arange(one.length), one.positions.get(number, ())) for one in marked[side]])
+        ranks = [own[known] for own in (codes[side], 255 - codes[side])]
+        return np.array([[[sklearn.metrics.jaccard_score(mask[known], r[:, k] >= code) for k in range(12)]
+                          for code in firing] for r in ranks])  # fmt: skip
+
+    for name in ("alanine (A)", "SITE", "first 5 residues"):
+        number, found = concepts.number[name], [overlaps(side, concepts.number[name]) for side in (0, 1)]
+        for sign in (1, -1):
+            own = table[(table["concept"] == name) & (table["sign"] == sign)]
+            best = found[0][0 if sign > 0 else 1].max(0)
+            assert own["discovery_iou"].to_numpy() == pytest.approx(np.sort(best)[::-1][:4])
+            for row, code in zip(own.itertuples(), chosen["code"][own.index], strict=True):
+                expected = found[1][0 if sign > 0 else 1][firing.tolist().index(code), row.position]
+                assert row.iou == pytest.approx(expected), (number, row)
 
 
 def test_every_number_equals_scikit_learn(worked):

@@ -1,6 +1,7 @@
 """The characterization of a run: its tables hold together, features and patterns reach it, bad ones are refused."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,13 @@ import pytest
 from plmscope.cli import main
 from plmscope.data.clusters import one_of_each_cluster
 from plmscope.data.proteins import Protein
+from plmscope.errors import InputError
 from plmscope.knowledge.cards import Bars, explained
 from plmscope.store.folder import Run
+from plmscope.store.resume import Parts
 from plmscope.study.characterizing import TABLES
+from plmscope.study.describing import _asked
+from plmscope.study.study_file import read_study
 from tests.conftest import Golden
 from tests.test_study import NEURONS, changed
 
@@ -127,3 +132,60 @@ def test_one_protein_stands_for_its_cluster() -> None:
     assert [clusters[p.id] for p in chosen] == ["c0", "c1", "c2"] and chosen[0].id == "p1"
     assert len(one_of_each_cluster(proteins, clusters, {}, 2, seed=0)) == 2
     assert one_of_each_cluster(proteins, clusters, {}, 2, 0) == one_of_each_cluster(proteins, clusters, {}, 2, 0)
+
+
+def test_formulas_and_sentences_of_the_run(run: Run) -> None:
+    cards, formulas, said = (run.table(name) for name in ("neuron_cards", "formulas", "descriptions"))
+    wanted = set(map(tuple, cards[KEYS].to_numpy()))
+    for table in (formulas, said):
+        assert len(table) and set(map(tuple, table[KEYS].to_numpy())) <= wanted and not table.duplicated().any()
+        assert len(table.drop_duplicates(KEYS)) <= 6  # describe.max_neurons
+    assert (formulas["gain"] == formulas["iou"] - formulas["atom_iou"]).all()
+    assert formulas.loc[formulas["length"] == 1, "formula"].equals(formulas.loc[formulas["length"] == 1, "atom"])
+    assert said["simulation_auroc"].between(0, 1).all() and (said["source"] == "template").all()
+    found = run.manifest()["describe"]
+    assert found["formulas"] == len(formulas) and found["sentences"] == len(said)
+    told = (run.path / "report.html").read_text()
+    assert "Scored sentence: " in told and "Formulas over concepts and scored sentences" in told
+
+
+PROGRAM = """\
+import json, sys
+asked = [json.loads(line) for line in sys.stdin]
+for one in asked[:3]:
+    assert one["exemplars"][0]["sequence"]
+    print(json.dumps({**one, "sentence": "As we say", "phrases": one["phrases"] or ["A-x-A"]}))
+"""
+
+
+def test_a_program_writes_sentences_that_are_scored_the_same(
+    golden: Golden, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder, program = golden.copy(tmp_path / "run"), tmp_path / "write.py"
+    program.write_text(PROGRAM)
+    command = f"{sys.executable} {program}"
+    assert main(["describe", str(folder), "--llm", command]) == 0
+    assert "the program wrote 3 sentences for 12 neurons and signs" in capfd.readouterr().err
+    run = Run.open(folder)
+    said = run.table("descriptions")
+    theirs, ours = (said[said["source"] == source].set_index([*KEYS, "sign"]) for source in ("program", "template"))
+    assert len(theirs) == 3 and (theirs["sentence"] == "As we say").all() and theirs["pmi"].isna().all()
+    both = theirs.index.intersection(ours.index)
+    assert len(both)
+    for name in ("phrases", "simulation_r", "simulation_auroc", "letter_r"):
+        assert theirs.loc[both, name].tolist() == ours.loc[both, name].tolist()
+    assert read_study(folder / "study.toml").describe.llm == command
+    assert "Your program: As we say" in (folder / "report.html").read_text()
+
+
+def test_a_program_that_fails_is_named(tmp_path: Path) -> None:
+    kept = Parts(tmp_path / "parts", "a" * 16)
+    for command, text in (
+        ("no-such-program -x", r"describe.llm = 'no-such-program -x': cannot be run"),
+        (f"{sys.executable} -c 'raise SystemExit(\"no key\")'", r"ended with 1 \(no key\); mend it or leave it out"),
+    ):
+        with pytest.raises(InputError, match=text):
+            _asked(command, [{"layer": 0}], kept)
+    echo = f"{sys.executable} -c 'import sys; print(sys.stdin.read(), end=str())'"
+    assert _asked(echo, [{"layer": 0}, {"layer": 1}], kept) == ['{"layer": 0}', '{"layer": 1}']
+    assert _asked("no-such-program", [], kept) == ['{"layer": 0}', '{"layer": 1}']  # answered before

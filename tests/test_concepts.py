@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from plmscope.data.annotations import FeatureSet
 from plmscope.data.proteins import AMINO_ACIDS, Protein, read_proteins
 from plmscope.errors import InputError
-from plmscope.knowledge.concepts import ENDS, KINDS, build_concepts, parse_pattern, scale
+from plmscope.knowledge.concepts import ENDS, KINDS, MOST_TERMS, build_concepts, scale
+from plmscope.knowledge.patterns import parse_pattern
 
 # --- patterns
 
@@ -195,6 +196,41 @@ def test_a_missing_feature_is_unknown_not_absent():
     assert "ACT_SITE" not in build_concepts(proteins, features=FEATURES, min_proteins=2).number
 
 
+def test_features_are_split_by_what_they_say():
+    rows = [
+        ("a", "BINDING", 2, 3, "Mg(2+); via side chain; ECO:1"), ("b", "BINDING", 4, 7, "Mg(2+) 2"),
+        ("c", "BINDING", 5, 6, "ATP"), ("a", "HELIX", 8, 12, ""), ("b", "ZN_FING", 8, 12, "C2H2-type 3"),
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["id", "feature_type", "start", "end", "description"])
+    proteins = [Protein(name, "A" * 20) for name in "abcd"]
+    found = build_concepts(
+        proteins, kinds=("feature",), features=FeatureSet(table, {}, "sites.tsv", ""), min_proteins=1
+    )
+    assert [c.name for c in found.concepts] == [
+        "BINDING", "BINDING: ATP", "BINDING: Mg(2+)", "HELIX", "ZN_FING", "ZN_FING: C2H2-type",
+    ]  # fmt: skip
+    magnesium = found.number["BINDING: Mg(2+)"]
+    one, other, third, none = (found.annotate(p) for p in proteins)
+    assert one.positions[magnesium].tolist() == [2] and other.positions[magnesium].tolist() == [4, 5, 6]
+    # Whoever has a binding site is known not to bind magnesium there; of others nothing is known.
+    assert third.known[magnesium] and magnesium not in third.positions and not none.known[magnesium]
+    two = build_concepts(proteins, kinds=("feature",), features=FeatureSet(table, {}, "sites.tsv", ""), min_proteins=2)
+    assert [c.name for c in two.concepts] == ["BINDING", "BINDING: Mg(2+)"]
+
+
+def test_terms_of_proteins_are_concepts_where_enough_have_them():
+    proteins = [Protein(f"p{i}", "A" * 20) for i in range(6)]
+    terms = {f"p{i}": {"keyword": ("Zinc", "All") if i < 2 else ("All",), "Pfam": ("PF1",)} for i in range(4)}
+    found = build_concepts(proteins, kinds=("term",), terms=terms, min_proteins=2)
+    assert [(c.name, c.level) for c in found.concepts] == [("keyword Zinc", "protein")]  # all or none say the others
+    first, third, last = (found.annotate(proteins[i]) for i in (0, 2, 5))
+    assert first.holds == {0} and third.known[0] and not third.holds and not last.known[0]
+    assert not len(build_concepts(proteins, kinds=("term",), terms=terms, min_proteins=3))
+    many = {p.id: {"GO": tuple(f"GO:{k:03}" for k in range(250) if i < 2 or k >= 240)} for i, p in enumerate(proteins)}
+    some = build_concepts(proteins, kinds=("term",), terms=many, min_proteins=2)
+    assert len(some) == MOST_TERMS and some.left_out == 40
+
+
 def test_a_feature_beyond_the_end_is_refused():
     found = build_concepts([Protein("a", "A" * 6)], features=FEATURES, min_proteins=1)
     with pytest.raises(InputError, match="BINDING 5-7 of protein 'a' lies outside its 6 residues"):
@@ -234,7 +270,7 @@ def test_kinds_own_patterns_and_names():
     proteins = [Protein("a", "WACWWC")]
     found = build_concepts(proteins, kinds=["pattern"], patterns={"mine": "W-x-C"})
     assert {c.kind for c in found.concepts} == {"pattern"} and marks(found, proteins[0], "mine") == [0, 1, 2, 3, 4, 5]
-    assert {c.kind for c in build_concepts(proteins).concepts} == set(KINDS) - {"feature", "class"}
+    assert {c.kind for c in build_concepts(proteins).concepts} == set(KINDS) - {"feature", "class", "term"}
     with pytest.raises(InputError, match="kind 'colour' is not known"):
         build_concepts(proteins, kinds=["colour"])
     with pytest.raises(InputError, match="two concepts are called 'RGD'"):

@@ -39,6 +39,7 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "density": {"fractions": [0.1], "bootstraps": 3, "nulls": []},
     "characterize": {"concepts": ["amino acid", "class"], "max_neurons": 20, "min_proteins": 4},
+    "describe": {"enabled": False},
     "intervene": {"fraction": 0.1, "draws": 2, "neurons": 2, "factors": [2.0], "proteins_per_class": 2},
 }  # fmt: skip
 

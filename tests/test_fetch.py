@@ -17,10 +17,23 @@ from plmscope.data import fetch as module
 from plmscope.data.annotations import read_features
 from plmscope.data.fetch import COLUMNS, FEATURE_TYPES, Fetched, fetch
 from plmscope.data.proteins import read_proteins
+from plmscope.data.terms import terms_of
 from plmscope.data.uniprot import FEATURES
 from plmscope.errors import InputError, StudyError
 
 SEQUENCES = ["MKVLAAGIVGLCHWYTRSDENQPFKLMACDEF" + "ACDEFGHIKL"[i] for i in range(5)]
+#: Cells as UniProt writes them, and the terms in them.
+TERMS = {
+    "Keywords": "3D-structure;Hydrolase;Zinc", "Gene Ontology IDs": "GO:0005524; GO:0016787",
+    "InterPro": "IPR001000;IPR002000;", "Pfam": "PF00001;",
+    "Cofactor": "COFACTOR: Name=Mg(2+); Xref=ChEBI:CHEBI:18420; Evidence={ECO:0000250}; Note=Binds 2.; Name=K(+);",
+    "Taxonomic lineage": "cellular organisms (no rank), Bacteria (domain), Pseudomonadota (phylum), Vibrio (genus)",
+}  # fmt: skip
+KNOWN = {
+    "keyword": ("3D-structure", "Hydrolase", "Zinc"), "GO": ("GO:0005524", "GO:0016787"),
+    "InterPro": ("IPR001000", "IPR002000"), "Pfam": ("PF00001",), "cofactor": ("Mg(2+)", "K(+)"),
+    "taxon": ("Bacteria", "Pseudomonadota"),
+}  # fmt: skip
 
 
 class Service:
@@ -59,7 +72,7 @@ class Service:
                 "Entry": f"P{i}", "Entry Name": f"N{i}_ECOLI", "EC number": f"{i % 3 + 1}.1.1.1; 1.2.-.-",
                 "Organism": "E. coli", "Organism (ID)": "562", "Length": "33", "Sequence": SEQUENCES[i],
                 "Active site": 'ACT_SITE 3; /note="Nucleophile"; /evidence="ECO:0000269"',
-                "Disulfide bond": "DISULFID 5..9; SIGNAL 1..?" if i == 0 else "",
+                "Disulfide bond": "DISULFID 5..9; SIGNAL 1..?" if i == 0 else "", **TERMS,
             }  # fmt: skip
             rows.append("\t".join(row[name] for name in names))
         return ("\n".join(rows) + "\n").encode()
@@ -123,6 +136,8 @@ def check(found: Fetched) -> None:
     proteins = read_proteins(found.proteins, label="ec:1", task="multi")
     assert [(p.id, p.sequence) for p in proteins] == [(f"P{i}", s) for i, s in enumerate(SEQUENCES)]
     assert proteins.proteins[1].label == "1;2" and proteins.proteins[0].columns["organism"] == "E. coli"
+    assert all(terms_of(protein.columns) == KNOWN for protein in proteins)
+    assert terms_of(TERMS) == KNOWN  # a table of the web site
     features = read_features(found.features, proteins)
     assert features.table["feature_type"].tolist() == ["ACT_SITE", "DISULFID", "DISULFID"] + ["ACT_SITE"] * 4
     assert features.table.iloc[2].tolist() == ["P0", "DISULFID", 8, 9, ""]

@@ -21,7 +21,8 @@ HOUSE = (
     ("data", (
         "labels", "uniprot", "mmseqs", "records", "formats", "service", "sources", "tables", "rows", "labelling",
         "checks", "second_table", "proteins", "annotations", "peptides", "clusters", "low_complexity", "pieces",
-        "relatives", "set_columns", "splits", "leakage", "structures", "structural", "structure_features", "fetch",
+        "relatives", "set_columns", "splits", "leakage", "structures", "structural", "structure_features", "terms",
+        "fetch",
     )),
     ("stats", ("metrics", "chance", "curves", "ranks")),
     ("tasks", ("crew", "task", "on_ray", "engines", "worker")),
@@ -34,24 +35,26 @@ HOUSE = (
         "table", "scores", "methods", "shards", "targets", "driver", "activation", "paths", "integrated_gradients",
         "conductance", "linear", "ablation", "relp",
     )),
-    ("probing", ("class_means", "gaussian", "linear_probe", "scorers")),
+    ("probing", ("class_means", "gaussian", "iou", "linear_probe", "curves", "scorers")),
     ("evaluation", (
         "selection", "overlap", "density", "predict", "resampled", "curves", "interventions", "faithfulness",
         "judging", "kinds", "shared_out", "collected", "null_kinds",
     )),
     ("layout", ("attributions", "components", "measure", "degenerate", "substitutions", "sufficient")),
     ("knowledge", (
-        "concepts", "motifs", "class_baselines", "codes", "discovery", "confirmation", "residues", "letters",
-        "stream", "saved", "characterize", "strips", "cards",
+        "codes", "patterns", "concepts", "motifs", "class_baselines", "discovery", "concept_neurons", "confirmation",
+        "residues", "letters", "masks", "formulas", "stream", "maximised", "saved", "characterize", "samples",
+        "strips", "cards", "units", "sentences",
     )),
     ("report", (
-        "blocks", "input", "answers", "data", "curves", "kinds", "density", "classes", "knowledge", "concentration",
-        "closing", "faithfulness", "html", "layout", "neurons", "methods", "page",
+        "blocks", "input", "answers", "data", "curves", "kinds", "density", "classes", "concentration", "closing",
+        "concepts", "described", "knowledge", "faithfulness", "html", "layout", "neurons", "salient", "methods",
+        "page",
     )),
     ("study", (
         "order", "rules", "settings", "demo", "inputs", "study_file", "opened", "stages", "characterizing",
-        "comparing_scorers", "evaluating", "finetuning", "laying_out", "reporting", "scoring", "counting", "execute",
-        "nulls", "null_kinds", "selecting", "stability", "intervening", "edited",
+        "comparing_scorers", "describing", "evaluating", "finetuning", "laying_out", "probing", "reporting",
+        "scoring", "counting", "execute", "nulls", "null_kinds", "selecting", "stability", "intervening", "edited",
     )),
     ("explaining", (
         "activations", "decision", "explanation", "held", "page", "residues", "contributions", "training", "detected",
@@ -77,11 +80,13 @@ TORCH = {
     "evaluation.resampled", "evaluation.curves", "evaluation.interventions", "evaluation.faithfulness",
     "evaluation.judging", "evaluation.kinds", "evaluation.shared_out", "evaluation.collected",
     "evaluation.null_kinds", "layout.attributions", "layout.measure", "layout.degenerate", "layout.substitutions",
-    "layout.sufficient", "knowledge.codes", "knowledge.discovery", "knowledge.confirmation", "knowledge.residues",
-    "knowledge.letters", "knowledge.stream", "knowledge.saved", "knowledge.characterize", "study.comparing_scorers",
-    "study.edited", "explaining.activations", "explaining.decision", "explaining.held", "explaining.residues",
-    "explaining.contributions", "explaining.training", "explaining.detected", "explaining.explainer",
-    "explaining.folder", "explaining.variants", "exploring.changes", "exploring.session", "exploring.server",
+    "layout.sufficient", "knowledge.codes", "knowledge.discovery", "knowledge.concept_neurons",
+    "knowledge.confirmation", "knowledge.residues", "knowledge.letters", "knowledge.stream", "knowledge.maximised",
+    "knowledge.saved", "knowledge.characterize", "knowledge.samples", "knowledge.units", "knowledge.sentences",
+    "study.comparing_scorers", "study.edited", "explaining.activations", "explaining.decision", "explaining.held",
+    "explaining.residues", "explaining.contributions", "explaining.training", "explaining.detected",
+    "explaining.explainer", "explaining.folder", "explaining.variants", "exploring.changes", "exploring.session",
+    "exploring.server",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "accelerate", "captum", "peft"}
 

@@ -49,11 +49,16 @@ HOSTILE = "</script><script>alert(1)</script>"
 #: Tables that the report has no use for, or shows if they are there and does not miss.
 UNSHOWN = (
     "selections", "concepts", "associations", "motifs", "attributed_residues", "interventions", "neuron_effects",
-    "class_overlap", "stability", "modules", "modules_null", "curves_null", "class_baselines",
+    "class_overlap", "stability", "modules", "modules_null", "curves_null", "class_baselines", "maximised",
 )  # fmt: skip
 OPTIONAL = tuple(name for name in SCHEMA if name not in UNSHOWN)
 #: Tables that are said to be missing beside another one alone.
 BESIDE = ("components", "substitutions")
+#: Tables whose section is left out where they are missing.
+LEFT_OUT = (
+    "faithfulness",
+    "sufficient", "degenerate", "formulas", "descriptions", "concept_neurons", "probe_curves", "probe_layers",
+)  # fmt: skip
 
 
 class Page(HTMLParser):
@@ -720,7 +725,7 @@ def test_empty_tables_are_said_to_be_empty(results: Results) -> None:
     said = " ".join(texts(make(results)) for make in report.SECTIONS)
     assert "No protein was left out." in said
     unsaid = [name for name in OPTIONAL if f"{name}.parquet has no rows" not in said]
-    assert unsaid == ["excluded", "letters", *BESIDE]
+    assert unsaid == ["excluded", "letters", "formulas", "probe_layers", *BESIDE]
 
 
 def test_a_run_with_no_table_at_all_gives_a_report(copy: Run) -> None:
@@ -730,13 +735,7 @@ def test_a_run_with_no_table_at_all_gives_a_report(copy: Run) -> None:
     copy.update_manifest(versions={}, model={}, data={}, split={}, stages={})
     text = Page(report.write_report(copy).read_text(encoding="utf-8")).text
     for name in OPTIONAL:
-        asked = name not in (
-            "letters",
-            *BESIDE,
-            "sufficient",
-            "degenerate",
-            "faithfulness",
-        )  # said beside cards, or left out whole
+        asked = name not in ("letters", *BESIDE, *LEFT_OUT)  # said beside cards, or left out whole
         assert (f"{name}.parquet is not in this run folder" in text) == asked
     assert text.count("Not run") == 5
     assert "study.toml is not in this run folder" in text

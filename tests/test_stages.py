@@ -91,14 +91,19 @@ def test_the_page_on_run_folders_has_the_stages() -> None:
         ({"density": {"nulls": []}}, "nulls null_kinds density stability report"),
         ({"density": {"fractions": [0.05]}}, "select density report"),
         ({"density": {"halves": False}}, "stability report"),
-        ({"report": {"knowledge_fraction": 0.1}}, "select characterize report"),
+        ({"report": {"knowledge_fraction": 0.1}}, "select characterize describe report"),
         ({"intervene": {"draws": 3}}, "intervene report"),
         ({"intervene": {"fraction": 0.1}}, "select stability intervene report"),
         ({"intervene": {"enabled": False}}, "intervene report"),
+        ({"describe": {"share": 0.01}}, "describe report"),
+        ({"probe": {"controls": 2}}, "probe report"),
         ({"layout": {"draws": 3}}, "layout report"),
         ({"faithfulness": {"sample": 12}}, "faithfulness report"),
-        ({"characterize": {"fdr": 0.1}}, "characterize report"),
-        ({"evaluate": {"methods": ["integrated_gradients"]}}, "evaluate null_kinds characterize layout report"),
+        ({"characterize": {"fdr": 0.1}}, "characterize describe report"),
+        (
+            {"evaluate": {"methods": ["integrated_gradients"]}},
+            "evaluate null_kinds characterize describe layout report",
+        ),
         ({"name": "other"}, "report"),
         ({"score": {"points": 6}}, " ".join(names()[1:])),
         ({"density": {"bootstraps": 0}}, " ".join(names()[1:])),
@@ -286,7 +291,7 @@ def test_a_stage_of_one_file_and_one_row(
         cli._stage_command(own)
     app.command("another")(lambda: None)
     shown = CliRunner().invoke(app, ["unexplained", "--help"])
-    assert "Ninth stage: count selected neurons that nothing explains." in shown.stdout
+    assert "Eleventh stage: count selected neurons that nothing explains." in shown.stdout
     # What it depends on is run again: it is outdated and its table goes.
     run.clear("neuron_cards.parquet")
     assert main(["characterize", str(folder), "--quiet"]) == 0
@@ -299,6 +304,6 @@ def test_a_stage_is_a_plain_object() -> None:
     study = parse_study({"density": {"nulls": []}}, "x")
     assert not stage.wanted(study) and stage.wanted(Study()) and stage.products(study) == ("x.parquet",)
     assert [row.name for row in commands()] == [
-        "finetune", "score", "evaluate", "density", "characterize", "intervene", "layout", "faithfulness",
-        "report",
+        "finetune", "score", "evaluate", "density", "characterize", "describe", "probe", "intervene",
+        "layout", "faithfulness", "report",
     ]  # fmt: skip

@@ -11,7 +11,7 @@ import errno
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -91,7 +91,20 @@ Progress = Annotated[
 
 
 #: What comes first, second ... in the help of the stages' commands.
-_ORDINALS = ("First", "Second", "Third", "Fourth", "Fifth", "Sixth", "Seventh", "Eighth", "Ninth", "Tenth")
+_ORDINALS = (
+    "First",
+    "Second",
+    "Third",
+    "Fourth",
+    "Fifth",
+    "Sixth",
+    "Seventh",
+    "Eighth",
+    "Ninth",
+    "Tenth",
+    "Eleventh",
+    "Twelfth",
+)
 
 
 def _help(name: str) -> str:
@@ -264,6 +277,40 @@ def score(
         _summary(opened)
     else:
         _stage(folder, "score", quiet, (out or folder / "score.parts") if merge else None)
+
+
+@app.command(help=_help("describe"))
+def describe(
+    folder: RunFolder,
+    llm: Annotated[
+        str | None,
+        typer.Option(
+            "--llm",
+            metavar="COMMAND",
+            help="A program of yours that writes sentences too: JSON lines in and out. Kept in the run's study.toml.",
+            show_default=False,
+        ),
+    ] = None,
+    maximise: Annotated[
+        int | None,
+        typer.Option(
+            "--maximise",
+            metavar="N",
+            help="Make the preferred windows of the N best neurons by gradient. Kept in the run's study.toml.",
+            show_default=False,
+        ),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """The stage ``describe``, which has options of its own."""
+    asked = {name: value for name, value in (("llm", llm), ("maximise", maximise)) if value is not None}
+    _stage(folder, "describe", quiet, changes={"describe": {**asked, "enabled": True}})
+
+
+@app.command(help=_help("probe"))
+def probe(folder: RunFolder, quiet: Quiet = False) -> None:
+    """The stage ``probe``, which a study leaves out unless it is asked for."""
+    _stage(folder, "probe", quiet, changes={"probe": {"enabled": True}})
 
 
 @app.command(help=_help("intervene"))
@@ -659,6 +706,7 @@ def _stage(
     quiet: bool,
     shards: Path | None = None,
     then: Callable[[], None] = lambda: None,
+    changes: Mapping[str, Mapping[str, object]] | None = None,
     crew: Crew = ALONE,
 ) -> None:
     """One stage of an existing run, with the settings it was made with; a report that is there is written anew."""
@@ -666,7 +714,7 @@ def _stage(
     from plmscope.store.folder import Run
 
     opened = Run.open(folder)
-    stages = _stages(opened, quiet, shards)
+    stages = _stages(opened, quiet, shards, changes)
     stages.crew = crew
     stages.execute([stage])
     with opened.locked():
@@ -676,12 +724,18 @@ def _stage(
     _summary(opened)
 
 
-def _stages(opened: Run, quiet: bool, shards: Path | None = None) -> Stages:
-    """The stages of an existing run."""
+def _stages(
+    opened: Run, quiet: bool, shards: Path | None = None, changes: Mapping[str, Mapping[str, object]] | None = None
+) -> Stages:
+    """The stages of an existing run; ``changes`` of its settings, section by section, become the run's own."""
     from plmscope.study import Stages
-    from plmscope.study.study_file import read_study
+    from plmscope.study.study_file import parse_study, read_study
 
-    return Stages(read_study(opened.path / "study.toml"), opened, track(quiet), say(quiet), shards)
+    study = read_study(opened.path / "study.toml")
+    if changes:
+        settings = study.model_dump()
+        study = parse_study({**settings, **{k: settings[k] | dict(v) for k, v in changes.items()}}, "command line")
+    return Stages(study, opened, track(quiet), say(quiet), shards)
 
 
 def _compared(found: Comparison, out: Path | None, markdown: bool, quiet: bool) -> None:

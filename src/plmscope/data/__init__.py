@@ -7,6 +7,7 @@
     proteins.py, checks.py                 proteins with labels; what is left out or changed is counted and told
     labelling.py, labels.py                classes from columns and headers; one or more classes a protein
     annotations.py, uniprot.py             what is known of single residues, and as UniProt writes it
+    terms.py                               what is known of whole proteins: keywords, GO, InterPro, Pfam, taxa
     fetch.py, service.py                   UniProt's queries, and what its service answers
     clusters.py                            proteins chosen by cluster
     mmseqs.py, peptides.py                 which proteins resemble each other, and which peptides

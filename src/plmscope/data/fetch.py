@@ -41,6 +41,7 @@ from plmscope.data.service import (
     retry_after,
     service_errors,
 )
+from plmscope.data.terms import split_terms
 from plmscope.data.uniprot import FEATURES, parse_feature_cell
 from plmscope.errors import InputError, StudyError, shown
 from plmscope.progress import Track, silent
@@ -51,16 +52,24 @@ QUERY = "(reviewed:true) AND (ec:*)"
 #: Columns of a page, as fields of the service and as it calls them in the header.
 COLUMNS = (
     ("accession", "Entry"), ("id", "Entry Name"), ("ec", "EC number"), ("organism_name", "Organism"),
-    ("organism_id", "Organism (ID)"), ("length", "Length"), ("sequence", "Sequence"),
+    ("organism_id", "Organism (ID)"), ("length", "Length"), ("sequence", "Sequence"), ("keyword", "Keywords"),
+    ("go_id", "Gene Ontology IDs"), ("xref_interpro", "InterPro"), ("xref_pfam", "Pfam"), ("cc_cofactor", "Cofactor"),
+    ("lineage", "Taxonomic lineage"),
 )  # fmt: skip
+#: Columns that become terms of the protein, by their names in the service's tables.
+_TERMS = {
+    "Keywords": "keyword", "Gene Ontology IDs": "GO", "InterPro": "InterPro", "Pfam": "Pfam", "Cofactor": "cofactor",
+    "Taxonomic lineage": "taxon",
+}  # fmt: skip
 #: Features that are fetched, by their keys in flat files.
 FEATURE_TYPES = ("ACT_SITE", "BINDING", "SITE", "MOD_RES", "DISULFID", "CARBOHYD", "LIPID", "SIGNAL", "TRANSIT",
-                 "PROPEP", "TRANSMEM", "DOMAIN", "MOTIF", "ZN_FING", "DNA_BIND", "COILED")  # fmt: skip
+                 "PROPEP", "TRANSMEM", "DOMAIN", "MOTIF", "ZN_FING", "DNA_BIND", "COILED", "REGION", "COMPBIAS",
+                 "HELIX", "STRAND", "TURN")  # fmt: skip
 PAGE_SIZE = 500  # the most that the service gives
 TRIES = 8
 LONGEST_WAIT = 120.0
 _AGAIN = (408, 425, 429, 500, 502, 503, 504)
-PROTEIN_HEADER = "id\tentry_name\tec\torganism\ttaxonomy_id\tsequence\n"
+PROTEIN_HEADER = "id\tentry_name\tec\torganism\ttaxonomy_id\tkeywords\tgo\tinterpro\tpfam\tcofactor\ttaxon\tsequence\n"
 FEATURE_HEADER = "key\tfeature_type\tstart\tend\tdescription\n"
 
 
@@ -98,7 +107,7 @@ def fetch(
     say: Callable[[str], None] = lambda line: None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Fetched:
-    """Fetch the proteins of a UniProtKB query with their sequences, EC numbers and residue features.
+    """Fetch the proteins of a UniProtKB query with their sequences, EC numbers, terms and residue features.
 
     Three files are written: ``OUT``, which :func:`~plmscope.data.proteins.read_proteins` reads; ``OUT`` with
     ``.features`` before its ending, which :func:`~plmscope.data.annotations.read_features` reads; and ``OUT.json``
@@ -387,7 +396,8 @@ class _Download:
             self.seen.add(accession)
             name, ec, organism, taxonomy = (row[c] for c in ("Entry Name", "EC number", "Organism", "Organism (ID)"))
             ec = ";".join(number.strip() for number in ec.split(";") if number.strip())
-            proteins.append(f"{accession}\t{name}\t{ec}\t{organism}\t{taxonomy}\t{row['Sequence']}\n")
+            terms = "\t".join(";".join(split_terms(kind, row[column])) for column, kind in _TERMS.items())
+            proteins.append(f"{accession}\t{name}\t{ec}\t{organism}\t{taxonomy}\t{terms}\t{row['Sequence']}\n")
             for cell in cells:
                 try:
                     cell_features = parse_feature_cell(row[cell])

@@ -34,6 +34,9 @@ from plmscope.data.proteins import Protein
 from plmscope.errors import InputError, SelectionError
 from plmscope.evaluation.selection import Selection
 from plmscope.knowledge.codes import Codes, firing_codes
+from plmscope.knowledge.concept_neurons import CHOSEN as _BEST
+from plmscope.knowledge.concept_neurons import COUNTED as _BEST_COUNTED
+from plmscope.knowledge.concept_neurons import ConceptNeurons, best_neurons, best_of_all
 from plmscope.knowledge.concepts import ConceptSet, build_concepts
 from plmscope.knowledge.confirmation import Confirmation, association_table, offsets, permuted_marks, shifted_marks
 from plmscope.knowledge.discovery import (
@@ -72,6 +75,7 @@ class Characterization:
         tested: Pairs that had enough clusters for the test.
         control: How many of them the same test confirms when a shifted annotation takes the place of the true one.
         letters: Of every neuron, ``position`` and the columns of ``letters.parquet`` behind ``neuron``.
+        best: The best neurons of every concept, ``position`` in the place of the neuron's columns.
     """
 
     associations: pd.DataFrame
@@ -79,6 +83,7 @@ class Characterization:
     tested: int
     control: int
     letters: pd.DataFrame
+    best: pd.DataFrame
 
     def __repr__(self) -> str:
         confirmed = int(self.associations["confirmed"].sum())
@@ -144,10 +149,11 @@ def characterize(
         )  # fmt: skip
         if of_group.motifs is not None:
             of_group.motifs.moved(where)
-        associations, letters = (
-            frame.assign(position=where[frame["position"]]) for frame in (of_group.associations, of_group.letters)
+        associations, letters, best = (
+            frame.assign(position=where[frame["position"].to_numpy(dtype=np.int64)])
+            for frame in (of_group.associations, of_group.letters, of_group.best)
         )
-        groups.append(replace(of_group, associations=associations, letters=letters))
+        groups.append(replace(of_group, associations=associations, letters=letters, best=best))
     return _joined(groups, settings.fdr)
 
 
@@ -228,6 +234,7 @@ def _joined(parts: Sequence[Characterization], fdr: float) -> Characterization:
         int(np.isfinite(q).sum()),
         int((np.nan_to_num(control, nan=1.0) < fdr).sum()),
         pd.concat([part.letters for part in parts], ignore_index=True),
+        best_of_all([part.best for part in parts]),
     )
 
 
@@ -265,11 +272,11 @@ def associate(
             put_back(motifs, MOTIFS, all_, "motifs/")
         if motifs is not None:
             motifs = motifs.finished(all_["motifs beyond"])
-        table, of_letters = (
+        table, of_letters, best = (
             pd.DataFrame({key.removeprefix(prefix): _plain(all_[key]) for key in all_ if key.startswith(prefix)})
-            for prefix in ("table/", "letters/")
+            for prefix in ("table/", "letters/", "best/")
         )
-        return Characterization(table, motifs, 0, 0, of_letters)
+        return Characterization(table, motifs, 0, 0, of_letters, best)
     residue_codes, protein_codes = _fitted(stream, n, discovery, settings, saved, device or torch.device("cpu"))
     held = np.zeros(len(concepts), np.int64)  # by how many proteins of confirmation
     marks = []
@@ -280,22 +287,29 @@ def associate(
     letters = Letters(residue_codes.center, chosen)
     saved_pairs = saved.read("chosen")
     if saved_pairs is None:
-        pairs = _discovered(
+        pairs, chosen_for = _discovered(
             stream, n, discovery, held, concepts, settings, windows, letters, residue_codes, protein_codes, saved
         )
         saved.write(
             "chosen",
-            lambda: {**arrays_of(pairs, PAIRS), **arrays_of(windows, PEAKS), **arrays_of(letters, LETTERS_DISCOVERED)},
+            lambda: {
+                **arrays_of(pairs, PAIRS),
+                **arrays_of(windows, PEAKS),
+                **arrays_of(letters, LETTERS_DISCOVERED),
+                **{f"best{k}/{name}": one[name] for k, one in enumerate(chosen_for) for name in _BEST},
+            },
         )
         saved.drop("discovering")
     else:
         pairs = Pairs(*(saved_pairs[field] for field in PAIRS))
         put_back(windows, PEAKS, saved_pairs)
         put_back(letters, LETTERS_DISCOVERED, saved_pairs)
+        chosen_for = [{name: saved_pairs[f"best{k}/{name}"] for name in _BEST} for k in (0, 1)]
     letters.begin(concepts, pairs.neuron, pairs.sign, pairs.concept)
     motifs = make_motifs(windows, chosen, discovery, concepts, confirmation) if len(chosen) else None
 
     levels = [Confirmation(pairs, concepts, level, n) for level in ("residue", "protein")]
+    bests = [ConceptNeurons(one, concepts) for one in chosen_for]
     permuted = permuted_marks(marks, np.random.default_rng([settings.seed, 12]))
     # A neuron of few values may have none as rare as that: its highest then, if it is not its usual one.
     rare, usual = (int(firing[np.argmin(np.abs(np.array(settings.fractions) - f))]) for f in (MOTIF_FRACTION, 0.2))
@@ -306,6 +320,7 @@ def associate(
     def state() -> dict[str, np.ndarray]:
         kept = arrays_of(levels[0], CONFIRMED, "residue/") | arrays_of(levels[1], CONFIRMED, "protein/")
         kept |= arrays_of(letters, LETTERS_JUDGED, "letters/")
+        kept |= {key: part for k in (0, 1) for key, part in arrays_of(bests[k], _BEST_COUNTED, f"best{k}/").items()}
         return kept | (arrays_of(motifs, MOTIFS, "motifs/") if motifs is not None else {}) | {"done": done}
 
     if (before := saved.read("confirming")) is not None:
@@ -313,6 +328,8 @@ def associate(
         for level, prefix in zip(levels, ("residue/", "protein/"), strict=True):
             put_back(level, CONFIRMED, before, prefix)
         put_back(letters, LETTERS_JUDGED, before, "letters/")
+        for k, one in enumerate(bests):
+            put_back(one, _BEST_COUNTED, before, f"best{k}/")
         if motifs is not None:
             put_back(motifs, MOTIFS, before, "motifs/")
     for chunk in saved.rest(stream, confirmation, "confirming", done, state):
@@ -324,7 +341,10 @@ def associate(
         codes = residue_codes(chunk.values)
         levels[0].add(codes, marked, others)
         again = [permuted[row] for row in chunk.rows]
-        levels[1].add(protein_codes(protein_means(chunk)), [marks[row] for row in chunk.rows], [again, again])
+        of_proteins, own = protein_codes(protein_means(chunk)), [marks[row] for row in chunk.rows]
+        levels[1].add(of_proteins, own, [again, again])
+        bests[0].add(codes, marked)
+        bests[1].add(of_proteins, own)
         if motifs is not None:
             fires = np.concatenate([codes[:, chosen] >= high, codes[:, chosen] <= low], axis=1)
             hits = motifs.add(proteins, annotations, fires)
@@ -332,18 +352,20 @@ def associate(
     table = association_table(pairs, levels, concepts, [residue_codes, protein_codes])
     table["auroc_beyond_letter"] = letters.beyond()
     of_letters = letters.table()
+    best = pd.concat([one.table() for one in bests], ignore_index=True)
     beyond = letters.beyond_of(motifs) if motifs is not None else np.zeros(0)
 
     def everything() -> dict[str, np.ndarray]:
         columns = {f"table/{key}": table[key].to_numpy() for key in table.columns}
         columns |= {f"letters/{key}": of_letters[key].to_numpy() for key in of_letters.columns}
+        columns |= {f"best/{key}": best[key].to_numpy() for key in best.columns}
         columns = {key: part.astype(np.str_) if part.dtype == object else part for key, part in columns.items()}
         kept = columns | arrays_of(windows, PEAKS, "windows/") | {"motifs beyond": beyond}
         return kept | (arrays_of(motifs, MOTIFS, "motifs/") if motifs is not None else {})
 
     saved.write("found", everything)
     saved.drop("codes", "chosen", "confirming")
-    return Characterization(table, motifs.finished(beyond) if motifs is not None else None, 0, 0, of_letters)
+    return Characterization(table, motifs.finished(beyond) if motifs is not None else None, 0, 0, of_letters, best)
 
 
 def _plain(values: np.ndarray) -> np.ndarray:
@@ -363,8 +385,8 @@ def _discovered(
     residue_codes: Codes,
     protein_codes: Codes,
     saved: Saved,
-) -> Pairs:
-    """The pass over the discovery proteins fills windows and letters and chooses the pairs.
+) -> tuple[Pairs, list[dict[str, np.ndarray]]]:
+    """The pass over the discovery proteins fills windows and letters and chooses pairs, and the neurons of concepts.
 
     ``held`` counts the held-out proteins of every concept.
     """
@@ -403,7 +425,8 @@ def _discovered(
     eligible = np.flatnonzero((seen >= settings.min_proteins) & (2 * held >= settings.min_proteins))
     selected = np.zeros(n, bool)
     selected[chosen] = True
-    return chosen_pairs([of_residues, of_proteins], eligible.tolist(), selected, settings, firing)
+    pairs = chosen_pairs([of_residues, of_proteins], eligible.tolist(), selected, settings, firing)
+    return pairs, [best_neurons(counts, eligible.tolist()) for counts in (of_residues, of_proteins)]
 
 
 def _fitted(

@@ -3,21 +3,12 @@
 A concept marks residues (``level`` residue: an amino acid, a place, a stretch, a pattern, an active site) or whole
 proteins (``level`` protein: an EC class, a length). For every protein it is either *known* or not: a protein without
 a single active site in the table is not one without active site, so nothing is learnt from it about that concept.
-
-Sequence patterns are written in the syntax of PROSITE::
-
-    G-x(4)-G-K-[ST]     any four between; S or T last        N-{P}-[ST]   anything but P
-    C-x(2,4)-C          two to four between                  K-D-E-L>     at the end only;  <M at the start only
-
->>> [match for match in parse_pattern("G-x-S-x-G").find("AAGHSMGLSGG")]
-[(2, 7), (6, 11)]
 """
 
 from __future__ import annotations
 
 import csv
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -30,11 +21,17 @@ from plmscope.data.annotations import EC_NAMES, FeatureSet
 from plmscope.data.labelling import ec_classes
 from plmscope.data.labels import LabelTask, classes_of
 from plmscope.data.proteins import AMINO_ACIDS, Protein
+from plmscope.data.terms import feature_name, frequent_terms
 from plmscope.errors import InputError
+from plmscope.knowledge.patterns import Pattern, parse_pattern
 
 #: Kinds of concepts, in the order of the table.
-Kind = Literal["amino acid", "group", "position", "property", "pattern", "feature", "class", "length"]
-KINDS: tuple[Kind, ...] = ("amino acid", "group", "position", "property", "pattern", "feature", "class", "length")
+Kind = Literal["amino acid", "group", "position", "property", "pattern", "feature", "class", "term", "length"]
+KINDS: tuple[Kind, ...] = (
+    "amino acid", "group", "position", "property", "pattern", "feature", "class", "term", "length",
+)  # fmt: skip
+#: Terms of whole proteins that are compared, the most frequent.
+MOST_TERMS = 200
 AMINO_ACID_NAMES: Mapping[str, str] = dict(
     zip(
         "ACDEFGHIKLMNPQRSTVWY",
@@ -43,69 +40,9 @@ AMINO_ACID_NAMES: Mapping[str, str] = dict(
         strict=True,
     )
 )
+FEATURE_COLUMNS = ("id", "feature_type", "start", "end", "description")
 #: Lengths of the windows at both ends.
 ENDS = (1, 5, 20, 50)
-_ELEMENT = re.compile(r"(x|[A-Z]|\[[A-Z]+>?\]|\{[A-Z]+\})(?:\((\d+)(?:,(\d+))?\))?")
-
-
-@dataclass(frozen=True)
-class Pattern:
-    """A sequence pattern.
-
-    Attributes:
-        text: As it was written.
-        regex: The same as a regular expression, inside a look-ahead so that matches may overlap.
-    """
-
-    text: str
-    regex: re.Pattern[str]
-
-    def find(self, sequence: str) -> Iterator[tuple[int, int]]:
-        """Matches as half-open 0-based ranges, one (the longest) at every place where one starts."""
-        for match in self.regex.finditer(sequence):
-            yield match.span(1)
-
-
-def parse_pattern(text: str) -> Pattern:
-    """Read a pattern in PROSITE syntax.
-
-    Elements are joined by ``-``: a letter, ``x`` (any), ``[ABC]`` (one of), ``{ABC}`` (none of), each with an optional
-    ``(n)`` or ``(n,m)``; ``<`` before the first and ``>`` after the last bind the pattern to an end; ``>`` as the last
-    thing in brackets means "or the end". A final ``.`` is allowed.
-
-    Raises:
-        InputError: an element cannot be read (it is named), or a count is impossible.
-
-    References:
-        PROSITE user manual, section on pattern syntax. Departs from it: ``*`` and repeated profiles are not read.
-    """
-    body = text.strip().removesuffix(".")
-    start, end = body.startswith("<"), body.endswith(">")
-    body = body[1 if start else 0 : -1 if end else None]
-    elements = []
-    for number, element in enumerate(body.split("-"), 1):
-        match = _ELEMENT.fullmatch(element)
-        if not match:
-            raise InputError(
-                f"pattern {text!r}: element {number}, {element!r}, is none of A, x, [AB], {{AB}} with (n) or (n,m)"
-            )
-        what, low, high = match.groups()
-        if high is not None and int(high) < int(low):
-            raise InputError(f"pattern {text!r}: element {number}, {element!r}, counts down; write (n,m) with n <= m")
-        if what.endswith(">]"):
-            if low is not None:
-                raise InputError(f"pattern {text!r}: element {number}, {element!r}, repeats an end; drop the count")
-            expression = rf"(?:[{what[1:-2]}]|\Z)" if len(what) > 3 else r"\Z"
-        elif what.startswith("{"):
-            expression = f"[^{what[1:-1]}]"
-        else:
-            expression = "." if what == "x" else what
-        count = "" if low is None else f"{{{low}}}" if high is None else f"{{{low},{high}}}"
-        elements.append(expression + count)
-    expression = "".join(elements) + (r"\Z" if end else "")
-    if re.fullmatch(expression, ""):
-        raise InputError(f"pattern {text!r} can match no residue at all; let it ask for one at least")
-    return Pattern(text, re.compile((r"\A" if start else "") + f"(?=({expression}))", re.DOTALL))
 
 
 @dataclass(frozen=True)
@@ -156,6 +93,7 @@ class ConceptSet:
 
     Attributes:
         concepts: All of them, those of the residue level first.
+        left_out: Terms that are frequent enough but beyond :data:`MOST_TERMS`.
     """
 
     def __init__(
@@ -166,7 +104,11 @@ class ConceptSet:
         ec_levels: Mapping[str, str],
         lengths: tuple[float, float],
         task: LabelTask = "single",
+        terms: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
+        left_out: int = 0,
     ) -> None:
+        self.left_out = left_out
+        self._terms = terms or {}
         self.concepts = tuple(sorted(concepts, key=lambda c: (c.level == "protein", KINDS.index(c.kind))))
         self.number = {concept.name: i for i, concept in enumerate(self.concepts)}
         if len(self.number) < len(self.concepts):
@@ -188,6 +130,9 @@ class ConceptSet:
         self._members = np.zeros((len(self.letters_of), 128), dtype=bool)
         for row, letters in enumerate(self.letters_of.values()):
             self._members[row, [ord(letter) for letter in letters]] = True
+        self._together: dict[str, list[int]] = {}  # numbers of a group
+        for i, c in enumerate(self.concepts):
+            self._together.setdefault(c.group, []).append(i)
         self._known = np.array([not c.group for c in self.concepts], dtype=bool)
         self._of_level = {  # EC level to class to concept number
             level: {
@@ -241,7 +186,8 @@ class ConceptSet:
             if kind in self.number:
                 own.setdefault(self.number[kind], []).append((start, end))
         for number, spans in own.items():
-            stretches[number], known[number] = np.array(sorted(set(spans))), True
+            stretches[number] = np.array(sorted(set(spans)))
+            known[self._together[self.concepts[number].group]] = True
         for number, spans_ in stretches.items():
             if len(spans_):
                 positions[number] = np.unique(np.concatenate([np.arange(a, b) for a, b in spans_]))
@@ -259,6 +205,9 @@ class ConceptSet:
             found |= {numbers[name] for name in classes if name in numbers}
         known[list(self._of_label.values())] = protein.label is not None
         found |= {self._of_label[name] for name in self.labels_of(protein) if name in self._of_label}
+        for kind, names in self._terms.get(protein.id, {}).items():
+            known[self._together.get(f"term {kind}", [])] = True
+            found |= {self.number[name] for name in (f"{kind} {term}" for term in names) if name in self.number}
         for name, holds in (("short", len(protein) <= self._lengths[0]), ("long", len(protein) >= self._lengths[1])):
             number = self.number.get(f"{name} protein")
             if number is not None and holds:
@@ -303,6 +252,7 @@ def build_concepts(
     patterns: Mapping[str, str] | None = None,
     min_proteins: int = 10,
     task: LabelTask = "single",
+    terms: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
 ) -> ConceptSet:
     """The concepts that occur in some proteins.
 
@@ -312,8 +262,9 @@ def build_concepts(
         features: Residue features, joined to the proteins by their ids.
         ec: Protein id to its EC numbers; without, labels are the only classes.
         patterns: More patterns, name to PROSITE syntax, beside the textbook ones.
-        min_proteins: Features and classes that fewer of the proteins have are left out; so is a class that all have.
+        min_proteins: Features, classes and terms that fewer of the proteins have are left out; so is one that all have.
         task: Whether a label is one class, or several joined by ``;``.
+        terms: Protein id to kind to terms, of :func:`~plmscope.data.terms.terms_of`; the most frequent are taken.
 
     Raises:
         InputError: a kind is unknown, a pattern cannot be read, or two concepts have one name.
@@ -346,19 +297,28 @@ def build_concepts(
     ids = {protein.id for protein in proteins}
     rows: dict[str, list[tuple[str, int, int]]] = {}
     if features is not None and "feature" in kinds:
-        for key, kind, start, end in features.table[["id", "feature_type", "start", "end"]].itertuples(index=False):
-            rows.setdefault(str(key), []).append((str(kind), int(start), int(end)))
-        own = features.table[features.table["id"].isin(ids)]
-        for kind, n in own.groupby("feature_type")["id"].nunique().items():
-            if n >= min_proteins:
-                phrase = f"residues annotated as {kind}"
-                concepts.append(Concept(str(kind), "feature", "residue", features.source, phrase, f"feature {kind}"))
+        sub: dict[str, set[str]] = {}  # name to the proteins that have it
+        table = features.table.reindex(columns=FEATURE_COLUMNS, fill_value="")
+        for key, kind, start, end, said in table.itertuples(index=False, name=None):
+            for name in dict.fromkeys(part for part in (str(kind), feature_name(str(kind), str(said))) if part):
+                rows.setdefault(str(key), []).append((name, int(start), int(end)))
+                if key in ids:
+                    sub.setdefault(name, set()).add(str(key))
+        for name in sorted(name for name, have in sub.items() if len(have) >= min_proteins):
+            kind = name.partition(": ")[0]
+            phrase = f"residues annotated as {name}"
+            concepts.append(Concept(name, "feature", "residue", features.source, phrase, f"feature {kind}"))
     concepts += _class_concepts(proteins, ec or {}, min_proteins, task)
+    most = MOST_TERMS if "term" in kinds else 0
+    some, left_out = frequent_terms(proteins, terms or {}, min_proteins, most)
+    concepts += [Concept(f"{k} {t}", "term", "protein", k, f"proteins with {k} {t}", f"term {k}") for k, t in some]
     low, high = np.quantile([len(p) for p in proteins], (0.25, 0.75)) if proteins else (0.0, np.inf)
     for name, bound in (("short", f"at most {low:.0f}"), ("long", f"at least {high:.0f}")):
         phrase = f"{name} proteins ({bound} residues)"
         concepts.append(Concept(f"{name} protein", "length", "protein", "sequence", phrase))
-    return ConceptSet([c for c in concepts if c.kind in kinds], parsed, rows, ec or {}, (float(low), float(high)), task)
+    lengths, left_out = (float(low), float(high)), left_out if most else 0
+    kept = [c for c in concepts if c.kind in kinds]
+    return ConceptSet(kept, parsed, rows, ec or {}, lengths, task, terms, left_out)
 
 
 def _class_concepts(

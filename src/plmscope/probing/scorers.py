@@ -17,13 +17,14 @@ from plmscope.errors import InputError
 from plmscope.models.classifier import Classifier
 from plmscope.probing.class_means import probeless
 from plmscope.probing.gaussian import gaussian_selection
+from plmscope.probing.iou import class_overlap
 from plmscope.probing.linear_probe import choose_penalty, every_third, fit_probe, weight_ranking
 from plmscope.progress import Track, silent
 from plmscope.scoring.activation import EVERYONE, summarise_means
 from plmscope.scoring.scores import GroupSums, NeuronScores
 
 #: Names of the scores, in the order of the table.
-METHODS = ("probe", "probeless", "probeless_standardised", "gaussian")
+METHODS = ("probe", "probeless", "probeless_standardised", "gaussian", "iou")
 
 
 def probe_scores(
@@ -36,7 +37,7 @@ def probe_scores(
     seed: int = 0,
     fit: bool = True,
 ) -> tuple[NeuronScores, ...]:
-    """``probe``, ``probeless``, ``probeless_standardised`` and ``gaussian`` of every neuron, per class where they are.
+    """``probe``, both ``probeless``, ``gaussian`` and ``iou`` of every neuron, per class where they are.
 
     Args:
         classifier: The model.
@@ -80,19 +81,35 @@ def finish(method: str, sums: GroupSums, settings: Mapping[str, Any], completene
         raise InputError(f"{method}: a probe needs proteins of two classes at least, these are all {names[y[0]]!r}")
     if np.bincount(y).max() < 2:
         raise InputError(f"{method}: a probe needs two proteins of a class at least; raise score.proteins_per_class")
-    seed, per_class, told = int(settings.get("seed", 0)), np.zeros((0, 0)), dict(settings)
-    if method == "probe":
-        penalty = choose_penalty(x, y, len(names), every_third(y), seed=seed)
-        values, per_class = weight_ranking(fit_probe(x, y, len(names), penalty, seed=seed).weights)
-        told |= {"penalty": penalty}
-    elif method == "gaussian":
-        values = probeless(x, y, len(names), standardised=True)[0]
-        values = 0.999 * values / max(float(values.max()), 1e-300)
-        chosen = gaussian_selection(x, y).neurons
-        values[chosen] = 1 + np.arange(len(chosen))[::-1]
-    else:
-        values, per_class = probeless(x, y, len(names), standardised=method.endswith("standardised"))
+    values, per_class, more = ranked(method, x, y, len(names), int(settings.get("seed", 0)))
+    told = dict(settings) | more
     there = [c for c in np.unique(y).tolist() if len(per_class)]
     return NeuronScores(
         method, sums.index, values, {names[c]: per_class[c] for c in there}, sums.proteins, told, sums=sums
     )
+
+
+def ranked(
+    method: str, x: np.ndarray, y: np.ndarray, classes: int, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
+    """Scores ``(N,)`` by one of the methods and ``(C, N)`` or ``(0, 0)`` of each class, and what was chosen for them.
+
+    Args:
+        method: One of :data:`METHODS`.
+        x: ``(P, N)`` samples.
+        y: ``(P,)`` class numbers.
+        classes: Their number.
+        seed: Of the order in which the probe sees the samples.
+    """
+    if method == "probe":
+        penalty = choose_penalty(x, y, classes, every_third(y), seed=seed)
+        return *weight_ranking(fit_probe(x, y, classes, penalty, seed=seed).weights), {"penalty": penalty}
+    if method == "gaussian":
+        values = probeless(x, y, classes, standardised=True)[0]
+        values = 0.999 * values / max(float(values.max()), 1e-300)
+        chosen = gaussian_selection(x, y).neurons
+        values[chosen] = 1 + np.arange(len(chosen))[::-1]
+        return values, np.zeros((0, 0)), {}
+    if method == "iou":
+        return *class_overlap(x, y, classes), {}
+    return *probeless(x, y, classes, standardised=method.endswith("standardised")), {}

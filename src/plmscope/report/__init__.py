@@ -12,6 +12,8 @@ tables it needs, and makes plain blocks of them: texts, tables, figures.
     data.py, curves.py, density.py, methods.py  sections on proteins and quality, curves, places, methods
     knowledge.py, classes.py, neurons.py        sections on what neurons know
     faithfulness.py                             which scorer to trust
+    described.py, concepts.py                   formulas and scored sentences; the neurons of each concept
+    salient.py                                  what probes decide from few neurons
     layout.py                                   sections on how knowledge is laid out
 """
 

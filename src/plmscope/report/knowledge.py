@@ -37,6 +37,7 @@ from plmscope.report.blocks import (
     words,
 )
 from plmscope.report.classes import KEYS, explained_classes
+from plmscope.report.described import made_windows, told
 from plmscope.report.input import Results, section
 
 SHOWN_CONCEPTS = 5
@@ -69,12 +70,12 @@ def knowledge_section(results: Results) -> Sequence[Block]:
         "numbers, which come from clusters that had no part in choosing concept, threshold or motif; only where peaks "
         "lie is told of the training clusters."
     )
-    told: list[Block] = [_letters_table(results, unique)] if headline else []
+    tables: list[Block] = [_letters_table(results, unique)] if headline else []
     if headline and results.get("letters") is None:
-        told.append(results.missing("letters", "the chosen neurons cannot be set beside all others."))
-    classes = explained_classes(results)
-    told += [classes] if classes is not None else []
-    return (intro, *told, Cards("cards", card_data(results)))
+        tables.append(results.missing("letters", "the chosen neurons cannot be set beside all others."))
+    if (classes := explained_classes(results)) is not None:
+        tables.append(classes)
+    return (intro, *tables, Cards("cards", card_data(results)))
 
 
 def _letters_table(results: Results, unique: pd.DataFrame) -> Table:
@@ -118,6 +119,7 @@ def card_data(results: Results) -> dict[str, Any]:
         order = ["confirmed", "f1"]
         associations = associations.merge(wanted, on=KEYS).sort_values(order, ascending=False, kind="stable")
     known = _by_neuron(associations)
+    said, made = told(results), made_windows(results)
     named = results.get("concepts")
     kinds = {} if named is None else dict(zip(named["concept"], named["kind"], strict=True))
     out = []
@@ -131,6 +133,8 @@ def card_data(results: Results) -> dict[str, Any]:
                 "ranks": {str(r["method"]): int(r["rank"]) for r in rows.to_dict("records")},
                 "sentence": str(first["sentence"]), "explained": bool(first["explained"]),
                 "knows": str(first["knows"]), "letter": [first["r2_letter"], first["r2_window"]],
+                "told": said.get((*where, int(first["sign"])), []),
+                "made": made.get((*where, int(first["sign"]))),
                 "concept": str(first["concept"]), "auroc": first["auroc"], "f1": first["f1"],
                 "strips": _strips(first["top_proteins"], kinds), "motif": _motif(motif),
                 "concepts": [

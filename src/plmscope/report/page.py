@@ -20,9 +20,11 @@ from pathlib import Path
 from plmscope.report.answers import intervention_answer, kept_answer, knowledge_answer, quality_answer
 from plmscope.report.blocks import Answer, Cards, FigureGroup, Section, Table, json_ready
 from plmscope.report.concentration import concentration_answer
+from plmscope.report.concepts import concepts_section
 from plmscope.report.curves import comparison_section, curves_section, primary_figure
 from plmscope.report.data import data_section, quality_section
 from plmscope.report.density import density_section
+from plmscope.report.described import described_section
 from plmscope.report.faithfulness import faithfulness_section
 from plmscope.report.html import SHARED, environment, own_text
 from plmscope.report.input import Results, SectionMaker
@@ -31,6 +33,7 @@ from plmscope.report.knowledge import intervention_fact, interventions_section, 
 from plmscope.report.layout import redundancy_section, sufficient_section
 from plmscope.report.methods import completeness_section, facts, methods_section
 from plmscope.report.neurons import agreement_section, classes_section, neurons_section
+from plmscope.report.salient import salient_section
 from plmscope.store.files import write_atomic
 from plmscope.store.folder import Run
 
@@ -42,6 +45,9 @@ SECTIONS: tuple[SectionMaker, ...] = (
     comparison_section,
     density_section,
     knowledge_section,
+    described_section,
+    concepts_section,
+    salient_section,
     interventions_section,
     sufficient_section,
     redundancy_section,

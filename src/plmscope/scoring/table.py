@@ -148,6 +148,7 @@ ROWS: tuple[Scorer, ...] = (
             "probeless": "how far do its class means lie apart?",
             "probeless_standardised": "how far, over its spread within classes?",
             "gaussian": "how much more of the class does it tell than those before it?",
+            "iou": "do the proteins where it is highest make up a class?",
         },
         "plmscope.probing.scorers:probe_scores",
         seed=True,

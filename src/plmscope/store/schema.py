@@ -81,6 +81,9 @@ SCHEMA: dict[str, tuple[str, ...]] = {
         "f1", "f1_gain", "iou", "auroc", "discovery_f1", "discovery_auroc", "n_clusters", "p_value", "q_value",
         "null_auroc", "confirmed", "auroc_beyond_letter",
     ),
+    "concept_neurons": (
+        "layer", "module", "neuron", "concept", "sign", "rank", "discovery_iou", "iou", "precision", "recall",
+    ),
     "class_baselines": ("concept", "n_with", "n_without", "auroc_length", "auroc_composition"),
     "motifs": (
         "layer", "module", "neuron", "sign", "consensus", "width", "anchor", "n_windows", "n_fired",
@@ -96,6 +99,23 @@ SCHEMA: dict[str, tuple[str, ...]] = {
         "concept", "of", "n_clusters", "auroc", "null_auroc", "p_value", "q_value", "auroc_same_letter",
         "p_same_letter", "q_same_letter",
     ),
+    "formulas": (
+        "layer", "module", "neuron", "sign", "formula", "length", "discovery_iou", "iou", "precision", "recall", "atom",
+        "atom_iou", "gain", "n_clusters", "p_value", "q_value", "null_gain", "null_p_value",
+    ),
+    "descriptions": (
+        "layer", "module", "neuron", "sign", "source", "sentence", "phrases", "pmi", "exemplars_explained",
+        "simulation_r", "simulation_auroc", "letter_r", "letter_auroc", "others_r", "others_auroc", "n_others",
+        "p_value", "q_value", "counts",
+    ),
+    "maximised": (
+        "layer", "module", "neuron", "sign", "of", "start", "matrix", "window", "relaxed_activation",
+        "discrete_activation", "percentile", "nearest_letter", "cosine", "agreement",
+    ),
+    "probe_curves": (
+        "task", "level", "method", "chosen", "n_neurons", "balanced_accuracy", "nmi", "control_accuracy", "selectivity",
+    ),
+    "probe_layers": ("task", "level", "mass", "layer", "module", "n"),
     "interventions": (
         "method", "label", "effect_on", "mode", "factor", "fraction", "n_neurons", "control", "draw", "n_proteins",
         "probability", "probability_change", "log_odds_change", "label_probability_change", "decisions_right",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,12 @@ from plmscope.data.annotations import FeatureSet, read_features
 from plmscope.data.clusters import one_of_each_cluster, unrelated
 from plmscope.data.proteins import Protein, ProteinSet
 from plmscope.data.structure_features import files_of, with_structures
+from plmscope.data.terms import terms_of
 from plmscope.errors import InputError, StudyError
 from plmscope.evaluation.selection import size_of
 from plmscope.knowledge.cards import IS_LETTER, Bars, explained, neuron_cards
-from plmscope.knowledge.concepts import build_concepts, parse_pattern
+from plmscope.knowledge.concepts import ConceptSet, build_concepts
+from plmscope.knowledge.patterns import parse_pattern
 from plmscope.progress import Track, silent
 from plmscope.store.resume import Parts
 from plmscope.study.opened import OpenRun
@@ -25,6 +28,7 @@ from plmscope.study.stages import Context, Stage, tables
 
 TABLES = (
     "concepts", "associations", "class_baselines", "motifs", "letters", "neuron_cards", "attributed_residues",
+    "concept_neurons",
 )  # fmt: skip
 
 
@@ -57,6 +61,55 @@ def read_inputs(
     return with_structures(study.characterize.structures, proteins, found, track)
 
 
+@dataclass(frozen=True)
+class Sides:
+    """What neurons are compared with, on which proteins.
+
+    Attributes:
+        features: Those of the study, if it names some.
+        discovery: One protein of each train cluster.
+        confirmation: One of each validation and test cluster.
+        related: Held-out proteins that are left out because they are of a train protein's cluster.
+        concepts: What may be known.
+    """
+
+    features: FeatureSet | None
+    discovery: list[Protein]
+    confirmation: list[Protein]
+    related: int
+    concepts: ConceptSet
+
+
+def known_sides(opened: OpenRun, found: ProteinSet, say: Callable[[str], None], track: Track = silent) -> Sides:
+    """The sides of a run and its concepts; see :func:`characterize_run`."""
+    study, settings = opened.study, opened.study.characterize
+    features = read_inputs(study, found.proteins, track)
+    if features is not None:
+        say(repr(features))
+    annotated = {} if features is None else Counter(features.table["id"].tolist())
+    limit = settings.max_proteins
+    shares = (max(1, limit - limit // 3), max(1, limit // 3)) if limit else (0, 0)
+    train, held = opened.proteins("train"), [*opened.proteins("validation"), *opened.proteins("test")]
+    sides = [train, unrelated(held, train, opened.clusters)]
+    related = len(held) - len(sides[1])
+    if related:
+        say(f"{related:,} of {len(held):,} held-out proteins are of a train protein's cluster, left out")
+    discovery, confirmation = (
+        one_of_each_cluster(side, opened.clusters, annotated, share, study.seed)
+        for side, share in zip(sides, shares, strict=True)
+    )
+    ec = {p.id: p.columns["ec"] for p in found.proteins if p.columns.get("ec", "").strip()}
+    concepts = build_concepts(
+        discovery, kinds=settings.concepts, features=features, ec=ec, min_proteins=settings.min_proteins,
+        patterns={pattern: pattern for pattern in settings.patterns}, task=study.data.task_or_single,
+        terms={p.id: terms for p in found.proteins if (terms := terms_of(p.columns))},
+    )  # fmt: skip
+    if concepts.left_out:
+        say(f"{concepts.left_out:,} more terms of proteins are frequent enough; the most frequent are compared")
+    say(f"{concepts!r}; {len(discovery):,} proteins to discover, {len(confirmation):,} to confirm")
+    return Sides(features, discovery, confirmation, related, concepts)
+
+
 def characterize_run(
     opened: OpenRun, found: ProteinSet, parts: Parts, track: Track, say: Callable[[str], None]
 ) -> dict[str, Any]:
@@ -75,29 +128,10 @@ def characterize_run(
     from plmscope.knowledge.residues import attributed_residues
 
     study, settings = opened.study, opened.study.characterize
-    features = read_inputs(study, found.proteins, track)
-    if features is not None:
-        say(repr(features))
-    annotated = {} if features is None else Counter(features.table["id"].tolist())
-    limit = settings.max_proteins
     if parts.folder.is_dir():
         say("characterize: continuing from what was counted before")
-    shares = (max(1, limit - limit // 3), max(1, limit // 3)) if limit else (0, 0)
-    train, held = opened.proteins("train"), [*opened.proteins("validation"), *opened.proteins("test")]
-    sides = [train, unrelated(held, train, opened.clusters)]
-    related = len(held) - len(sides[1])
-    if related:
-        say(f"characterize: {related:,} of {len(held):,} held-out proteins are of a train protein's cluster, left out")
-    discovery, confirmation = (
-        one_of_each_cluster(side, opened.clusters, annotated, share, study.seed)
-        for side, share in zip(sides, shares, strict=True)
-    )
-    ec = {p.id: p.columns["ec"] for p in found.proteins if p.columns.get("ec", "").strip()}
-    concepts = build_concepts(
-        discovery, kinds=settings.concepts, features=features, ec=ec, min_proteins=settings.min_proteins,
-        patterns={pattern: pattern for pattern in settings.patterns}, task=study.data.task_or_single,
-    )  # fmt: skip
-    say(f"{concepts!r}; {len(discovery):,} proteins to discover, {len(confirmation):,} to confirm")
+    sides = known_sides(opened, found, say, track)
+    features, discovery, confirmation, concepts = sides.features, sides.discovery, sides.confirmation, sides.concepts
     index = opened.model.index
     chosen = []
     for method in study.card_methods:
@@ -141,6 +175,7 @@ def characterize_run(
     opened.run.write_table("motifs", index.placed(result.motifs.table))
     opened.run.write_table("letters", index.placed(result.letters))
     opened.run.write_table("neuron_cards", cards)
+    opened.run.write_table("concept_neurons", index.placed(result.best))
     parts.remove()
     best_rows = result.associations[result.associations["rank"] == 1]
     with_concept = best_rows.loc[explained(best_rows, bars), "position"].nunique()
@@ -159,7 +194,7 @@ def characterize_run(
     )
     return {
         "discovery_proteins": len(discovery), "confirmation_proteins": len(confirmation),
-        "confirmation_related": related, "concepts": len(concepts),
+        "confirmation_related": sides.related, "concepts": len(concepts),
         "pairs": len(result.associations), "pairs_tested": result.tested,
         "pairs_confirmed": int(result.associations["confirmed"].sum()), "pairs_confirmed_shifted": result.control,
         "neurons": len(index), "neurons_with_concept": int(with_concept), "selected": len(one_each),

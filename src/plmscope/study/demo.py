@@ -7,6 +7,7 @@ from plmscope.study.settings import (
     CharacterizeSection,
     DataSection,
     DensitySection,
+    DescribeSection,
     EvaluateSection,
     FinetuneSection,
     InterveneSection,
@@ -62,6 +63,7 @@ def _fast_demo() -> Study:
         ),
         density=DensitySection(bootstraps=100, nulls=(), halves=False),
         characterize=CharacterizeSection(max_proteins=150, max_neurons=200),
+        describe=DescribeSection(enabled=False),
         intervene=InterveneSection(enabled=False),
     )
 

@@ -114,11 +114,16 @@ class Stages:
                 stage.check(self.context(stage.name))
 
     def _recorded(self, name: str) -> bool:
-        """Whether the manifest says that a stage was run; one without a command, or left out, may be younger."""
+        """Whether the manifest says that a stage was run; one without a command, or left out, may be younger.
+
+        So may one that the manifest does not know although it knows a later one: the run is of an earlier plmscope.
+        """
         if not self.graph[name].wanted(self.study):
             return True
-        entry = self.run.manifest()["stages"].get(name, {})
-        return bool(self.graph.rows[name].along) or entry.get("status") == "done"
+        known = self.run.manifest()["stages"]
+        later = list(self.graph.rows)[list(self.graph.rows).index(name) + 1 :]
+        younger = name not in known and any(known.get(one, {}).get("status") == "done" for one in later)
+        return bool(self.graph.rows[name].along) or younger or known.get(name, {}).get("status") == "done"
 
     def _run(self, stage: Stage, started: float) -> None:
         """One stage, whatever was done before; what depends on it is outdated then."""

@@ -69,6 +69,16 @@ ROWS: tuple[StageRow, ...] = (
         "compare every neuron with what is known of residues and proteins; motifs and cards of the best",
     ),
     StageRow(
+        "describe",
+        "plmscope.study.describing",
+        "formulas over concepts for the best neurons, and sentences that are scored by what they predict",
+    ),
+    StageRow(
+        "probe",
+        "plmscope.study.probing",
+        "ask what the best, the worst and random neurons decide alone in probes beside the model",
+    ),
+    StageRow(
         "intervene",
         "plmscope.study.intervening",
         "suppress and enhance each class's neurons on test proteins, and see what becomes of decisions",

@@ -3,6 +3,8 @@
 Reading refuses unknown keys (and names the nearest known one) and impossible values; writing puts the meaning beside
 every key, so that ``study.toml`` in a run folder explains itself.
 
+One file although it is long: it is the list of all settings.
+
 >>> Study().split.identity
 0.3
 """
@@ -313,6 +315,36 @@ class CharacterizeSection(SettingsSection):
     token_budget: int = Field(2048, ge=1, description="padded tokens a batch")
 
 
+class DescribeSection(SettingsSection):
+    """Formulas over concepts, and sentences that are scored."""
+
+    enabled: bool = Field(True, description="false leaves this stage out")
+    max_neurons: int = Field(200, ge=1, description="of those with a card, best ranks first")
+    max_residues: int = Field(300_000, ge=1000, description="of discovery, and to confirm; proteins drawn by the seed")
+    share: float = Field(0.005, gt=0, le=0.1, description="of residues where a neuron fires")
+    min_residues: int = Field(100, ge=10, description="of discovery where a neuron fires, to be searched for a formula")
+    length: int = Field(3, ge=1, le=5, description="concepts of a formula")
+    beam: int = Field(10, ge=1, le=100, description="formulas of a length that are extended")
+    null: bool = Field(True, description="search again on shifted residues, which takes as long")
+    maximise: int = Field(0, ge=0, description="best neurons whose preferred window is made by gradient; 0: of none")
+    llm: str = Field("", description="your program that writes sentences: JSON lines in, JSON lines out; empty: none")
+
+
+class ProbeSection(SettingsSection):
+    """What few neurons decide alone, in probes beside the model."""
+
+    enabled: bool = Field(False, description="true asks it; plmscope probe RUN turns it on")
+    concepts: tuple[str, ...] = Field(
+        (), description="residue concepts beside the class; empty: the 3 features, or else patterns, of most proteins"
+    )
+    max_proteins: int = Field(1000, ge=10, description="on either side, one a cluster, drawn by the seed")
+    residues: int = Field(1000, ge=40, description="of a concept, half of them marked; half as many held out")
+    sizes: tuple[int, ...] = Field(
+        (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000), description="numbers of neurons that a probe sees, beside all"
+    )
+    controls: int = Field(10, ge=0, description="control tasks, whose labels say nothing; 0: none")
+
+
 class InterveneSection(SettingsSection):
     """Suppressing and enhancing the neurons of every class."""
 
@@ -390,6 +422,8 @@ class Study(SettingsSection):
     evaluate: EvaluateSection = EvaluateSection()
     density: DensitySection = DensitySection()
     characterize: CharacterizeSection = CharacterizeSection()
+    describe: DescribeSection = DescribeSection()
+    probe: ProbeSection = ProbeSection()
     intervene: InterveneSection = InterveneSection()
     layout: LayoutSection = LayoutSection()
     faithfulness: FaithfulnessSection = FaithfulnessSection()
@@ -404,6 +438,11 @@ class Study(SettingsSection):
     def card_methods(self) -> tuple[str, ...]:
         """Methods whose best neurons get a card: those that are judged, unless the study names others."""
         return self.characterize.methods or self.judged
+
+    @property
+    def describes(self) -> bool:
+        """Whether there are formulas and sentences, of the neurons that characterization gives a card."""
+        return self.describe.enabled and self.characterize.enabled
 
     @model_validator(mode="after")
     def _possible(self) -> Study:

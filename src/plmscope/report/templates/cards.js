@@ -106,6 +106,9 @@
     if (!motif.matrix && motif.windows) {
       parts.push(part("Motif", false, make("p", { class: "said" }, `None: the ${motif.windows} windows around its peaks have no column in common.`)));
     }
+    if (card.made) {
+      parts.push(part("Preferred window", false, make("div", { class: "scroller" }, logo(card.made)), make("p", { class: "said" }, card.made.said)));
+    }
     if (card.concepts.length) {
       parts.push(part("Concepts", false, table("On held-out clusters", [["concept", 0], ["sign", 0], ["F1", 1], ["AUROC", 1], ["q", 1], ["confirmed", 0]],
         card.concepts.map(([name, sign, f1, auroc, q, sure]) => [name, sign < 0 ? "low" : "high", number(f1), number(auroc), small(q), sure ? "yes" : "no"]))));
@@ -119,6 +122,7 @@
       make("h3", { id: `${id}-name` }, make("a", { href: `#${id}` }, `${words(card.module)} ${card.neuron}, layer ${card.layer}`),
         make("span", { class: card.knows === "more" || (card.explained && !card.knows) ? "tag" : "tag none" }, knows[kind(card)] ?? (card.explained ? "explained" : "unexplained")), make("small", {}, ranks)),
       make("p", { class: "said" }, card.sentence),
+      ...(card.told ?? []).map((text) => make("p", { class: "said" }, text)),
       ...(card.letter[0] == null ? [] : [make("p", { class: "said" }, `Variance explained by its letter ${number(card.letter[0])}, with both neighbours' ${number(card.letter[1])}`)]), make("div", { class: "parts" }, ...parts));
   };
 

@@ -197,7 +197,8 @@
     const select = block.querySelector("select[data-select]");
     const best = () => {
       const heads = [...block.querySelectorAll(".sort")].map((head) => head.textContent.trim());
-      sortBy(block.querySelector("table"), heads.indexOf(select.value.replaceAll("_", " ")), "descending");
+      const column = heads.indexOf(select.value.replaceAll("_", " "));
+      if (column >= 0) sortBy(block.querySelector("table"), column, "descending");
       filter(block);
     };
     select?.addEventListener("change", best);

@@ -1,0 +1,136 @@
+"""Formulas and scored sentences: a section with a table by module kind, and the lines that a card gains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from plmscope.report.blocks import Block, Table, TableRow, Text, cell, count, fixed, percent, short, words
+from plmscope.report.input import Results, section
+from plmscope.stats.chance import benjamini_hochberg
+
+MADE = "maximised"
+KEYS = ("layer", "module", "neuron", "sign")
+#: q value below which a formula is better than its best concept.
+BETTER = 0.05
+
+
+def told(results: Results) -> dict[tuple[Any, ...], list[str]]:
+    """Lines of every neuron and sign: its formula where that is better than a concept, and its sentences."""
+    found: dict[tuple[Any, ...], list[str]] = {}
+    formulas, sentences = results.get("formulas"), results.get("descriptions")
+    for row in [] if formulas is None else formulas.to_dict("records"):
+        text = f"Formula: fires on {row['formula']}: IoU {fixed(row['iou'], 2)}"
+        if row["length"] > 1:
+            sure = f", q {short(row['q_value'])}" if row["q_value"] < BETTER else ", no better on held-out clusters"
+            text += f", best single concept {row['atom']} {fixed(row['atom_iou'], 2)}{sure}"
+        found.setdefault(tuple(row[key] for key in KEYS), []).append(f"{text}.")
+    for row in [] if sentences is None else sentences.to_dict("records"):
+        by = "Your program" if row["source"] == "program" else "Scored sentence"
+        text = (
+            f"{by}: {row['sentence']}: predicts its highest residues with AUROC {fixed(row['simulation_auroc'], 2)} "
+            f"(its letter alone {fixed(row['letter_auroc'], 2)}, other neurons' sentences "
+            f"{fixed(row['others_auroc'], 2)})"
+        )
+        found.setdefault(tuple(row[key] for key in KEYS), []).append(
+            f"{text}{'' if row['counts'] else '; does not beat both'}."
+        )
+    return found
+
+
+@section(
+    "described",
+    "Formulas and scored sentences",
+    left_out=True,
+    descriptions="the best neurons have no scored sentence ('plmscope describe').",
+)
+def described_section(results: Results) -> Sequence[Block]:
+    """How much formulas gain over single concepts, and what sentences predict."""
+    said = results.tables["descriptions"]
+    own, formulas = said[said["source"] == "template"], results.get("formulas")
+    text = (
+        f"{count(own['counts'].astype(bool).sum())} of {count(len(own))} sentences predict where their neuron is "
+        "highest better than sentences of other neurons of its site do, and better than the residue's letter alone."
+    )
+    if formulas is not None:
+        better = int((formulas["q_value"] < BETTER).sum())
+        text = (
+            f"For {count(better)} of the {count(len(formulas))} neurons and signs that were searched, "
+            "a formula over concepts says better than the best single concept where they fire, on held-out "
+            f"clusters; where their residues were moved around every protein, for {count(_sure_by_chance(formulas))}. "
+        ) + text
+    blocks: list[Block] = [Text(f"{text} The cards say which.")]
+    if formulas is None:
+        blocks.append(results.missing("formulas", "no neuron fires at enough residues to be searched for a formula."))
+    program = said[said["source"] == "program"]
+    if len(program):
+        beat = int(program["counts"].astype(bool).sum())
+        blocks.append(Text(f"Of the {count(len(program))} sentences of your program {count(beat)} beat both."))
+    return (*blocks, described_table(formulas, said))
+
+
+def _sure_by_chance(formulas: pd.DataFrame) -> int:
+    """Formulas that the same test calls better where residues were moved around."""
+    return int((benjamini_hochberg(formulas["null_p_value"].to_numpy(dtype=np.float64)) < BETTER).sum())
+
+
+def made_windows(results: Results) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """By neuron and sign what a card says of windows made by gradient; matrices in thousandths."""
+    table = results.get(MADE)
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for where, rows in () if table is None else table.groupby(list(KEYS), sort=False):
+        own, other = rows[rows["of"] == "neuron"], rows[rows["of"] == "direction"]
+        if not len(own):
+            continue
+        mean = np.mean([np.reshape(one, (-1, 20)) for one in own["matrix"]], axis=0)
+        best = own.sort_values("percentile", kind="stable").iloc[-1]
+        beside = f", those of a random direction {fixed(other['agreement'].iloc[0], 1)}" if len(other) else ""
+        found[tuple(where)] = {
+            "matrix": [[round(1000 * float(x)) for x in column] for column in mean],
+            "consensus": str(best["window"]),
+            "said": (
+                f"Made by gradient, small letters natural: {best['window']}, above {percent(best['percentile'])} of "
+                f"natural residues. Three starts share {fixed(own['agreement'].iloc[0], 1)} bits{beside}. A free "
+                f"vector at the middle is nearest to {best['nearest_letter']} (cosine {fixed(best['cosine'], 2)})."
+            ),
+        }
+    return found
+
+
+def described_table(formulas: pd.DataFrame | None, sentences: pd.DataFrame) -> Table:
+    """What formulas gain over single concepts, and what sentences predict, by module kind."""
+    rows = []
+    for module in [*sorted({str(m) for m in sentences["module"]}), "all"]:
+        own, said = (
+            None if table is None else table if module == "all" else table[table["module"] == module]
+            for table in (formulas, sentences)
+        )  # fmt: skip
+        cells = [cell("all kinds" if module == "all" else words(module))]
+        n = 0 if own is None else len(own)
+        better = 0 if own is None else int((own["q_value"] < BETTER).sum())
+        cells += [cell(count(n), n), cell(count(better), better)]
+        for name in ("atom_iou", "iou", "gain", "null_gain"):
+            value = float("nan") if own is None else float(own[name].mean())
+            cells.append(cell(fixed(value, 3), value))
+        said = None if said is None else said[said["source"] == "template"]
+        for name in ("simulation_auroc", "letter_auroc", "others_auroc"):
+            value = float("nan") if said is None else float(said[name].mean())
+            cells.append(cell(fixed(value, 2), value))
+        share = float("nan") if said is None or not len(said) else float(np.mean(said["counts"].astype(bool)))
+        cells.append(cell(percent(share), share))
+        rows.append(TableRow(tuple(cells), strong=module == "all"))
+    columns = (
+        ("module", False), ("searched", True), ("better", True), ("concept IoU", True), ("formula IoU", True),
+        ("gain", True), ("shifted gain", True), ("sentence", True), ("letter", True), ("others'", True),
+        ("beat both", True),
+    )  # fmt: skip
+    caption = (
+        "Formulas over concepts and scored sentences, of neurons and signs, on held-out clusters. Better: the "
+        "formula's IoU is above that of the best single concept (q below 0.05); shifted gain: of the same search where "
+        "the neuron's residues were moved around every protein. Sentence, letter, others': mean AUROC for a neuron's "
+        "highest 1 % of residues by its sentence, by the letter alone, by sentences of other neurons of its site"
+    )
+    return Table("described-table", caption, columns, tuple(rows))
