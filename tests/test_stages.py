@@ -99,7 +99,7 @@ def test_the_page_on_run_folders_has_the_stages() -> None:
         ({"probe": {"controls": 2}}, "probe report"),
         ({"layout": {"draws": 3}}, "layout report"),
         ({"faithfulness": {"sample": 12}}, "faithfulness report"),
-        ({"characterize": {"fdr": 0.1}}, "characterize describe report"),
+        ({"characterize": {"fdr": 0.1}}, "characterize describe probe report"),
         (
             {"evaluate": {"methods": ["integrated_gradients"]}},
             "evaluate null_kinds characterize describe layout report",

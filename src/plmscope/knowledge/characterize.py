@@ -34,9 +34,7 @@ from plmscope.data.proteins import Protein
 from plmscope.errors import InputError, SelectionError
 from plmscope.evaluation.selection import Selection
 from plmscope.knowledge.codes import Codes, firing_codes
-from plmscope.knowledge.concept_neurons import CHOSEN as _BEST
-from plmscope.knowledge.concept_neurons import COUNTED as _BEST_COUNTED
-from plmscope.knowledge.concept_neurons import ConceptNeurons, best_neurons, best_of_all
+from plmscope.knowledge.concept_neurons import CHOSEN, COUNTED, ConceptNeurons, best_neurons, best_of_all
 from plmscope.knowledge.concepts import ConceptSet, build_concepts
 from plmscope.knowledge.confirmation import Confirmation, association_table, offsets, permuted_marks, shifted_marks
 from plmscope.knowledge.discovery import (
@@ -293,18 +291,16 @@ def associate(
         saved.write(
             "chosen",
             lambda: {
-                **arrays_of(pairs, PAIRS),
-                **arrays_of(windows, PEAKS),
-                **arrays_of(letters, LETTERS_DISCOVERED),
-                **{f"best{k}/{name}": one[name] for k, one in enumerate(chosen_for) for name in _BEST},
+                **arrays_of(pairs, PAIRS), **arrays_of(windows, PEAKS), **arrays_of(letters, LETTERS_DISCOVERED),
+                **{f"best{k}/{name}": one[name] for k, one in enumerate(chosen_for) for name in CHOSEN},
             },
-        )
+        )  # fmt: skip
         saved.drop("discovering")
     else:
         pairs = Pairs(*(saved_pairs[field] for field in PAIRS))
         put_back(windows, PEAKS, saved_pairs)
         put_back(letters, LETTERS_DISCOVERED, saved_pairs)
-        chosen_for = [{name: saved_pairs[f"best{k}/{name}"] for name in _BEST} for k in (0, 1)]
+        chosen_for = [{name: saved_pairs[f"best{k}/{name}"] for name in CHOSEN} for k in (0, 1)]
     letters.begin(concepts, pairs.neuron, pairs.sign, pairs.concept)
     motifs = make_motifs(windows, chosen, discovery, concepts, confirmation) if len(chosen) else None
 
@@ -320,7 +316,7 @@ def associate(
     def state() -> dict[str, np.ndarray]:
         kept = arrays_of(levels[0], CONFIRMED, "residue/") | arrays_of(levels[1], CONFIRMED, "protein/")
         kept |= arrays_of(letters, LETTERS_JUDGED, "letters/")
-        kept |= {key: part for k in (0, 1) for key, part in arrays_of(bests[k], _BEST_COUNTED, f"best{k}/").items()}
+        kept |= {key: part for k in (0, 1) for key, part in arrays_of(bests[k], COUNTED, f"best{k}/").items()}
         return kept | (arrays_of(motifs, MOTIFS, "motifs/") if motifs is not None else {}) | {"done": done}
 
     if (before := saved.read("confirming")) is not None:
@@ -329,7 +325,7 @@ def associate(
             put_back(level, CONFIRMED, before, prefix)
         put_back(letters, LETTERS_JUDGED, before, "letters/")
         for k, one in enumerate(bests):
-            put_back(one, _BEST_COUNTED, before, f"best{k}/")
+            put_back(one, COUNTED, before, f"best{k}/")
         if motifs is not None:
             put_back(motifs, MOTIFS, before, "motifs/")
     for chunk in saved.rest(stream, confirmation, "confirming", done, state):
