@@ -291,7 +291,7 @@ def serve(
             f"http://{names[0] if not allowed or host == '127.0.0.1' else f'{allowed[0]}:{number}'}/?token={token}"
         )
         config = uvicorn.Config(
-            application(session, token=token, hosts=names), log_level="error", access_log=False, ws="none",
+            application(session, token=token, hosts=names), log_level="critical", access_log=False, ws="none",
             server_header=False, date_header=False, limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=PATIENCE,
             proxy_headers=False,
         )  # fmt: skip
