@@ -25,13 +25,13 @@ from plmscope.data.structural import (
 from plmscope.data.structure_features import TYPES, files_of, folder_digest, structure_files, with_structures
 from plmscope.data.structures import match_structure
 from plmscope.errors import InputError
-from plmscope.explaining.explainer import Settings
+from plmscope.explaining.explainer import ExplainSettings
 from plmscope.explaining.folder import explain_file
 from plmscope.knowledge.concepts import build_concepts
 from plmscope.study.characterizing import read_inputs
 from plmscope.study.study_file import parse_study
 
-FEW = Settings(copies=20, supporting=6, opposing=2, draws=4)
+FEW = ExplainSettings(copies=20, supporting=6, opposing=2, draws=4)
 NAMES = dict(
     zip(
         "ARNDCEQGHILKMFPSTWYV",
