@@ -284,8 +284,9 @@ def _check_classes(found: Checkpoint) -> None:
     classes = found.config.get("id2label") or {}
     if not isinstance(classes, dict) or sorted(classes) != sorted(map(str, range(len(classes)))):
         raise ModelError(f"{found.name}: config.json: id2label does not number its classes from 0; correct it")
-    other = found.config.get("label2id")
-    for number, one in classes.items() if isinstance(other, dict) else ():
+    given = found.config.get("label2id")
+    other = given if isinstance(given, dict) else {}
+    for number, one in classes.items():
         if str(other.get(str(one), number)) != number and [*classes.values()].count(one) == 1:
             raise ModelError(
                 f"{found.name}: config.json has the class {shown(str(one))} as output {number} by id2label, as output "
