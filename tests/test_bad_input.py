@@ -241,12 +241,13 @@ CASES = [
     Case(
         "the second table has an id twice",
         second("id\tkind\np0\ta\np0\tb\n"),
-        "{folder}/l: line 3: the id 'p0' is there twice; keep one row a protein",
+        "{folder}/l: line 3: the id 'p0' is there twice; keep one row, or join their classes with task = "
+        '"multi" and duplicates = "join"',
     ),
     Case(
-        "the second table has a row for each of a protein's classes",
-        second("id\tkind\np0\ta\np0\tb\n", 'task = "multi"'),
-        "{folder}/l: line 3: the id 'p0' is there twice; keep one row a protein, its classes joined by ';'",
+        "classes of equal sequences are joined in a single-label task",
+        setting(data='duplicates = "join"'),
+        'duplicates "join" joins the classes of equal sequences, which needs task = "multi"',
     ),
     Case(
         "both tables have a column",

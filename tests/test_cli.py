@@ -210,8 +210,8 @@ CASES = [
     Case(
         "an id is there twice",
         row(f"p3\t1.1.1.1\t{LEFT}"),
-        "{data}: the id 'p3' is there twice, line 5 and line 32; rename or remove one, or write one row a "
-        "protein, its classes joined by ';'",
+        "{data}: the id 'p3' is there twice, line 5 and line 32; rename or remove one, write one row a "
+        'protein, its classes joined by \';\', or join their classes with task = "multi" and duplicates = "join"',
     ),
     Case(
         "a sequence is empty",
@@ -361,7 +361,8 @@ CASES = [
         "equal sequences have different labels",
         row(f"q\t1.1.1.1\t{LEFT}A\nr\t2.1.1.1\t{LEFT}A"),
         "{data}: line 33: protein 'r' has the sequence of 'p0' (line 2), but another label ('2', '1'); 1 in all do; "
-        'correct the labels, or keep all with duplicates = "keep"',
+        'correct the labels, keep all with duplicates = "keep", or join their classes with task = "multi" and '
+        'duplicates = "join"',
     ),
     Case(
         "sequences are there twice and the study refuses that",

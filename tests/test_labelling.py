@@ -120,7 +120,7 @@ def test_measurements(tmp_path: Path) -> None:
 
 
 def test_what_has_to_be_said_of_classes() -> None:
-    assert doubts(["Nucleus", "nucleus", "Golgi"]) == ["'Nucleus' and 'nucleus' differ in case or blanks alone"]
+    assert doubts(["Nucleus", "nucleus", "Golgi"]) == ["'Nucleus' and 'nucleus' differ in case, blanks or a sign alone"]
     assert doubts([str(k) for k in range(30)]) == [
         "all are numbers: if they were measured, write bins of them into a column"
     ]

@@ -140,7 +140,7 @@ def test_too_long_is_an_error_that_counts(tmp_path: Path) -> None:
         ("some words\nand more\n", ["is not FASTA", "'id' and 'sequence'", "'some words'"]),
         ("<!DOCTYPE html>\n<p>\n", ["is not FASTA"]),
         (b"PK\x03\x04\x00\x00", ["zip archive"]),
-        (b"\x80\x04\x95K\x00.", ["is binary"]),  # a pickle is never opened
+        (b"\x80\x04\x95K\x00.", ["is a Python pickle, never opened"]),
         (">P1\n".encode("utf-16"), ["line 1", "empty sequence"]),  # Excel's Unicode text is read
         (">P1\n".encode("utf-16") + b"M", ["not sound UTF-16"]),
         (b"PAR1 and no more", ["Parquet"]),
@@ -448,6 +448,40 @@ def test_filters_of_a_multi_label_task(tmp_path: Path) -> None:
     assert [p.id for p in found] == ["P0", "P2", "P6"]
     found = read_proteins(path, label="group", task="multi", classes=["a", "b"])
     assert [p.id for p in found] == ["P0", "P1", "P2", "P3", "P6"]
+
+
+def test_a_row_for_every_class(tmp_path: Path) -> None:
+    rows = f"P1\t{A}\ta\nP1\t{A.lower()}\tb\nP2\t{B}\tb\nP3\t{A}\tc\nP2\t{B}\tnan\nP2\t{B}\tb\n"
+    path = write(tmp_path, "id\tsequence\tgroup\n" + rows)
+    joins = {"task": "multi", "duplicates": "join"}
+    found = read_proteins(path, label="group", **joins)  # type: ignore[arg-type]
+    assert {p.id: p.label for p in found} == {"P1": "a;b;c", "P2": "b"}
+    assert [e.id for e in found.excluded] == ["P3"] and "joined" in found.excluded[0].reason and found.n_read == 3
+    assert found.changes["rows of a protein that has one already, their classes joined"] == 3
+    refused(path, "the id 'P1' is there twice", 'duplicates = "join"', label="group", task="multi")
+    path.write_text(path.read_text() + f"P1\t{B}\ta\n")
+    refused(path, "the id 'P1' is there twice, line 2 and line 8, with different sequences", label="group", **joins)
+    with pytest.raises(StudyError, match='needs task = "multi"'):
+        read_proteins(path, label="group", duplicates="join")
+
+
+def test_the_classes_of_a_protein_in_two_tables_or_files(tmp_path: Path) -> None:
+    path = write(tmp_path, f">P1\n{A}\n>P2\n{B}\n")
+    joins = {"task": "multi", "duplicates": "join"}
+    for label, values in (("group", "ab"), ("ec:1", ("1.1.1.1", "2.1.1.1"))):
+        table = write(
+            tmp_path, f"id\t{label[:2]}\tgroup\nP1\t{values[0]}\ta\nP1\t{values[1]}\tb\nP2\t{values[1]}\tb\n", "l"
+        )
+        found = read_proteins(path, label=label, labels=str(table), separator="|", **joins)  # type: ignore[arg-type]
+        assert [p.label for p in found] == (["a;b", "b"] if label == "group" else ["1;2", "2"])
+        assert found.changes == {"rows of a protein that has one already, their classes joined": 1}
+    folder = tmp_path / "classes"
+    folder.mkdir()
+    write(folder, f">P1\n{A}\n>P2\n{B}\n", "nucleus.fasta")
+    write(folder, f">P1\n{A}\n>other\n{B}\n", "golgi.fasta")
+    found = read_proteins(folder, label="file", **joins)  # type: ignore[arg-type]
+    assert {p.label for p in found} == {"golgi;nucleus"} and len(found) == 2
+    refused(folder, "is there twice", label="file", task="multi")
 
 
 def test_equal_sequences(tmp_path: Path) -> None:

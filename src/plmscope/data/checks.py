@@ -20,6 +20,10 @@ KNOWN_LETTERS = "ACDEFGHIKLMNPQRSTVWYXUBZO"
 OTHER_LETTERS = ("error", "skip")
 
 
+#: What puts the classes of several rows together.
+JOIN = 'join their classes with task = "multi" and duplicates = "join"'
+
+
 STOPS, LOWER = "sequences without their final '*'", "sequences with lower-case letters, read as upper case"
 
 
@@ -44,7 +48,7 @@ def check_id(source: str, row: ProteinRow, places: Mapping[str, str], table: boo
             "the part that names the protein"
         )
     if row.id in places:
-        advice = f", or write one row a protein, its classes joined by {SEPARATOR!r}" if table else ""
+        advice = f", write one row a protein, its classes joined by {SEPARATOR!r}, or {JOIN}" if table else ""
         twice = f"{places[row.id]} and {row.place}"
         raise InputError(f"{source}: the id {row.id!r} is there twice, {twice}; rename or remove one{advice}")
 
@@ -77,6 +81,8 @@ def checked_sequence(source: str, row: ProteinRow, changes: Counter[str], other_
         known = "only the 20 amino acids and X, U, B, Z, O are allowed"
         if stop:
             known = "a stop codon inside it: check its translation (frame, genetic code, pseudogene)"
+        elif illegal[0] == "\x1a":
+            known = "Ctrl-Z, the end of a file in DOS: remove it"
         elif illegal[0] == "-":
             known = "a gap of an alignment: take the gaps out, or give the alignment as FASTA, A3M or Stockholm"
         raise InputError(

@@ -267,6 +267,8 @@ _NO_TEXT = {
     b"PAR1": "is Parquet, compressed once more; decompress it",
     b"ARROW1": "is an Arrow (Feather) file; write it as Parquet",
     b"\x89HDF": "is an HDF5 file; write its proteins as FASTA or a table",
+    **dict.fromkeys((b"X\n\x00\x00", b"RDX2\n", b"RDX3\n"), "is a file of R objects; write its table by write.csv"),
+    **dict.fromkeys((b"\x80\x03", b"\x80\x04", b"\x80\x05"), "is a Python pickle, never opened; write it by to_csv"),
     b"SQLite format 3": "is an SQLite database; export the table as CSV",
     **dict.fromkeys(_OPENERS, "is compressed twice; decompress it once"),
 }
@@ -286,6 +288,8 @@ def _refuse_binary(start: bytes, source: str) -> None:
     if text.startswith((b">", codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return
     if _CONTROL.search(re.split(rb"[\r\n]", text, maxsplit=1)[0]):
+        if {*start[1:12:2]} == {0} or {*start[:12:2]} == {0}:  # every other byte of Latin letters
+            raise InputError(f"{source}: is UTF-16 without the mark at its start that says so; save it as UTF-8")
         raise InputError(
             f"{source}: is binary, but neither compressed in a known way nor Parquet; save it as FASTA, TSV, CSV or "
             "Parquet"

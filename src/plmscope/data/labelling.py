@@ -22,10 +22,11 @@ from typing import NamedTuple
 from plmscope.data.formats import pick
 from plmscope.data.labels import SEPARATOR, LabelTask, class_names, classes_of, join_classes
 from plmscope.data.rows import EC_COLUMNS, ProteinRow
+from plmscope.data.uniprot import NOTHING
 from plmscope.errors import InputError, StudyError, shown
 
 #: What programs write for a missing value, in lower case; and what of it is never the name of a class.
-MISSING = ("nan", "na", "n/a", "none", "null", "<na>", "#n/a")
+MISSING = (*NOTHING, "n.a.", "n/a", "none", "null")
 NEVER = ("nan", "<na>", "#n/a")
 #: Between the matches of a pattern, and between classes that are seen to be several; no text of a file has it.
 SEVERAL = "\ue000"
@@ -41,6 +42,7 @@ LISTS, WHOLE, ENDED = (
 EMPTY_CELLS = "empty cells of class columns, read as no"
 _YES, _NO = ("1", "1.0", "true", "yes", "t", "y", "x", "+"), ("0", "0.0", "false", "no", "f", "n", "-")
 _NUMBER = re.compile(r"[-+]?(?:\d+[.,]?\d*|[.,]\d+)(?:[eE][-+]?\d+)?")
+_BOUNDS = "<>=~\u2264\u2265 "
 _UNIT = re.compile(r"(?<=\d)\s*[^\d\s.,;|][^\d.,;|]{0,11}$")
 _DATE = re.compile(r"\d{4}-\d\d?-\d\d?(?:[T ].*)?")
 _WHOLE = re.compile(r"([-+]?\d+)\.0+")
@@ -318,7 +320,8 @@ def refused_class(source: str, row: ProteinRow, label: str, task: LabelTask, cla
 
 
 def _are_numbers(names: Sequence[str]) -> bool:
-    """Whether all labels are numbers, with a decimal comma and one unit behind all of them or without, or dates."""
+    """Whether all labels are numbers or bounds, with a decimal comma and one unit behind all or without, or dates."""
+    names = [name.lstrip(_BOUNDS) for name in names]
     units = {match[0].strip() if (match := _UNIT.search(name)) else "" for name in names}
     numbers = all(_NUMBER.fullmatch(_UNIT.sub("", name)) for name in names)
     return bool(names) and ((numbers and len(units) == 1) or all(_DATE.fullmatch(name) for name in names))
@@ -370,9 +373,10 @@ def is_measured(found: Sequence[str | None], names: Sequence[str]) -> bool:
 def doubts(names: Sequence[str]) -> list[str]:
     """What has to be said of some classes: they may be no names, or the same."""
     said = []
-    if missing := [name for name in names if name.casefold() in MISSING]:
+    if missing := [name for name in names if name.casefold() in (*MISSING, "-", "?", ".")]:
         said.append(f"{' and '.join(map(repr, missing))} counted as a class: leave the cell empty if it is none")
-    if len(names) > MANY and _are_numbers(names):
+    fractional = not all(_EC.fullmatch(name) or _WHOLE_NUMBER.fullmatch(name) for name in names)
+    if (len(names) > MANY or fractional) and _are_numbers(names):
         said.append("all are numbers: if they were measured, write bins of them into a column")
     for mark in "|,/+&-":
         parts = {name: [part.strip() for part in name.split(mark)] for name in names if mark in name}
@@ -380,9 +384,9 @@ def doubts(names: Sequence[str]) -> list[str]:
             said.append(f"{joined!r} looks like several of the others joined by {mark!r}")
     folded: dict[str, list[str]] = {}
     for name in names:
-        folded.setdefault(" ".join(name.casefold().split()), []).append(name)
+        folded.setdefault(" ".join(name.casefold().removeprefix("+").split()), []).append(name)
     if alike := next((some for some in folded.values() if len(some) > 1), None):
-        said.append(f"{' and '.join(map(repr, alike))} differ in case or blanks alone")
+        said.append(f"{' and '.join(map(repr, alike))} differ in case, blanks or a sign alone")
     return said
 
 

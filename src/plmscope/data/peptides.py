@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -51,6 +52,8 @@ SHARED_TRIPLETS = 10
 COMPLEXITY, LONGER, LOWEST = 0.95, 3000, 0.7
 #: How many pairs are compared at once, so that they stay in the cache.
 _AT_ONCE = 2**16
+#: Among how many residues of long sequences short ones are looked for at once.
+_RESIDUES = 2**18
 
 
 class SimilarPairs(NamedTuple):
@@ -283,22 +286,27 @@ def _with_a_gap(one: str, other: str, least: IntArray) -> float:
 
 def _within_long(first: Sequence[str], second: Sequence[str], least: _Least) -> Iterator[SimilarPairs]:
     """Relatives of short sequences that are a part of a long one."""
-    lengths = [len(sequence) for sequence in second]
-    owner = np.repeat(np.arange(len(second)), lengths)
-    place = np.concatenate([np.arange(len(sequence)) for sequence in second])
-    letters = np.frombuffer("".join(second).encode(), dtype=np.uint8)
-    left = np.repeat(lengths, lengths) - place  # residues from here to the end of the sequence
-    for number, sequence in enumerate(first):
-        size = len(sequence)
-        if size < LEAST:
-            continue
-        counted = np.zeros(len(letters), dtype=np.int64)
-        for k, letter in enumerate(sequence.encode()):
-            if letter != ord("X"):
-                counted[: len(letters) - k] += letters[k:] == letter
-        hits = np.flatnonzero((counted >= least.part[size]) & (left >= size))
-        if len(hits):
-            yield SimilarPairs(np.full(len(hits), number), owner[hits], counted[hits] / size)
+    starts = np.cumsum([0, *map(len, second)])
+    # Some sequences at a time, so that where each letter stands in them stays in the cache.
+    some = np.unique(np.searchsorted(starts, np.arange(0, int(starts[-1]), _RESIDUES)))
+    for begin, end in pairwise([*some.tolist(), len(second)]):
+        lengths = np.diff(starts[begin : end + 1])
+        owner = np.repeat(np.arange(begin, end), lengths)
+        left = np.repeat(starts[begin + 1 : end + 1], lengths) - np.arange(starts[begin], starts[end])
+        text = np.frombuffer("".join(second[begin:end]).encode(), dtype=np.uint8)
+        stands = {letter: (text == ord(letter)).view(np.uint8) for letter in AMINO_ACIDS}
+        for number, sequence in enumerate(first):
+            size = len(sequence)
+            if size < LEAST:
+                continue
+            counted = np.zeros(len(text), dtype=np.uint8)
+            for k, letter in enumerate(sequence):
+                if letter in stands:
+                    counted[: len(text) - k] += stands[letter][k:]
+            hits = np.flatnonzero(counted >= least.part[size])
+            hits = hits[left[hits] >= size]  # none reaches into the next sequence
+            if len(hits):
+                yield SimilarPairs(np.full(len(hits), number), owner[hits], counted[hits] / size)
 
 
 def joined(n: int, pairs: SimilarPairs) -> IntArray:

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+from plmscope.data.checks import JOIN
 from plmscope.data.proteins import Protein
 from plmscope.errors import InputError, shown
 
@@ -23,7 +24,7 @@ def refuse_twins(proteins: Sequence[Protein]) -> None:
         raise InputError(
             f"{len(twins):,} proteins have the sequence of another one, but another label: they are in one set with "
             f"it, and too few clusters are left for a class (first {other.id!r}, {shown(str(other.label))}, and "
-            f'{one.id!r}, {shown(str(one.label))}); correct the labels, or join them with task = "multi"'
+            f"{one.id!r}, {shown(str(one.label))}); correct the labels, or {JOIN}"
         )
 
 

@@ -22,11 +22,11 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from plmscope.data.checks import _NUCLEOTIDES, KNOWN_LETTERS, OTHER_LETTERS, check_id, checked_sequence, of_folder
+from plmscope.data.checks import _NUCLEOTIDES, JOIN, KNOWN_LETTERS, OTHER_LETTERS, check_id, checked_sequence, of_folder
 from plmscope.data.formats import TABLES, open_content
 from plmscope.data.labelling import (
     LISTED,
@@ -47,8 +47,10 @@ from plmscope.errors import InputError, StudyError, shown
 #: The twenty of the genetic code.
 AMINO_ACIDS = KNOWN_LETTERS[:20]
 TOO_LONG = ("error", "skip", "windows")
-DUPLICATES = ("error", "first", "keep")
+DUPLICATES = ("error", "first", "keep", "join")
 REPEATED = "its sequence is there before"
+ADDED = "its sequence is there before, its classes are joined to that protein's"
+JOINED = "rows of a protein that has one already, their classes joined"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -164,7 +166,7 @@ def read_proteins(
     sequence_column: str = "",
     classes: Sequence[str] = (),
     min_per_class: int = 1,
-    duplicates: Literal["error", "first", "keep"] = "first",
+    duplicates: Literal["error", "first", "keep", "join"] = "first",
     min_length: int = 30,
     max_length: int = 1022,
     too_long: Literal["error", "skip", "windows"] = "error",
@@ -200,8 +202,9 @@ def read_proteins(
         min_per_class: Proteins that have a class with fewer proteins, after all other exclusions, are excluded. In a
             multi-label task this is repeated until no class has fewer.
         duplicates: Of proteins with equal sequence, in file order: ``"first"`` keeps the first and excludes the others,
-            ``"error"`` refuses them, ``"keep"`` keeps all. Unless all are kept, equal sequences with different labels
-            are refused.
+            ``"error"`` refuses them, ``"keep"`` keeps all, ``"join"`` gives the first the classes of all, in a
+            multi-label task; several rows, of the second table too, may then have one id, and the first one's columns
+            stand. With ``"first"`` and ``"error"`` equal sequences with different labels are refused.
         min_length: Shorter proteins are excluded.
         max_length: Longest protein in residues (ESM-2 takes 1,022).
         too_long: ``"error"`` stops at longer proteins, ``"skip"`` excludes them, ``"windows"`` reads them as
@@ -237,11 +240,16 @@ def read_proteins(
         raise StudyError(f"separator {shown(separator)}: has to be a mark such as ';' or '|'")
     source = str(path)
     labelling = labelling_of(source, label, ec_column, task)
-    second = read_second(labels, id_column, task) if labels else None
+    join = duplicates == "join"
+    if join and task != "multi":
+        raise StudyError('duplicates "join" joins the classes of equal sequences, which needs task = "multi"')
+    between = separator if labelling is None or labelling.level is None else SEPARATOR
+    second = read_second(labels, id_column, join, between) if labels else None
 
     proteins: list[Protein] = []
     fate: dict[str, str | None] = {}  # why a protein is left out, by id, in file order
-    longer: list[tuple[str, str, int]] = []
+    longer: dict[str, tuple[str, int]] = {}
+    sequences: dict[str, str] = {}  # by id, where rows of one protein are joined
     places: dict[str, str] = {}
     names: dict[str, None] = {}  # a dict keeps the order of the file
     changes: Counter[str] = Counter()
@@ -260,9 +268,15 @@ def read_proteins(
             for row in protein_rows(content, own, sequence_column, number=second is None):
                 if file.of_folder:
                     row = of_folder(row, file.name, file.stem, NUMBERED in content.changes)
-                check_id(source, row, places, tabular)
-                places[row.id] = row.place
+                again = join and row.id in places
+                check_id(source, row, {} if again else places, tabular)
                 sequence, reason = checked_sequence(source, row, content.changes, other_letters)
+                if join and sequences.setdefault(row.id, sequence) != sequence:
+                    raise InputError(
+                        f"{source}: the id {row.id!r} is there twice, {places[row.id]} and {row.place}, with different "
+                        "sequences; rename one"
+                    )
+                places.setdefault(row.id, row.place)
                 if second is not None:
                     row = second.added_to(source, row)
                 value, unlabelled = None, None
@@ -282,9 +296,12 @@ def read_proteins(
                 if reason is None and len(sequence) < min_length:
                     reason = f"shorter than {min_length} residues"
                 if reason is None and len(sequence) > max_length and too_long != "windows":
-                    longer.append((row.place, row.id, len(sequence)))
+                    longer.setdefault(row.id, (row.place, len(sequence)))
                     reason = f"longer than {max_length} residues"
-                fate[row.id] = reason
+                if again:
+                    content.changes[JOINED] += 1
+                if not again or reason is None:
+                    fate[row.id] = reason
                 if reason is None:
                     proteins.append(Protein(row.id, sequence, value, row.columns))
             changes.update(content.changes)
@@ -296,7 +313,7 @@ def read_proteins(
     if labelling is not None:
         check_column(source, label, labelling, names, fasta)
     if longer and too_long == "error":
-        place, name, length = longer[0]
+        name, (place, length) = next(iter(longer.items()))
         raise InputError(
             f"{source}: {place}: protein {name!r} has {length:,} residues, more than max_length = {max_length} "
             f'({len(longer):,} in all do); leave them out with too_long = "skip", read their parts with "windows", '
@@ -308,7 +325,11 @@ def read_proteins(
         if labelling is not None and labelling.level is None:
             check_are_classes(source, [protein.label for protein in proteins], task, str(label), separator)
         check_classes_occur(source, [protein.label for protein in proteins], task, classes)
-    if duplicates != "keep":
+    if second is not None and second.joined:
+        changes[JOINED] += second.joined
+    if join:
+        proteins = _joined(proteins, fate)
+    elif duplicates != "keep":
         proteins = _without_duplicates(source, proteins, places, fate, duplicates)
     proteins = _without_rare(proteins, task, min_per_class, fate)
     result = ProteinSet(
@@ -372,7 +393,7 @@ def _without_duplicates(
             fate[protein.id] = REPEATED
     conflicts = [(one, other) for one, other in repeated if one.label != other.label]
     for pairs, what, way_out in (
-        (conflicts, ", but another label", 'correct the labels, or keep all with duplicates = "keep"'),
+        (conflicts, ", but another label", f'correct the labels, keep all with duplicates = "keep", or {JOIN}'),
         (repeated if rule == "error" else [], "", 'remove one, or keep the first of each with duplicates = "first"'),
     ):
         if pairs:
@@ -383,6 +404,19 @@ def _without_duplicates(
                 f"({places[one.id]}){what}{names}; {len(pairs):,} in all do; {way_out}"
             )
     return list(first.values())
+
+
+def _joined(proteins: Sequence[Protein], fate: dict[str, str | None]) -> list[Protein]:
+    """One protein for every sequence, the first, with the classes of all."""
+    together: dict[str, list[Protein]] = {}
+    for protein in proteins:
+        together.setdefault(protein.sequence, []).append(protein)
+    found = []
+    for first, *others in together.values():
+        fate |= {other.id: ADDED for other in others if other.id != first.id}
+        names = class_names([protein.label for protein in (first, *others)], "multi")
+        found.append(replace(first, label=SEPARATOR.join(names) or None))
+    return found
 
 
 def _without_rare(

@@ -12,6 +12,7 @@ Nobody need have asked about a column, so one that cannot be read stops nothing:
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -39,7 +40,10 @@ _NUMBER_BEHIND = re.compile(r"([^0-9]+?)\s+([0-9]+)\s*")
 MARKS = 10
 #: Largest alignment that is held in memory, in characters.
 MAX_ALIGNMENT = 2**29
-#: Count of :attr:`Content.changes` where a table has no ids.
+#: How pandas and R call the column of the names of rows, which has no name itself.
+UNNAMED = ("", "__index_level_0__", "Unnamed: 0")
+#: Counts of :attr:`Content.changes` where no column of a table is called as one of ids.
+ROW_NAMES = "ids taken from the names of the rows, a column without a name"
 NUMBERED = "rows numbered, as no column holds ids (a study names one by id_column)"
 
 
@@ -125,7 +129,13 @@ def _table_rows(content: Content, id_column: str, sequence_column: str, number: 
         raise InputError(f"{content.source}: the column {shown(str(names))} holds ids or sequences, not both; name two")
     # UniProt writes how long the sequence is: a cut one shows.
     checked = names is not None and names.casefold() == "entry" and "Length" in table.names
-    for count, (place, columns) in enumerate(table.rows, 1):
+    rows, unnamed = iter(table.rows), next((name for name in UNNAMED if name in table.names), None)
+    if numbered and unnamed is not None and (first := next(rows, None)):
+        rows = itertools.chain([first], rows)
+        if first[1][unnamed].strip() and not first[1][unnamed].strip().isdigit():
+            names, numbered = unnamed, False
+    for count, (place, columns) in enumerate(rows, 1):
+        content.changes[ROW_NAMES] += unnamed is not None and names == unnamed
         sequence = columns.pop(str(sequences)).strip()
         if len(words := sequence.split()) > 1:
             sequence = "".join(words)

@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from plmscope.data.checks import JOIN
 from plmscope.data.formats import ID_NAMES, STDIN, located, open_content, pick
-from plmscope.data.labels import SEPARATOR, LabelTask
 from plmscope.data.rows import ProteinRow
 from plmscope.data.tables import open_table, quoted_names, refuse_values
 from plmscope.errors import InputError, StudyError, shown
@@ -15,12 +15,13 @@ from plmscope.errors import InputError, StudyError, shown
 
 @dataclass(frozen=True)
 class SecondTable:
-    """A second table about the proteins: columns by id."""
+    """A second table about the proteins: columns by id; ``joined`` rows are of a protein that has one already."""
 
     source: str
     names: tuple[str, ...]
     columns: dict[str, dict[str, str]]
     sha256: str
+    joined: int
 
     def added_to(self, source: str, row: ProteinRow) -> ProteinRow:
         """The row with what this table says about its protein."""
@@ -40,8 +41,19 @@ class SecondTable:
             )
 
 
-def read_second(source: str, id_column: str, task: LabelTask) -> SecondTable:
-    """Read the table that the setting ``labels`` names."""
+def read_second(source: str, id_column: str, join: bool, separator: str) -> SecondTable:
+    """Read the table that the setting ``labels`` names.
+
+    Args:
+        source: Its path.
+        id_column: Column of the ids; empty: ``id``, ``Entry`` or ``accession``.
+        join: Whether several rows may be of one protein: what they say is joined, column by column.
+        separator: Between the values of one column.
+
+    Raises:
+        InputError: it cannot be read, has no column of ids, or an id twice that is not to be joined.
+        StudyError: it is standard input.
+    """
     if source == STDIN:
         raise StudyError("labels '-': standard input is for the sequences; name a file")
     with located(source) as file:
@@ -56,12 +68,19 @@ def read_second(source: str, id_column: str, task: LabelTask) -> SecondTable:
                 "by id_column"
             )
         columns: dict[str, dict[str, str]] = {}
+        joined = 0
         for place, fields in table.rows:
             name = fields.pop(own).strip()
             if name in columns:
-                advice = f", its classes joined by {SEPARATOR!r}" if task == "multi" else ""
-                raise InputError(
-                    f"{source}: {place}: the id {shown(name)} is there twice; keep one row a protein{advice}"
-                )
+                if not join:
+                    raise InputError(f"{source}: {place}: the id {shown(name)} is there twice; keep one row, or {JOIN}")
+                fields = {key: _both(columns[name][key], value, separator) for key, value in fields.items()}
+                joined += 1
             columns[name] = fields
-    return SecondTable(source, tuple(name for name in table.names if name != own), columns, sha256)
+    return SecondTable(source, tuple(name for name in table.names if name != own), columns, sha256, joined)
+
+
+def _both(one: str, other: str, separator: str) -> str:
+    """What two rows say in a column, each thing once."""
+    values = [value for text in (one, other) for part in text.split(separator) if (value := part.strip())]
+    return separator.join(dict.fromkeys(values))

@@ -19,6 +19,9 @@ from Bio import SwissProt
 
 from plmscope.errors import InputError, shown
 
+#: What pandas and Excel write for a missing value, in lower case.
+NOTHING = ("nan", "na", "<na>", "#n/a")
+
 
 class Feature(NamedTuple):
     """A stretch of residues with a meaning; ``reason`` says why its place cannot be used, if so."""
@@ -186,6 +189,8 @@ def parse_feature_cell(text: str) -> list[Feature]:
     raw: list[tuple[str, str, list[str]]] = []
     position = 0
     text = text.strip()
+    if text.casefold() in NOTHING:
+        return []
     if _OLD_TOKEN.match(text):
         return _old_feature_cell(text)
     while position < len(text):

@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 
-from plmscope.errors import ModelError, one_line
+from plmscope.errors import ModelError, one_line, shown
 
 T = TypeVar("T")
 EMBEDDED = "plmscope:embedded"
@@ -274,10 +274,18 @@ def _check_config(found: Checkpoint) -> None:
 
 
 def _check_classes(found: Checkpoint) -> None:
-    """Refuse class names that are not numbered from 0."""
+    """Refuse class names that are not numbered from 0, or numbered otherwise in ``label2id``."""
     classes = found.config.get("id2label") or {}
     if not isinstance(classes, dict) or sorted(classes) != sorted(map(str, range(len(classes)))):
         raise ModelError(f"{found.name}: config.json: id2label does not number its classes from 0; correct it")
+    given = found.config.get("label2id")
+    other = given if isinstance(given, dict) else {}
+    for number, one in classes.items():
+        if str(other.get(str(one), number)) != number and [*classes.values()].count(one) == 1:
+            raise ModelError(
+                f"{found.name}: config.json has the class {shown(str(one))} as output {number} by id2label, as output "
+                f"{other[str(one)]} by label2id; correct one of them"
+            )
 
 
 def _check_weights(found: Checkpoint) -> None:

@@ -84,8 +84,8 @@ class DataSection(SettingsSection):
     sequence_column: str = Field("", description="sequences in a table; empty: sequence or Sequence")
     classes: tuple[str, ...] = Field((), description="proteins with another class are left out; empty: none are")
     min_per_class: int = Field(1, ge=1, description="proteins of classes with fewer are left out and counted")
-    duplicates: Literal["error", "first", "keep"] = Field(
-        "first", description="equal sequences: error, first: others are left out and counted, keep"
+    duplicates: Literal["error", "first", "keep", "join"] = Field(
+        "first", description="equal sequences: error, first: others are left out and counted, keep, join: their classes"
     )
     min_length: int = Field(30, ge=1, description="shorter proteins are left out and counted")
     max_length: int = Field(1022, ge=1, description="the longest protein in residues")
