@@ -11,7 +11,7 @@ from plmscope.data.proteins import Protein
 
 
 def merged_groups(links: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """What linked names are called together: the first of them as text."""
+    """Merge groups whose names are linked; a merged group has the name that comes first as text."""
     root: dict[str, str] = {}
 
     def find(name: str) -> str:
