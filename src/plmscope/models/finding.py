@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from plmscope.errors import ModelError
+from plmscope.models.architectures import WHY_NOT, architectures
 from plmscope.models.checkpoints import (
     ADAPTER,
     INDEX,
@@ -52,9 +53,18 @@ def find(name: str, revision: str | None = None, say: Callable[[str], None] = la
         )
     else:
         found = _from_hub(name, revision, say)
+    _check_type(found)
     _check_texts(found)
     _check_weights(found)
     return found
+
+
+def _check_type(found: Checkpoint) -> None:
+    """Refuse an architecture that is known not to fit, before what else it lacks: T5 has another kind of vocabulary."""
+    path = found.folder / "config.json"
+    kind = read_json(path, found.name).get("model_type") if path.is_file() else None
+    if kind in WHY_NOT and kind not in architectures():
+        raise ModelError(f"{found.name}: model type {kind!r} is not supported: {WHY_NOT[kind]}")
 
 
 def said_by(name: str, revision: str | None = None) -> dict[str, Any]:
