@@ -52,7 +52,7 @@ for page, lines in json.load(sys.stdin).items():
     for line in lines:
         said = io.StringIO()
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
-            status = main([*line, *([] if line[0] in ("init", "export") else ["--quiet"])])
+            status = main([*line, *([] if line[0] in ("init", "export", "doctor") else ["--quiet"])])
         ends[page].append([line, status, said.getvalue()])
         if line[0] == "init" and status == 0:
             os.replace("small.toml", line[1])
