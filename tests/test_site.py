@@ -10,6 +10,7 @@ import yaml
 
 import plmscope
 from plmscope.cli import app
+from plmscope.comparing.comparison import REPORT
 from plmscope.store.schema import SCHEMA
 from plmscope.study.study_file import _keys
 
@@ -82,3 +83,13 @@ def test_nothing_is_fetched_from_elsewhere() -> None:
     text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     assert re.search(r"^  font: false", text, re.MULTILINE)
     assert not re.findall(r"https?://", text)
+
+
+def test_the_snakemake_rules_name_files_that_are_written() -> None:
+    text = (ROOT / "docs" / "workflows.md").read_text(encoding="utf-8")
+    rules = text.split("```snakemake\n")[1].split("```")[0]
+    assert set(re.findall(r'"runs/compared/([^"]+)"', rules)) == {REPORT}
+    for line in re.findall(r'"plmscope ([^"]+)"', rules):
+        words = re.sub(r"\{[\w.]+\}", "0", line).split()
+        group = typer.main.get_command(app)
+        group.commands[words[0]].make_context(words[0], words[1:])  # type: ignore[attr-defined]

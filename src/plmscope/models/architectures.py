@@ -118,6 +118,14 @@ ARCHITECTURES: Mapping[str, Architecture] = {
 }
 
 
+#: Of transformers' T5, which ProtT5 and Ankh are encoders of.
+_T5 = (
+    "transformers has no classifier on T5's encoder alone (ProtT5, Ankh): its own puts a decoder on top, whose "
+    "attention to the encoder is none of the six module kinds; use ESM-2, ESM-C or ProtBert"
+)
+#: Types that people have and that do not fit, and why not.
+WHY_NOT = {"t5": _T5, "umt5": _T5, "mt5": _T5}
+
 #: Entry points of other packages that name a row or rows.
 GROUP = "plmscope.architectures"
 

@@ -102,6 +102,7 @@ class Classifier:
         files: sha256 of every file that was read, by name.
         new_head: Whether its classification head is fresh and untrained.
         ablation_means: ``(3, N)`` mean activations at the first token, the last token and residues, if they are known.
+        pairs: Whether its tokens are SaProt's pairs of a residue and its structure, which is read as not known.
     """
 
     model: PreTrainedModel
@@ -116,13 +117,19 @@ class Classifier:
     files: dict[str, str] = field(default_factory=dict, repr=False)
     new_head: bool = False
     ablation_means: np.ndarray | None = field(default=None, repr=False)
+    pairs: bool = field(default=False, init=False, repr=False)
     _letters: dict[str, int] = field(default_factory=dict, repr=False)
     _ends: tuple[int, int] = field(default=(0, 0), repr=False)
 
     def __post_init__(self) -> None:
         vocabulary = self.tokenizer.get_vocab()
         self._letters = {letter: vocabulary[letter] for letter in KNOWN_LETTERS if letter in vocabulary}
-        known = len({vocabulary[letter] for letter in AMINO_ACIDS if letter in vocabulary})
+        if not self._letters:  # SaProt's tokens are pairs of a residue and its surroundings; "#": not known
+            self._letters = {letter: vocabulary[f"{letter}#"] for letter in AMINO_ACIDS if f"{letter}#" in vocabulary}
+            self.pairs = bool(self._letters)
+            if "##" in vocabulary:
+                self._letters |= {"X": vocabulary["##"]}
+        known = len({self._letters[letter] for letter in AMINO_ACIDS if letter in self._letters})
         if known < 20:
             raise ModelError(f"{self.name}: the tokenizer knows {known} of the 20 amino acids; not a protein model")
         if "X" in vocabulary:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from plmscope.errors import ModelError, one_line
+from plmscope.models.architectures import WHY_NOT, architectures
 from plmscope.models.checkpoints import (
     ADAPTER,
     INDEX,
@@ -53,9 +54,18 @@ def find_checkpoint(
         )
     else:
         checkpoint = _from_hub(name, revision, say)
+    _check_type(checkpoint)
     _check_texts(checkpoint)
     _check_weights(checkpoint)
     return checkpoint
+
+
+def _check_type(found: Checkpoint) -> None:
+    """Refuse an architecture that is known not to fit, before what else it lacks: T5 has another kind of vocabulary."""
+    path = found.folder / "config.json"
+    kind = read_json(path, found.name).get("model_type") if path.is_file() else None
+    if kind in WHY_NOT and kind not in architectures():
+        raise ModelError(f"{found.name}: model type {kind!r} is not supported: {WHY_NOT[kind]}")
 
 
 def said_by(name: str, revision: str | None = None) -> dict[str, Any]:

@@ -150,6 +150,10 @@ def load_model(
         | ({f"{base.name}/{file}": digest for file, digest in base.files.items()} if adapter else {}),
         new_head=not choice.kept,
     )  # fmt: skip
+    if classifier.pairs:
+        say(
+            f"{name}: its tokens are pairs of residue and structure; residues are read with their structure unknown (#)"
+        )
     classifier.freeze()
     return classifier
 
