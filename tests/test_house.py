@@ -38,19 +38,22 @@ HOUSE = (
     ("evaluation", (
         "selection", "overlap", "density", "predict", "curves", "interventions", "judging", "kinds", "null_kinds",
     )),
-    ("layout", ("attributions", "components", "measure", "degenerate", "substitutions", "sufficient")),
+    ("layout", (
+        "attributions", "components", "experts", "measure", "context", "degenerate", "pruning", "recall", "claims",
+        "shared", "substitutions", "sufficient",
+    )),
     ("knowledge", (
         "concepts", "motifs", "class_baselines", "codes", "discovery", "confirmation", "residues", "letters", "logo",
         "stream", "saved", "characterize", "strips", "cards",
     )),
     ("report", (
         "blocks", "input", "answers", "data", "curves", "kinds", "density", "classes", "knowledge", "concentration",
-        "closing", "html", "layout", "neurons", "methods", "page",
+        "closing", "html", "layout", "modularity", "neurons", "recall", "sharing", "methods", "page",
     )),
     ("study", (
         "order", "settings", "demo", "inputs", "study_file", "opened", "stages", "characterizing", "evaluating",
-        "finetuning", "laying_out", "reporting", "scoring", "counting", "execute", "nulls", "null_kinds", "selecting",
-        "stability", "intervening", "edited",
+        "finetuning", "laying", "laying_recall", "laying_shared", "reporting", "scoring", "counting", "execute",
+        "nulls", "laying_modules", "laying_out", "null_kinds", "selecting", "stability", "intervening", "edited",
     )),
     ("explaining", (
         "activations", "decision", "explanation", "held", "page", "residues", "contributions", "training", "detected",
@@ -72,12 +75,12 @@ TORCH = {
     "scoring.driver", "scoring.activation", "scoring.paths", "scoring.integrated_gradients", "scoring.conductance",
     "scoring.linear", "scoring.ablation", "scoring.relp", "probing.scorers", "evaluation.predict",
     "evaluation.curves", "evaluation.interventions", "evaluation.judging", "evaluation.kinds",
-    "evaluation.null_kinds", "layout.attributions", "layout.measure", "layout.degenerate", "layout.substitutions",
-    "layout.sufficient", "knowledge.codes", "knowledge.discovery", "knowledge.confirmation", "knowledge.residues",
-    "knowledge.letters", "knowledge.stream", "knowledge.saved", "knowledge.characterize", "study.edited",
-    "explaining.activations", "explaining.decision", "explaining.held", "explaining.residues",
-    "explaining.contributions", "explaining.training", "explaining.detected", "explaining.explainer",
-    "explaining.folder", "explaining.variants",
+    "evaluation.null_kinds", "layout.attributions", "layout.measure", "layout.context", "layout.degenerate",
+    "layout.pruning", "layout.recall", "layout.claims", "layout.shared", "layout.substitutions", "layout.sufficient",
+    "knowledge.codes", "knowledge.discovery", "knowledge.confirmation", "knowledge.residues", "knowledge.letters",
+    "knowledge.stream", "knowledge.saved", "knowledge.characterize", "study.edited", "explaining.activations",
+    "explaining.decision", "explaining.held", "explaining.residues", "explaining.contributions",
+    "explaining.training", "explaining.detected", "explaining.explainer", "explaining.folder", "explaining.variants",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "accelerate", "captum", "peft"}
 

@@ -53,7 +53,12 @@ UNSHOWN = (
 )  # fmt: skip
 OPTIONAL = tuple(name for name in SCHEMA if name not in UNSHOWN)
 #: Tables that are said to be missing beside another one alone.
-BESIDE = ("components", "substitutions")
+BESIDE = (
+    "components", "substitutions", "claims", "recall", "recall_context", "shared_neurons", "transfer", "pruning",
+    "experts", "expert_classes", "modularity",
+)  # fmt: skip
+#: The first tables of sections that are left out without them.
+LEFT_OUT = ("sufficient", "degenerate", "recall_summary", "sharing", "separability")
 
 
 class Page(HTMLParser):
@@ -609,7 +614,7 @@ def test_figures_are_strict_json_and_match_their_places(page: Page) -> None:
     figures = json.loads(page.scripts[1], parse_constant=refuse)
     places = {attributes["id"] for attributes in page.all("div") if attributes.get("class") == "plot"}
     assert places == set(figures)
-    assert len(places) == 20
+    assert len(places) == 21
 
 
 def test_numbers_that_are_missing_draw_nothing_and_are_shown_as_a_dash(results: Results) -> None:
@@ -728,7 +733,7 @@ def test_a_run_with_no_table_at_all_gives_a_report(copy: Run) -> None:
     copy.update_manifest(versions={}, model={}, data={}, split={}, stages={})
     text = Page(report.write_report(copy).read_text(encoding="utf-8")).text
     for name in OPTIONAL:
-        asked = name not in ("letters", *BESIDE, "sufficient", "degenerate")  # said beside cards, or left out whole
+        asked = name not in ("letters", *BESIDE, *LEFT_OUT)  # said beside cards, or left out whole
         assert (f"{name}.parquet is not in this run folder" in text) == asked
     assert text.count("Not run") == 5
     assert "study.toml is not in this run folder" in text

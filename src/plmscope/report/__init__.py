@@ -10,7 +10,7 @@ It reads :mod:`plmscope.store` and never a model. A section is plain blocks, and
     kinds.py                                    the first page: six curves and a table, one a module kind
     data.py, curves.py, density.py, methods.py  sections on proteins and quality, curves, places, methods
     knowledge.py, classes.py, neurons.py        sections on what neurons know
-    layout.py                                   sections on how knowledge is laid out
+    layout.py, recall.py, sharing.py, modularity.py  sections on how knowledge is laid out
 """
 
 from __future__ import annotations
