@@ -281,9 +281,9 @@ def class_counts(
 
 def largest(counts: pd.DataFrame, most: int) -> list[tuple[int, int]]:
     """Layer and number of the experts with the most neurons of any one class."""
-    best = counts.groupby(["layer", "expert"], sort=True, as_index=False)["n"].max()
+    best = counts.groupby(["layer", "expert"], sort=True).agg(n=("n", "max")).reset_index()
     best = best.sort_values("n", ascending=False, kind="stable").head(most)
-    return [(int(row.layer), int(row.expert)) for row in best[best["n"] > 0].itertuples()]
+    return [(int(layer), int(expert)) for layer, expert in best.loc[best["n"] > 0, ["layer", "expert"]].to_numpy()]
 
 
 def with_damage(
