@@ -1,4 +1,4 @@
-# make install | demo | check | test | benchmark | clean        PYTHON=python3.12 picks the Python, PIP_ARGS goes to pip
+# make install | demo | check | test | docs | benchmark | clean        PYTHON=python3.12 picks the Python, PIP_ARGS goes to pip
 PYTHON ?= python3
 PIP_ARGS ?=
 JOBS ?= 2
@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo check test benchmark clean
+.PHONY: install demo check test docs benchmark clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -30,9 +30,18 @@ check: $(STAMP)
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
+# The site in site/, without network; a broken link, a missing reference or an undocumented public name ends it.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "open site/index.html"
+
+$(VENV)/.docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -e '.[docs]' -c constraints.txt
+	touch $@
+
 benchmark: $(STAMP)
 	$(BIN)/python benchmarks/engine.py --jobs $(JOBS)
 
 clean:
-	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist site .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -36,7 +36,7 @@ from transformers import EsmConfig, EsmForSequenceClassification, EsmTokenizer
 from plmscope.data.proteins import AMINO_ACIDS, Protein
 from plmscope.evaluation.curves import (
     INTACT,
-    Cell,
+    CurveCell,
     CurvePoint,
     Curves,
     Grid,
@@ -54,14 +54,14 @@ from plmscope.models.checkpoints import embedded_folder
 from plmscope.models.classifier import Classifier
 from plmscope.models.loading import load_model
 from plmscope.models.sites import NeuronIndex
-from plmscope.report.answers import NULLS, beats_chance, kind_beats_chance
+from plmscope.report.answers import NULL_WORDS, beats_chance, kind_beats_chance
 from plmscope.report.concentration import concentration_answer, density_answer
 from plmscope.scoring.activation import summarise_activations
 from plmscope.scoring.scores import NeuronScores
 
 SHARES = (0.2, 0.5)
 CLASSES = 3
-CELLS = (Cell("pooled", "", "keep", "mean"), *(Cell(MODULE, module, "keep", "mean") for module in MODULES))
+CELLS = (CurveCell("pooled", "", "keep", "mean"), *(CurveCell(MODULE, module, "keep", "mean") for module in MODULES))
 METHOD = "integrated_gradients"  # the name under which the random scorer is judged
 
 
@@ -225,7 +225,10 @@ def densities(pool: Pool, claims: Tally, share: float, groups: int, seed: int) -
         counts = np.array([counted(top(pool.index, w @ values[0], share)) for w in weights])
         found = density(tops[0], counts, pool.activity, seed).assign(method=METHOD, fraction=share)
         null = pd.concat(
-            [density(one).assign(method=METHOD, fraction=share, null=n) for one, n in zip(tops[1:], NULLS, strict=True)]
+            [
+                density(one).assign(method=METHOD, fraction=share, null=n)
+                for one, n in zip(tops[1:], NULL_WORDS, strict=True)
+            ]
         )
         kinds = found[found["layer"] < 0]
         claims.add(f"density, {name}: keys, permutation p below 0.05",
@@ -289,7 +292,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         curves = curves_of(pool, rows, chosen, args.resamples, args.seed + number, METHOD)
         nulls = pd.concat(earlier[-2:]) if len(earlier) > 1 else pd.DataFrame()
         if len(nulls):
-            nulls = nulls.assign(model=np.repeat(list(NULLS), len(earlier[-1])))
+            nulls = nulls.assign(model=np.repeat(list(NULL_WORDS), len(earlier[-1])))
         earlier.append(judge(curves, nulls, model.index, claims, covers))
         densities(pool, claims, 0.1, 12, args.seed + number)
     carried(model, summarise_activations(model, train).constants("mean"), args, covers)

@@ -373,7 +373,7 @@ def _equal_characterization(setup: Setup, reference: Classifier, selection: Sele
     frames = []
     for classifier in (reference, embedded(setup.device)):
         found = characterize.characterize(
-            classifier, discovery, confirmation, concepts, chosen, characterize.Settings(min_proteins=5)
+            classifier, discovery, confirmation, concepts, chosen, characterize.CharacterizeSettings(min_proteins=5)
         )
         frames.append(found.associations)
     results.check("equal", "characterization: pairs", len(frames[0]), 1000, least=True)

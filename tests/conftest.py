@@ -129,6 +129,14 @@ neurons = 4
 proteins_per_class = 2
 experts = 2
 draws = 2
+
+[faithfulness]
+enabled = true
+methods = ["activation", "gradient_activation"]
+sample = 18
+proteins_per_class = 2
+fractions = [0.2, 0.5]
+draws = 1
 """
 
 

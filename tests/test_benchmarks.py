@@ -114,8 +114,8 @@ def test_faithfulness_compares_every_scorer(golden: Golden, capsys: pytest.Captu
     )
     said = capsys.readouterr()
     rows = {row[0].strip("`"): row[1:] for row in rows_of(said.out)}
-    there = (name for name in SCORERS if not name.endswith(("_rms", "_class")) and not row_of(name).fit)
-    assert list(rows) == [*there, "random neurons"]
+    there = {name for name in SCORERS if not name.endswith(("_rms", "_class")) and not row_of(name).fit}
+    assert set(rows) == {*there, "random neurons"} and next(iter(rows)) == "single_ablation"
     truth = rows["single_ablation"]
     assert truth[:3] == ["1.00", "1.00", "100%"] and truth[3:5] == ["", ""]  # sampled: no selection of all neurons
     assert all(0 <= float(cell) <= 1 for name in ("conductance", "random neurons") for cell in rows[name][3:5])

@@ -20,7 +20,7 @@ import torch
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from plmscope.cli import main
-from plmscope.data.labels import Task
+from plmscope.data.labels import LabelTask
 from plmscope.data.proteins import Protein, read_proteins
 from plmscope.models.classifier import log_probabilities
 from plmscope.models.loading import load_model
@@ -104,7 +104,7 @@ def main_saying(command: list[str], lines: list[str]) -> int:
     return status
 
 
-def explained_as(run: OpenRun, logits: torch.Tensor, proteins: list[Protein], task: Task = "single") -> None:
+def explained_as(run: OpenRun, logits: torch.Tensor, proteins: list[Protein], task: LabelTask = "single") -> None:
     """The model of a run, and the intact model in its predictions, are those of some logits of the test proteins."""
     expected = log_probabilities(logits.double(), task).numpy()
     np.testing.assert_allclose(run.model.log_probabilities(proteins), expected, atol=2e-5)

@@ -14,12 +14,13 @@ from pandas.testing import assert_frame_equal
 import plmscope.knowledge.characterize as module
 from plmscope.data.annotations import FeatureSet
 from plmscope.data.proteins import Protein
-from plmscope.errors import InputError
+from plmscope.errors import InputError, SelectionError
+from plmscope.evaluation.selection import Selection
 from plmscope.knowledge.cards import UNEXPLAINED, neuron_cards
-from plmscope.knowledge.characterize import Characterization, associate, characterize
+from plmscope.knowledge.characterize import Characterization, associate, characterize, motifs_of
 from plmscope.knowledge.codes import FRACTIONS, Codes, firing_codes
 from plmscope.knowledge.concepts import ConceptSet, build_concepts
-from plmscope.knowledge.discovery import Settings
+from plmscope.knowledge.discovery import CharacterizeSettings
 from plmscope.knowledge.residues import attributed_residues
 from plmscope.knowledge.stream import Chunk
 from plmscope.models.architectures import architecture_of
@@ -142,7 +143,9 @@ def worked():
             yield Chunk(rows.tolist(), [len(part) for part in parts], torch.from_numpy(np.concatenate(parts)))
 
     selected = np.ones(6, bool)
-    found = module._joined([associate(stream, 6, discovery, confirmation, concepts, selected, Settings())], 0.05)
+    found = module._joined(
+        [associate(stream, 6, discovery, confirmation, concepts, selected, CharacterizeSettings())], 0.05
+    )
     return found, concepts, confirmation, features
 
 
@@ -213,9 +216,11 @@ def test_a_touched_stretch_counts_whole(worked):
 def test_nobody_is_on_both_sides(worked):
     _, concepts, confirmation, _ = worked
     with pytest.raises(InputError, match="of discovery and of confirmation"):
-        associate(lambda p, d: iter([]), 6, confirmation, confirmation, concepts, np.zeros(6, bool), Settings())
+        associate(
+            lambda p, d: iter([]), 6, confirmation, confirmation, concepts, np.zeros(6, bool), CharacterizeSettings()
+        )
     with pytest.raises(InputError, match="no proteins"):
-        associate(lambda p, d: iter([]), 6, [], confirmation, concepts, np.zeros(6, bool), Settings())
+        associate(lambda p, d: iter([]), 6, [], confirmation, concepts, np.zeros(6, bool), CharacterizeSettings())
 
 
 # --- the planted network
@@ -337,6 +342,23 @@ def test_batches_and_passes_change_nothing(planted, monkeypatch):
         once.motifs.table["consensus"].tolist()
         == twice.motifs.table.sort_values(["sign", "position"], ascending=[False, True])["consensus"].tolist()
     )
+
+
+def test_motifs_of_a_selection_are_those_of_the_characterization(planted):
+    """Other neurons, of the same and of other sites, make no difference."""
+    classifier, roles, discovery, confirmation = planted
+    discovery, confirmation = discovery[:40], confirmation[:20]
+    mask = np.zeros(len(classifier.index), bool)
+    mask[[classifier.index.position(roles[role][0]) for role in ("and", "key_motif")]] = True
+    chosen, concepts = Selection(classifier.index, mask), build_concepts(discovery)
+    whole = characterize(classifier, discovery, confirmation, concepts, chosen)
+    found = motifs_of(classifier, chosen, discovery, confirmation)
+    assert found["consensus"].any() and len(found) == 4
+    assert_frame_equal(found, classifier.index.placed(whole.motifs.table)[list(found)], check_exact=True)
+    with pytest.raises(SelectionError, match="has no neuron"):
+        motifs_of(classifier, chosen - chosen, discovery, confirmation)
+    with pytest.raises(SelectionError, match="another shape"):
+        motifs_of(classifier, Selection(NeuronIndex.of(1, 2, 4), np.ones(14, bool)), discovery, confirmation)
 
 
 def test_every_pass_continues_after_an_interruption(planted, monkeypatch, tmp_path):

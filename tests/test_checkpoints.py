@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 
 from plmscope.errors import ModelError
 from plmscope.models.checkpoints import Checkpoint
-from plmscope.models.finding import find
+from plmscope.models.finding import find_checkpoint
 from plmscope.models.loading import load_model
 from tests.hub import Hub, serving
-from tests.test_model import encoder_folder, folder, refused, set_config  # noqa: F401  # the fixture
+from tests.test_loading import encoder_folder, folder, refused, set_config  # noqa: F401  # the fixture
 
 # --- the hub
 
@@ -28,12 +28,12 @@ USE_HUB = """
 import json, sys
 from pathlib import Path
 from huggingface_hub import constants
-from plmscope.models.finding import find
+from plmscope.models.finding import find_checkpoint
 from plmscope.errors import ModelError
 
 def attempt(name, revision=None):
     try:
-        found = find(name, revision, said.append)
+        found = find_checkpoint(name, revision, said.append)
         return {"revision": found.revision, "files": found.files, "sha256": found.sha256, "folder": str(found.folder)}
     except ModelError as error:
         return str(error)
@@ -102,7 +102,8 @@ def test_the_hub(tiny_folder: Path, tmp_path: Path) -> None:
 
 
 def test_commit_and_files_are_known_to_the_model(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("plmscope.models.loading.find", lambda *_: Checkpoint("lab/tiny", tiny_folder, "0" * 40))
+    checkpoint = Checkpoint("lab/tiny", tiny_folder, "0" * 40)
+    monkeypatch.setattr("plmscope.models.loading.find_checkpoint", lambda *_: checkpoint)
     model = load_model("lab/tiny")
     assert (model.name, model.revision) == ("lab/tiny", "0" * 40)
     assert model.files["model.safetensors"] == model.sha256
@@ -244,6 +245,6 @@ def test_what_is_new_and_what_is_left_out_is_said(tiny_folder: Path, tmp_path: P
 
 def test_nothing_is_found_under_an_impossible_name(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no such model folder"):
-        find(str(tmp_path / "a" / "b"))
+        find_checkpoint(str(tmp_path / "a" / "b"))
     with pytest.raises(ModelError, match="no such model folder"):
-        find("runs/mine/model")
+        find_checkpoint("runs/mine/model")

@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from plmscope.data.proteins import Protein
 from plmscope.knowledge.class_baselines import class_baselines, with_baselines
 from plmscope.knowledge.concepts import build_concepts
-from plmscope.report.classes import class_table
+from plmscope.report.classes import explained_classes
 from plmscope.store.schema import SCHEMA
 
 
@@ -94,7 +94,7 @@ def test_cards_tell_it() -> None:
 def test_the_report_counts_the_neurons_that_go_beyond() -> None:
     tables = {"neuron_cards": CARDS, "class_baselines": BASELINES}
     results = SimpleNamespace(get=tables.get, class_name=str)
-    table = class_table(results)  # type: ignore[arg-type]
+    table = explained_classes(results)  # type: ignore[arg-type]
     assert table is not None and "1 of the 3 neurons order them better than both" in table.caption
     rows = [[cell.text for cell in row.cells] for row in table.rows]
     assert rows == [
@@ -102,4 +102,4 @@ def test_the_report_counts_the_neurons_that_go_beyond() -> None:
         ["EC 3.1.11", "9", "1", "0.95", "0.95", "0.97", "0.91", "0"],
     ]
     tables["neuron_cards"] = CARDS.iloc[3:5]
-    assert class_table(results) is None  # type: ignore[arg-type]
+    assert explained_classes(results) is None  # type: ignore[arg-type]

@@ -962,7 +962,7 @@ def test_version(capfd: pytest.CaptureFixture[str]) -> None:
 
 COMMANDS = [
     "demo", "init", "fetch", "run", "finetune", "score", "evaluate", "density", "characterize", "intervene", "report",
-    "export", "layout",
+    "export", "layout", "faithfulness",
 ]  # fmt: skip
 
 

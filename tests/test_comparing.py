@@ -22,7 +22,7 @@ from plmscope.comparing.members import divides, gather
 from plmscope.comparing.tables import COMPARED
 from plmscope.comparing.text import markdown
 from plmscope.errors import RunError
-from plmscope.report.blocks import Row, Section, Table, cell
+from plmscope.report.blocks import Section, Table, TableRow, cell
 from plmscope.store.folder import Run
 from tests.fake_run import make_fake_run
 from tests.test_readme import PAGES
@@ -318,7 +318,7 @@ def test_the_page_asks_for_nothing_and_escapes_names(made: Path, tmp_path: Path)
 
 
 def test_markdown_says_what_a_table_says() -> None:
-    table = Table("t", "Caption.", (("name", False), ("x", True)), (Row((cell("a|b"), cell("−1", -1, "n = 2"))),))
+    table = Table("t", "Caption.", (("name", False), ("x", True)), (TableRow((cell("a|b"), cell("−1", -1, "n = 2"))),))
     assert markdown((), (Section("s", "Title", (table,)),)) == (
         "### Title\n\nCaption.\n\n| name | x |\n| --- | --: |\n| a\\|b | -1 (n = 2) |\n"
     )

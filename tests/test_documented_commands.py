@@ -24,6 +24,7 @@ from tests.conftest import Golden, save_tiny_model, write_enzymes
 from tests.hub import Hub, serving
 from tests.test_fetch import Service
 from tests.test_readme import PAGES, SHELL, blocks
+from tests.test_structures import backbone, pdb
 
 #: What makes any study small; all else is as the page has it.
 SMALL: dict[str, dict[str, Any]] = {
@@ -43,14 +44,20 @@ SMALL: dict[str, dict[str, Any]] = {
 
 #: Runs commands in turn and says how each ended. A process of its own: the hub's address is read at import.
 DRIVER = """
-import contextlib, io, json, os, sys
+import contextlib, io, json, os, signal, sys, threading, time
 from plmscope.cli import main
+def stop_when_it_serves(said):
+    while "explore: http" not in said.getvalue():
+        time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGINT)
 ends = {}
 for page, lines in json.load(sys.stdin).items():
     os.chdir(page)
     ends[page] = []
     for line in lines:
         said = io.StringIO()
+        if line[0] == "explore":
+            threading.Thread(target=stop_when_it_serves, args=(said,), daemon=True).start()
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
             status = main([*line, *([] if line[0] in ("init", "export") else ["--quiet"])])
         ends[page].append([line, status, said.getvalue()])
@@ -134,6 +141,7 @@ def ends(golden: Golden, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
         fasta = "".join(f">{p.id} ec={p.columns['ec']}\n{p.sequence}\n" for p in data)
         (folder / "enzymes.fasta").write_text(fasta)
         (folder / "protein.fasta").write_text(f">P1\n{data.proteins[0].sequence}\n")
+        (folder / "protein.pdb").write_text(pdb(data.proteins[0].sequence, backbone(len(data.proteins[0]), -57, -47)))
         (folder / "labels.tsv").write_text("id\tkind\n" + "".join(f"{p.id}\tkind {p.label}\n" for p in data))
         shown = [tomllib.loads(block.text) for block in blocks(PAGES[page], ("toml",))]
         for name in {word for line in lines for word in line if word.endswith(".toml")}:

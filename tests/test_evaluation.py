@@ -13,7 +13,7 @@ from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError
 from plmscope.evaluation.curves import (
     INTACT,
-    Cell,
+    CurveCell,
     CurvePoint,
     Curves,
     Grid,
@@ -289,10 +289,10 @@ def test_points_within_module_kinds(grid: Grid) -> None:
         ["keep"], ["mean"], ["pooled", "module"], ["random_matched"], 5, 2, within
     )
     assert points[:7] == [INTACT, *(held_point("mean", module) for module in MODULES)]
-    counted = dict.fromkeys(map(Cell.of, points[7:]), 0)
+    counted = dict.fromkeys(map(CurveCell.of, points[7:]), 0)
     assert list(counted)[:2] == [("pooled", "", "keep", "mean"), ("module", "key", "keep", "mean")]  # primary first
     for point in points[7:]:
-        counted[Cell.of(point)] += 1
+        counted[CurveCell.of(point)] += 1
     for cell, count in counted.items():
         draws = 5 if cell.primary else 3 if cell.mode == "keep" else 2
         assert count == (2 + 2 * draws) * 2, cell

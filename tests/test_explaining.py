@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -15,7 +16,7 @@ from plmscope.evaluation.selection import Selection
 from plmscope.explaining.activations import as_protein
 from plmscope.explaining.contributions import contributions
 from plmscope.explaining.decision import Decision
-from plmscope.explaining.explainer import Explainer, Settings
+from plmscope.explaining.explainer import Explainer, ExplainSettings
 from plmscope.explaining.explanation import SCHEMA
 from plmscope.explaining.held import held_alone, held_together
 from plmscope.explaining.residues import residue_attribution, shuffled_copies
@@ -29,7 +30,7 @@ from plmscope.models.sites import Neuron, NeuronIndex, Site
 from plmscope.scoring.integrated_gradients import integrated_gradients
 from tests.planted import neurons_of, planted_model, planted_proteins, planted_tokenizer
 
-FEW = Settings(copies=20, supporting=8, opposing=2, draws=5)
+FEW = ExplainSettings(copies=20, supporting=8, opposing=2, draws=5)
 
 
 @pytest.fixture(scope="module")
@@ -225,6 +226,19 @@ def test_activations_are_what_a_hook_sees(tiny, proteins):
         for column, neuron in zip(frame.columns[3:], neurons, strict=True):
             own = seen[neuron.site][0, 1:-1, neuron.index].numpy()
             assert frame.loc[frame["id"] == proteins[1].id, column].to_numpy() == pytest.approx(own, abs=1e-6)
+
+
+def test_activations_show_themselves(tiny):
+    neurons = [Neuron(Site(0, "key"), n) for n in range(22)]
+    found = ps.activations(tiny, [Protein("<b>a", "MKTAY"), *(Protein(f"p{n}", "MK") for n in range(6))], neurons)
+    shown = found._repr_html_()
+    assert "&lt;b&gt;a" in shown and "<b>a" not in shown.replace("<b>&lt;b&gt;a", "")
+    assert "2 more proteins and 2 more neurons in the table" in shown and "MKTAY" in shown
+    assert shown.count("<span") == 20 * (5 + 4 * 2)
+    assert type(found[["id"]]) is pd.DataFrame and "17 rows x 25 columns" in repr(found)
+    # The largest activation of a neuron has the full colour.
+    row = found["0.key.3"].abs().idxmax()
+    assert f"{found['residue'][row]}{found['position'][row]}: {found['0.key.3'][row]:+.3g}" in shown
 
 
 def test_shuffled_copies_are_the_same_residues():

@@ -10,11 +10,11 @@ import pytest
 import plmscope as ps
 from plmscope.cli import main
 from plmscope.explaining import folder as module
-from plmscope.explaining.explainer import Explainer, Settings
+from plmscope.explaining.explainer import Explainer, ExplainSettings
 from plmscope.explaining.explanation import SCHEMA
 from plmscope.explaining.folder import explain_file
 
-FEW = Settings(supporting=3, opposing=1, draws=3, seed=1)
+FEW = ExplainSettings(supporting=3, opposing=1, draws=3, seed=1)
 HOSTILE = "<script>alert(1)</script>&amp;\"'"
 ROOT = Path(__file__).parents[1]
 
@@ -71,21 +71,21 @@ def test_the_page_takes_names_as_text_and_asks_for_nothing(written):
 
 def test_a_stopped_command_continues(opened, fasta, written, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "AT_ONCE", 1)
-    before, explained = module._write_part, []
+    before, explained = module.Parts.write, []
 
-    def stop_after_one(parts, name, proteins, found):
+    def stop_after_one(parts, name, arrays):
         if explained:
             raise KeyboardInterrupt
         explained.append(name)
-        before(parts, name, proteins, found)
+        before(parts, name, arrays)
 
-    monkeypatch.setattr(module, "_write_part", stop_after_one)
+    monkeypatch.setattr(module.Parts, "write", stop_after_one)
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
         explain_file(opened, fasta, out, settings=FEW)
     assert not (out / "explained.html").exists()
     again = []
-    monkeypatch.setattr(module, "_write_part", lambda *a: again.append(a[1]) or before(*a))
+    monkeypatch.setattr(module.Parts, "write", lambda *a: again.append(a[1]) or before(*a))
     said = []
     explain_file(opened, fasta, out, settings=FEW, say=said.append)
     assert len(again) == 2 and "explain: continuing after 1 of 3 proteins" in said
@@ -116,7 +116,10 @@ def test_the_command(opened, tmp_path, capsys):
     [
         (">p\nMKT1AY\n", [], "protein 'p'"),
         (">p\nMKTAY\n", ["--label", "9"], "class '9' is not among those of the model: 2, 3, 6"),
-        (">p\n" + "M" * 500 + "\n", [], "no protein"),
+        (">p\n" + "M" * 500 + "\n", [], "x longer than 126 residues); give another file"),
+        # settings that only a study has are not advised
+        (">p\nMK*AY\n", [], "a stop codon inside it: check its translation (frame, genetic code, pseudogene)$"),
+        ("accession,peptide\np,MKTAY\n", [], "its header is 'accession', 'peptide'; rename it so$"),
     ],
 )
 def test_one_line_that_helps(opened, tmp_path, capsys, text, how, message):
@@ -124,7 +127,7 @@ def test_one_line_that_helps(opened, tmp_path, capsys, text, how, message):
     path.write_text(text)
     assert main(["explain", str(opened.run.path), str(path), "--quiet", *how]) == 2
     said = capsys.readouterr().err.strip()
-    assert message in said and len(said.splitlines()) == 1
+    assert (said.endswith(message[:-1]) if message.endswith("$") else message in said) and len(said.splitlines()) == 1
     assert not (opened.run.path / "explained" / "bad").exists()
 
 

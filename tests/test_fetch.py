@@ -202,8 +202,8 @@ def test_a_call_that_was_killed_at_the_end_is_finished(
             raise Killed
         write(path, data)
 
-    write = module.write_file
-    monkeypatch.setattr(module, "write_file", kill)
+    write = module._write
+    monkeypatch.setattr(module, "_write", kill)
     with pytest.raises(Killed):
         get(service, tmp_path)
     assert (tmp_path / "e.features.tsv.gz").exists() and not (tmp_path / "e.tsv.gz").exists()

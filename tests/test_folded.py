@@ -14,7 +14,7 @@ from plmscope.models import folded
 from plmscope.models.classifier import Batch, Classifier
 from plmscope.models.esm import EsmNetwork
 from plmscope.models.folded import Folding
-from plmscope.models.hooks import Change, replace
+from plmscope.models.hooks import Rewrite, replace
 from plmscope.models.loading import load_model
 from plmscope.models.sites import Site
 from tests.conftest import make_proteins, save_tiny_model
@@ -45,7 +45,7 @@ def folded_logits(model: Classifier, proteins: list[Protein], keep: np.ndarray, 
 def held_logits(model: Classifier, batch: Batch, keep: np.ndarray, constants: np.ndarray) -> torch.Tensor:
     """Logits of the Hugging Face model with hooks that hold every neuron outside ``keep`` at its three constants."""
 
-    def held(site: Site) -> Change:
+    def held(site: Site) -> Rewrite:
         off = torch.from_numpy(~keep[model.index.slice(site)])
         first, last, middle = (torch.from_numpy(c).float() for c in constants[:, model.index.slice(site)])
 

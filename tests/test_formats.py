@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from plmscope.data import formats
 from plmscope.data.annotations import read_features
-from plmscope.data.checks import LETTERS
+from plmscope.data.checks import KNOWN_LETTERS
 from plmscope.data.formats import open_content
 from plmscope.data.proteins import read_proteins
-from plmscope.data.rows import Row, protein_rows
+from plmscope.data.rows import ProteinRow, protein_rows
 from plmscope.errors import InputError
 
 A = "MKVLAAGIVGLCHWYTRSDENQPFKLMACDEF"  # 32 residues
@@ -38,7 +38,7 @@ def zstd(data: bytes) -> bytes:
 COMPRESS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zst": zstd}
 
 
-def rows(folder: Path, text: str | bytes, **columns: str) -> list[Row]:
+def rows(folder: Path, text: str | bytes, **columns: str) -> list[ProteinRow]:
     path = folder / "f"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return list(protein_rows(open_content(path, "f"), **columns))
@@ -241,7 +241,7 @@ def test_any_bytes_are_proteins_or_one_line(data: bytes) -> None:
     st.lists(
         st.tuples(
             st.text("AZaz09.-_|", min_size=1, max_size=9),
-            st.text(LETTERS, min_size=30, max_size=60).map("MKV".__add__),  # or else all might be DNA
+            st.text(KNOWN_LETTERS, min_size=30, max_size=60).map("MKV".__add__),  # or else all might be DNA
         ),
         min_size=1, max_size=5, unique_by=(lambda one: one[0], lambda one: one[1]),
     )
@@ -317,7 +317,7 @@ def test_tables_as_programs_write_them(tmp_path: Path) -> None:
 def test_rows_without_ids_are_numbered(tmp_path: Path) -> None:
     found, changes = counted(tmp_path, f"sequence,target\n{A},1\n{A[1:]},0\n")
     assert [name for name, _, _ in found] == ["row1", "row2"]
-    assert changes == {"rows numbered, as no column holds ids (id_column names one)": 2}
+    assert changes == {"rows numbered, as no column holds ids (a study names one by id_column)": 2}
     with pytest.raises(InputError, match=r"has no header row \(its first line is 'P12345', '1\.1\.1\.1'\); add one"):
         rows(tmp_path, f"P12345,1.1.1.1\nP12346,{A}\n")
     found, changes = counted(tmp_path, f"id,sequence\nP1,{' '.join(A)}\n")  # ProtTrans

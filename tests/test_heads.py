@@ -29,7 +29,7 @@ from plmscope.models.loading import load_model
 from tests.conftest import LABELS, make_proteins, save_tiny_model
 from tests.families import save_esmc, save_protbert
 from tests.hub import Hub, serving
-from tests.test_model import encoder, head, refused, set_config
+from tests.test_loading import encoder, head, refused, set_config
 
 FAMILIES: dict[str, Callable[..., Path]] = {"esm": save_tiny_model, "esmc": save_esmc, "protbert": save_protbert}
 PROTEINS = make_proteins(4)

@@ -30,7 +30,7 @@ from tests.families import HOOKED, OLDER
 from tests.test_ablation import by_hooks
 from tests.test_conductance import captum_scores as captum_conductance
 from tests.test_folded import held_logits
-from tests.test_gradients import Nodes, captum_scores
+from tests.test_integrated_gradients import Nodes, captum_scores
 from tests.test_linear import by_hooks as gradients_by_hooks
 
 

@@ -19,12 +19,12 @@ HOUSE = (
     ("", ("errors", "progress", "threads", "lazy")),
     ("store", ("files", "resume", "schema", "folder")),
     ("data", (
-        "labels", "uniprot", "records", "formats", "service", "sources", "tables", "rows", "labelling", "checks",
-        "second_table", "proteins", "annotations", "peptides", "clusters", "mmseqs", "pieces", "set_columns",
-        "splits", "leakage", "fetch",
+        "labels", "uniprot", "mmseqs", "records", "formats", "service", "sources", "tables", "rows", "labelling",
+        "checks", "second_table", "proteins", "annotations", "peptides", "clusters", "low_complexity", "pieces",
+        "relatives", "set_columns", "splits", "leakage", "structures", "structural", "structure_features", "fetch",
     )),
     ("stats", ("metrics", "chance", "curves", "ranks")),
-    ("tasks", ("task", "on_ray", "engines", "worker")),
+    ("tasks", ("crew", "task", "on_ray", "engines", "worker")),
     ("", ("plugins",)),
     ("models", (
         "workers", "checkpoints", "architectures", "sites", "heads", "lora", "classifier", "finetune", "hooks",
@@ -36,24 +36,26 @@ HOUSE = (
     )),
     ("probing", ("class_means", "gaussian", "linear_probe", "scorers")),
     ("evaluation", (
-        "selection", "overlap", "density", "predict", "curves", "interventions", "judging", "kinds", "null_kinds",
+        "selection", "overlap", "density", "predict", "resampled", "curves", "interventions", "faithfulness",
+        "judging", "kinds", "shared_out", "collected", "null_kinds",
     )),
     ("layout", (
         "attributions", "components", "experts", "measure", "context", "degenerate", "pruning", "recall", "claims",
         "shared", "substitutions", "sufficient",
     )),
     ("knowledge", (
-        "concepts", "motifs", "class_baselines", "codes", "discovery", "confirmation", "residues", "letters", "logo",
+        "concepts", "motifs", "class_baselines", "codes", "discovery", "confirmation", "residues", "letters",
         "stream", "saved", "characterize", "strips", "cards",
     )),
     ("report", (
         "blocks", "input", "answers", "data", "curves", "kinds", "density", "classes", "knowledge", "concentration",
-        "closing", "html", "layout", "modularity", "neurons", "recall", "sharing", "methods", "page",
+        "closing", "faithfulness", "html", "layout", "modularity", "neurons", "recall", "sharing", "methods", "page",
     )),
     ("study", (
-        "order", "settings", "demo", "inputs", "study_file", "opened", "stages", "characterizing", "evaluating",
-        "finetuning", "laying", "laying_recall", "laying_shared", "reporting", "scoring", "counting", "execute",
-        "nulls", "laying_modules", "laying_out", "null_kinds", "selecting", "stability", "intervening", "edited",
+        "order", "rules", "settings", "demo", "inputs", "study_file", "opened", "stages", "characterizing",
+        "comparing_scorers", "evaluating", "finetuning", "laying", "laying_recall", "laying_shared", "reporting",
+        "scoring", "counting", "execute", "nulls", "laying_modules", "laying_out", "null_kinds", "selecting",
+        "stability", "intervening", "edited",
     )),
     ("explaining", (
         "activations", "decision", "explanation", "held", "page", "residues", "contributions", "training", "detected",
@@ -63,6 +65,8 @@ HOUSE = (
         "estimates", "members", "alike", "tables", "found", "cells", "answers", "figures", "more_sections",
         "sections", "text", "comparison",
     )),
+    ("", ("doctor",)),
+    ("exploring", ("changes", "line", "requests", "catalogue", "session", "server")),
     ("sweeping", ("combinations", "sweep")),
     ("", ("terminal", "cli", "__main__")),
 )  # fmt: skip
@@ -74,13 +78,15 @@ TORCH = {
     "models.folded_layer", "models.folded", "models.esm", "models.hooked", "models.loading", "scoring.targets",
     "scoring.driver", "scoring.activation", "scoring.paths", "scoring.integrated_gradients", "scoring.conductance",
     "scoring.linear", "scoring.ablation", "scoring.relp", "probing.scorers", "evaluation.predict",
-    "evaluation.curves", "evaluation.interventions", "evaluation.judging", "evaluation.kinds",
+    "evaluation.resampled", "evaluation.curves", "evaluation.interventions", "evaluation.faithfulness",
+    "evaluation.judging", "evaluation.kinds", "evaluation.shared_out", "evaluation.collected",
     "evaluation.null_kinds", "layout.attributions", "layout.measure", "layout.context", "layout.degenerate",
     "layout.pruning", "layout.recall", "layout.claims", "layout.shared", "layout.substitutions", "layout.sufficient",
     "knowledge.codes", "knowledge.discovery", "knowledge.confirmation", "knowledge.residues", "knowledge.letters",
-    "knowledge.stream", "knowledge.saved", "knowledge.characterize", "study.edited", "explaining.activations",
-    "explaining.decision", "explaining.held", "explaining.residues", "explaining.contributions",
-    "explaining.training", "explaining.detected", "explaining.explainer", "explaining.folder", "explaining.variants",
+    "knowledge.stream", "knowledge.saved", "knowledge.characterize", "study.comparing_scorers", "study.edited",
+    "explaining.activations", "explaining.decision", "explaining.held", "explaining.residues",
+    "explaining.contributions", "explaining.training", "explaining.detected", "explaining.explainer",
+    "explaining.folder", "explaining.variants", "exploring.changes", "exploring.session", "exploring.server",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "accelerate", "captum", "peft"}
 
@@ -305,6 +311,7 @@ def test_exported_names_are_sorted_and_there():
     missing = [name for name in package.__all__ if not hasattr(package, name)]
     assert not missing
     assert set(package.__all__) <= set(dir(package))
+    assert sorted(name for names in package.STEPS.values() for name in names) == package.__all__
 
 
 def test_one_version_everywhere():

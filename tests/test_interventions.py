@@ -16,10 +16,10 @@ from plmscope.errors import SelectionError
 from plmscope.evaluation.interventions import (
     OTHERS,
     Change,
+    class_log_odds,
     effect_table,
     effects,
     intervention_table,
-    log_odds,
     neuron_effects,
     nothing,
     outcomes,
@@ -46,7 +46,7 @@ def by_hooks(classifier: Classifier, proteins: list[Protein], change: Change, me
     out = np.zeros((len(proteins), len(classifier.labels)))
     for batch in classifier.batches(proteins, 1):
 
-        def changed(mask: np.ndarray, part: slice, ends: torch.Tensor) -> hooks.Change:
+        def changed(mask: np.ndarray, part: slice, ends: torch.Tensor) -> hooks.Rewrite:
             def change_(a: torch.Tensor) -> torch.Tensor:
                 context = type("Ends", (), {"ends": ends})
                 new = (
@@ -65,7 +65,7 @@ def by_hooks(classifier: Classifier, proteins: list[Protein], change: Change, me
         }
         with torch.inference_mode(), hooks.replace(classifier, sites) if sites else nullcontext():
             logits = classifier.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-        out[batch.rows] = log_odds(logits.double().numpy(), "single")
+        out[batch.rows] = class_log_odds(logits.double().numpy(), "single")
     return out
 
 
@@ -100,7 +100,7 @@ def test_effects_by_hand() -> None:
     p = np.array([[0.8, 0.1, 0.1], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.5, 0.4, 0.1], [0.6, 0.3, 0.1]])
     q = np.array([[0.4, 0.5, 0.1], [0.7, 0.2, 0.1], [0.2, 0.7, 0.1], [0.3, 0.6, 0.1], [0.1, 0.3, 0.6]])
     members = np.eye(3, dtype=bool)[[0, 0, 1, 1, 1]]
-    found = effects(log_odds(np.log(p), "single"), log_odds(np.log(q), "single"), members, label=0)
+    found = effects(class_log_odds(np.log(p), "single"), class_log_odds(np.log(q), "single"), members, label=0)
     first, second = found[0], found[1]
     assert first[-4:] == (2, 1, 1, 0) and first.n_proteins == 2  # right before, changed, lost, gained
     assert second[-4:] == (1, 2, 0, 1)

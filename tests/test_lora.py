@@ -24,7 +24,7 @@ from plmscope.models.lora import with_adapters
 from tests.conftest import make_proteins, save_tiny_model
 from tests.families import save_protbert
 from tests.test_finetune import AN_EPOCH, LABELS, TRAIN, TRAINING, VALIDATION, fresh, interrupted_at, same_weights
-from tests.test_model import refused
+from tests.test_loading import refused
 
 FOLDERS: dict[str, Callable[..., Path]] = {"esm": save_tiny_model, "protbert": save_protbert}
 

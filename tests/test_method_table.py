@@ -25,8 +25,8 @@ from plmscope.scoring.table import (
     FORMS,
     ROWS,
     Scorer,
+    function_of,
     methods,
-    named,
     path_methods,
     plain_methods,
     register_scorer,
@@ -60,7 +60,7 @@ def own() -> Iterator[Scorer]:
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: next(iter(row.methods)))
 def test_a_row_says_what_its_scorer_takes(row: Scorer) -> None:
-    takes = set(signature(named(row.function)).parameters)
+    takes = set(signature(function_of(row.function)).parameters)
     wanted = COMMON | set(row.takes) | ({"rms"} if row.signed else set()) | ({"seed"} if row.seed else set())
     assert wanted <= takes
     assert set(row.takes.values()) <= set(ScoreSection.model_fields)

@@ -1,12 +1,9 @@
 """Matrices, information, consensus and groups by hand; windows by brute force; logos are sound SVG."""
 
-import xml.etree.ElementTree as ET
-
 import numpy as np
 import pytest
 
 from plmscope.data.proteins import Protein
-from plmscope.knowledge.logo import logo_stacks, logo_svg
 from plmscope.knowledge.motifs import (
     LETTERS,
     STRIP,
@@ -90,13 +87,3 @@ def test_shifted_copies_are_one_group():
     moved = np.roll(motif, 2, axis=0)
     assert group_motifs(np.stack([other, motif, np.zeros((15, 20)), moved])).tolist() == [1, 0, -1, 0]
     assert group_motifs(np.zeros((2, 15, 20))).tolist() == [-1, -1]
-
-
-def test_a_logo_stacks_its_bits():
-    matrix = np.stack([column(W=0.9), EVEN])
-    first, second = logo_stacks(matrix)
-    bits = information(matrix, EVEN)[0]
-    assert first[-1][0] == "W" and first[-1][2] == pytest.approx(0.9 * bits) and second == []
-    assert first[-1][1] + first[-1][2] == pytest.approx(bits)
-    root = ET.fromstring(logo_svg(matrix))
-    assert [text.text for text in root][-1] == "W" and root.tag.endswith("svg")

@@ -17,7 +17,6 @@ from plmscope.data.labels import (
     cases,
     class_names,
     classes_of,
-    label_sets,
     membership,
     pack,
     packed_has,
@@ -92,19 +91,17 @@ def test_bits_of_more_than_eight_classes() -> None:
 def test_a_single_label_task_is_the_plain_case() -> None:
     true = np.random.default_rng(0).integers(0, 4, 30)
     members = np.eye(4, dtype=bool)[true]
-    found, sets = cases(members), label_sets(members)
+    found = cases(members)
     assert (found.owners == np.arange(30)).all() and (found.classes == true).all()
     assert (rarest(members) == true).all()
-    assert (sets.members == np.eye(4)).all() and (sets.of == true).all()
 
 
-def test_cases_sets_and_the_rarest_class() -> None:
+def test_cases_and_the_rarest_class() -> None:
     members = membership(["1;2", "2", "2;3", "1;2"], NAMES, "multi")
-    found, sets = cases(members), label_sets(members)
+    found = cases(members)
     assert list(zip(found.owners.tolist(), found.classes.tolist(), strict=True)) == [
         (0, 0), (0, 1), (1, 1), (2, 1), (2, 2), (3, 0), (3, 1),
     ]  # fmt: skip
-    assert (sets.members[sets.of] == members).all() and len(sets.members) == 3
     assert rarest(members).tolist() == [0, 1, 2, 0]
 
 

@@ -22,7 +22,7 @@ from plmscope.models.esm import EsmNetwork
 from plmscope.models.hooked import Hooked, network_of
 from plmscope.models.hooks import record, replace
 from plmscope.models.loading import load_model
-from plmscope.models.network import Context, Network, State, scaled_logits
+from plmscope.models.network import BatchContext, LayerState, Network, scaled_logits
 from plmscope.models.sites import Site
 from plmscope.models.workers import LAST_RESORT
 from plmscope.scoring import integrated_gradients as gradients
@@ -136,7 +136,7 @@ def test_layers_run_again_where_asked_and_where_nothing_else_fits(
 ) -> None:
     real, ran = EsmNetwork.state, list[int]()
 
-    def watched(self: EsmNetwork, number: int, hidden: torch.Tensor, context: Context) -> State:
+    def watched(self: EsmNetwork, number: int, hidden: torch.Tensor, context: BatchContext) -> LayerState:
         ran.append(number)
         return real(self, number, hidden, context)
 

@@ -194,6 +194,12 @@ def test_named_names_exist(page: str) -> None:
         assert name in plmscope.__all__, name
 
 
+def test_the_page_of_the_api_has_every_name_at_its_step() -> None:
+    rows = dict(re.findall(r"^\| ([\w ]+) \| (.*`ps\..*) \|$", PAGES["docs/python.md"], re.MULTILINE))
+    shown = {step: set(re.findall(r"`ps\.(\w+)`", names)) for step, names in rows.items()}
+    assert shown == {step: set(names) for step, names in plmscope.STEPS.items()}
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_linked_files_exist(page: str) -> None:
     for name in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", PAGES[page]):

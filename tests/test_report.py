@@ -29,7 +29,7 @@ from plmscope.report.answers import (
     neuron_word,
     quality_answer,
 )
-from plmscope.report.blocks import CONTROLS, FigureGroup, Section, Table, Text, json_ready
+from plmscope.report.blocks import CONTROL_WORDS, FigureGroup, Section, Table, Text, json_ready
 from plmscope.report.blocks import Page as ClassPage
 from plmscope.report.concentration import density_answer
 from plmscope.report.curves import comparison_section, curves_section, primary_figure
@@ -58,7 +58,7 @@ BESIDE = (
     "experts", "expert_classes", "modularity",
 )  # fmt: skip
 #: The first tables of sections that are left out without them.
-LEFT_OUT = ("sufficient", "degenerate", "recall_summary", "sharing", "separability")
+LEFT_OUT = ("sufficient", "degenerate", "recall_summary", "sharing", "separability", "faithfulness")
 
 
 class Page(HTMLParser):
@@ -318,7 +318,9 @@ def test_what_was_not_searched_is_not_called_unrelated(results: Results) -> None
     alone = near.index[(near["nearest_train"] == "") & (near["split"] == "test")]
     near.loc[alone[0], "identity"] = float("nan")
     results.tables["leakage"] = near
-    assert f"{len(alone) - 1} align with no training protein, 1 could not be searched" in texts(data_section(results))
+    assert f"{len(alone) - 1} align with no training protein, 1 could not be searched reliably" in texts(
+        data_section(results)
+    )
 
 
 def test_confusion_is_shown_only_if_it_reproduces_the_accuracy(results: Results) -> None:
@@ -335,7 +337,7 @@ def test_bands_are_the_quantiles_of_the_draws(results: Results) -> None:
     panel = next(p for p in groups(curves_section(results))["curves-figure"].panels if p.id == "plot-keep-zero")
     shown = [t for t in panel.traces if t["when"]["metric"] == ["accuracy"] and "activation" in t["when"]["show"]]
     medians = {t["name"]: t for t in shown if "customdata" in t}
-    assert set(medians) == {f"{name} (5–95 %)" for name in CONTROLS.values()}
+    assert set(medians) == {f"{name} (5–95 %)" for name in CONTROL_WORDS.values()}
     curves = results.tables["curves"]
     own = curves[(curves["method"] == "random_matched") & (curves["matched_to"] == "activation")]
     own = own[(own["mode"] == "keep") & (own["ablation"] == "zero") & (own["fraction"] == 0.2)]["accuracy"]

@@ -10,7 +10,7 @@ import pytest
 
 from plmscope.report import page as report
 from plmscope.report.blocks import Block, Text
-from plmscope.report.input import ReportSection, Results, section
+from plmscope.report.input import Results, SectionMaker, section
 from plmscope.store.folder import Run
 from plmscope.store.schema import SCHEMA
 from tests.fake_run import make_fake_run
@@ -48,6 +48,6 @@ def test_a_section_of_one_function_and_one_row(run: Run, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("part", report.SECTIONS, ids=lambda part: part.id)
-def test_what_a_section_needs_is_a_table(part: ReportSection) -> None:
+def test_what_a_section_needs_is_a_table(part: SectionMaker) -> None:
     assert set(part.needs) <= set(SCHEMA)
     assert part.make.__doc__

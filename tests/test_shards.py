@@ -25,6 +25,7 @@ from plmscope.scoring.shards import PartialScores, Shard, merge_shards, score_sh
 from plmscope.scoring.table import row_of, signed_methods
 from plmscope.store import resume
 from plmscope.store.folder import Run
+from plmscope.store.resume import Parts
 from plmscope.study import Stages
 from plmscope.study.scoring import parts_stamp
 from plmscope.study.study_file import read_study
@@ -53,15 +54,19 @@ def every_method(
 def run(model: Classifier, proteins: list[Protein], folder: Path, shard: Shard, **settings: Any) -> PartialScores:
     """One shard of the proteins by every method, saved."""
     groups = resampling_groups([f"c{i // 2}" for i in range(len(proteins))], [p.label for p in proteins], 2)
-    path = shard.path(folder, "stamp")
+    parts = Parts(folder, "stamp", shared=True)
     means = np.ones((3, len(model.index)))
     settings = {"score": lambda some, of, track: every_method(model, some, of), **settings}
     found = score_shard(
-        proteins=proteins, groups=groups, index=model.index, path=path, shard=shard, track=silent,
+        proteins=proteins, groups=groups, index=model.index, parts=parts, shard=shard, track=silent,
         say=lambda line: None, constants=means, **settings,
     )  # fmt: skip
-    found.save(path)
+    parts.write(shard.name, found.arrays())
     return found
+
+
+def file_of(folder: Path, stamp: str, shard: Shard) -> Path:
+    return Parts(folder, stamp, shared=True).path(shard.name)
 
 
 def test_shards_merge_to_the_scores_of_one_process(
@@ -120,7 +125,7 @@ def test_a_killed_shard_continues_to_the_same_bits(
 def test_more_shards_than_parts_leave_some_empty(tiny: Classifier, proteins: list[Protein], tmp_path: Path) -> None:
     for number in (1, 2):
         run(tiny, proteins, tmp_path, Shard(number, 2), score=lambda s, g, t: every_method(tiny, s, g, ["activation"]))
-    empty = PartialScores.load(Shard(2, 2).path(tmp_path, "stamp"), tiny.index)
+    empty = PartialScores.load(file_of(tmp_path, "stamp", Shard(2, 2)), tiny.index)
     assert empty is not None and empty.done == 0 and not empty.scored
     merged = merge_shards(tmp_path, "stamp", proteins, tiny.index, "score")
     assert merged.finish(["activation"], proteins)[0].proteins == tuple(p.id for p in proteins)
@@ -134,18 +139,18 @@ def test_missing_and_damaged_shards_are_named(tiny: Classifier, proteins: list[P
         merge()
     for number in (1, 3, 4):
         run(tiny, proteins, tmp_path, Shard(number, 4), score=lambda s, g, t: every_method(tiny, s, g, ["activation"]))
-    PartialScores().save(Shard(1, 9).path(tmp_path, "stamp"))  # of another division, hardly begun
+    PartialScores().save(file_of(tmp_path, "stamp", Shard(1, 9)))  # of another division, hardly begun
     with pytest.raises(RunError, match=r"shard 2/4 is missing; make it with: plmscope score R --shard 2/4"):
         merge()
-    shutil.copy(Shard(4, 4).path(tmp_path, "stamp"), Shard(2, 4).path(tmp_path, "stamp"))
+    shutil.copy(file_of(tmp_path, "stamp", Shard(4, 4)), file_of(tmp_path, "stamp", Shard(2, 4)))
     assert merge().done == 1
-    path = Shard(1, 4).path(tmp_path, "stamp")
+    path = file_of(tmp_path, "stamp", Shard(1, 4))
     content = path.read_bytes()
     for damaged in (content[:100], content[: len(content) // 2], b"", content[:-1]):
         path.write_bytes(damaged)
         with pytest.raises(RunError, match=r"shard 1/4 is not finished or damaged; make it with: .* --shard 1/4"):
             merge()
-    path.rename(Shard(1, 4).path(tmp_path, "other"))
+    path.rename(file_of(tmp_path, "other", Shard(1, 4)))
     for one in tmp_path.glob("stamp*"):
         one.unlink()
     with pytest.raises(RunError, match=r"no shards of this run .those that are there belong to other settings"):
@@ -172,7 +177,7 @@ def test_command_line_shards_give_the_tables_of_an_unsharded_run(
     before = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
     stamp = parts_stamp(read_study(folder / "study.toml"), Run.open(folder))
     (folder / "score.parts").mkdir()
-    PartialScores().save(Shard(1, 2).path(folder / "score.parts", stamp))  # killed early
+    PartialScores().save(file_of(folder / "score.parts", stamp, Shard(1, 2)))  # killed early
     assert main(["score", str(folder), "--shard", "2/2", "--quiet"]) == 0  # its own work is done
     shutil.rmtree(folder / "score.parts")
     with Run.open(folder).locked(shared=True):  # as another shard does
@@ -215,7 +220,7 @@ def test_one_shard_is_scored_by_one_process(golden: Golden, tmp_path: Path) -> N
     stages = Stages(read_study(folder / "study.toml"), opened)
     with opened.locked(), pytest.raises(BusyError, match="another plmscope process is writing here"):
         stages.score_shard(Shard(1, 2))
-    path = Shard(1, 2).path(folder / "score.parts", parts_stamp(stages.study, stages.run))
+    path = file_of(folder / "score.parts", parts_stamp(stages.study, stages.run), Shard(1, 2))
     path.parent.mkdir()
     with shards_lock(path), pytest.raises(BusyError, match="another process scores this shard"):
         stages.score_shard(Shard(1, 2))

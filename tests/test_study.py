@@ -553,7 +553,8 @@ def test_changed_setting_redoes_its_stage_and_later_ones(
     lines = said()
     assert lines[3] == "evaluate: continuing after 5 of 13 selections"
     assert [line.split(":")[0] for line in lines[4:]] == [
-        "evaluate", "nulls", "null_kinds", "density", "stability", "characterize", "intervene", "layout", "report",
+        "evaluate", "nulls", "null_kinds", "density", "stability", "characterize", "intervene", "layout",
+        "faithfulness", "report",
     ]  # fmt: skip
     # Neither the characterization nor the interventions ask for the evaluation or the null models.
     assert ["done in" in line for line in lines[4:]] == [True, True, True, True, True, False, False, False, True]

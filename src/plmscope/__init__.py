@@ -26,16 +26,21 @@ wait_asleep()
 
 if TYPE_CHECKING:
     from plmscope.comparing.comparison import Comparison, compare_runs
+    from plmscope.data.annotations import read_features
     from plmscope.data.proteins import Protein, read_proteins
     from plmscope.data.splits import split_proteins
     from plmscope.errors import InputError, ModelError, PlmscopeError, RunError, SelectionError, StudyError
     from plmscope.evaluation.density import density
     from plmscope.evaluation.judging import Evaluation, Intervention, evaluate, intervene
+    from plmscope.evaluation.overlap import overlap
     from plmscope.evaluation.selection import Selection, select_shared, select_top
     from plmscope.explaining.activations import activations
     from plmscope.explaining.explainer import explain
     from plmscope.explaining.explanation import Explanation
     from plmscope.explaining.variants import Variants, variants
+    from plmscope.knowledge.characterize import characterize
+    from plmscope.knowledge.characterize import motifs_of as motifs
+    from plmscope.knowledge.concepts import build_concepts as concepts
     from plmscope.models.architectures import Architecture, register_architecture
     from plmscope.models.classifier import Classifier
     from plmscope.models.loading import load_model
@@ -45,52 +50,79 @@ if TYPE_CHECKING:
     from plmscope.scoring.methods import score
     from plmscope.scoring.scores import NeuronScores
     from plmscope.scoring.table import Scorer, register_scorer
+    from plmscope.store.folder import Run
     from plmscope.study.opened import open_run
     from plmscope.study.settings import Study
     from plmscope.study.study_file import read_study
 
-_HOME = {
-    "Architecture": "models.architectures",
-    "Classifier": "models.classifier",
-    "Comparison": "comparing.comparison",
-    "Evaluation": "evaluation.judging",
-    "Explanation": "explaining.explanation",
-    "InputError": "errors",
-    "Intervention": "evaluation.judging",
-    "ModelError": "errors",
-    "Neuron": "models.sites",
-    "NeuronIndex": "models.sites",
-    "NeuronScores": "scoring.scores",
-    "PlmscopeError": "errors",
-    "Protein": "data.proteins",
-    "RunError": "errors",
-    "Scorer": "scoring.table",
-    "Selection": "evaluation.selection",
-    "SelectionError": "errors",
-    "Site": "models.sites",
-    "Study": "study.settings",
-    "StudyError": "errors",
-    "Variants": "explaining.variants",
-    "activations": "explaining.activations",
-    "compare_runs": "comparing.comparison",
-    "density": "evaluation.density",
-    "evaluate": "evaluation.judging",
-    "explain": "explaining.explainer",
-    "intervene": "evaluation.judging",
-    "load_model": "models.loading",
-    "open_run": "study.opened",
-    "read_proteins": "data.proteins",
-    "read_study": "study.study_file",
-    "register_architecture": "models.architectures",
-    "register_scorer": "scoring.table",
-    "score": "scoring.methods",
-    "select_shared": "evaluation.selection",
-    "select_top": "evaluation.selection",
-    "split_proteins": "data.splits",
-    "summarise_activations": "scoring.activation",
-    "variants": "explaining.variants",
-    "write_report": "report.page",
+#: The public names step by step, each with the module that has it (and what it is called there, where that differs).
+STEPS: dict[str, dict[str, str]] = {
+    "proteins": {
+        "Protein": "data.proteins",
+        "read_proteins": "data.proteins",
+        "read_features": "data.annotations",
+        "split_proteins": "data.splits",
+    },
+    "models": {
+        "Architecture": "models.architectures",
+        "Classifier": "models.classifier",
+        "Neuron": "models.sites",
+        "NeuronIndex": "models.sites",
+        "Site": "models.sites",
+        "load_model": "models.loading",
+        "register_architecture": "models.architectures",
+    },
+    "scores": {
+        "NeuronScores": "scoring.scores",
+        "Scorer": "scoring.table",
+        "register_scorer": "scoring.table",
+        "score": "scoring.methods",
+        "summarise_activations": "scoring.activation",
+    },
+    "selections": {
+        "Selection": "evaluation.selection",
+        "density": "evaluation.density",
+        "overlap": "evaluation.overlap",
+        "select_shared": "evaluation.selection",
+        "select_top": "evaluation.selection",
+    },
+    "experiments": {
+        "Evaluation": "evaluation.judging",
+        "Intervention": "evaluation.judging",
+        "evaluate": "evaluation.judging",
+        "intervene": "evaluation.judging",
+    },
+    "knowledge": {
+        "characterize": "knowledge.characterize",
+        "concepts": "knowledge.concepts:build_concepts",
+        "motifs": "knowledge.characterize:motifs_of",
+    },
+    "one protein": {
+        "Explanation": "explaining.explanation",
+        "Variants": "explaining.variants",
+        "activations": "explaining.activations",
+        "explain": "explaining.explainer",
+        "variants": "explaining.variants",
+    },
+    "runs": {
+        "Comparison": "comparing.comparison",
+        "Run": "store.folder",
+        "Study": "study.settings",
+        "compare_runs": "comparing.comparison",
+        "open_run": "study.opened",
+        "read_study": "study.study_file",
+        "write_report": "report.page",
+    },
+    "errors": {
+        "InputError": "errors",
+        "ModelError": "errors",
+        "PlmscopeError": "errors",
+        "RunError": "errors",
+        "SelectionError": "errors",
+        "StudyError": "errors",
+    },
 }
+_HOME = {name: home for names in STEPS.values() for name, home in names.items()}
 
 __all__ = [
     "Architecture",
@@ -106,6 +138,7 @@ __all__ = [
     "NeuronScores",
     "PlmscopeError",
     "Protein",
+    "Run",
     "RunError",
     "Scorer",
     "Selection",
@@ -115,13 +148,18 @@ __all__ = [
     "StudyError",
     "Variants",
     "activations",
+    "characterize",
     "compare_runs",
+    "concepts",
     "density",
     "evaluate",
     "explain",
     "intervene",
     "load_model",
+    "motifs",
     "open_run",
+    "overlap",
+    "read_features",
     "read_proteins",
     "read_study",
     "register_architecture",

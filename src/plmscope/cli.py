@@ -12,6 +12,8 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,8 +23,9 @@ from rich.table import Table
 
 from plmscope import __version__
 from plmscope.errors import PlmscopeError, StudyError, unwritten_advice
-from plmscope.study.order import Row, commands
-from plmscope.terminal import plain, say, tell, track
+from plmscope.study.order import StageRow, commands
+from plmscope.tasks.crew import ALONE, Crew
+from plmscope.terminal import complain, emit, plain, report_as_json, say, tell, track
 
 if TYPE_CHECKING:
     from plmscope.comparing.comparison import Comparison
@@ -35,7 +38,6 @@ LORA_RANK = 8
 app = typer.Typer(
     name="plmscope",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -63,7 +65,29 @@ Model = Annotated[
     str | None,
     typer.Option("--model", help="Folder, run folder, Hugging Face hub id or plmscope:embedded.", show_default=False),
 ]
+Engine = Annotated[
+    str, typer.Option("--engine", help="Who does the long parts: local (this process), processes, or ray.")
+]
+Workers = Annotated[int, typer.Option("--workers", help="How many, with processes or ray.")]
+Address = Annotated[
+    str, typer.Option("--address", help="Of a Ray cluster, or auto; default: start one.", show_default=False)
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors and the closing table only.")]
+
+
+def _known_form(value: str) -> str:
+    """Refuse a form of progress that there is none of."""
+    if value not in ("text", "json"):
+        raise typer.BadParameter(f"{value!r} is not known; use text or json")
+    return value
+
+
+Progress = Annotated[
+    str,
+    typer.Option(
+        "--progress", metavar="FORM", callback=_known_form, help="text, or json: one object a line on standard error."
+    ),
+]
 
 
 #: What comes first, second ... in the help of the stages' commands.
@@ -101,6 +125,7 @@ def demo(
     dtype: Dtype = None,
     model: Model = None,
     quiet: Quiet = False,
+    progress: Progress = "text",
 ) -> None:
     """Run the experiment on the embedded model and proteins: minutes on two CPU cores, an hour or more with --full."""
     from plmscope.study.demo import demo_study
@@ -140,18 +165,19 @@ def fetch(
     force: Annotated[bool, typer.Option("--force", help="Replace the files if they are there.")] = False,
     tries: Annotated[int, typer.Option("--tries", help="How often a page is asked for.", min=1)] = 8,
     quiet: Quiet = False,
+    progress: Progress = "text",
 ) -> None:
     """Fetch proteins and residue features from UniProt; continues a download that was cut."""
     from plmscope.data.fetch import ENDPOINT, QUERY
     from plmscope.data.fetch import fetch as fetch_proteins
 
-    found = fetch_proteins(
+    fetched = fetch_proteins(
         out, query=query or QUERY, endpoint=endpoint or ENDPOINT, restart=restart, force=force, tries=tries,
         track=track(quiet), say=say(quiet),
     )  # fmt: skip
-    p = found.provenance
+    p = fetched.provenance
     tell(
-        f"wrote {found.proteins} ({p['proteins']:,} proteins) and {found.features} ({p['features']:,} residue "
+        f"wrote {fetched.proteins} ({p['proteins']:,} proteins) and {fetched.features} ({p['features']:,} residue "
         f"features) of UniProt {p['release']}"
     )
 
@@ -164,7 +190,11 @@ def run(
     device: Device = None,
     dtype: Dtype = None,
     model: Model = None,
+    engine: Engine = "local",
+    workers: Workers = 1,
+    address: Address = "",
     quiet: Quiet = False,
+    progress: Progress = "text",
 ) -> None:
     """Run a study from sequences to report. The same command continues a run that was stopped.
 
@@ -172,7 +202,7 @@ def run(
     """
     from plmscope.study.study_file import read_study
 
-    _run(read_study(study), out, seed, device, dtype, model, quiet)
+    _run(read_study(study), out, seed, device, dtype, model, quiet, crew=_crew(engine, workers, address))
 
 
 @app.command(help=_help("finetune"))
@@ -187,6 +217,7 @@ def finetune(
         bool, typer.Option("--lora", help="Train LoRA adapters, of rank 8 if the study names none.")
     ] = False,
     quiet: Quiet = False,
+    progress: Progress = "text",
 ) -> None:
     """The stage ``finetune``, which has options of its own."""
     from plmscope.study.study_file import read_study
@@ -217,6 +248,7 @@ def score(
         typer.Option("--out", "-o", help="Where the shards are written and read; default RUN/score.parts."),
     ] = None,
     quiet: Quiet = False,
+    progress: Progress = "text",
 ) -> None:
     """The stage ``score``, which has options of its own."""
     from plmscope.scoring.shards import Shard
@@ -256,11 +288,12 @@ def intervene(
         Path | None, typer.Option("--other", help="Another run, say of another seed, to compare.", show_default=False)
     ] = None,
     quiet: Quiet = False,
+    progress: Progress = "text",
 ) -> None:
     """The stage ``intervene``, which has options of its own."""
     from plmscope.study.intervening import judge_selection
     from plmscope.study.opened import open_run
-    from plmscope.study.stability import compare_runs
+    from plmscope.study.stability import add_other_run
 
     if selection is None and (label is not None or factor is not None):
         raise StudyError("--label and --factor need --selection; without it every class's own neurons are judged")
@@ -268,23 +301,30 @@ def intervene(
         raise StudyError("--selection and --other exclude each other; give one command for each")
     opened = open_run(folder)
     if selection is not None:
-        found = judge_selection(opened, selection, label, factor)
-        Console(highlight=False, markup=False, emoji=False).print(repr(found), soft_wrap=True)
+        intervention = judge_selection(opened, selection, label, factor)
+        Console(highlight=False, markup=False, emoji=False).print(repr(intervention), soft_wrap=True)
         return
     theirs = None if other is None else open_run(other)
 
     def compare() -> None:
         if theirs is not None:
-            compare_runs(opened, theirs)
+            add_other_run(opened, theirs)
 
     _stage(folder, "intervene", quiet, then=compare)
 
 
-def _stage_command(row: Row) -> None:
+def _stage_command(row: StageRow) -> None:
     """Add the command of a stage that has no options of its own."""
 
-    def command(folder: RunFolder, quiet: Quiet = False) -> None:
-        _stage(folder, row.name, quiet)
+    def command(
+        folder: RunFolder,
+        engine: Engine = "local",
+        workers: Workers = 1,
+        address: Address = "",
+        quiet: Quiet = False,
+        progress: Progress = "text",
+    ) -> None:
+        _stage(folder, row.name, quiet, crew=_crew(engine, workers, address))
 
     command.__name__ = row.name
     app.command(row.name, help=_help(row.name))(command)
@@ -319,6 +359,10 @@ def explain(
     features: Annotated[
         Path | None, typer.Option("--features", help="Residue features to show beside it.", show_default=False)
     ] = None,
+    structure: Annotated[
+        Path | None,
+        typer.Option("--structure", help="PDB or mmCIF file of the protein, to see it in 3-D.", show_default=False),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder; default RUN/explained/NAME.", show_default=False)
     ] = None,
@@ -326,6 +370,7 @@ def explain(
         bool, typer.Option("--json", help="Print one JSON object a protein and line instead of text.")
     ] = False,
     quiet: Quiet = False,
+    progress: Progress = "text",
 ) -> None:
     """Explain what the model says of your proteins: residues, neurons, how far to trust it; labels are not needed.
 
@@ -334,17 +379,20 @@ def explain(
     from plmscope.explaining.folder import LINES, PAGE, explain_file
     from plmscope.study.opened import open_run
 
-    found = explain_file(
-        open_run(folder), proteins, out, label=label, neurons=neurons, features=features, as_json=as_json,
-        track=track(quiet), say=say(quiet),
+    explained = explain_file(
+        open_run(folder), proteins, out, label=label, neurons=neurons, features=features, structure=structure,
+        as_json=as_json, track=track(quiet), say=say(quiet),
     )  # fmt: skip
     shown = Console(highlight=False, markup=False, emoji=False)
     if as_json:
-        sys.stdout.write((found.folder / LINES).read_text(encoding="utf-8"))
-    elif found.first is not None and found.proteins == 1:
-        shown.print("\n".join(plain(line) for line in repr(found.first).splitlines()), soft_wrap=True)
-    left_out = f", {found.excluded:,} left out (see explained.json)" if found.excluded else ""
-    tell(f"explained {found.proteins:,} protein{'s' if found.proteins != 1 else ''}{left_out}: {found.folder / PAGE}")
+        sys.stdout.write((explained.folder / LINES).read_text(encoding="utf-8"))
+    elif explained.first is not None and explained.proteins == 1:
+        shown.print("\n".join(plain(line) for line in repr(explained.first).splitlines()), soft_wrap=True)
+    left_out = f", {explained.excluded:,} left out (see explained.json)" if explained.excluded else ""
+    tell(
+        f"explained {explained.proteins:,} protein{'s' if explained.proteins != 1 else ''}{left_out}: "
+        f"{explained.folder / PAGE}"
+    )
 
 
 @app.command()
@@ -369,6 +417,7 @@ def variants(
         Path | None, typer.Option("--out", "-o", help="Folder; default RUN/variants/NAME.", show_default=False)
     ] = None,
     quiet: Quiet = False,
+    progress: Progress = "text",
 ) -> None:
     """Substitute residues of your proteins: what becomes of the class, and which neurons fall silent or wake."""
     from plmscope.errors import InputError
@@ -382,6 +431,41 @@ def variants(
         say=tell,
     )  # fmt: skip
     tell(f"wrote {where / 'variants.csv'} and its heat map: {where / PAGE}")
+
+
+@app.command()
+def explore(
+    folder: RunFolder,
+    host: Annotated[
+        str, typer.Option("--host", help="Address to listen on; others can reach it only if you name another.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: a free one.")] = 8765,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-host", help="A name that browsers call this machine by. May be repeated.", show_default=False
+        ),
+    ] = None,
+    browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Explore a run on a local page: search neurons, explain a sequence, mutate it, switch neurons off.
+
+    Ctrl-C stops it.
+    """
+    from plmscope.errors import RunError
+    from plmscope.study.opened import open_run
+
+    missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
+    if missing:
+        raise RunError(f"explore needs {missing[0]}; install it: pip install 'plmscope[explore]'")
+    from plmscope.exploring.server import listening, names_of, serve
+    from plmscope.exploring.session import Session
+
+    names_of(host, port, allow_host or ())
+    listening(host, port).close()  # an address that cannot be used is told before the run is loaded
+    session = Session(open_run(folder), track=track(quiet))
+    serve(session, host=host, port=port, allowed=allow_host or (), browser=browser, say=tell)
 
 
 @app.command()
@@ -416,6 +500,7 @@ def sweep(
         str, typer.Option("--address", help="Of a Ray cluster, or auto; default: start one.", show_default=False)
     ] = "",
     quiet: Quiet = False,
+    progress: Progress = "text",
 ) -> None:
     """Run a study with several seeds, models or settings, and compare the runs. The same command continues it.
 
@@ -429,15 +514,15 @@ def sweep(
 
     given = read_study(study)
     runs = combinations(given, seeds, models or (), settings or (), str(study))
-    found = run_all(
+    swept = run_all(
         runs, out or Path("runs") / f"{given.name}-sweep", engine=engine, workers=workers, address=address,
         track=track(quiet), say=say(quiet),
     )  # fmt: skip
-    if found.comparison is not None:
-        _compared(found.comparison, None, markdown=False, quiet=quiet)
-        tell(f"wrote {found.page}")
-    if found.failed:
-        raise RunError(failures(found))
+    if swept.comparison is not None:
+        _compared(swept.comparison, None, markdown=False, quiet=quiet)
+        tell(f"wrote {swept.page}")
+    if swept.failed:
+        raise RunError(failures(swept))
 
 
 @app.command()
@@ -463,6 +548,7 @@ def compare(
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print every table as Markdown.")] = False,
     quiet: Quiet = False,
+    progress: Progress = "text",
 ) -> None:
     """Put finished runs side by side, and combine those that differ in the seed alone: every run is one observation."""
     from plmscope.comparing.comparison import compare_runs
@@ -510,6 +596,23 @@ def export(
     tell(f"wrote {len(written)} tables to {out or folder / 'csv'}")
 
 
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
+) -> None:
+    """Say what is installed, on which machine, and what is missing; for bug reports. It changes and sends nothing."""
+    import json
+
+    from plmscope.doctor import examine
+
+    found = examine()
+    if as_json:
+        sys.stdout.write(json.dumps(found.json(), indent=1) + "\n")
+    else:
+        shown = Console(highlight=False, markup=False, emoji=False)
+        shown.print("\n".join(plain(line) for line in repr(found).splitlines()), soft_wrap=True)
+
+
 _complete()
 
 
@@ -522,6 +625,7 @@ def _run(
     model: str | None,
     quiet: bool,
     stages: list[str] | None = None,
+    crew: Crew = ALONE,
 ) -> None:
     """Apply the overrides, run the stages, print the closing table."""
     from plmscope.store.folder import Run
@@ -535,19 +639,36 @@ def _run(
         settings["model"]["checkpoint"] = model
     study = parse_study(settings, "command line")
     folder = Run.create(out or Path("runs") / study.name)
-    Stages(study, folder, track(quiet), say(quiet)).execute(stages or names())
+    Stages(study, folder, track(quiet), say(quiet), crew=crew).execute(stages or names())
     _summary(folder)
 
 
+def _crew(engine: str, workers: int, address: str) -> Crew:
+    """Who does the long parts; an engine that is not there is refused before anything starts."""
+    from plmscope.tasks.engines import check_engine
+
+    check_engine(engine, workers, address)
+    if engine == "local" and workers > 1:
+        raise StudyError("--workers needs --engine processes or ray; local uses the cores that there are by itself")
+    return Crew(engine, workers, address)
+
+
 def _stage(
-    folder: Path, stage: str, quiet: bool, parts: Path | None = None, then: Callable[[], None] = lambda: None
+    folder: Path,
+    stage: str,
+    quiet: bool,
+    shards: Path | None = None,
+    then: Callable[[], None] = lambda: None,
+    crew: Crew = ALONE,
 ) -> None:
     """One stage of an existing run, with the settings it was made with; a report that is there is written anew."""
     from plmscope.report.page import write_report
     from plmscope.store.folder import Run
 
     opened = Run.open(folder)
-    _stages(opened, quiet, parts).execute([stage])
+    stages = _stages(opened, quiet, shards)
+    stages.crew = crew
+    stages.execute([stage])
     with opened.locked():
         then()
         if stage != "report" and (folder / "report.html").is_file():
@@ -555,12 +676,12 @@ def _stage(
     _summary(opened)
 
 
-def _stages(opened: Run, quiet: bool, parts: Path | None = None) -> Stages:
+def _stages(opened: Run, quiet: bool, shards: Path | None = None) -> Stages:
     """The stages of an existing run."""
     from plmscope.study import Stages
     from plmscope.study.study_file import read_study
 
-    return Stages(read_study(opened.path / "study.toml"), opened, track(quiet), say(quiet), parts)
+    return Stages(read_study(opened.path / "study.toml"), opened, track(quiet), say(quiet), shards)
 
 
 def _compared(found: Comparison, out: Path | None, markdown: bool, quiet: bool) -> None:
@@ -594,6 +715,19 @@ def _summary(folder: Run) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0, 2 for an error a user can mend, 130 if interrupted."""
+    words = sys.argv[1:] if arguments is None else arguments
+    # Known before the arguments are read, since they may be wrong.
+    report_as_json("--progress=json" in words or ("--progress", "json") in pairwise(words))
+    status = 1
+    try:
+        status = _main(arguments)
+    finally:
+        emit("end", status=status)
+    return status
+
+
+def _main(arguments: list[str] | None) -> int:
+    """The same, without the event of the end."""
     warnings.filterwarnings("ignore")
     try:
         status = app(arguments, standalone_mode=False) or 0  # typer returns 130 for Ctrl-C, or raises
@@ -624,16 +758,18 @@ def _unwritten(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno in kinds:
         return f"{error.filename or 'disk'}: {error.strerror}; {unwritten_advice(error.errno)}"
     text = str(error)  # safetensors and PyTorch tell the system's error in their own
-    found = next((kind for kind in kinds if f"os error {kind})" in text), None)
-    if found or any(words in text for words in ("PytorchStreamWriter failed", "unexpected pos ", "iostream error")):
-        code = found or errno.ENOSPC
+    code_named = next((kind for kind in kinds if f"os error {kind})" in text), None)
+    if code_named or any(
+        words in text for words in ("PytorchStreamWriter failed", "unexpected pos ", "iostream error")
+    ):
+        code = code_named or errno.ENOSPC
         return f"model weights cannot be written ({os.strerror(code)}); {unwritten_advice(code)}"
     return _unwritten(error.__context__) if error.__context__ else ""
 
 
 def _complain(text: str) -> int:
     """Print an error as one line; returns the exit status."""
-    tell(f"plmscope: error: {' '.join(text.split())}")
+    complain(text)
     return 2
 
 

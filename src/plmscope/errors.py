@@ -21,7 +21,20 @@ class PlmscopeError(Exception):
 
 
 class InputError(PlmscopeError):
-    """A sequence file, table or label that cannot be used."""
+    """A sequence file, table or label that cannot be used.
+
+    Args:
+        text: What is wrong and where.
+        by_setting: What a study's setting does about it, with the mark before it; the whole line is ``text`` and this.
+        otherwise: What else there is to do, for a command that has no settings.
+
+    Attributes:
+        plain: The line for a command that has no settings.
+    """
+
+    def __init__(self, text: str = "", by_setting: str = "", otherwise: str = "") -> None:
+        super().__init__(text + by_setting)
+        self.plain = text + otherwise
 
 
 class StudyError(PlmscopeError):
@@ -59,6 +72,16 @@ def unwritten_advice(code: int | None) -> str:
     """
     forbidden = code in (errno.EACCES, errno.EPERM, errno.EROFS)
     return f"{'allow writing' if forbidden else 'free space'} there or choose another place"
+
+
+def one_line(error: BaseException) -> str:
+    """An exception's text as one line of at most 300 characters; its type where it has none.
+
+    >>> one_line(ValueError("many   blanks")), one_line(ValueError())
+    ('many blanks', 'ValueError')
+    """
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else text[:300] + " ..."
 
 
 class BusyError(RunError):

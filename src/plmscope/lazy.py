@@ -12,7 +12,8 @@ def find(package: str, homes: Mapping[str, str], name: str) -> Any:
 
     Args:
         package: The package's full name.
-        homes: Every public name, and the module below ``package`` that has it.
+        homes: Every public name, and the module below ``package`` that has it; ``module:name`` where the module calls
+            it otherwise.
         name: What is asked for.
 
     Raises:
@@ -20,4 +21,5 @@ def find(package: str, homes: Mapping[str, str], name: str) -> Any:
     """
     if name not in homes:
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
+    module, _, inner = homes[name].partition(":")
+    return getattr(importlib.import_module(f"{package}.{module}"), inner or name)

@@ -28,11 +28,11 @@ def rows_of_packages(group: str, kind: type[T], error: type[PlmscopeError]) -> I
     for point in sorted(entry_points(group=group), key=lambda one: (one.name, one.value)):
         where = f"entry point {shown(point.name)} of {group}"
         try:
-            found = point.load()
+            loaded = point.load()
         except Exception as reason:  # whatever a package does when it is imported
             line = " ".join(str(reason).split()) or type(reason).__name__
             raise error(f"{where}: {point.value} cannot be loaded ({line}); mend or remove its package") from None
-        for row in found if isinstance(found, list | tuple) else [found]:
+        for row in loaded if isinstance(loaded, list | tuple) else [loaded]:
             if not isinstance(row, kind):
                 raise error(f"{where}: {point.value} has no {kind.__name__}; mend or remove its package")
             yield row
@@ -60,11 +60,11 @@ class Registry(Generic[T]):
     def rows(self) -> tuple[T, ...]:
         """The whole table; entry points are read once, and read again after an error."""
         if self.of_packages is None:
-            found: list[T] = []
+            known: list[T] = []
             for row in rows_of_packages(self.group, self.kind, self.error):
-                self._check(row, (*self._own(), *found, *self.registered))
-                found.append(row)
-            self.of_packages = found
+                self._check(row, (*self._own(), *known, *self.registered))
+                known.append(row)
+            self.of_packages = known
         return (*self._own(), *self.of_packages, *self.registered)
 
     def register(self, row: T) -> T:

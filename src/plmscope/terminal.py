@@ -1,7 +1,12 @@
-"""What a command shows in the terminal: lines, progress, and nothing that a name in the data could forge."""
+"""What a command shows in the terminal: lines, progress, and nothing that a name in the data could forge.
+
+Or, for programs that watch (``--progress json``), one JSON object a line on standard error.
+"""
 
 from __future__ import annotations
 
+import json
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
@@ -19,6 +24,32 @@ MAX_SHOWN = 4000
 console = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
+#: How this process reports: as text, or as JSON lines.
+_FORM = {"json": False}
+#: Seconds between two reports of progress as JSON.
+EVERY = 1.0
+
+
+def report_as_json(wanted: bool) -> None:
+    """Say from now on whether lines and progress are JSON objects."""
+    _FORM["json"] = wanted
+
+
+def emit(event: str, **values: object) -> None:
+    """Write one event as a line of JSON, if that is wanted."""
+    if _FORM["json"]:
+        sys.stderr.write(json.dumps({"event": event, **values}) + "\n")
+        sys.stderr.flush()
+
+
+def complain(text: str) -> None:
+    """Print an error as one line."""
+    line = " ".join(text.split())
+    emit("error", text=line)
+    if not _FORM["json"]:
+        tell(f"plmscope: error: {line}")
+
+
 def say(quiet: bool) -> Any:
     """A function that prints one plain line, or none."""
     return (lambda line: None) if quiet else tell
@@ -26,6 +57,9 @@ def say(quiet: bool) -> Any:
 
 def tell(line: str) -> None:
     """Print one line to standard error, never broken in two."""
+    emit("message", text=line)
+    if _FORM["json"]:
+        return
     console.print(plain(line), soft_wrap=True)
 
 
@@ -41,11 +75,13 @@ def plain(text: str) -> str:
 
 
 def track(quiet: bool) -> Any:
-    """A progress bar with the time left; plain lines where there is no terminal."""
+    """A progress bar with the time left; plain lines where there is no terminal; events where JSON is wanted."""
     from plmscope.progress import silent
 
     if quiet:
         return silent
+    if _FORM["json"]:
+        return events_of
     return bar if console.is_terminal else lines_of
 
 
@@ -75,3 +111,17 @@ def lines_of(items: Iterable[T], description: str, total: int) -> Iterator[T]:
         if now - said > 30 and number < total:
             said, left = now, (now - started) / number * (total - number)
             tell(f"{description}: {number:,} of {total:,}, about {left / 60:.0f} min left")
+
+
+def events_of(items: Iterable[T], description: str, total: int) -> Iterator[T]:
+    """Emit how far it is: at the beginning, once a second at most, and at the end."""
+    started = said = time.monotonic()
+    number = 0
+    emit("progress", task=description, done=0, total=total, seconds=0.0)
+    for number, item in enumerate(items, 1):
+        yield item
+        now = time.monotonic()
+        if now - said >= EVERY and number < total:
+            said = now
+            emit("progress", task=description, done=number, total=total, seconds=round(now - started, 1))
+    emit("progress", task=description, done=number, total=total, seconds=round(time.monotonic() - started, 1))

@@ -58,7 +58,7 @@ def _chosen(member: Member) -> dict[tuple[str, str, str, float], Selection]:
     starts = {(site.layer, site.module): start for site, start in index.offsets.items()}
     places = pd.MultiIndex.from_frame(selections[["layer", "module"]]).map(starts).to_numpy(dtype=np.int64)
     positions = pd.Series(places + selections["neuron"].to_numpy(dtype=np.int64), index=selections.index)
-    found: dict[tuple[str, str, str, float], Selection] = {}
+    chosen: dict[tuple[str, str, str, float], Selection] = {}
     for key, part in selections.groupby(["method", "scope", "fraction"], sort=False):
         method, scope, fraction = key
         kinds = [kind for kind in MODULES if kind in set(part["module"])] if scope == "module" else [""]
@@ -66,10 +66,10 @@ def _chosen(member: Member) -> dict[tuple[str, str, str, float], Selection]:
             own = part if not kind else part[part["module"] == kind]
             mask = np.zeros(len(index), dtype=bool)
             mask[positions[own.index].to_numpy()] = True
-            found[str(method), str(scope), kind, float(str(fraction))] = Selection(
+            chosen[str(method), str(scope), kind, float(str(fraction))] = Selection(
                 index, mask, f"{member.name}: {method}"
             )
-    return found
+    return chosen
 
 
 def _index(neurons: pd.DataFrame) -> NeuronIndex:

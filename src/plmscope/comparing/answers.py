@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from plmscope.comparing.cells import CHANCE, PRIMARY, alike_rows, methods_of, only, where
+from plmscope.comparing.cells import CHANCE, PRIMARY_CELL, alike_rows, methods_of, only, where
 from plmscope.comparing.estimates import Estimate, estimate
 from plmscope.comparing.found import Found
 from plmscope.comparing.members import CONFIRMATION, EXPLORATORY
@@ -36,8 +36,8 @@ def title(found: Found) -> str:
     return f"{len(runs)} run{'s' if len(runs) != 1 else ''} compared"
 
 
-def facts(found: Found) -> tuple[tuple[str, str], ...]:
-    """What stands beside the answers."""
+def facts_of_runs(found: Found) -> tuple[tuple[str, str], ...]:
+    """The facts in the strip beside the answers: what was compared, and how many runs there are."""
     runs = found.tables["runs"]
     confirming = sum(member.role == CONFIRMATION for member in found.members)
     told = [("Runs in the estimates", str(confirming))]
@@ -49,7 +49,7 @@ def facts(found: Found) -> tuple[tuple[str, str], ...]:
     return tuple(told)
 
 
-def answers(found: Found) -> tuple[Answer, ...]:
+def answers_of_runs(found: Found) -> tuple[Answer, ...]:
     """The four questions that runs can settle together."""
     return (
         _answer(found, "Do the models know the classes?", _quality),
@@ -60,11 +60,11 @@ def answers(found: Found) -> tuple[Answer, ...]:
 
 
 def summary(found: Found) -> list[str]:
-    """A few lines for a terminal."""
+    """The answers as a few lines of plain text, for a terminal."""
     said = [f"{title(found)}: {', '.join(member.name for member in found.members)}"]
     apart = [member.name for member in found.members if member.role == EXPLORATORY]
     said += [f"exploratory, in no estimate: {', '.join(apart)}"] if apart else []
-    for answer in answers(found):
+    for answer in answers_of_runs(found):
         said.append(f"{answer.question} {answer.verdict}. {answer.text}")
         said += [f"  {detail}" for detail in answer.details]
     return [line.replace("−", "-") for line in said]
@@ -109,7 +109,7 @@ def _quality(found: Found, group: str) -> Claim:
 
 
 def _beats(found: Found, group: str) -> Claim:
-    rows = where(found.tables["combined"], quantity="difference", group=group, against=CHANCE, **PRIMARY)
+    rows = where(found.tables["combined"], quantity="difference", group=group, against=CHANCE, **PRIMARY_CELL)
     fixed_rows = rows[((rows["scope"] == "pooled") & (rows["module"] == "")) | (rows["module"] == "key")]
     if not len(fixed_rows):
         return "not run", "No run compared the outcome fixed in advance with matched chance.", ()
@@ -141,8 +141,8 @@ def _beats(found: Found, group: str) -> Claim:
 
 
 def key_lead(found: Found, group: str, method: str) -> Estimate:
-    """The concentration of keys over that of the best other kind, run by run, as a ratio with its interval."""
-    kinds = where(found.tables["kinds"], group=group, role=CONFIRMATION, model="run", method=method, **PRIMARY)
+    """The ratio of two concentrations in every run, keys over the best other kind, with its interval over runs."""
+    kinds = where(found.tables["kinds"], group=group, role=CONFIRMATION, model="run", method=method, **PRIMARY_CELL)
     kinds = kinds[kinds["judged"].astype(bool)]
     ratios = []
     for _, part in kinds.groupby("run", sort=False):
@@ -154,11 +154,11 @@ def key_lead(found: Found, group: str, method: str) -> Estimate:
 
 
 def _keys(found: Found, group: str) -> Claim:
-    kinds = where(found.tables["kinds"], group=group, role=CONFIRMATION, model="run", **PRIMARY)
+    kinds = where(found.tables["kinds"], group=group, role=CONFIRMATION, model="run", **PRIMARY_CELL)
     methods = methods_of(kinds)
     if not methods:
         return "not run", "No run kept neurons by kind of module.", ()
-    combined = where(found.tables["combined"], quantity="concentration", group=group, model="run", **PRIMARY)
+    combined = where(found.tables["combined"], quantity="concentration", group=group, model="run", **PRIMARY_CELL)
     verdicts, details = [], []
     for method in methods:
         lead, own = key_lead(found, group, method), where(combined, method=method)

@@ -11,7 +11,7 @@ import pandas as pd
 from plmscope.comparing.found import Found
 from plmscope.comparing.members import CONFIRMATION, EXPLORATORY
 from plmscope.report.blocks import (
-    Cell,
+    TableCell,
     cell,
     fixed,
     is_number,
@@ -20,19 +20,19 @@ from plmscope.report.blocks import (
 )
 
 #: The cell of the evaluation that was fixed in advance, but for whether all neurons or one kind are ranked.
-PRIMARY = {"mode": "keep", "ablation": "mean", "metric": "balanced_accuracy"}
+PRIMARY_CELL = {"mode": "keep", "ablation": "mean", "metric": "balanced_accuracy"}
 CHANCE = "random_matched"
 
 
 def where(frame: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
-    """The rows that have these values."""
+    """The rows of a table whose columns have the values that are given."""
     mask = np.ones(len(frame), dtype=bool)
     for name, value in wanted.items():
         mask &= frame[name].to_numpy() == value
     return frame[mask]
 
 
-def estimated(row: Mapping[Any, Any] | None, digits: int = 3, plus: bool = False, share: bool = False) -> Cell:
+def estimated(row: Mapping[Any, Any] | None, digits: int = 3, plus: bool = False, share: bool = False) -> TableCell:
     """An estimate as a cell: mean and interval, under it n, standard deviation and range."""
     if row is None or not row["n"]:
         return cell("–", small="no run")
@@ -55,18 +55,18 @@ def grouped(found: Found, label: str = "group") -> tuple[tuple[str, bool], ...]:
     return ((label, False),) if len(found.groups) > 1 else ()
 
 
-def in_group(found: Found, group: str) -> tuple[Cell, ...]:
-    """The cell of that column."""
+def in_group(found: Found, group: str) -> tuple[TableCell, ...]:
+    """The cell that :func:`grouped`'s column has in one row."""
     return (cell(group),) if len(found.groups) > 1 else ()
 
 
-def named(found: Found) -> dict[str, str]:
+def headings(found: Found) -> dict[str, str]:
     """Names of runs as columns are headed; exploratory ones say so."""
     return {m.name: f"{m.name} (exploratory)" if m.role == EXPLORATORY else m.name for m in found.members}
 
 
 def only(frame: pd.DataFrame) -> dict[Any, Any] | None:
-    """The one row as a dictionary, or None."""
+    """The only row of a table as a dictionary; None where there is no row or more than one."""
     return frame.iloc[0].to_dict() if len(frame) else None
 
 

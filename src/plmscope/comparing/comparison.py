@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from plmscope import __version__
-from plmscope.comparing.answers import NOTE, QUESTION, answers, facts, summary, title
+from plmscope.comparing.answers import NOTE, QUESTION, answers_of_runs, facts_of_runs, summary, title
 from plmscope.comparing.figures import figures
 from plmscope.comparing.found import Found
 from plmscope.comparing.members import gather
@@ -28,13 +28,13 @@ class Comparison(Found):
 
     def markdown(self) -> str:
         """Everything that the page says, as Markdown."""
-        return markdown(answers(self), sections(self))
+        return markdown(answers_of_runs(self), sections(self))
 
     def html(self) -> str:
         """The page: one file that opens offline and sends nothing."""
         return page(
             name=title(self), version=__version__, kind="runs compared", question=QUESTION, note=NOTE,
-            answers=answers(self), facts=facts(self), first=figures(self), sections=sections(self),
+            answers=answers_of_runs(self), facts=facts_of_runs(self), first=figures(self), sections=sections(self),
         )  # fmt: skip
 
     def write(self, folder: str | Path) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from plmscope.comparing.cells import CHANCE, PRIMARY, methods_of, only, where
+from plmscope.comparing.cells import CHANCE, PRIMARY_CELL, methods_of, only, where
 from plmscope.comparing.found import Found
 from plmscope.comparing.members import CONFIRMATION
 from plmscope.models.architectures import MODULES
@@ -81,12 +81,12 @@ def _values(found: Found, name: str) -> pd.DataFrame:
     """``run, group, role, method, module, value`` of one number."""
     columns = ["run", "group", "role", "method", "module"]
     if name == "difference":
-        frame = where(found.tables["outcomes"], against=CHANCE, **PRIMARY)
+        frame = where(found.tables["outcomes"], against=CHANCE, **PRIMARY_CELL)
         frame = frame[frame["scope"].isin(["pooled", "module"])]
     elif name == "enrichment":
         frame = where(found.tables["density"], fraction=_share(found))
     else:
-        frame = where(found.tables["kinds"], model="run", **PRIMARY)
+        frame = where(found.tables["kinds"], model="run", **PRIMARY_CELL)
     if name == "carried":
         frame = frame.drop_duplicates(["run", "module"]).assign(method="")
     frame = frame.assign(value=pd.to_numeric(frame[name]))[[*columns, "value"]]
@@ -127,7 +127,7 @@ def _means(
     combined = where(found.tables["combined"], quantity=name, group=group)
     combined = combined[combined["method"].isin([method, ""])]
     if name == "difference":
-        combined = where(combined, against=CHANCE, **PRIMARY)
+        combined = where(combined, against=CHANCE, **PRIMARY_CELL)
     elif name == "enrichment":
         combined = where(combined, fraction=_share(found))
     else:

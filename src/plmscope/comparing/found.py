@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from plmscope.comparing.members import CONFIRMATION, Member
+from plmscope.comparing.members import Member
 from plmscope.comparing.tables import COMPARED
 from plmscope.errors import RunError
 
@@ -27,10 +27,6 @@ class Found:
     def groups(self) -> tuple[str, ...]:
         """Runs that differ in the seed alone, as the settings that tell them from others."""
         return tuple(dict.fromkeys(member.group for member in self.members))
-
-    def of_group(self, group: str) -> tuple[Member, ...]:
-        """The confirmation runs of a group: the sample of its estimates."""
-        return tuple(m for m in self.members if m.group == group and m.role == CONFIRMATION)
 
     def table(self, name: str) -> pd.DataFrame:
         """One table, such as ``"combined"``.

@@ -117,7 +117,7 @@ def gather(paths: Sequence[str | Path], exploratory: Sequence[str | Path] = ()) 
 
 
 def divides(key: str) -> bool:
-    """Whether runs that differ in a setting are not averaged.
+    """Whether a setting divides runs into groups: runs that differ in it are never averaged.
 
     >>> divides("score.baseline"), divides("seed"), divides("report.knowledge_fraction"), divides("version torch")
     (True, False, False, False)
@@ -151,14 +151,14 @@ def _folders(path: Path) -> list[Path]:
         return [path]
     try:
         entries = json.loads((path / SWEEP).read_text(encoding="utf-8"))["runs"]
-        found = [path / str(entry["run"]) for entry in entries if entry["status"] == "done"]
+        finished = [path / str(entry["run"]) for entry in entries if entry["status"] == "done"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(
             f"{path / SWEEP}: cannot be read ({type(error).__name__}); name the run folders themselves"
         ) from None
-    if not found:
+    if not finished:
         raise RunError(f"{path}: none of its {len(entries)} runs is finished; continue it with 'plmscope sweep'")
-    return found
+    return finished
 
 
 def _names(folders: Sequence[Path]) -> dict[Path, str]:
@@ -220,13 +220,13 @@ def _named_files(members: Sequence[Member]) -> list[Member]:
 
 def _group(member: Member, keys: Sequence[str]) -> str:
     """The settings that divide, as words: ``baseline = mean, checkpoint = esm2_t6_8M_UR50D``."""
-    parts = []
+    differences = []
     for key in keys:
         value = _shown(member.settings.get(key))
         if key in FILES:
             value = value.rstrip("/").rsplit("/", 1)[-1]
-        parts.append(f"{key.rsplit('.', 1)[-1]} = {value}")
-    return ", ".join(parts) or ONE_GROUP
+        differences.append(f"{key.rsplit('.', 1)[-1]} = {value}")
+    return ", ".join(differences) or ONE_GROUP
 
 
 def _shown(value: Any) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 from plmscope.comparing.cells import (
     estimated,
     grouped,
+    headings,
     in_group,
-    named,
     only,
     where,
 )
@@ -17,10 +17,10 @@ from plmscope.comparing.found import Found
 from plmscope.comparing.members import CONFIRMATION, ONE_GROUP
 from plmscope.models.architectures import MODULES
 from plmscope.report.blocks import (
-    Cell,
-    Row,
     Section,
     Table,
+    TableCell,
+    TableRow,
     Text,
     cell,
     control_words,
@@ -34,8 +34,8 @@ from plmscope.report.blocks import (
 )
 
 
-def curves_section(found: Found) -> Section:
-    """What each share kept leaves of balanced accuracy."""
+def curves_of_runs(found: Found) -> Section:
+    """Balanced accuracy when only the best neurons are kept, for every share that was kept."""
     frame = where(found.tables["curves"], mode="keep", ablation="mean", role=CONFIRMATION)
     frame = frame[frame["scope"].isin(["pooled", "module"])]
     rows = []
@@ -51,7 +51,7 @@ def curves_section(found: Found) -> Section:
         cells += [cell(percent(fraction), fraction), cell(count(len(part)), len(part))]
         cells += [cell(fixed(part[name].mean()), part[name].mean()) for name in ("intact", "kept", "drawn")]
         cells[-1] = cell(cells[-1].text, cells[-1].sort, f"SD of draws {fixed(part['drawn_sd'].mean())}")
-        rows.append(Row((*cells, cell(signed(difference), difference))))
+        rows.append(TableRow((*cells, cell(signed(difference), difference))))
     if not rows:
         return Section("kept", "What is kept", ())
     columns = (
@@ -73,7 +73,7 @@ def cells_section(found: Found) -> Section:
             cell(row["ablation"]), cell(words(row["metric"])), cell(control_words(row["against"])),
             estimated(row, plus=True),
         ]  # fmt: skip
-        rows.append(Row(tuple(cells)))
+        rows.append(TableRow(tuple(cells)))
     if not rows:
         return Section("cells", "All settings of the evaluation", ())
     columns = (
@@ -89,8 +89,8 @@ def cells_section(found: Found) -> Section:
 
 
 def detected_section(found: Found) -> Section:
-    """How many neurons are explained."""
-    frame, combined, names = found.tables["detected"], found.tables["combined"], named(found)
+    """The section that says how many neurons a concept or a motif explains in each run."""
+    frame, combined, names = found.tables["detected"], found.tables["combined"], headings(found)
     rows = []
     for group in found.groups:
         for kind in (*MODULES, "all"):
@@ -100,7 +100,7 @@ def detected_section(found: Found) -> Section:
                 together = only(where(combined, quantity="explained_share", group=group, module=kind))
                 cells = [cell(words(kind)), *in_group(found, group), estimated(together, share=True)]
                 cells += [_explained(each.get(name)) for name in names]
-                rows.append(Row(tuple(cells), strong=kind == "all"))
+                rows.append(TableRow(tuple(cells), strong=kind == "all"))
     if not rows:
         return Section("detected", "What neurons detect", ())
     columns = (
@@ -120,16 +120,16 @@ def detected_section(found: Found) -> Section:
     return Section("detected", "What neurons detect", tuple(blocks))
 
 
-def _explained(row: Mapping[Any, Any] | None) -> Cell:
+def _explained(row: Mapping[Any, Any] | None) -> TableCell:
     if row is None:
         return cell("–", small="not characterized")
     share = row["explained_share"]
     return cell(percent(share), share, f"{count(row['explained'])} of {count(row['neurons'])}")
 
 
-def interventions_section(found: Found) -> Section:
-    """What a class's neurons do to it and to the others."""
-    frame, combined, names = found.tables["interventions"], found.tables["combined"], named(found)
+def interventions_of_runs(found: Found) -> Section:
+    """The section on interventions: what becomes of every class when the neurons of one are changed."""
+    frame, combined, names = found.tables["interventions"], found.tables["combined"], headings(found)
     frame = frame[frame["n_draws"] > 0]
     rows = []
     keys = ["group", "method", "factor", "label"]
@@ -145,7 +145,7 @@ def interventions_section(found: Found) -> Section:
             cells.append(estimated(only(some), plus=True))
         own = {row["run"]: row for row in where(part, effect="own").to_dict("records")}
         cells += [_changed(own.get(name)) for name in names]
-        rows.append(Row(tuple(cells)))
+        rows.append(TableRow(tuple(cells)))
     if not rows:
         return Section("interventions", "Changing a class's neurons", ())
     columns = (
@@ -160,18 +160,18 @@ def interventions_section(found: Found) -> Section:
     return Section("interventions", "Changing a class's neurons", (table,))
 
 
-def _changed(row: Mapping[Any, Any] | None) -> Cell:
+def _changed(row: Mapping[Any, Any] | None) -> TableCell:
     if row is None:
         return cell("–")
     small = f"q = {short(row['q_value'])}, {count(row['decisions_lost'])} of {count(row['decisions_right'])} lost"
     return cell(signed(row["difference"]), row["difference"], small)
 
 
-def completeness_section(found: Found) -> Section:
+def completeness_of_runs(found: Found) -> Section:
     """How far path methods are from complete."""
-    names = named(found)
+    names = headings(found)
     rows = [
-        Row(
+        TableRow(
             (
                 cell(names[row["run"]]), cell(words(row["method"])), cell(words(row["module"])),
                 cell(

@@ -7,31 +7,31 @@ from typing import Any
 
 from plmscope.comparing.cells import (
     CHANCE,
-    PRIMARY,
+    PRIMARY_CELL,
     alike_rows,
     estimated,
     grouped,
+    headings,
     in_group,
     methods_of,
-    named,
     only,
     where,
 )
 from plmscope.comparing.found import Found
 from plmscope.comparing.more_sections import (
     cells_section,
-    completeness_section,
-    curves_section,
+    completeness_of_runs,
+    curves_of_runs,
     detected_section,
-    interventions_section,
+    interventions_of_runs,
     method_section,
 )
 from plmscope.models.architectures import MODULES
 from plmscope.report.blocks import (
-    Cell,
-    Row,
     Section,
     Table,
+    TableCell,
+    TableRow,
     Text,
     cell,
     count,
@@ -57,7 +57,7 @@ def _runs(found: Found) -> Section:
         ("composition", True), ("majority", True), ("accuracy", True), ("MCC", True), ("minutes", True),
         ("peak memory (GB)", True),
     )  # fmt: skip
-    names, rows = named(found), []
+    names, rows = headings(found), []
     multi = found.tables["runs"]["mean_average_precision"].notna().any()
     for row in found.tables["runs"].to_dict("records"):
         cells = [cell(names[row["run"]]), *in_group(found, row["group"]), cell(count(row["seed"]), row["seed"])]
@@ -69,7 +69,7 @@ def _runs(found: Found) -> Section:
         if multi:
             cells[-2] = cell(fixed(row["mean_average_precision"]), row["mean_average_precision"])
         cells += [cell(fixed(row["minutes"], 0), row["minutes"]), cell(fixed(row["peak_memory_gb"], 1))]
-        rows.append(Row(tuple(cells)))
+        rows.append(TableRow(tuple(cells)))
     if multi:
         columns = tuple((("mean average precision", True) if name == "accuracy" else (name, n)) for name, n in columns)
     blocks: list[Table | Text] = [
@@ -93,7 +93,7 @@ def _quality(found: Found) -> Iterator[Table]:
         size = cell(short(one["parameters"] / 1e6) if is_number(one["parameters"]) else "–", one["parameters"])
         cells = [cell(str(one["model"])), *in_group(found, group), size, cell(count(one["layers"]), one["layers"])]
         cells += [estimated(row, plus=name == "margin") for name, row in picked.items()]
-        rows.append(Row(tuple(cells)))
+        rows.append(TableRow(tuple(cells)))
     columns = (
         ("model", False), *grouped(found), ("million parameters", True), ("layers", True), ("balanced accuracy", True),
         ("accuracy", True), ("MCC", True), ("over the better baseline", True),
@@ -111,14 +111,14 @@ def _settings(found: Found) -> Iterator[Table | Text]:
     if not shown:
         yield Text("The settings differ in the seed alone." if len(found.members) > 1 else "There is one run.")
         return
-    names = named(found)
+    names = headings(found)
     rows = []
     for key in shown:
         own = where(frame, setting=key)
         values = dict(zip(own["run"], own["value"], strict=True))
         divides = bool(own["divides"].iloc[0])
         cells = [cell(key), cell("yes" if divides else "no"), *(cell(str(values[name])) for name in names)]
-        rows.append(Row(tuple(cells), strong=divides))
+        rows.append(TableRow(tuple(cells), strong=divides))
     caption = (
         "Settings and versions that differ. Runs that differ in one that moves the outcomes are groups apart: they are "
         "never averaged."
@@ -128,14 +128,14 @@ def _settings(found: Found) -> Iterator[Table | Text]:
 
 
 def _nearest(found: Found) -> Iterator[Table]:
-    frame, names = found.tables["runs"], named(found)
+    frame, names = found.tables["runs"], headings(found)
     bands = {
         "nearest_none": "none found", "nearest_below_30": "below 30 %", "nearest_30_to_50": "30 to 50 %",
         "nearest_from_50": "50 % or more",
     }  # fmt: skip
     frame = frame.dropna(subset=list(bands))
     rows = [
-        Row((cell(names[row["run"]]), *(cell(percent(row[band]), row[band]) for band in bands)))
+        TableRow((cell(names[row["run"]]), *(cell(percent(row[band]), row[band]) for band in bands)))
         for row in frame.to_dict("records")
     ]
     if rows:
@@ -147,9 +147,12 @@ def _nearest(found: Found) -> Iterator[Table]:
 
 def _outcomes(found: Found) -> Section:
     """The areas over matched chance: together, and run by run."""
-    outcomes = where(found.tables["outcomes"], against=CHANCE, **PRIMARY)
+    outcomes = where(found.tables["outcomes"], against=CHANCE, **PRIMARY_CELL)
     outcomes = outcomes[outcomes["scope"].isin(["pooled", "module"])]
-    combined, names = where(found.tables["combined"], quantity="difference", against=CHANCE, **PRIMARY), named(found)
+    combined, names = (
+        where(found.tables["combined"], quantity="difference", against=CHANCE, **PRIMARY_CELL),
+        headings(found),
+    )
     rows = []
     for group in found.groups:
         own = outcomes[outcomes["group"] == group]
@@ -168,7 +171,7 @@ def _outcomes(found: Found) -> Section:
                 ]
                 cells += [estimated(only(together), plus=True)]
                 cells += [_difference(each.get(name)) for name in names]
-                rows.append(Row(tuple(cells), strong=bool(part["primary"].any())))
+                rows.append(TableRow(tuple(cells), strong=bool(part["primary"].any())))
     if not rows:
         return Section("outcomes", "Over matched chance", ())
     caption = (
@@ -183,7 +186,7 @@ def _outcomes(found: Found) -> Section:
     return Section("outcomes", "Over matched chance", (Table("differences", caption, columns, tuple(rows)),))
 
 
-def _difference(row: Mapping[Any, Any] | None) -> Cell:
+def _difference(row: Mapping[Any, Any] | None) -> TableCell:
     if row is None:
         return cell("–")
     p = row["p_value"] if row["primary"] or not is_number(row["p_holm"]) else row["p_holm"]
@@ -195,9 +198,9 @@ def _difference(row: Mapping[Any, Any] | None) -> Cell:
 
 def _kinds(found: Found) -> Section:
     """What every kind carries, and how concentrated that is, together and run by run."""
-    kinds = where(found.tables["kinds"], **PRIMARY)
+    kinds = where(found.tables["kinds"], **PRIMARY_CELL)
     combined = where(found.tables["combined"], metric="balanced_accuracy", ablation="mean")
-    names, rows = named(found), []
+    names, rows = headings(found), []
     models = [str(model) for model in kinds["model"].unique()]
     for group in found.groups:
         for model in models:
@@ -221,7 +224,7 @@ def _kinds(found: Found) -> Section:
                         estimated(picked["sufficient_share_against"], share=True),
                         estimated(picked["concentration"], 2), *(_concentration(each.get(name)) for name in names),
                     ]  # fmt: skip
-                    rows.append(Row(tuple(cells), strong=kind == "key" and model == "run"))
+                    rows.append(TableRow(tuple(cells), strong=kind == "key" and model == "run"))
     if not rows:
         return Section("kinds-section", "By kind of module", ())
     caption = (
@@ -239,7 +242,7 @@ def _kinds(found: Found) -> Section:
     return Section("kinds-section", "By kind of module", (Table("by-kind", caption, columns, tuple(rows)),))
 
 
-def _concentration(row: Mapping[Any, Any] | None) -> Cell:
+def _concentration(row: Mapping[Any, Any] | None) -> TableCell:
     if row is None or not row["judged"]:
         return cell("–", small="not judged" if row is not None else "")
     bounds = f"{fixed(row['concentration_low'], 1)} to {fixed(row['concentration_high'], 1)}"
@@ -248,7 +251,7 @@ def _concentration(row: Mapping[Any, Any] | None) -> Cell:
 
 def _density(found: Found) -> Section:
     """Enrichment and density of every kind among the best neurons."""
-    frame, combined, names = found.tables["density"], found.tables["combined"], named(found)
+    frame, combined, names = found.tables["density"], found.tables["combined"], headings(found)
     rows = []
     fractions = sorted(frame["fraction"].unique())
     for group in found.groups:
@@ -272,7 +275,7 @@ def _density(found: Found) -> Section:
                         estimated(only(where(cellwise, quantity="density"))),
                         *(_enrichment(each.get(name)) for name in names),
                     ]
-                    rows.append(Row(tuple(cells), strong=kind == "key"))
+                    rows.append(TableRow(tuple(cells), strong=kind == "key"))
     if not rows:
         return Section("density", "Density", ())
     caption = (
@@ -288,7 +291,7 @@ def _density(found: Found) -> Section:
     return Section("density", "Density", (table,))
 
 
-def _enrichment(row: Mapping[Any, Any] | None) -> Cell:
+def _enrichment(row: Mapping[Any, Any] | None) -> TableCell:
     if row is None:
         return cell("–")
     small = f"{fixed(row['ci_low'], 2)} to {fixed(row['ci_high'], 2)}" if is_number(row["ci_low"]) else ""
@@ -318,7 +321,7 @@ def _neurons(found: Found) -> Section:
             cell(fixed(row["jaccard"], 2), row["jaccard"], spread), cell(fixed(row["expected"], 2), row["expected"]),
             cell(f"{row['shared']:.0f} of {row['n']:.0f}", row["shared"]),
         ]  # fmt: skip
-        rows.append(Row(tuple(cells)))
+        rows.append(TableRow(tuple(cells)))
     columns = (
         ("where", False), *grouped(found), ("method", False), ("top", True), ("Jaccard index", True),
         ("by matched chance", True), ("shared", True),
@@ -332,7 +335,7 @@ def _neurons(found: Found) -> Section:
     across = pairs[(pairs["group"] != pairs["other_group"]) & (pairs["scope"] == "pooled")]
     if len(across):
         told = [
-            Row(
+            TableRow(
                 (
                     cell(f"{row['run']} and {row['other']}"), cell(words(row["method"])),
                     cell(percent(row["fraction"]), row["fraction"]), cell(fixed(row["jaccard"], 2), row["jaccard"]),
@@ -353,6 +356,6 @@ def _neurons(found: Found) -> Section:
 
 
 SECTIONS: tuple[Callable[[Found], Section], ...] = (
-    _runs, _outcomes, _kinds, _density, _neurons, curves_section, cells_section, detected_section,
-    interventions_section, completeness_section, method_section,
+    _runs, _outcomes, _kinds, _density, _neurons, curves_of_runs, cells_section, detected_section,
+    interventions_of_runs, completeness_of_runs, method_section,
 )  # fmt: skip

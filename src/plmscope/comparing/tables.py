@@ -65,7 +65,7 @@ COMPARED: dict[str, tuple[str, ...]] = {
     "combined": ("group", "quantity", *NAMES, *ESTIMATED, "beat"),
 }  # fmt: skip
 #: Metrics whose areas are compared over runs.
-METRICS = ("balanced_accuracy", "log_probability")
+JUDGED_METRICS = ("balanced_accuracy", "log_probability")
 
 
 def all_tables(members: Sequence[Member]) -> dict[str, pd.DataFrame]:
@@ -102,7 +102,7 @@ def _run_row(member: Member) -> pd.DataFrame:
     manifest, test = member.manifest, member.metrics["splits"]["test"]
     own, model, stages = test["model"], manifest.get("model", {}), manifest["stages"].values()
     base = {name: test[name]["balanced_accuracy"] for name in ("composition", "majority")}
-    found = manifest.get("characterize", {})
+    characterized = manifest.get("characterize", {})
     row: dict[str, Any] = {
         "seed": member.seed, "model": model.get("id", member.settings["model.checkpoint"]),
         "parameters": model.get("parameters", np.nan), "layers": model.get("layers", np.nan),
@@ -110,7 +110,7 @@ def _run_row(member: Member) -> pd.DataFrame:
         "evaluated_proteins": manifest.get("evaluated_proteins", own.get("n")),
         **{name: own.get(name, np.nan) for name in ("balanced_accuracy", "accuracy", "mcc", "mean_average_precision")},
         **base, "margin": own["balanced_accuracy"] - max(base.values()),
-        **{name: found.get(name, np.nan) for name in ("pairs_confirmed", "pairs_confirmed_shifted")},
+        **{name: characterized.get(name, np.nan) for name in ("pairs_confirmed", "pairs_confirmed_shifted")},
         "minutes": sum(stage.get("seconds", 0.0) for stage in stages) / 60,
         "peak_memory_gb": max((stage.get("peak_memory_mb", 0) for stage in stages), default=0) / 1024,
         "folder": str(member.run.path),
@@ -128,7 +128,7 @@ def _run_row(member: Member) -> pd.DataFrame:
 def _outcomes(member: Member) -> pd.DataFrame:
     """The areas against every control; ``beats`` is the rule that a run's own report goes by."""
     frame = member.run.table("comparison")
-    frame = frame[frame["metric"].isin(METRICS)]
+    frame = frame[frame["metric"].isin(JUDGED_METRICS)]
     held = member.table("modules")
     held = held[held["model"] == "run"].assign(scope="module", against="random_matched")
     keys = list(CELL)
@@ -245,10 +245,10 @@ def _combined(made: dict[str, pd.DataFrame]) -> pd.DataFrame:
         )
     ]  # fmt: skip
     filled = [frame for frame in frames if len(frame)]
-    found = pd.concat(filled, ignore_index=True) if filled else pd.DataFrame()
-    found = found.reindex(columns=list(COMPARED["combined"]))
+    together = pd.concat(filled, ignore_index=True) if filled else pd.DataFrame()
+    together = together.reindex(columns=list(COMPARED["combined"]))
     texts = [name for name in NAMES if name not in ("fraction", "factor")]
-    return found.assign(**{name: found[name].fillna("") for name in texts})
+    return together.assign(**{name: together[name].fillna("") for name in texts})
 
 
 def _with_beats(outcomes: pd.DataFrame) -> pd.DataFrame:

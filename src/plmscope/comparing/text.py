@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from plmscope.report.blocks import Answer, Cell, Section, Table, Text
+from plmscope.report.blocks import Answer, Section, Table, TableCell, Text
 
 
 def markdown(answers: Sequence[Answer], sections: Sequence[Section]) -> str:
@@ -35,5 +35,5 @@ def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(escaped) + " |"
 
 
-def _text(cell: Cell) -> str:
+def _text(cell: TableCell) -> str:
     return f"{cell.text} ({cell.small})" if cell.small else cell.text

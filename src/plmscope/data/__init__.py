@@ -10,8 +10,11 @@
     fetch.py, service.py                   UniProt's queries, and what its service answers
     clusters.py                            proteins chosen by cluster
     mmseqs.py, peptides.py                 which proteins resemble each other, and which peptides
+    low_complexity.py, relatives.py        and which repeats; all of it as clusters
     splits.py, set_columns.py, pieces.py   the split that keeps them together; one that is given; pieces of a protein
     leakage.py                             how near the nearest training protein is
+    structures.py, structural.py           structures laid beside sequences, and what they say of residues
+    structure_features.py                  a folder of them as residue features
 """
 
 from __future__ import annotations

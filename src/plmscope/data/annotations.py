@@ -156,11 +156,20 @@ def read_features(path: str | Path, proteins: Iterable[Protein] | None = None) -
     Raises:
         InputError: the file cannot be read, or has no features, or none of these proteins; a number is malformed, a
             position lies outside its protein, or a letter is another one than the sequence has there.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     table = Path(folder, "sites.csv")
+    ...     row = {"id": "p", "feature_type": "ACT_SITE", "start": 2, "end": 3}
+    ...     pd.DataFrame([row]).to_csv(table, index=False)
+    ...     features = read_features(table, [Protein("p", "MKTAY", "1")])
+    >>> features.mask(Protein("p", "MKTAY", "1"), "ACT_SITE").tolist()
+    [False, True, True, False, False]
     """
     source = str(path)
-    parts: dict[str, list[Protein]] = {}  # by the name of the protein: itself, or its windows
+    pieces: dict[str, list[Protein]] = {}  # by the name of the protein: itself, or its windows
     for protein in proteins or ():
-        parts.setdefault(protein.parent or protein.id, []).append(protein)
+        pieces.setdefault(protein.parent or protein.id, []).append(protein)
     rows: dict[tuple[str, str, int, int, str], None] = {}  # a dict keeps the order of the file
     clipped: set[tuple[str, Feature]] = set()
     excluded: Counter[str] = Counter()
@@ -169,30 +178,30 @@ def read_features(path: str | Path, proteins: Iterable[Protein] | None = None) -
         source = called(source)
         with file.open("rb") as handle:
             sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
-        for found in _features(open_content(file, source)):
-            n_read, first = n_read + 1, first or found.id
-            feature = found.feature
-            if proteins is not None and found.id not in parts:
+        for entry in _features(open_content(file, source)):
+            n_read, first = n_read + 1, first or entry.id
+            feature = entry.feature
+            if proteins is not None and entry.id not in pieces:
                 excluded[ELSEWHERE] += 1
             elif feature.reason:
                 excluded[feature.reason] += 1
             elif proteins is None:
-                _check(source, found, ())
-                rows[found.id, feature.type, feature.start - 1, feature.end, feature.description] = None
+                _check(source, entry, ())
+                rows[entry.id, feature.type, feature.start - 1, feature.end, feature.description] = None
             else:
-                _check(source, found, parts[found.id])
-                for part in parts[found.id]:
+                _check(source, entry, pieces[entry.id])
+                for part in pieces[entry.id]:
                     start, end = _inside(feature, part)
                     if start < end:
                         rows[part.id, feature.type, start, end, feature.description] = None
                         if end - start <= feature.end - feature.start:
-                            clipped.add((found.id, feature))
+                            clipped.add((entry.id, feature))
     if not n_read:
         raise InputError(f"{source}: has no residue feature; give a file with some")
     if excluded[ELSEWHERE] == n_read:
         raise InputError(
             f"{source}: none of its {n_read:,} features is of a protein of the study (the first one is of "
-            f"{shown(first)}, the first protein is {shown(next(iter(parts), ''))}); give both files the same ids"
+            f"{shown(first)}, the first protein is {shown(next(iter(pieces), ''))}); give both files the same ids"
         )
     table = pd.DataFrame(list(rows), columns=["id", "feature_type", "start", "end", "description"])
     return FeatureSet(table.astype({"start": np.int64, "end": np.int64}), dict(excluded), source, sha256, len(clipped))

@@ -10,11 +10,11 @@ from plmscope.data.labelling import (
     MAX_NAME,
 )
 from plmscope.data.labels import SEPARATOR
-from plmscope.data.rows import Row
+from plmscope.data.rows import ProteinRow
 from plmscope.data.sources import FILE
 from plmscope.errors import InputError, shown
 
-LETTERS = "ACDEFGHIKLMNPQRSTVWYXUBZO"
+KNOWN_LETTERS = "ACDEFGHIKLMNPQRSTVWYXUBZO"
 
 
 OTHER_LETTERS = ("error", "skip")
@@ -26,14 +26,14 @@ STOPS, LOWER = "sequences without their final '*'", "sequences with lower-case l
 DOT = "sequences without their final '.', a stop as gffread writes it"
 
 
-_ILLEGAL = re.compile(f"[^{LETTERS}{LETTERS.lower()}]")
+_ILLEGAL = re.compile(f"[^{KNOWN_LETTERS}{KNOWN_LETTERS.lower()}]")
 
 
 _NUCLEOTIDES = re.compile("[ACGTUN]+")
 
 
-def check_id(source: str, row: Row, places: Mapping[str, str], table: bool) -> None:
-    """Refuse an id that is missing, unprintable or there already."""
+def check_id(source: str, row: ProteinRow, places: Mapping[str, str], table: bool) -> None:
+    """Refuse an id that is missing, cannot be printed, or belongs to another protein already."""
     if not row.id:
         raise InputError(f"{source}: {row.place}: the protein has no id; give every protein one")
     if not row.id.isprintable():
@@ -49,7 +49,7 @@ def check_id(source: str, row: Row, places: Mapping[str, str], table: bool) -> N
         raise InputError(f"{source}: the id {row.id!r} is there twice, {twice}; rename or remove one{advice}")
 
 
-def of_folder(row: Row, name: str, stem: str, numbered: bool) -> Row:
+def of_folder(row: ProteinRow, name: str, stem: str, numbered: bool) -> ProteinRow:
     """A row of one of several files: its place has the file's name, and a column says which file it is from."""
     if FILE in row.columns:
         raise InputError(f"{name}: {row.place}: has a column {FILE!r}, which names the files of a folder; rename it")
@@ -58,7 +58,7 @@ def of_folder(row: Row, name: str, stem: str, numbered: bool) -> Row:
     )
 
 
-def checked_sequence(source: str, row: Row, changes: Counter[str], other_letters: str) -> tuple[str, str | None]:
+def checked_sequence(source: str, row: ProteinRow, changes: Counter[str], other_letters: str) -> tuple[str, str | None]:
     """The sequence in upper case without its stop, both of which are counted; why it is left out, if so."""
     # Letters are checked before upper(), which turns some foreign letters into amino acids ("ß" into "SS").
     sequence = row.sequence.removesuffix("*")
@@ -80,8 +80,8 @@ def checked_sequence(source: str, row: Row, changes: Counter[str], other_letters
         elif illegal[0] == "-":
             known = "a gap of an alignment: take the gaps out, or give the alignment as FASTA, A3M or Stockholm"
         raise InputError(
-            f"{source}: {row.place}: protein {row.id!r} has {illegal[0]!r} at residue {illegal.start() + 1}; {known}"
-            ', or leave such proteins out with [data] other_letters = "skip"'
+            f"{source}: {row.place}: protein {row.id!r} has {illegal[0]!r} at residue {illegal.start() + 1}; {known}",
+            ', or leave such proteins out with [data] other_letters = "skip"',
         )
     changes[STOPS] += row.sequence.endswith("*")
     changes[LOWER] += not sequence.isupper()

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from plmscope.data.labels import Task, classes_of
+from plmscope.data.labels import LabelTask, classes_of
 from plmscope.data.proteins import Protein
 
 
@@ -17,9 +17,9 @@ def one_per_cluster(
     per_class: int,
     seed: int,
     distinct: bool = True,
-    task: Task = "single",
+    task: LabelTask = "single",
 ) -> list[Protein]:
-    """Up to ``per_class`` proteins of every class, each from another cluster if ``distinct``; the same for a seed.
+    """Choose up to ``per_class`` proteins of every class; if ``distinct``, no two of a class share a cluster.
 
     In a multi-label task a protein is taken as long as any of its classes has fewer, so that one may get more.
     """
@@ -54,16 +54,16 @@ def halves(proteins: Sequence[Protein], clusters: Mapping[str, str]) -> tuple[li
             emptier = min((0, 1), key=lambda half: (dealt[label, half], dealt["", half]))
             side[clusters[protein.id]] = emptier
             dealt.update([(label, emptier), ("", emptier)])
-    parts: tuple[list[Protein], list[Protein]] = ([], [])
+    both_halves: tuple[list[Protein], list[Protein]] = ([], [])
     for protein in proteins:
-        parts[side[clusters[protein.id]]].append(protein)
-    return parts
+        both_halves[side[clusters[protein.id]]].append(protein)
+    return both_halves
 
 
 def one_of_each_cluster(
     proteins: Sequence[Protein], clusters: Mapping[str, str], annotated: Mapping[str, int], limit: int, seed: int
 ) -> list[Protein]:
-    """One protein a cluster, the best annotated one; of at most ``limit`` clusters (0: all), chosen by the seed."""
+    """Choose the best annotated protein of every cluster, of at most ``limit`` clusters (0: all of them)."""
     order = np.random.default_rng([seed, 6]).permutation(len(proteins)).tolist()
     best: dict[str, int] = {}
     for row in order:

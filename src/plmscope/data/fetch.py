@@ -30,22 +30,21 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from plmscope.data.formats import one_line
+from plmscope.data.formats import first_line
 from plmscope.data.service import (
     Again,
-    Page,
-    State,
+    Download,
+    ServicePage,
     decoded,
-    locked,
     next_cursor,
     pack_file,
     retry_after,
     service_errors,
-    write_file,
 )
 from plmscope.data.uniprot import FEATURES, parse_feature_cell
 from plmscope.errors import InputError, StudyError, shown
 from plmscope.progress import Track, silent
+from plmscope.store.files import lock, replace_file
 
 ENDPOINT = "https://rest.uniprot.org"
 QUERY = "(reviewed:true) AND (ec:*)"
@@ -128,14 +127,15 @@ def fetch(
     out = Path(out)
     if not out.name.endswith((".tsv", ".tsv.gz")):
         raise StudyError(f"{out}: the output is a table; let its name end with .tsv or .tsv.gz")
-    parts = urlsplit(endpoint)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    address = urlsplit(endpoint)
+    if address.scheme not in ("http", "https") or not address.hostname:
         raise StudyError(f"endpoint {shown(endpoint)}: is no web address; use one such as {ENDPOINT}")
     if not query.strip():
         raise StudyError("query: is empty; ask for something, such as 'reviewed:true AND ec:*'")
     if not out.parent.is_dir():
         raise InputError(f"{out.parent}: no such folder; make it or choose another --out")
-    with service_errors(out), locked(out):
+    busy, advice = f"{out}: another plmscope process fetches it", "wait for it or choose another --out"
+    with service_errors(out), lock(out.with_name(f".{out.name}.lock"), busy, advice=advice, remove=True):
         return _Download(out, query, endpoint.rstrip("/"), tries, track, say, sleep).run(restart, force)
 
 
@@ -179,7 +179,7 @@ class _Download:
         return self.out.with_name(f"{self.out.name}.json")
 
     def run(self, restart: bool, force: bool) -> Fetched:
-        """All steps."""
+        """Do the whole download: ask for page after page, store each, and put the finished tables in their place."""
         there = [path for path in (self.out, self.features_out, self.provenance_file) if path.exists()]
         ours = not self.out.exists() and self.ending()  # killed while it put the files in place, the proteins last
         if there and not force and not ours:
@@ -217,19 +217,19 @@ class _Download:
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
-    def resumed(self) -> State:
+    def resumed(self) -> Download:
         """What an earlier call left, its files cut back to what is known to be sound; else a new start."""
-        fresh = State(self.endpoint, self.query, self.fields)
+        fresh = Download(self.endpoint, self.query, self.fields)
         try:
             known = json.loads(self.state_file.read_text())
-            state = State(**known)
+            state = Download(**known)
             sound = self.part.stat().st_size >= state.size and self.features_part.stat().st_size >= state.features_size
         except FileNotFoundError:
             sound, state = False, fresh
             if self.state_file.exists():
                 raise self.damaged("its partial table is missing") from None
         except (ValueError, TypeError) as error:
-            raise self.damaged(one_line(error)) from None
+            raise self.damaged(first_line(error)) from None
         if state.pages and not sound:
             raise self.damaged("its partial table is shorter than it says")
         for name in ("query", "endpoint", "fields"):
@@ -266,7 +266,7 @@ class _Download:
 
     # --- one page ----------------------------------------------------------------------------------------------------
 
-    def page(self, client: httpx2.Client, state: State) -> Page:
+    def page(self, client: httpx2.Client, state: Download) -> ServicePage:
         """The next page, asked for until it comes whole."""
         wait, reason = 1.0, ""
         for number in range(1, self.tries + 1):
@@ -288,8 +288,8 @@ class _Download:
             f"{self.endpoint}: does not answer ({reason}); the same command continues after {state.rows:,} proteins"
         )
 
-    def asked(self, client: httpx2.Client, state: State) -> Page:
-        """Ask once."""
+    def asked(self, client: httpx2.Client, state: Download) -> ServicePage:
+        """Send one request for the next page; what may go better the next time is raised as ``Again``."""
         wanted = {"query": state.query, "format": "tsv", "fields": state.fields, "size": str(PAGE_SIZE)}
         if state.cursor:
             wanted["cursor"] = state.cursor
@@ -297,9 +297,9 @@ class _Download:
             with client.stream("GET", f"{self.endpoint}/uniprotkb/search", params=wanted) as response:
                 body = b"".join(response.iter_raw())
         except httpx2.TransportError as error:
-            raise Again(f"{type(error).__name__}: {one_line(error)}") from None
+            raise Again(f"{type(error).__name__}: {first_line(error)}") from None
         except httpx2.InvalidURL as error:
-            raise StudyError(f"endpoint {shown(self.endpoint)}: {one_line(error)}") from None
+            raise StudyError(f"endpoint {shown(self.endpoint)}: {first_line(error)}") from None
         status = response.status_code
         if status in _AGAIN:
             raise Again(f"status {status}", retry_after(response.headers.get("Retry-After", "")))
@@ -312,9 +312,11 @@ class _Download:
             raise InputError(
                 f"{self.endpoint}: the answer lacks X-Total-Results or X-UniProt-Release; is this the UniProt service?"
             )
-        return Page(text, next_cursor(response.links), int(total), release, headers.get("X-UniProt-Release-Date", ""))
+        return ServicePage(
+            text, next_cursor(response.links), int(total), release, headers.get("X-UniProt-Release-Date", "")
+        )
 
-    def refused(self, status: int, text: str, state: State) -> InputError:
+    def refused(self, status: int, text: str, state: Download) -> InputError:
         """The error for a request that the service will never answer."""
         try:
             messages = json.loads(text)["messages"]
@@ -326,7 +328,7 @@ class _Download:
             return self.changed(f"the place to continue at is not known any more ({said})")
         return InputError(f"{self.endpoint}: refuses the query {shown(self.query)} ({said}); correct it")
 
-    def stored(self, state: State, page: Page) -> State:
+    def stored(self, state: Download, page: ServicePage) -> Download:
         """Check a page against what came before, append it and note how far the download is."""
         if not state.pages:
             now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -350,10 +352,10 @@ class _Download:
             features=state.features + n_features, inexact=state.inexact + n_inexact, size=sizes[0],
             features_size=sizes[1], finished=not page.cursor,
         )  # fmt: skip
-        write_file(self.state_file, json.dumps(asdict(state), indent=1).encode())
+        _write(self.state_file, json.dumps(asdict(state), indent=1).encode())
         return state
 
-    def parsed(self, text: str, state: State) -> tuple[str, str, int, int, int]:
+    def parsed(self, text: str, state: Download) -> tuple[str, str, int, int, int]:
         """Lines for the two tables, and how many proteins, features, and features without an exact place there are."""
         proteins, features = [], []
         n_inexact = 0
@@ -388,18 +390,20 @@ class _Download:
             proteins.append(f"{accession}\t{name}\t{ec}\t{organism}\t{taxonomy}\t{row['Sequence']}\n")
             for cell in cells:
                 try:
-                    found = parse_feature_cell(row[cell])
+                    cell_features = parse_feature_cell(row[cell])
                 except InputError as error:
                     raise InputError(f"{where}: {accession}: {error}") from None
-                n_inexact += sum(bool(feature.reason) for feature in found)
+                n_inexact += sum(bool(feature.reason) for feature in cell_features)
                 features += [
-                    f"{accession}\t{f.type}\t{f.start}\t{f.end}\t{f.description}\n" for f in found if not f.reason
+                    f"{accession}\t{f.type}\t{f.start}\t{f.end}\t{f.description}\n"
+                    for f in cell_features
+                    if not f.reason
                 ]
         return "".join(proteins), "".join(features), len(proteins), len(features), n_inexact
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
-    def finished(self, state: State) -> Fetched:
+    def finished(self, state: Download) -> Fetched:
         """Pack the tables, write where they come from, put all in place; the proteins last."""
         packed = [(self.features_part, self.features_out), (self.part, self.out)]
         checksums = [pack_file(source, target.with_name(f".{target.name}.tmp"), target) for source, target in packed]
@@ -422,7 +426,12 @@ class _Download:
             },
         }
         self.features_out.with_name(f".{self.features_out.name}.tmp").replace(self.features_out)
-        write_file(self.provenance_file, json.dumps(provenance, indent=1, ensure_ascii=False).encode())
+        _write(self.provenance_file, json.dumps(provenance, indent=1, ensure_ascii=False).encode())
         self.out.with_name(f".{self.out.name}.tmp").replace(self.out)
         self.discard()
         return Fetched(self.out, self.features_out, provenance)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """A whole file or none; what goes wrong is told by :func:`~plmscope.data.service.service_errors`."""
+    replace_file(path, lambda temporary: temporary.write_bytes(data))

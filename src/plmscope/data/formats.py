@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     pass
 
 ENZYMES, FAMILIES = "plmscope:enzymes", "plmscope:families"
-EMBEDDED = {ENZYMES: "enzymes.tsv.gz", FAMILIES: "families.tsv.gz"}
+EMBEDDED_FILES = {ENZYMES: "enzymes.tsv.gz", FAMILIES: "families.tsv.gz"}
 STDIN = "-"
 #: Largest decompressed file that is read, in characters (text) or bytes (Parquet).
 MAX_SIZE = 4 * 2**30
@@ -129,9 +129,9 @@ def located(source: str) -> Iterator[Path]:
     Standard input is first written to a temporary file: it can be read once only.
     """
     if source.startswith("plmscope:"):
-        if source not in EMBEDDED:
-            raise InputError(f"{source}: no such embedded data; there is {', '.join(EMBEDDED)}")
-        with resources.as_file(resources.files("plmscope.embedded") / EMBEDDED[source]) as path:
+        if source not in EMBEDDED_FILES:
+            raise InputError(f"{source}: no such embedded data; there is {', '.join(EMBEDDED_FILES)}")
+        with resources.as_file(resources.files("plmscope.embedded") / EMBEDDED_FILES[source]) as path:
             yield path
         return
     if source == STDIN:
@@ -277,11 +277,11 @@ def _refuse_binary(start: bytes, source: str) -> None:
 
     UTF-16, which has zeros too, is left to whoever decodes the lines; so is FASTA: NCBI joins headers by Ctrl-A.
     """
-    found = next((what for mark, what in _NO_TEXT.items() if start.startswith(mark)), None)
+    kind = next((what for mark, what in _NO_TEXT.items() if start.startswith(mark)), None)
     if start[257:262] == b"ustar":
-        found = "is a tar archive; unpack it and name one of its files"
-    if found:
-        raise InputError(f"{source}: {found}")
+        kind = "is a tar archive; unpack it and name one of its files"
+    if kind:
+        raise InputError(f"{source}: {kind}")
     text = start.removeprefix(codecs.BOM_UTF8).lstrip()
     if text.startswith((b">", codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return
@@ -317,8 +317,8 @@ def _lines(path: Path, source: str, opener: Callable[[Path], Any] | None) -> Ite
                     raise InputError(_LARGER.format(source, bound))
                 if len(line) == MAX_LINE:
                     raise InputError(f"{source}: line {number} is longer than {MAX_LINE:,} characters; wrap it")
-                if not line.isascii() and (found := _UNDECODABLE.search(line)):
-                    byte = ord(found[0]) - 0xDC00
+                if not line.isascii() and (undecodable := _UNDECODABLE.search(line)):
+                    byte = ord(undecodable[0]) - 0xDC00
                     raise InputError(f"{source}: line {number} is not UTF-8 text (byte 0x{byte:02x}); save it as UTF-8")
                 yield line
     except UnicodeError:
@@ -326,10 +326,10 @@ def _lines(path: Path, source: str, opener: Callable[[Path], Any] | None) -> Ite
     except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         if isinstance(error, EOFError) or any(words in str(error) for words in _CUT_SHORT):
             raise InputError(f"{source}: the compressed file is cut short; copy or download it again") from None
-        raise InputError(f"{source}: cannot be read ({one_line(error)}); copy or download it again") from None
+        raise InputError(f"{source}: cannot be read ({first_line(error)}); copy or download it again") from None
 
 
-def one_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """The first line of an error's text."""
     return next(iter(str(error).splitlines()), type(error).__name__)
 
@@ -340,9 +340,9 @@ def one_line(error: Exception) -> str:
 def pick(names: Iterable[str], wanted: Sequence[str]) -> str | None:
     """The first of the wanted names that is there; where none is, the only one that differs in its case alone."""
     there = dict.fromkeys(names)
-    found = next((name for name in wanted if name in there), None)
-    if found is None:
+    column = next((name for name in wanted if name in there), None)
+    if column is None:
         folded = {name.casefold() for name in wanted}
         alike = [name for name in there if name.strip().casefold() in folded]
-        found = alike[0] if len(alike) == 1 else None
-    return found
+        column = alike[0] if len(alike) == 1 else None
+    return column

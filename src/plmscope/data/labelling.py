@@ -20,8 +20,8 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from plmscope.data.formats import pick
-from plmscope.data.labels import SEPARATOR, Task, class_names, classes_of, join_classes
-from plmscope.data.rows import EC_COLUMNS, Row
+from plmscope.data.labels import SEPARATOR, LabelTask, class_names, classes_of, join_classes
+from plmscope.data.rows import EC_COLUMNS, ProteinRow
 from plmscope.errors import InputError, StudyError, shown
 
 #: What programs write for a missing value, in lower case; and what of it is never the name of a class.
@@ -102,7 +102,7 @@ class Labelling(NamedTuple):
     given: bool = False
     hot: tuple[str, ...] = ()
 
-    def found_in(self, source: str, row: Row, task: Task, changes: Counter[str]) -> Row:
+    def found_in(self, source: str, row: ProteinRow, task: LabelTask, changes: Counter[str]) -> ProteinRow:
         """The row with the label's text in its column."""
         if self.pattern is not None:
             matches = dict.fromkeys(
@@ -122,11 +122,11 @@ class Labelling(NamedTuple):
         return row
 
     def is_hot(self, names: Iterable[str]) -> bool:
-        """Whether these columns are one a class."""
+        """Whether there is one column for each class, with 1 where a protein has the class (one-hot columns)."""
         return bool(self.hot) and self.column not in names and set(self.hot) <= set(names)
 
 
-def _is_yes(source: str, row: Row, name: str, changes: Counter[str]) -> bool:
+def _is_yes(source: str, row: ProteinRow, name: str, changes: Counter[str]) -> bool:
     """What a column of one class says."""
     text = row.columns[name].strip().casefold()
     if not text or text in MISSING:
@@ -140,7 +140,7 @@ def _is_yes(source: str, row: Row, name: str, changes: Counter[str]) -> bool:
     return text in _YES
 
 
-def labelling_of(source: str, label: str | None, ec_column: str, task: Task) -> Labelling | None:
+def labelling_of(source: str, label: str | None, ec_column: str, task: LabelTask) -> Labelling | None:
     """What the settings ``label`` and ``ec_column`` mean."""
     if label is None:
         return None
@@ -206,9 +206,9 @@ def check_column(source: str, label: str | None, labelling: Labelling, names: It
 
 def label_or_reason(
     source: str,
-    row: Row,
+    row: ProteinRow,
     labelling: Labelling,
-    task: Task,
+    task: LabelTask,
     separator: str,
     classes: Sequence[str],
     changes: Counter[str],
@@ -238,16 +238,22 @@ def label_or_reason(
     if text.casefold() in MISSING:
         return None, f"{text!r} in column {column!r}"
     try:
-        found = ec_classes(text, level)
+        named = ec_classes(text, level)
     except InputError as error:
         raise InputError(f"{source}: {row.place}: protein {row.id!r}: {error}") from None
-    if len(found) == 1 or (found and task == "multi"):
-        return join_classes(found), None
-    return None, f"several classes at EC level {level}" if found else f"EC number too partial for level {level}"
+    if len(named) == 1 or (named and task == "multi"):
+        return join_classes(named), None
+    return None, f"several classes at EC level {level}" if named else f"EC number too partial for level {level}"
 
 
 def _cleaned(
-    source: str, row: Row, text: str, task: Task, separator: str, classes: Sequence[str], changes: Counter[str]
+    source: str,
+    row: ProteinRow,
+    text: str,
+    task: LabelTask,
+    separator: str,
+    classes: Sequence[str],
+    changes: Counter[str],
 ) -> str:
     """What a column says without what programs put around it, all of which is counted; wanted classes stay."""
     if text in classes:
@@ -283,17 +289,17 @@ def _items(text: str) -> list[str] | None:
         return None
     inside, items, place = text[1:-1].strip(), [], 0
     while place < len(inside):
-        found = _ITEM.match(inside, place)
-        if found is None:
+        match = _ITEM.match(inside, place)
+        if match is None:
             return None
-        if found[3] is not None and text[0] != "[":  # "(1)" may be a name
+        if match[3] is not None and text[0] != "[":  # "(1)" may be a name
             return None
-        items.append(next(group for group in found.groups() if group is not None).strip())
-        place = found.end()
+        items.append(next(group for group in match.groups() if group is not None).strip())
+        place = match.end()
     return items if items or text == "[]" else None
 
 
-def refused_class(source: str, row: Row, label: str, task: Task, classes: Sequence[str]) -> str | None:
+def refused_class(source: str, row: ProteinRow, label: str, task: LabelTask, classes: Sequence[str]) -> str | None:
     """Refuse a label that cannot be shown; the reason why its class is not wanted, if so."""
     for name in classes_of(label, task):
         if not name.isprintable():
@@ -313,12 +319,12 @@ def refused_class(source: str, row: Row, label: str, task: Task, classes: Sequen
 
 def _are_numbers(names: Sequence[str]) -> bool:
     """Whether all labels are numbers, with a decimal comma and one unit behind all of them or without, or dates."""
-    units = {found[0].strip() if (found := _UNIT.search(name)) else "" for name in names}
+    units = {match[0].strip() if (match := _UNIT.search(name)) else "" for name in names}
     numbers = all(_NUMBER.fullmatch(_UNIT.sub("", name)) for name in names)
     return bool(names) and ((numbers and len(units) == 1) or all(_DATE.fullmatch(name) for name in names))
 
 
-def check_are_classes(source: str, found: Sequence[str | None], task: Task, label: str, separator: str) -> None:
+def check_are_classes(source: str, found: Sequence[str | None], task: LabelTask, label: str, separator: str) -> None:
     """Refuse labels that are measurements, or several classes joined."""
     names = class_names(found, task)
     first = ", ".join(shown(name) for name in names[:3])
@@ -380,7 +386,7 @@ def doubts(names: Sequence[str]) -> list[str]:
     return said
 
 
-def check_classes_occur(source: str, found: Sequence[str | None], task: Task, classes: Sequence[str]) -> None:
+def check_classes_occur(source: str, found: Sequence[str | None], task: LabelTask, classes: Sequence[str]) -> None:
     """Refuse a wanted class that no protein has: it is misspelt, or at another level."""
     there = class_names(found, task)
     absent = [name for name in classes if name not in there]

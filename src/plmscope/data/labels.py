@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
 
-Task = Literal["single", "multi"]
-TASKS: tuple[Task, ...] = ("single", "multi")
+LabelTask = Literal["single", "multi"]
+TASKS: tuple[LabelTask, ...] = ("single", "multi")
 SEPARATOR = ";"
 
 
@@ -44,17 +44,17 @@ def _distinct(classes: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted({one.strip() for one in classes} - {""}))
 
 
-def classes_of(label: str, task: Task) -> tuple[str, ...]:
+def classes_of(label: str, task: LabelTask) -> tuple[str, ...]:
     """The classes that a label names, sorted as text: itself alone in a single-label task."""
     return (label,) if task == "single" else _distinct(label.split(SEPARATOR))
 
 
-def class_names(labels: Iterable[str | None], task: Task) -> tuple[str, ...]:
+def class_names(labels: Iterable[str | None], task: LabelTask) -> tuple[str, ...]:
     """The classes that occur in some labels, sorted as text; ``None`` has none."""
     return tuple(sorted({one for label in labels if label is not None for one in classes_of(label, task)}))
 
 
-def membership(labels: Sequence[str], names: Sequence[str], task: Task) -> BoolArray:
+def membership(labels: Sequence[str], names: Sequence[str], task: LabelTask) -> BoolArray:
     """Which classes each label names, ``(P, C)``.
 
     Raises:
@@ -97,24 +97,6 @@ def cases(members: BoolArray) -> Cases:
     return Cases(*np.nonzero(members))
 
 
-class LabelSets(NamedTuple):
-    """The label sets that occur.
-
-    Attributes:
-        members: ``(G, C)`` classes of each set.
-        of: ``(P,)`` set of each protein.
-    """
-
-    members: BoolArray
-    of: IntArray
-
-
-def label_sets(members: BoolArray) -> LabelSets:
-    """The label sets that occur, those with the first classes first: in a single-label task the order of classes."""
-    found, of = np.unique(~members, axis=0, return_inverse=True)
-    return LabelSets(~found, of.reshape(-1).astype(np.int64))
-
-
 # --- sets of classes as bits -----------------------------------------------------------------------------------------
 
 
@@ -135,7 +117,7 @@ def packed_labels(packed: NDArray[np.uint8], names: Sequence[str]) -> NDArray[np
     >>> packed_labels(pack(np.array([[True, False, True], [False] * 3])), ["1", "2", "3"]).tolist()
     ['1;3', '']
     """
-    found, which = np.unique(packed, axis=0, return_inverse=True)
-    bits = np.unpackbits(found, axis=1, count=len(names), bitorder="little").astype(bool)
+    distinct, which = np.unique(packed, axis=0, return_inverse=True)
+    bits = np.unpackbits(distinct, axis=1, count=len(names), bitorder="little").astype(bool)
     texts = [join_classes(np.array(names, dtype=object)[row]) for row in bits]
     return np.array(texts, dtype=object)[which.reshape(-1)]

@@ -8,7 +8,8 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from plmscope.data.mmseqs import AT_ONCE, SEEN, best_hits, search, unmasked
+from plmscope.data.low_complexity import align_all
+from plmscope.data.mmseqs import AT_ONCE, SEEN, best_hits, search
 from plmscope.data.peptides import close_pairs, is_comparable, is_short, is_simple
 from plmscope.data.proteins import Protein
 from plmscope.data.set_columns import PARTS
@@ -20,22 +21,23 @@ IDENTITIES = (0.3, 0.4, 0.5, 0.7, 0.9)
 
 
 def leakage_table(near: pd.DataFrame) -> pd.DataFrame:
-    """How many validation and test proteins have a nearest training protein how similar.
+    """Count validation and test proteins by how similar their nearest training protein is.
 
     Args:
         near: ``leakage.parquet``: :func:`leakage` with a column ``split``.
 
     Returns:
-        One row a class of identity, in words: ``identity, validation, test``; "not searched" only where some were not.
+        One row a class of identity, in words: ``identity, validation, test``; "not searched reliably" only where
+        some were not.
     """
-    names = ["not searched", "none found", f"below {IDENTITIES[0]:.0%}"]
+    names = ["not searched reliably", "none found", f"below {IDENTITIES[0]:.0%}"]
     names += [f"{low:.0%} to {high:.0%}" for low, high in pairwise(IDENTITIES)] + [f"{IDENTITIES[-1]:.0%} or more"]
     place = np.where(near["nearest_train"] == "", 1, 2 + np.searchsorted(IDENTITIES, near["identity"], side="right"))
     place[near["identity"].isna()] = 0
     table = pd.DataFrame({"identity": names})
     for part in PARTS[1:]:
         table[part] = np.bincount(place[near["split"] == part], minlength=len(names))
-    return table[table["identity"].ne("not searched") | table[[*PARTS[1:]]].any(axis=1)].reset_index(drop=True)
+    return table[table["identity"].ne("not searched reliably") | table[[*PARTS[1:]]].any(axis=1)].reset_index(drop=True)
 
 
 def leakage_lines(near: pd.DataFrame) -> list[str]:
@@ -49,9 +51,9 @@ def leakage(
     """How similar each other protein is to its nearest training protein.
 
     MMseqs2 search (sensitivity 7.5, E-value up to 0.001); an alignment counts if it covers at least half of either
-    sequence. Ties go to the better bit score. Sequences of low complexity are searched once more without masking, and
-    those below 30 residues compared with all others residue by residue (:mod:`plmscope.data.peptides`). A sequence
-    equal to a training sequence has identity 1 in any case.
+    sequence. Ties go to the better bit score. Sequences of low complexity are aligned with all others without masking
+    (:mod:`plmscope.data.low_complexity`), and those below 30 residues compared with all others residue by residue
+    (:mod:`plmscope.data.peptides`). A sequence equal to a training sequence has identity 1 in any case.
 
     Args:
         train: At least one protein.
@@ -61,8 +63,8 @@ def leakage(
 
     Returns:
         One row per protein of ``others``, in their order: ``id, nearest_train, identity`` with identity in 0..1
-        (identical residues per aligned column); ``""`` and 0.0 where nothing is found, ``""`` and NaN where nothing
-        could be searched: fewer than five known residues, or of a complexity so low that it does not find itself.
+        (identical residues per aligned column); ``""`` and 0.0 where nothing is found, ``""`` and NaN where that
+        would say nothing: fewer than five known residues, or not even the changed copy is found.
 
     Raises:
         InputError: ``train`` is empty, or MMseqs2 fails.
@@ -72,22 +74,22 @@ def leakage(
         raise StudyError(f"identity_floor {identity_floor!r} is outside 0..1; give a share, not per cent")
     if not train:
         raise InputError("leakage: there is no training protein to compare with; give at least one")
-    found: dict[int, tuple[str, float]] = {}
+    nearest_of: dict[int, tuple[str, float]] = {}
 
     def note(number: int, target: int, identity: float) -> None:
-        if identity >= identity_floor and identity > found.get(number, ("", 0.0))[1]:
-            found[number] = (train[target].id, identity)
+        if identity >= identity_floor and identity > nearest_of.get(number, ("", 0.0))[1]:
+            nearest_of[number] = (train[target].id, identity)
 
     seen, targets = ([k for k, p in enumerate(group) if len(p) >= SEEN] for group in (others, train))
     starts = range(0, len(seen), AT_ONCE) if targets else range(0)
     for start in track(starts, "nearest training proteins", len(starts)):
         some = seen[start : start + AT_ONCE]
-        best = search([train[k] for k in targets], [others[k] for k in some], identity_floor)
+        best = search([others[k].sequence for k in some], [train[k].sequence for k in targets], identity_floor)
         for query, target, identity in zip(best["query"], best["target"], best["fident"], strict=True):
             note(some[int(query)], targets[int(target)], float(identity))
     unsearched = {k for k, protein in enumerate(others) if not is_comparable(protein.sequence)}
-    unsearched |= _simple_leakage(train, others, identity_floor, note)
     _short_leakage(train, others, identity_floor, note, track)
+    unsearched |= _simple_leakage(train, others, identity_floor, note)
     same: dict[str, str] = {}
     for protein in train:
         same.setdefault(protein.sequence, protein.id)
@@ -95,7 +97,7 @@ def leakage(
     for number, protein in enumerate(others):
         copy = same.get(protein.sequence)
         nothing = ("", float("nan") if number in unsearched else 0.0)
-        nearest, identity = (copy, 1.0) if copy is not None else found.get(number, nothing)
+        nearest, identity = (copy, 1.0) if copy is not None else nearest_of.get(number, nothing)
         rows.append((protein.id, nearest, identity))
     return pd.DataFrame(rows, columns=["id", "nearest_train", "identity"]).astype({"identity": float})
 
@@ -125,17 +127,23 @@ def _simple_leakage(
     identity_floor: float,
     note: Callable[[int, int, float], None],
 ) -> set[int]:
-    """Relatives of sequences of low complexity; returns which of them do not find even themselves."""
-    queries, targets = (
-        [k for k, p in enumerate(group) if len(p) >= SEEN and is_simple(p.sequence)] for group in (others, train)
-    )
-    if not queries:
-        return set()
-    of = [train[k] for k in targets] + [others[k] for k in queries]
-    hits = unmasked([others[k] for k in queries], of, identity_floor)
-    own = {int(query) for query, target in zip(hits["query"], hits["target"], strict=True)
-           if int(target) == len(targets) + int(query)}  # fmt: skip
-    best = best_hits(hits[hits["target"] < len(targets)])
-    for query, target, identity in zip(best["query"], best["target"], best["fident"], strict=True):
-        note(queries[int(query)], targets[int(target)], float(identity))
-    return {k for number, k in enumerate(queries) if number not in own and not is_short(others[k].sequence)}
+    """Relatives of sequences of low complexity, on either side; returns which were not searched reliably."""
+    queries = [k for k, p in enumerate(others) if len(p) >= SEEN and is_simple(p.sequence)]
+    targets = [k for k, p in enumerate(train) if len(p) >= SEEN]
+    lost: set[int] = set()
+    if queries:
+        asked, among = [others[k].sequence for k in queries], [train[k].sequence for k in targets]
+        hits, failed = align_all(asked, among, identity_floor, 0.5)
+        lost = {queries[k] for k in failed if not is_short(others[queries[k]].sequence)}
+        best = best_hits(hits)
+        for query, target, identity in zip(best["query"], best["target"], best["fident"], strict=True):
+            note(queries[int(query)], targets[int(target)], float(identity))
+    simple = [k for k in targets if is_simple(train[k].sequence)]
+    rest = [k for k, p in enumerate(others) if len(p) >= SEEN and k not in set(queries)]
+    if simple and rest:
+        hits, _ = align_all(
+            [train[k].sequence for k in simple], [others[k].sequence for k in rest], identity_floor, 0.5
+        )
+        for query, target, identity in zip(hits["query"], hits["target"], hits["fident"], strict=True):
+            note(rest[int(target)], simple[int(query)], float(identity))
+    return lost

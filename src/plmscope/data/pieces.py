@@ -4,32 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from plmscope.data.peptides import LEAST, SHORT, is_comparable, is_short, is_simple
 from plmscope.data.proteins import Protein
 from plmscope.errors import InputError, shown
 
 #: An id that ends with the first and the last residue of a piece.
 _PIECE = re.compile(r"(.+?)[/_:|]([1-9]\d{0,8})-(\d{1,9})")
-
-
-def merged_groups(links: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """What linked names are called together: the first of them as text."""
-    root: dict[str, str] = {}
-
-    def find(name: str) -> str:
-        while name in root:
-            name = root[name]
-        return name
-
-    names: dict[str, None] = {}
-    for one, other in links:
-        names |= {one: None, other: None}
-        low, high = sorted((find(one), find(other)))
-        if low != high:
-            root[high] = low
-    return {name: find(name) for name in names}
 
 
 def refuse_twins(proteins: Sequence[Protein]) -> None:
@@ -48,8 +29,8 @@ def refuse_twins(proteins: Sequence[Protein]) -> None:
 
 def source_of(protein: Protein) -> str:
     """The protein that a sequence is a piece of, as its id says (``P1/31-71``, as long as that); else empty."""
-    found = _PIECE.fullmatch(protein.id)
-    return found[1] if found and int(found[3]) - int(found[2]) + 1 == len(protein) else ""
+    match = _PIECE.fullmatch(protein.id)
+    return match[1] if match and int(match[3]) - int(match[2]) + 1 == len(protein) else ""
 
 
 def pieces_of(proteins: Sequence[Protein]) -> tuple[str, ...]:
@@ -64,17 +45,3 @@ def pieces_of(proteins: Sequence[Protein]) -> tuple[str, ...]:
         f"{number:,} sequences are pieces of {len(several):,} proteins by their ids, such as {shown(first)}: those of "
         "one are in one set",
     )
-
-
-def compared(proteins: Sequence[Protein]) -> tuple[str, ...]:
-    """How sequences were compared that MMseqs2 does not see, one line each."""
-    distinct = {protein.sequence for protein in proteins}
-    unknown = {sequence for sequence in distinct if not is_comparable(sequence)}
-    short = {sequence for sequence in distinct - unknown if is_short(sequence)}
-    simple = {sequence for sequence in distinct - unknown - short if is_simple(sequence)}
-    said = (
-        (short, f"sequences of fewer than {SHORT} residues were compared residue by residue"),
-        (simple, "sequences of low complexity were searched once more without masking"),
-        (unknown, f"sequences of fewer than {LEAST} known residues cannot be compared: their relatives are not known"),
-    )
-    return tuple(f"{len(which):,} {what}" for which, what in said if which)

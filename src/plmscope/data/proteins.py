@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from plmscope.data.checks import _NUCLEOTIDES, LETTERS, OTHER_LETTERS, check_id, checked_sequence, of_folder
+from plmscope.data.checks import _NUCLEOTIDES, KNOWN_LETTERS, OTHER_LETTERS, check_id, checked_sequence, of_folder
 from plmscope.data.formats import TABLES, open_content
 from plmscope.data.labelling import (
     LISTED,
@@ -38,14 +38,14 @@ from plmscope.data.labelling import (
     labelling_of,
     refused_class,
 )
-from plmscope.data.labels import SEPARATOR, TASKS, Task, class_names, classes_of
+from plmscope.data.labels import SEPARATOR, TASKS, LabelTask, class_names, classes_of
 from plmscope.data.rows import NUMBERED, protein_rows
 from plmscope.data.second_table import read_second
 from plmscope.data.sources import sources_of
 from plmscope.errors import InputError, StudyError, shown
 
 #: The twenty of the genetic code.
-AMINO_ACIDS = LETTERS[:20]
+AMINO_ACIDS = KNOWN_LETTERS[:20]
 TOO_LONG = ("error", "skip", "windows")
 DUPLICATES = ("error", "first", "keep")
 REPEATED = "its sequence is there before"
@@ -105,7 +105,7 @@ class ProteinSet:
     excluded: tuple[Excluded, ...]
     source: str
     sha256: str
-    task: Task = "single"
+    task: LabelTask = "single"
     windowed: int = 0
     unused_labels: int = 0
     changes: Mapping[str, int] = field(default_factory=dict, hash=False)
@@ -156,7 +156,7 @@ def read_proteins(
     path: str | Path,
     *,
     label: str | None = None,
-    task: Task = "single",
+    task: LabelTask = "single",
     labels: str = "",
     ec_column: str = "",
     separator: str = SEPARATOR,
@@ -239,7 +239,7 @@ def read_proteins(
     labelling = labelling_of(source, label, ec_column, task)
     second = read_second(labels, id_column, task) if labels else None
 
-    found: list[Protein] = []
+    proteins: list[Protein] = []
     fate: dict[str, str | None] = {}  # why a protein is left out, by id, in file order
     longer: list[tuple[str, str, int]] = []
     places: dict[str, str] = {}
@@ -286,7 +286,7 @@ def read_proteins(
                     reason = f"longer than {max_length} residues"
                 fate[row.id] = reason
                 if reason is None:
-                    found.append(Protein(row.id, sequence, value, row.columns))
+                    proteins.append(Protein(row.id, sequence, value, row.columns))
             changes.update(content.changes)
 
     if not places:
@@ -302,29 +302,31 @@ def read_proteins(
             f'({len(longer):,} in all do); leave them out with too_long = "skip", read their parts with "windows", '
             "or raise max_length"
         )
-    if found and all(_NUCLEOTIDES.fullmatch(protein.sequence) for protein in found):
-        raise InputError(f"{source}: all {len(found):,} sequences look like DNA or RNA; give their translation")
-    if found:
+    if proteins and all(_NUCLEOTIDES.fullmatch(protein.sequence) for protein in proteins):
+        raise InputError(f"{source}: all {len(proteins):,} sequences look like DNA or RNA; give their translation")
+    if proteins:
         if labelling is not None and labelling.level is None:
-            check_are_classes(source, [protein.label for protein in found], task, str(label), separator)
-        check_classes_occur(source, [protein.label for protein in found], task, classes)
+            check_are_classes(source, [protein.label for protein in proteins], task, str(label), separator)
+        check_classes_occur(source, [protein.label for protein in proteins], task, classes)
     if duplicates != "keep":
-        found = _without_duplicates(source, found, places, fate, duplicates)
-    found = _without_rare(found, task, min_per_class, fate)
+        proteins = _without_duplicates(source, proteins, places, fate, duplicates)
+    proteins = _without_rare(proteins, task, min_per_class, fate)
     result = ProteinSet(
-        tuple(itertools.chain.from_iterable(_parts(protein, max_length, window_overlap) for protein in found)),
+        tuple(itertools.chain.from_iterable(_parts(protein, max_length, window_overlap) for protein in proteins)),
         tuple(Excluded(name, reason) for name, reason in fate.items() if reason is not None),
         source,
         sha256 if second is None else f"{sha256}+{second.sha256}",
         task,
-        sum(len(protein) > max_length for protein in found),
+        sum(len(protein) > max_length for protein in proteins),
         0 if second is None else len(second.columns.keys() - places.keys()),
         {what: number for what, number in changes.items() if number},
     )
-    if not found:
+    if not proteins:
         left_out = "; ".join(f"{number:,} x {reason}" for reason, number in result.reasons.items())
         raise InputError(
-            f"{source}: no protein is left of {len(places):,} ({left_out}); change these settings or the file"
+            f"{source}: no protein is left of {len(places):,} ({left_out})",
+            "; change these settings or the file",
+            "; give another file",
         )
     for protein in result.proteins if result.windowed else ():
         if protein.parent and protein.id in places:
@@ -384,7 +386,7 @@ def _without_duplicates(
 
 
 def _without_rare(
-    proteins: Sequence[Protein], task: Task, min_per_class: int, fate: dict[str, str | None]
+    proteins: Sequence[Protein], task: LabelTask, min_per_class: int, fate: dict[str, str | None]
 ) -> list[Protein]:
     """The proteins all of whose classes have enough."""
     kept, before = list(proteins), -1

@@ -67,8 +67,8 @@ def _records(source: str, lines: Iterator[str]) -> Iterator[tuple[str, Any]]:
             if size > MAX_LIST:
                 raise InputError(f"{source}: is a JSON list of more than {MAX_LIST:,} characters; {_ADVICE}")
             texts.append(line)
-        found = _parsed("".join(texts), f"{source}: line {number}")
-        yield from ((f"object {k}", record) for k, record in enumerate(found, 1))
+        parsed = _parsed("".join(texts), f"{source}: line {number}")
+        yield from ((f"object {k}", record) for k, record in enumerate(parsed, 1))
         return
     yield f"line {number}", _parsed(first, f"{source}: line {number}")
     for number, line in numbered:

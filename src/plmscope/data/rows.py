@@ -40,10 +40,10 @@ MARKS = 10
 #: Largest alignment that is held in memory, in characters.
 MAX_ALIGNMENT = 2**29
 #: Count of :attr:`Content.changes` where a table has no ids.
-NUMBERED = "rows numbered, as no column holds ids (id_column names one)"
+NUMBERED = "rows numbered, as no column holds ids (a study names one by id_column)"
 
 
-class Row(NamedTuple):
+class ProteinRow(NamedTuple):
     """One protein as found.
 
     Attributes:
@@ -67,7 +67,7 @@ class Row(NamedTuple):
 
 def protein_rows(
     content: Content, id_column: str = "", sequence_column: str = "", number: bool = True
-) -> Iterator[Row]:
+) -> Iterator[ProteinRow]:
     """The proteins of a file.
 
     Args:
@@ -89,7 +89,7 @@ def protein_rows(
         return _stockholm_rows(content)
     if content.format == "flat":
         rows = flat_entries(content)
-        return (Row(place, entry.accession, entry.sequence, entry.columns) for place, entry in rows)
+        return (ProteinRow(place, entry.accession, entry.sequence, entry.columns) for place, entry in rows)
     if content.format == "gff":
         return _gff_rows(content)
     return _table_rows(content, id_column, sequence_column, number)
@@ -98,7 +98,7 @@ def protein_rows(
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
-def _table_rows(content: Content, id_column: str, sequence_column: str, number: bool) -> Iterator[Row]:
+def _table_rows(content: Content, id_column: str, sequence_column: str, number: bool) -> Iterator[ProteinRow]:
     """The proteins of a table."""
     table = open_table(content)
     names = pick(table.names, (id_column,) if id_column else ID_NAMES)
@@ -108,17 +108,18 @@ def _table_rows(content: Content, id_column: str, sequence_column: str, number: 
     missing = [(setting, name) for setting, there, name in wanted if there is None and not numbered]
     if missing:
         refuse_values(content.source, table.names, "id and sequence")
-        advice = f"name {'it' if len(missing) == 1 else 'them'} by {' and '.join(setting for setting, _ in missing)}"
+        them = "it" if len(missing) == 1 else "them"
+        advice = f"name {them} by {' and '.join(setting for setting, _ in missing)}", f"rename {them} so"
         if (
             content.format == "table"
             and len(table.names) == 1
             and pick(re.split(r"[\s:]+", table.names[0]), (*ID_NAMES, *SEQUENCE_NAMES))
         ):
-            advice = "separate its fields by tabs or commas"
+            advice = ("separate its fields by tabs or commas",) * 2
         raise InputError(
             f"{content.source}: is not FASTA (no '>' at its start), and as a table it lacks the column "
-            f"{' and '.join(shown(name) for _, name in missing)}; its header is {quoted_names(table.names)}; "
-            f"{advice}"
+            f"{' and '.join(shown(name) for _, name in missing)}; its header is {quoted_names(table.names)}; ",
+            *advice,
         )
     if names == sequences:
         raise InputError(f"{content.source}: the column {shown(str(names))} holds ids or sequences, not both; name two")
@@ -126,8 +127,8 @@ def _table_rows(content: Content, id_column: str, sequence_column: str, number: 
     checked = names is not None and names.casefold() == "entry" and "Length" in table.names
     for count, (place, columns) in enumerate(table.rows, 1):
         sequence = columns.pop(str(sequences)).strip()
-        if len(parts := sequence.split()) > 1:
-            sequence = "".join(parts)
+        if len(words := sequence.split()) > 1:
+            sequence = "".join(words)
             content.changes["sequences with blanks, which were taken out"] += 1
         if numbered:
             name = f"row{count}"
@@ -139,7 +140,7 @@ def _table_rows(content: Content, id_column: str, sequence_column: str, number: 
                 f"{content.source}: {place}: protein {shown(name)} has {len(sequence):,} residues where 'Length' says "
                 f"{shown(columns['Length'])}; download it again"
             )
-        yield Row(place, name, sequence, columns)
+        yield ProteinRow(place, name, sequence, columns)
 
 
 def _is_number(text: str, number: int) -> bool:
@@ -153,7 +154,7 @@ def _is_number(text: str, number: int) -> bool:
 # --- FASTA ------------------------------------------------------------------------------------------------------------
 
 
-def _fasta_rows(content: Content, before: int = 0) -> Iterator[Row]:
+def _fasta_rows(content: Content, before: int = 0) -> Iterator[ProteinRow]:
     """The proteins of a FASTA file; ``before`` lines came earlier."""
     aligned: bool | None = None
     for place, title, sequence in _entries(content, before):
@@ -166,7 +167,7 @@ def _fasta_rows(content: Content, before: int = 0) -> Iterator[Row]:
             if aligned:
                 sequence = re.sub(r"[.-]", "", sequence)
                 content.changes["aligned proteins, whose gaps were taken out"] += 1
-        yield Row(place, name, sequence, columns, title, doubts, notes)
+        yield ProteinRow(place, name, sequence, columns, title, doubts, notes)
 
 
 def _entries(content: Content, before: int = 0) -> Iterator[tuple[str, str, str]]:
@@ -222,11 +223,11 @@ def _entries(content: Content, before: int = 0) -> Iterator[tuple[str, str, str]
 
 def _without_number(line: str, residues: int) -> tuple[str, bool]:
     """A line without the number of its first residue before it, or of its last one behind, as GenBank writes them."""
-    if (found := _NUMBER_BEFORE.fullmatch(line)) and int(found[1]) == residues + 1:
-        return found[2], True
-    found = _NUMBER_BEHIND.fullmatch(line)
-    if found and int(found[2]) == residues + len("".join(found[1].split())):
-        return found[1], True
+    if (match := _NUMBER_BEFORE.fullmatch(line)) and int(match[1]) == residues + 1:
+        return match[2], True
+    match = _NUMBER_BEHIND.fullmatch(line)
+    if match and int(match[2]) == residues + len("".join(match[1].split())):
+        return match[1], True
     return line, False
 
 
@@ -251,8 +252,8 @@ def _header_fields(text: str) -> tuple[dict[str, str], dict[str, str], dict[str,
     doubts: dict[str, str] = {}
     notes: dict[str, str] = {}
     position = 0
-    while found := _KEY.search(text, position):
-        key, start = found[1], found.end()
+    while match := _KEY.search(text, position):
+        key, start = match[1], match.end()
         quoted = _QUOTED.match(text, start)
         if quoted:
             value, position = quoted[1], quoted.end()
@@ -298,9 +299,9 @@ def _joined(one: str, other: str) -> str:
 
 
 def _parse_title(title: str) -> tuple[str, dict[str, str], str]:
-    found = parse_header(title)
-    if found is not None:
-        return found
+    header = parse_header(title)
+    if header is not None:
+        return header
     # NCBI joins the headers of one sequence by Ctrl-A; the first names it.
     first, *others = title.split("\x01")
     # Only blanks and tabs end an id: str.split() would also cut at control characters.
@@ -352,7 +353,7 @@ def flat_entries(content: Content) -> Iterator[tuple[str, Entry]]:
         raise InputError(f"{content.source}: line {start}: the last entry is cut short (no '//'); download it again")
 
 
-def _stockholm_rows(content: Content) -> Iterator[Row]:
+def _stockholm_rows(content: Content) -> Iterator[ProteinRow]:
     """The proteins of a Stockholm alignment; what its ``#=GS`` lines say of one is a column.
 
     An alignment may come in blocks, so it is held in memory.
@@ -380,10 +381,10 @@ def _stockholm_rows(content: Content) -> Iterator[Row]:
         raise InputError(f"{content.source}: the alignment is cut short (no '//'); copy it again")
     for name, parts in sequences.items():
         content.changes["aligned proteins, whose gaps were taken out"] += 1
-        yield Row(places[name], name, re.sub(r"[.~_-]", "", "".join(parts)), columns.get(name, {}))
+        yield ProteinRow(places[name], name, re.sub(r"[.~_-]", "", "".join(parts)), columns.get(name, {}))
 
 
-def _gff_rows(content: Content) -> Iterator[Row]:
+def _gff_rows(content: Content) -> Iterator[ProteinRow]:
     """The proteins of a GFF3 file, which come after ``##FASTA``."""
     for number, line in enumerate(content.lines, 1):
         if line.startswith("##FASTA"):

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from plmscope.data.formats import ID_NAMES, STDIN, located, open_content, pick
-from plmscope.data.labels import SEPARATOR, Task
-from plmscope.data.rows import Row
+from plmscope.data.labels import SEPARATOR, LabelTask
+from plmscope.data.rows import ProteinRow
 from plmscope.data.tables import open_table, quoted_names, refuse_values
 from plmscope.errors import InputError, StudyError, shown
 
@@ -22,13 +22,13 @@ class SecondTable:
     columns: dict[str, dict[str, str]]
     sha256: str
 
-    def added_to(self, source: str, row: Row) -> Row:
+    def added_to(self, source: str, row: ProteinRow) -> ProteinRow:
         """The row with what this table says about its protein."""
         both = next((name for name in self.names if name in row.columns), None)
         if both is not None:
             raise InputError(f"{self.source}: the column {both!r} is in {source} too; rename one")
-        found = self.columns.get(row.id)
-        return row._replace(columns=row.columns | (dict.fromkeys(self.names, "") if found is None else found))
+        more = self.columns.get(row.id)
+        return row._replace(columns=row.columns | (dict.fromkeys(self.names, "") if more is None else more))
 
     def check_matched(self, source: str, places: Mapping[str, str]) -> None:
         """Refuse a table none of whose ids is of a protein."""
@@ -40,7 +40,7 @@ class SecondTable:
             )
 
 
-def read_second(source: str, id_column: str, task: Task) -> SecondTable:
+def read_second(source: str, id_column: str, task: LabelTask) -> SecondTable:
     """Read the table that the setting ``labels`` names."""
     if source == STDIN:
         raise StudyError("labels '-': standard input is for the sequences; name a file")

@@ -1,10 +1,9 @@
-"""What UniProt's service answers: pages, where the next one is, when to ask again; and files written whole."""
+"""What UniProt's service answers: pages, where the next one is, and when to ask again; how far a download is."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
-import fcntl
 import gzip
 import hashlib
 import os
@@ -16,14 +15,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
-from plmscope.data.formats import one_line
+from plmscope.data.formats import first_line
 from plmscope.errors import InputError, shown
 
 #: Largest decompressed page, in bytes.
 MAX_PAGE = 256 * 2**20
 
 
-class Page(NamedTuple):
+class ServicePage(NamedTuple):
     """One answer of the service, checked."""
 
     text: str
@@ -34,7 +33,7 @@ class Page(NamedTuple):
 
 
 class Again(Exception):
-    """Something that may go well the next time; ``wait`` is what the service asks for, in seconds."""
+    """A request failed, but may go well the next time; ``wait`` is how long the service asks to wait, in seconds."""
 
     def __init__(self, reason: str, wait: float | None = None) -> None:
         super().__init__(reason)
@@ -51,13 +50,6 @@ def service_errors(out: Path) -> Iterator[None]:
             f"{error.filename or out}: cannot be written ({error.strerror or error}); free the disk or choose another "
             "--out"
         ) from None
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Write beside and rename."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(data)
-    temporary.replace(path)
 
 
 def pack_file(source: Path, temporary: Path, target: Path) -> str:
@@ -107,7 +99,7 @@ def decoded(body: bytes) -> str:
     try:
         return body.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise Again(f"the page is damaged: {one_line(error)}") from None
+        raise Again(f"the page is damaged: {first_line(error)}") from None
 
 
 def next_cursor(links: dict[str | None, dict[str, str]]) -> str:
@@ -121,28 +113,9 @@ def next_cursor(links: dict[str | None, dict[str, str]]) -> str:
     return cursor
 
 
-@contextlib.contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """One process at a time for one output."""
-    path = out.with_name(f".{out.name}.lock")
-    with path.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"{out}: another plmscope process fetches it; wait for it or choose another --out"
-            ) from None
-        except OSError as error:  # some network disks have no locks
-            raise InputError(f"{path}: cannot be locked ({error.strerror}); use --out on another disk") from None
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
-
-
 @dataclass(frozen=True)
-class State:
-    """How far a download is; the file beside the output.
+class Download:
+    """How far a download is; kept as a file beside the output, so that another call continues it.
 
     Attributes:
         endpoint, query, fields: What is asked for.

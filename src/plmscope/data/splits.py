@@ -9,7 +9,8 @@ is left is measured by :func:`~plmscope.data.leakage.leakage`, not assumed. How 
 in :func:`balance_table`.
 
 MMseqs2 does not see short sequences nor those of low complexity: the former are compared residue by residue
-(peptides.py), the latter searched once more without masking. What nothing can compare counts as not searched.
+(peptides.py), the latter aligned with every other sequence, without masking (low_complexity.py). What neither can
+compare is counted and said.
 
 All windows of a long protein are in one cluster, with whatever resembles any of them; so are pieces that overlap.
 """
@@ -25,11 +26,10 @@ from typing import Literal
 
 import pandas as pd
 
-from plmscope.data.labels import Task, class_names, classes_of, membership, rarest
-from plmscope.data.mmseqs import SEEN, mmseqs_clusters, unmasked
-from plmscope.data.peptides import close_pairs, is_short, is_simple, overlapping
-from plmscope.data.pieces import compared, merged_groups, pieces_of, refuse_twins, source_of
+from plmscope.data.labels import LabelTask, class_names, classes_of, membership, rarest
+from plmscope.data.pieces import pieces_of, refuse_twins, source_of
 from plmscope.data.proteins import Protein
+from plmscope.data.relatives import merged_groups, relatives
 from plmscope.data.set_columns import PARTS, Part, column_split, fold_split, value_of
 from plmscope.errors import InputError, StudyError, shown
 
@@ -65,8 +65,8 @@ class Split:
     @property
     def counts(self) -> dict[Part, int]:
         """Number of proteins by set."""
-        found = Counter(self.assignment.values())
-        return {part: found[part] for part in PARTS}
+        sizes = Counter(self.assignment.values())
+        return {part: sizes[part] for part in PARTS}
 
     @property
     def n_shared(self) -> int:
@@ -101,7 +101,7 @@ def split_proteins(
     cluster_column: str = "",
     test_folds: Sequence[str] = (),
     validation_folds: Sequence[str] = (),
-    task: Task = "single",
+    task: LabelTask = "single",
 ) -> Split:
     """Divide labelled proteins into train, validation and test.
 
@@ -181,13 +181,15 @@ def split_proteins(
             notes = (note,)
         _check_classes(proteins, assignment, task, ("train",), f"column {column!r}", "move some there")
         return Split(assignment, clusters, method, identity, coverage, cluster_column, notes)
+    how: tuple[str, ...] = ()
     if method == "random":
         clusters = _together(alone, proteins, lambda protein: protein.sequence)
     elif cluster_column:
         clusters = {protein.id: _cluster_of(protein, cluster_column) for protein in proteins}
         clusters = _together(clusters, proteins, lambda protein: protein.sequence)
     else:
-        clusters = _together(_clusters(proteins, identity, coverage), proteins, lambda protein: protein.parent)
+        clusters, how = relatives(proteins, identity, coverage)
+        clusters = _together(clusters, proteins, lambda protein: protein.parent)
         clusters = _together(clusters, proteins, source_of)
     open_to_test = {p.id for p in proteins if _is_held_out(p, held_out)} if held_out else set(alone)
     checked = (task, PARTS, "the split", "merge the class with another or leave it out")
@@ -205,11 +207,11 @@ def split_proteins(
     _check_classes(proteins, assignment, *checked)
     notes = mixed
     if method == "cluster" and not cluster_column:
-        notes += (*pieces_of(proteins), *compared(proteins))
+        notes += (*pieces_of(proteins), *how)
     return Split(assignment, clusters, method, identity, coverage, cluster_column, notes)
 
 
-def balance_table(proteins: Iterable[Protein], split: Split, task: Task = "single") -> pd.DataFrame:
+def balance_table(proteins: Iterable[Protein], split: Split, task: LabelTask = "single") -> pd.DataFrame:
     """What share of every class each set got.
 
     Returns:
@@ -256,7 +258,7 @@ def balance_lines(table: pd.DataFrame, asked: Mapping[str, float] | None) -> lis
     return [title, *rows.to_string(index=False, float_format=lambda share: f"{share:.1%}").splitlines()]
 
 
-def _labels(proteins: Sequence[Protein], task: Task) -> dict[str, str]:
+def _labels(proteins: Sequence[Protein], task: LabelTask) -> dict[str, str]:
     """The class that each protein is split by, by id; labels are complete, unambiguous and of two classes at least."""
     labels: dict[str, str] = {}
     for protein in proteins:
@@ -276,7 +278,7 @@ def _labels(proteins: Sequence[Protein], task: Task) -> dict[str, str]:
 def _check_classes(
     proteins: Sequence[Protein],
     assignment: Mapping[str, Part],
-    task: Task,
+    task: LabelTask,
     parts: Sequence[Part],
     source: str,
     way_out: str,
@@ -413,31 +415,3 @@ def _too_few(label: str, clusters: int, candidates: int, method: str) -> str:
         f"class {label!r} has only {clusters} {things}{open_to_test}, too few to be in train, validation and test; "
         f"merge it with another or leave it out{way_out}"
     )
-
-
-def _clusters(proteins: Sequence[Protein], identity: float, coverage: float) -> dict[str, str]:
-    """Cluster by protein id. Equal sequences are one, also where low complexity hides them from the search."""
-    # Sorted, so that the order of the proteins does not matter.
-    representative: dict[str, str] = {}
-    for protein in sorted(proteins, key=lambda protein: protein.id):
-        representative.setdefault(protein.sequence, protein.id)
-    cluster = {name: name for name in representative.values()}
-    long = [sequence for sequence in representative if len(sequence) >= SEEN]
-    if len(long) > 1:
-        cluster |= mmseqs_clusters(long, [representative[sequence] for sequence in long], identity, coverage)
-    links = overlapping({name: sequence for sequence, name in representative.items()})
-    simple = [sequence for sequence in long if is_simple(sequence)]
-    if len(simple) > 1:
-        some = [Protein(representative[sequence], sequence) for sequence in simple]
-        hits = unmasked(some, some, identity)
-        hits = hits[hits[["qcov", "tcov"]].max(axis=1) >= coverage]
-        found = zip(hits["query"], hits["target"], strict=True)
-        links += [(some[query].id, some[target].id) for query, target in found]
-    everything = list(representative)
-    short = [sequence for sequence in everything if is_short(sequence)]
-    for others in (short, [sequence for sequence in everything if not is_short(sequence)]):
-        pairs = close_pairs(short, others, identity)
-        links += [(representative[short[a]], representative[others[b]]) for a, b, _ in zip(*pairs, strict=True)]
-    merged = merged_groups([(cluster[a], cluster[b]) for a, b in links if cluster[a] != cluster[b]])
-    cluster = {name: merged.get(centre, centre) for name, centre in cluster.items()}
-    return {protein.id: cluster[representative[protein.sequence]] for protein in proteins}

@@ -27,12 +27,12 @@ from plmscope.data.formats import (
     TABLES,
     Content,
     _bound,
-    one_line,
+    first_line,
 )
 
 
 @dataclass(frozen=True)
-class Table:
+class InputTable:
     """Rows with named fields.
 
     Attributes:
@@ -44,7 +44,7 @@ class Table:
     rows: Iterator[tuple[str, dict[str, str]]] = field(repr=False)
 
 
-def open_table(content: Content) -> Table:
+def open_table(content: Content) -> InputTable:
     """The header of a table, its rows to follow.
 
     Quotes quote in CSV. In TSV they are text, as UniProt writes it, unless the names of all columns are quoted (R) or
@@ -68,7 +68,7 @@ def open_table(content: Content) -> Table:
         refuse_values(content.source, names)
     if twice:
         raise InputError(f"{content.source}: the column {shown(twice[0])} is there twice; rename one")
-    return Table(tuple(names), ((place, dict(zip(names, fields, strict=True))) for place, fields in rows))
+    return InputTable(tuple(names), ((place, dict(zip(names, fields, strict=True))) for place, fields in rows))
 
 
 def _text_rows(content: Content) -> Iterator[tuple[str, Sequence[str]]]:
@@ -110,7 +110,9 @@ def _text_rows(content: Content) -> Iterator[tuple[str, Sequence[str]]]:
         if first is not None:
             yield first
     except csv.Error as error:
-        raise InputError(f"{content.source}: line {start} is not a table row ({one_line(error)}); correct it") from None
+        raise InputError(
+            f"{content.source}: line {start} is not a table row ({first_line(error)}); correct it"
+        ) from None
 
 
 def _unquoted(text: str) -> str:
@@ -156,7 +158,9 @@ def _parquet_rows(content: Content) -> Iterator[tuple[str, Sequence[str]]]:
                 for number, fields in zip(numbers, zip(*texts, strict=True), strict=False):
                     yield f"row {number}", fields
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise InputError(f"{content.source}: is not a sound Parquet file ({one_line(error)}); write it again") from None
+        raise InputError(
+            f"{content.source}: is not a sound Parquet file ({first_line(error)}); write it again"
+        ) from None
 
 
 def _texts(column: pa.Array) -> list[str]:

@@ -126,10 +126,10 @@ def parse_header(title: str) -> tuple[str, dict[str, str], str] | None:
     ('P12345', {'entry_name': 'AATM_RABIT', 'OS': 'Oryctolagus cuniculus', 'OX': '9986', 'GN': 'GOT2'},
      'Aspartate aminotransferase')
     """
-    found = _HEADER.fullmatch(title)
-    if found is None:
+    match = _HEADER.fullmatch(title)
+    if match is None:
         return None
-    accession, name, rest = found.groups()
+    accession, name, rest = match.groups()
     description, *fields = _HEADER_FIELD.split(rest)
     columns = {"entry_name": name}
     for key, value in zip(fields[::2], fields[1::2], strict=True):
@@ -137,10 +137,10 @@ def parse_header(title: str) -> tuple[str, dict[str, str], str] | None:
             value, _, more = value.strip().partition(" ")
             description += f" {more}" if more else ""
         else:  # and so is what looks like a field, unless it is in parentheses, as some strains of organisms are
-            for found in _OTHER_FIELD.finditer(value):
-                if value.count("(", 0, found.start()) == value.count(")", 0, found.start()):
-                    description += value[found.start() :]
-                    value = value[: found.start()]
+            for match in _OTHER_FIELD.finditer(value):
+                if value.count("(", 0, match.start()) == value.count(")", 0, match.start()):
+                    description += value[match.start() :]
+                    value = value[: match.start()]
                     break
         columns.setdefault(key, value.strip())
     return accession, columns, description.strip()
@@ -157,12 +157,12 @@ def parse_place(text: str) -> tuple[int, int, str]:
     """
     if ":" in text:
         return 0, 0, ISOFORM
-    found = _PLACE.fullmatch(text)
-    if found is None and not _UNSURE_PLACE.fullmatch(text):
+    match = _PLACE.fullmatch(text)
+    if match is None and not _UNSURE_PLACE.fullmatch(text):
         raise InputError(f"{shown(text)} is not a position such as 52, 3..9 or ?; correct it")
-    if found is None:
+    if match is None:
         return 0, 0, INEXACT
-    return int(found[1]), int(found[2] or found[1]), ""
+    return int(match[1]), int(match[2] or match[1]), ""
 
 
 def split_bond(feature: Feature) -> Iterator[Feature]:
@@ -189,14 +189,14 @@ def parse_feature_cell(text: str) -> list[Feature]:
     if _OLD_TOKEN.match(text):
         return _old_feature_cell(text)
     while position < len(text):
-        found = _TOKEN.match(text, position)
-        if found is None or (found[1] is None and not raw):
+        match = _TOKEN.match(text, position)
+        if match is None or (match[1] is None and not raw):
             raise InputError(f"{shown(text[position:])} is not a UniProt feature such as 'ACT_SITE 52'; correct it")
-        if found[1] is not None:
-            raw.append((found[1], found[2], []))
-        elif found[3] in ("note", "ligand", "evidence") and found[4]:
-            raw[-1][2].append(found[4].replace('""', '"'))
-        position = found.end()
+        if match[1] is not None:
+            raw.append((match[1], match[2], []))
+        elif match[3] in ("note", "ligand", "evidence") and match[4]:
+            raw[-1][2].append(match[4].replace('""', '"'))
+        position = match.end()
     features: list[Feature] = []
     for key, place, notes in raw:
         start, end, reason = parse_place(place)
@@ -206,10 +206,10 @@ def parse_feature_cell(text: str) -> list[Feature]:
 
 def _old_feature_cell(text: str) -> list[Feature]:
     """The features of a cell of a time when places were two numbers and notes stood behind them."""
-    found = list(_OLD_TOKEN.finditer(text))
-    ends = [*(one.start() for one in found[1:]), len(text)]
+    matches = list(_OLD_TOKEN.finditer(text))
+    ends = [*(one.start() for one in matches[1:]), len(text)]
     features: list[Feature] = []
-    for one, end in zip(found, ends, strict=True):
+    for one, end in zip(matches, ends, strict=True):
         start, last, reason = parse_place(f"{one[2]}..{one[3]}")
         features += split_bond(Feature(one[1], start, last, text[one.end() : end].strip(" ;"), reason))
     return features
@@ -242,19 +242,19 @@ def parse_entry(lines: Iterable[str]) -> Entry:
     if length != len(record.sequence):
         raise ValueError(f"{len(record.sequence)} residues where its SQ line says {length}")
     features: list[Feature] = []
-    for found in record.features:
-        notes = [found.qualifiers[name] for name in ("note", "ligand", "evidence") if name in found.qualifiers]
+    for feature in record.features:
+        notes = [feature.qualifiers[name] for name in ("note", "ligand", "evidence") if name in feature.qualifiers]
         start, end, reason = 0, 0, ""
-        if found.location is None or any(
+        if feature.location is None or any(
             type(p).__name__ in ("UnknownPosition", "UncertainPosition")
-            for p in (found.location.start, found.location.end)
+            for p in (feature.location.start, feature.location.end)
         ):
             reason = INEXACT
-        elif found.location.ref:
+        elif feature.location.ref:
             reason = ISOFORM
         else:
-            start, end = int(found.location.start) + 1, int(found.location.end)
-        features += split_bond(Feature(found.type, start, end, "; ".join(notes), reason))
+            start, end = int(feature.location.start) + 1, int(feature.location.end)
+        features += split_bond(Feature(feature.type, start, end, "; ".join(notes), reason))
     columns = {
         "entry_name": record.entry_name,
         "ec": ";".join(dict.fromkeys(number.rstrip(".") for number in _EC.findall(record.description))),

@@ -4,12 +4,16 @@
 
     selection.py       the best share of neurons, and random draws that match it
     predict.py         what the model says with neurons held
+    resampled.py       the same with neurons at their values in other proteins
     curves.py          every share of every method and draw, as points of curves
     kinds.py           what every module kind carries, and how small a share suffices
     null_kinds.py      the same in a null model
     judging.py         one selection judged in one call
+    faithfulness.py    every scorer beside single-neuron ablation: which to trust
     density.py         where selections sit, and how far methods agree
     interventions.py   a class's neurons suppressed or enhanced
+    shared_out.py      several workers do it
+    collected.py       the answers to many changes, kept as they come
     overlap.py         neurons that classes share
 
 To *keep* a selection is to ablate all other neurons.

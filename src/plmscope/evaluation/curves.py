@@ -1,7 +1,8 @@
 """Keep or ablate selections of neurons in the model, measure what survives, and compare it with chance.
 
 *Keep* a selection: all other neurons are held at a constant (zero, or their mean over training proteins at the first
-token, the last token and residues). *Ablate* it: its own neurons are. A curve is a metric over the share that is kept
+token, the last token and residues), or at their values in other proteins (:mod:`~plmscope.evaluation.resampled`).
+*Ablate* it: its own neurons are. A curve is a metric over the share that is kept
 or ablated; a random draw has one of its own, and a method is judged by the area under its curve against theirs.
 
 In scope ``module`` neurons are kept or ablated within one module kind while every other kind stays intact: what a share
@@ -17,6 +18,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +28,7 @@ from plmscope.data.labels import rarest
 from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError
 from plmscope.evaluation.predict import Predictions, predict
+from plmscope.evaluation.resampled import RESAMPLE, Donors, predict_resampled
 from plmscope.evaluation.selection import (
     CONTROLS,
     MODULE,
@@ -46,7 +49,7 @@ from plmscope.stats.curves import compare_curves, share_better
 from plmscope.stats.metrics import METRICS, better_sign, metric
 
 MODES = ("keep", "ablate")
-ABLATIONS = ("mean", "zero")
+ABLATIONS = ("mean", "zero", "resample")
 BOOTSTRAPS = 2000
 
 
@@ -59,7 +62,7 @@ class CurvePoint(NamedTuple):
         scope: ``pooled``, ``per_site`` or ``module``.
         draw: -1 for methods, 0, 1, ... for draws.
         mode: ``keep`` or ``ablate``.
-        ablation: ``mean``, ``zero``, or ``none`` for the intact model.
+        ablation: ``mean``, ``zero``, ``resample``, or ``none`` for the intact model.
         fraction: Share kept or ablated; 0 kept for ``held``, all of a module kind held.
         module: The module kind in scope ``module``, else empty.
     """
@@ -82,7 +85,7 @@ def held_point(ablation: str, module: str) -> CurvePoint:
     return CurvePoint("held", "", MODULE, -1, "keep", ablation, 0.0, module)
 
 
-class Cell(NamedTuple):
+class CurveCell(NamedTuple):
     """One setting: the curves of all methods and draws in it are compared with each other."""
 
     scope: str
@@ -91,7 +94,7 @@ class Cell(NamedTuple):
     ablation: str
 
     @classmethod
-    def of(cls, point: CurvePoint) -> Cell:
+    def of(cls, point: CurvePoint) -> CurveCell:
         """That of a point."""
         return cls(point.scope, point.module, point.mode, point.ablation)
 
@@ -102,7 +105,7 @@ class Cell(NamedTuple):
 
 
 #: The cells of the primary outcomes.
-PRIMARY = (Cell("pooled", "", "keep", "mean"), Cell(MODULE, "key", "keep", "mean"))
+PRIMARY = (CurveCell("pooled", "", "keep", "mean"), CurveCell(MODULE, "key", "keep", "mean"))
 
 
 #: Shares of a module kind's neurons, where none are given.
@@ -173,9 +176,9 @@ class Grid:
             within: Scope ``module``; as :class:`Within` has it if left out.
         """
         within = within or Within()
-        cells = [Cell(scope, "", mode, ablation) for scope in SCOPES for mode in MODES for ablation in ABLATIONS]
+        cells = [CurveCell(scope, "", mode, ablation) for scope in SCOPES for mode in MODES for ablation in ABLATIONS]
         cells = [c for c in cells if c.mode in modes and c.ablation in ablations and c.scope in scopes]
-        inner = [Cell(MODULE, m, mode, a) for m in MODULES for mode in within.modes for a in within.ablations]
+        inner = [CurveCell(MODULE, m, mode, a) for m in MODULES for mode in within.modes for a in within.ablations]
         cells += inner if MODULE in scopes else []
         points = [INTACT]
         points += dict.fromkeys(held_point(c.ablation, c.module) for c in cells if c.scope == MODULE)
@@ -248,15 +251,28 @@ def evaluate_points(
     points: Sequence[CurvePoint],
     constants: Mapping[str, np.ndarray],
     token_budget: int = 2048,
+    given: Donors | None = None,
 ) -> Iterator[Predictions]:
-    """Predictions at every curve point, in order; ``constants`` maps each ablation to its ``(3, N)`` values."""
+    """Predictions at every curve point, in order.
 
-    def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for point in points:
-            none = np.zeros((3, len(classifier.index)))
-            yield grid.kept(point), none if point == INTACT else constants[point.ablation]
-
-    return predict(classifier, proteins, pairs(), token_budget)
+    Args:
+        classifier: The model.
+        proteins: Labelled.
+        grid: What is behind the points.
+        points: In any order; those next to each other with one ablation are run together.
+        constants: Ablation to its ``(3, N)`` values.
+        token_budget: Padded tokens a batch.
+        given: For the ablation ``resample``.
+    """
+    none = np.zeros((3, len(classifier.index)))
+    for resampled, some in groupby(points, key=lambda point: point.ablation == RESAMPLE):
+        if resampled:
+            if given is None:
+                raise SelectionError("the ablation resample needs donors")
+            yield from predict_resampled(classifier, proteins, map(grid.kept, some), given, token_budget)
+        else:
+            pairs = ((grid.kept(p), none if p == INTACT else constants[p.ablation]) for p in some)
+            yield from predict(classifier, proteins, pairs, token_budget)
 
 
 def curve_table(
@@ -315,21 +331,21 @@ class Curves:
         return bootstrap_weights(np.asarray(self.clusters), stratum, self.resamples, rng)
 
     @cached_property
-    def cells(self) -> dict[Cell, list[CurvePoint]]:
+    def cells(self) -> dict[CurveCell, list[CurvePoint]]:
         """Every cell with its points."""
-        cells: dict[Cell, list[CurvePoint]] = {}
+        cells: dict[CurveCell, list[CurvePoint]] = {}
         for point in self.points:
             if point != INTACT and point.method != "held":
-                cells.setdefault(Cell.of(point), []).append(point)
+                cells.setdefault(CurveCell.of(point), []).append(point)
         return cells
 
-    def axis(self, cell: Cell) -> list[float]:
+    def axis(self, cell: CurveCell) -> list[float]:
         """The shares of a cell's curves, with their ends."""
         shares = sorted({point.fraction for point in self.cells[cell]})
         ends = ([0.0] if cell.module else [], [1.0]) if cell.mode == "keep" else ([0.0], [1.0] if cell.module else [])
         return [*ends[0], *shares, *ends[1]]
 
-    def controls(self, cell: Cell, method: str) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    def controls(self, cell: CurveCell, method: str) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         """Every control of a method in a cell: its name, and what the method and its draws say.
 
         Yields:
@@ -351,11 +367,11 @@ class Curves:
                     np.array([[p.log_prob_true for p in one] for one in curves], dtype=np.float64),
                 )
 
-    def methods(self, cell: Cell) -> list[str]:
+    def methods(self, cell: CurveCell) -> list[str]:
         """The methods that have a curve in a cell."""
         return list(dict.fromkeys(point.method for point in self.cells[cell] if point.draw < 0))
 
-    def _curve(self, cell: Cell, method: str, matched_to: str, number: int) -> list[Predictions]:
+    def _curve(self, cell: CurveCell, method: str, matched_to: str, number: int) -> list[Predictions]:
         shares = sorted({point.fraction for point in self.cells[cell]})
         part = [
             self.found[CurvePoint(method, matched_to, cell.scope, number, cell.mode, cell.ablation, f, cell.module)]

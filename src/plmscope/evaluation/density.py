@@ -42,13 +42,13 @@ def permuted_counts(selection: Selection, groups: np.ndarray, n: int, seed: Sequ
     draw without replacement; it is drawn as such.
     """
     rng, index = np.random.default_rng(list(seed)), selection.index
-    found = np.zeros((n, len(index.sites)), dtype=np.int64)
+    counted = np.zeros((n, len(index.sites)), dtype=np.int64)
     for group in np.unique(groups):
         own = groups == group
         there = np.bincount(index.site_of[own], minlength=len(index.sites))
         sites = np.flatnonzero(there)
-        found[:, sites] += rng.multivariate_hypergeometric(there[sites], int(selection.mask[own].sum()), size=n)
-    return found
+        counted[:, sites] += rng.multivariate_hypergeometric(there[sites], int(selection.mask[own].sum()), size=n)
+    return counted
 
 
 def density(
@@ -148,8 +148,8 @@ def precision_agreement(
     Returns:
         Per method ``spearman`` (rank correlation over all neurons) and ``overlap`` (shared part of the best ones).
     """
-    found = {}
+    by_method = {}
     for one, other in zip(scores, reference, strict=True):
         (row,) = agreement([one, replace(other, method=f"{other.method} in float32")], [fraction]).to_dict("records")
-        found[one.method] = {name: round(float(row[name]), 4) for name in ("spearman", "overlap")}
-    return found
+        by_method[one.method] = {name: round(float(row[name]), 4) for name in ("spearman", "overlap")}
+    return by_method

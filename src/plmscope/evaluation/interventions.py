@@ -26,7 +26,7 @@ import pandas as pd
 import torch
 from scipy.special import expit
 
-from plmscope.data.labels import Task, rarest
+from plmscope.data.labels import LabelTask, rarest
 from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError
 from plmscope.evaluation.curves import BOOTSTRAPS
@@ -95,18 +95,18 @@ def outcomes(
             values = constants if change.factor is None else zeros
             if values is None:
                 raise SelectionError("means are needed to hold neurons at their means; name a factor instead")
-            found: Logits = held(~change.selection.mask, values)
+            changed: Logits = held(~change.selection.mask, values)
         else:
-            found = scaled_logits(network, batches, slices, change.selection.mask, change.factor)
+            changed = scaled_logits(network, batches, slices, change.selection.mask, change.factor)
         out = np.zeros((len(proteins), len(classifier.labels)))
-        for rows, logits in found:
-            out[rows] = log_odds(logits.double().cpu().numpy(), classifier.task)
+        for rows, logits in changed:
+            out[rows] = class_log_odds(logits.double().cpu().numpy(), classifier.task)
         return out
 
     return in_order(one, changes, classifier.device)
 
 
-def log_odds(logits: np.ndarray, task: Task) -> np.ndarray:
+def class_log_odds(logits: np.ndarray, task: LabelTask) -> np.ndarray:
     """Natural log-odds of every class from logits, both ``(P, C)``, without loss near 0 and 1."""
     if task == "multi":
         return logits
@@ -115,7 +115,7 @@ def log_odds(logits: np.ndarray, task: Task) -> np.ndarray:
     return odds
 
 
-def decisions(odds: np.ndarray, task: Task) -> np.ndarray:
+def decisions(odds: np.ndarray, task: LabelTask) -> np.ndarray:
     """What is decided, ``(P, C)`` booleans: the likeliest class, or in a multi-label task every likely one."""
     if task == "multi":
         return odds > 0
@@ -150,7 +150,7 @@ class Effect(NamedTuple):
 
 
 def effects(
-    before: np.ndarray, after: np.ndarray, members: np.ndarray, label: int | None, task: Task = "single"
+    before: np.ndarray, after: np.ndarray, members: np.ndarray, label: int | None, task: LabelTask = "single"
 ) -> dict[int, Effect]:
     """The effect on every class that has proteins.
 
@@ -168,16 +168,16 @@ def effects(
     """
     was, is_now = decisions(before, task), decisions(after, task)
     change, moved = expit(after) - expit(before), (was != is_now).any(1)
-    found = {}
+    effect_on = {}
     for d in np.flatnonzero(members.any(0)).tolist():
         own = members[:, d]
         aside = math.nan if label is None else float(change[own, label].mean())
-        found[d] = Effect(
+        effect_on[d] = Effect(
             int(own.sum()), float(expit(before[own, d]).mean()), float(change[own, d].mean()),
             float((after[own, d] - before[own, d]).mean()), aside, int(was[own, d].sum()), int(moved[own].sum()),
             int((was & ~is_now)[own, d].sum()), int((is_now & ~was)[own, d].sum()),
         )  # fmt: skip
-    return found
+    return effect_on
 
 
 @dataclass(frozen=True)
@@ -241,13 +241,13 @@ def intervention_table(
     after: Sequence[np.ndarray],
     members: np.ndarray,
     labels: Sequence[str],
-    task: Task = "single",
+    task: LabelTask = "single",
 ) -> pd.DataFrame:
     """``interventions.parquet``: every trial's effect on every class, draws included."""
     rows = []
-    for trial, found in zip(trials, after, strict=True):
+    for trial, odds in zip(trials, after, strict=True):
         change = trial.change
-        for d, effect in effects(before, found, members, labels.index(trial.label), task).items():
+        for d, effect in effects(before, odds, members, labels.index(trial.label), task).items():
             rows.append(
                 {
                     "method": trial.method, "label": trial.label, "effect_on": labels[d],
@@ -267,7 +267,7 @@ def effect_table(
     labels: Sequence[str],
     clusters: Sequence[str],
     seed: int,
-    task: Task = "single",
+    task: LabelTask = "single",
 ) -> pd.DataFrame:
     """``intervention_effects.parquet``: the change in each class's probability beside that of its matched draws.
 
@@ -341,7 +341,7 @@ def neuron_effects(
     members: np.ndarray,
     labels: Sequence[str],
     neurons: pd.DataFrame,
-    task: Task = "single",
+    task: LabelTask = "single",
 ) -> pd.DataFrame:
     """``neuron_effects.parquet``: what suppressing one neuron alone does to every class.
 
@@ -354,8 +354,8 @@ def neuron_effects(
         task: ``single`` or ``multi``.
     """
     rows = []
-    for where, found in zip(neurons.to_dict("records"), after, strict=True):
-        for d, effect in effects(before, found, members, None, task).items():
+    for where, odds in zip(neurons.to_dict("records"), after, strict=True):
+        for d, effect in effects(before, odds, members, None, task).items():
             rows.append(dict(where) | {"effect_on": labels[d]} | effect._asdict())
     columns = [*neurons.columns, "effect_on", *Effect._fields]
     return pd.DataFrame(rows, columns=columns).drop(columns=["label_probability_change", "probability"])

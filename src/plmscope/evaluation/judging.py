@@ -18,6 +18,7 @@ from plmscope.errors import SelectionError
 from plmscope.evaluation.curves import ABLATIONS, MODES
 from plmscope.evaluation.interventions import CONTROL, Change, Effect, effects, mode_of, nothing, outcomes
 from plmscope.evaluation.predict import Predictions, predict
+from plmscope.evaluation.resampled import RESAMPLE, donors, predict_resampled
 from plmscope.evaluation.selection import (
     Selection,
     draw,
@@ -35,7 +36,7 @@ class Evaluation:
     Attributes:
         selection: What was kept or ablated.
         mode: ``keep`` or ``ablate``.
-        ablation: ``mean`` or ``zero``.
+        ablation: ``mean``, ``zero`` or ``resample``.
         n_proteins: Test proteins.
         intact: Metric name to value of the whole model.
         observed: The same with the selection kept or ablated.
@@ -78,6 +79,7 @@ def evaluate(
     mode: str = "keep",
     ablation: str = "mean",
     constants: np.ndarray | None = None,
+    pool: Sequence[Protein] = (),
     n_random: int = 20,
     seed: int = 0,
     allow_scored: bool = False,
@@ -90,16 +92,17 @@ def evaluate(
         proteins: Labelled proteins that had no part in choosing the selection.
         selection: The neurons.
         mode: ``keep`` holds all other neurons at their constants; ``ablate`` holds these.
-        ablation: ``mean`` or ``zero``.
+        ablation: ``mean``, ``zero`` or ``resample``.
         constants: ``(3, N)`` means for ``mean``; a model opened from a run brings its own.
+        pool: Labelled training proteins for ``resample``, whose values held neurons take.
         n_random: Draws per control (``random`` and ``random_matched``), at least 2.
         seed: Seeds the draws.
         allow_scored: Accept proteins that the selection was chosen by.
         token_budget: Padded tokens a batch.
 
     Raises:
-        SelectionError: a setting is impossible, the means are missing, the selection belongs to a model of another
-            shape, or a protein had a part in it.
+        SelectionError: a setting is impossible, the means or the pool are missing, the selection belongs to a model
+            of another shape, or a protein had a part in it.
     """
     if mode not in MODES or ablation not in ABLATIONS or n_random < 2:
         raise SelectionError(f"mode {mode!r}, ablation {ablation!r}, n_random {n_random!r}: not a possible evaluation")
@@ -108,7 +111,7 @@ def evaluate(
         constants = model.ablation_means
     if ablation == "mean" and constants is None:
         raise SelectionError("mean ablation needs constants: summarise_activations(model, train).constants('mean')")
-    values = np.zeros((3, len(model.index))) if ablation == "zero" else np.asarray(constants)
+    values = np.asarray(constants) if ablation == "mean" else np.zeros((3, len(model.index)))
     masks = [np.ones(len(model.index), dtype=bool)]
     controls = ("random", "random_matched")
     chosen = [selection]
@@ -116,13 +119,17 @@ def evaluate(
         groups = strata(control, selection.index)
         chosen += [draw(selection.index, groups, [selection], (seed, number, r), control)[0] for r in range(n_random)]
     masks += [one.mask if mode == "keep" else ~one.mask for one in chosen]
-    found = list(predict(model, proteins, [(mask, values) for mask in masks], token_budget))
+    if ablation == RESAMPLE:
+        given = donors(proteins, pool, seed=seed, task=model.task)
+        answers = list(predict_resampled(model, proteins, masks, given, token_budget))
+    else:
+        answers = list(predict(model, proteins, [(mask, values) for mask in masks], token_budget))
     true = model.targets(proteins)
 
     def measured(p: Predictions) -> dict[str, float]:
         return {name: metric(name, true, p.predicted, p.log_prob_true, len(model.labels)) for name in METRICS}
 
-    rows = [measured(p) for p in found]
+    rows = [measured(p) for p in answers]
     draws = {
         control: {
             name: np.array([r[name] for r in rows[2 + i * n_random : 2 + (i + 1) * n_random]]) for name in METRICS

@@ -11,7 +11,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from plmscope.evaluation.curves import INTACT, Cell, Curves, held_point
+from plmscope.evaluation.curves import INTACT, CurveCell, Curves, held_point
 from plmscope.evaluation.selection import (
     of_module,
 )
@@ -67,7 +67,7 @@ def module_table(curves: Curves, index: NeuronIndex, model: str = "run") -> pd.D
     return frame
 
 
-def carried_row(curves: Curves, cell: Cell, name: str) -> dict[str, object]:
+def carried_row(curves: Curves, cell: CurveCell, name: str) -> dict[str, object]:
     """What all neurons of a cell's module kind carry: ``intact``, ``held``, ``carried`` with its interval, ``judged``.
 
     Needs the intact model and the kind held, no curve.
@@ -87,7 +87,7 @@ def carried_row(curves: Curves, cell: Cell, name: str) -> dict[str, object]:
 
 
 def _module_row(
-    curves: Curves, cell: Cell, name: str, predicted: np.ndarray, log_prob: np.ndarray
+    curves: Curves, cell: CurveCell, name: str, predicted: np.ndarray, log_prob: np.ndarray
 ) -> dict[str, object]:
     """The numbers of one row of ``modules.parquet``."""
     axis, weights = curves.axis(cell), curves.weights

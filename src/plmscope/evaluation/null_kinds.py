@@ -9,7 +9,7 @@ A null model is one fit, and its concentration one point: it is told beside the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,15 +17,15 @@ import numpy as np
 import pandas as pd
 
 from plmscope.data.proteins import Protein
+from plmscope.evaluation.collected import collect_predictions
 from plmscope.evaluation.curves import (
     INTACT,
-    Cell,
+    CurveCell,
     CurvePoint,
     Curves,
     Grid,
     Within,
     curve_table,
-    evaluate_points,
     held_point,
 )
 from plmscope.evaluation.kinds import MODULE_METRICS, carried_row, module_table
@@ -35,8 +35,8 @@ from plmscope.models.architectures import MODULES
 from plmscope.models.classifier import Classifier
 from plmscope.progress import Track, silent
 from plmscope.scoring.scores import NeuronScores
-from plmscope.store.resume import collect
 from plmscope.store.schema import SCHEMA
+from plmscope.tasks.crew import ALONE, Crew
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ def evaluate_null(
     token_budget: int = 2048,
     track: Track = silent,
     say: Callable[[str], None] = lambda _: None,
+    crew: Crew = ALONE,
 ) -> NullKinds:
     """Keep within every kind of a null model, mean ablation.
 
@@ -90,25 +91,16 @@ def evaluate_null(
         token_budget: Padded tokens a batch.
         track: Progress.
         say: Told where it continues.
+        crew: Who does the work.
     """
     grid = Grid(scores, (fractions[0],), seed, module_fractions=tuple(fractions))
-    like = {
-        "predicted": np.zeros(len(proteins), dtype=model.answer_dtype),
-        "log_prob": np.zeros(len(proteins), dtype=np.float32),
-    }
 
     def predictions(name: str, points: Sequence[CurvePoint]) -> list[Predictions]:
-        def steps(start: int) -> Iterator[dict[str, np.ndarray]]:
-            todo = points[start:]
-            stream = evaluate_points(model, proteins, grid, todo, {"mean": constants}, token_budget)
-            for one in track(stream, f"kinds of the null model {null}", len(todo)):
-                yield {"predicted": one.predicted, "log_prob": one.log_prob_true}
-
-        found = collect(
-            folder, f"{null}-{name}-{stamp}", like, len(points), steps,
-            lambda line: say(f"density: {null}: {line} selections"),
+        return collect_predictions(
+            model, proteins, grid, points, {"mean": constants}, token_budget=token_budget, folder=folder,
+            stamp=f"{null}-{name}-{stamp}", description=f"kinds of the null model {null}", track=track,
+            say=lambda line: say(f"density: {null}: {line}"), crew=crew,
         )  # fmt: skip
-        return [Predictions(a, b) for a, b in zip(found["predicted"], found["log_prob"], strict=True)]
 
     def curves_of(points: Sequence[CurvePoint], found: Sequence[Predictions]) -> Curves:
         return Curves(points, found, true, clusters, len(model.labels), seed, ranked_by)
@@ -117,7 +109,7 @@ def evaluate_null(
     ends = [INTACT, *(held_point("mean", module) for module in MODULES)]
     known = predictions("ends", ends)
     first = curves_of(ends, known)
-    cells = {module: Cell(MODULE, module, "keep", "mean") for module in MODULES}
+    cells = {module: CurveCell(MODULE, module, "keep", "mean") for module in MODULES}
     carried = {(m, name): carried_row(first, cell, name) for m, cell in cells.items() for name in MODULE_METRICS}
     carrying = [m for m in MODULES if any(carried[m, name]["judged"] for name in MODULE_METRICS)]
     every = grid.points(("keep",), ("mean",), (MODULE,), (), draws, draws, Within(draws=draws))
@@ -134,7 +126,7 @@ def evaluate_null(
         for m in MODULES if m not in carrying for method in scores for name in MODULE_METRICS
     ]  # fmt: skip
     columns = list(SCHEMA["modules"])
-    parts = [part.reindex(columns=columns) for part in (table, pd.DataFrame(idle)) if len(part)]
-    rows = pd.concat(parts, ignore_index=True)
+    tables_there = [part.reindex(columns=columns) for part in (table, pd.DataFrame(idle)) if len(part)]
+    rows = pd.concat(tables_there, ignore_index=True)
     plotted = curve_table(points, found, true, len(model.labels), model.index)
     return NullKinds(rows, plotted.assign(null=null)[list(SCHEMA["curves_null"])], tuple(carrying))

@@ -76,11 +76,11 @@ def overlap(one: Selection, other: Selection) -> Overlap:
 
 def _shared_by_chance(widths: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Probabilities of 0, 1, 2, ... shared neurons if both selections keep their number in every site."""
-    found = np.ones(1)
+    distribution = np.ones(1)
     for width, m, n in zip(widths, a, b, strict=True):
         if m and n:
-            found = np.convolve(found, hypergeom.pmf(np.arange(min(m, n) + 1), width, m, n))
-    chances: np.ndarray = found / found.sum()
+            distribution = np.convolve(distribution, hypergeom.pmf(np.arange(min(m, n) + 1), width, m, n))
+    chances: np.ndarray = distribution / distribution.sum()
     return chances
 
 

@@ -149,12 +149,12 @@ def select_top(scores: NeuronScores, fraction: float, scope: str = "pooled", mod
         )
     check_ranking(scores)
     mask = np.zeros(len(scores.index), dtype=bool)
-    parts = [np.arange(len(scores.index))]
+    groups = [np.arange(len(scores.index))]
     if scope == "per_site":
-        parts = [np.arange(part.start, part.stop) for part in map(scores.index.slice, scores.index.sites)]
+        groups = [np.arange(part.start, part.stop) for part in map(scores.index.slice, scores.index.sites)]
     elif scope == MODULE:
-        parts = [np.flatnonzero(of_module(scores.index, module))]
-    for part in parts:
+        groups = [np.flatnonzero(of_module(scores.index, module))]
+    for part in groups:
         order = np.argsort(-scores.values[part], kind="stable")
         mask[part[order[: size_of(fraction, len(order))]]] = True
     where = f" within {module}" if module else ""
@@ -246,12 +246,12 @@ def select_shared(scores: NeuronScores, share: float = 0.7) -> dict[str, Selecti
     if sums is None or "shared" not in sums.sums:
         raise SelectionError(f"{scores.method}: made without shared; score again with shared=0.2")
     strong = sums.sums["shared"] / np.maximum(sums.counts, 1)[:, None]  # (G, N) share of the group's proteins
-    found = {}
+    masks = {}
     for number, label in enumerate(sums.labels):
         own = [place for place, (c, _) in enumerate(sums.keys) if c == number]
         if own:
             # One group is no set of clusters: the share of its proteins stands for that of the clusters.
             common = strong[own[0]] if len(own) == 1 else (strong[own] >= 0.5).mean(axis=0)
             name = f"shared by {share:.0%} of class {label}"
-            found[label] = Selection(scores.index, common >= share - 1e-9, name, scores.proteins)
-    return found
+            masks[label] = Selection(scores.index, common >= share - 1e-9, name, scores.proteins)
+    return masks

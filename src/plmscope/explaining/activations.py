@@ -4,12 +4,14 @@
 
     ps.activations(run.model, proteins, kept.neurons()[:5])        one row a residue, one column a neuron
 
-Special tokens are left out: a column has as many values as the protein has residues.
+Special tokens are left out: a column has as many values as the protein has residues. In a terminal it prints as a
+table; a notebook shows the sequences, every neuron a line whose colours say where it is active.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import html
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -22,10 +24,57 @@ from plmscope.models.classifier import Classifier
 from plmscope.models.hooks import record
 from plmscope.models.sites import Neuron
 
+#: Proteins, neurons and residues of each that a notebook shows; the table has all.
+SHOWN_PROTEINS, SHOWN_NEURONS, SHOWN_RESIDUES = 5, 20, 400
+_PLACE = ["id", "position", "residue"]
+
+
+class Activations(pd.DataFrame):
+    """Activations at residues: ``id, position, residue``, then one column a neuron, ``layer.module.neuron``.
+
+    A table of pandas; what is taken from it is an ordinary one.
+    """
+
+    @property
+    def _constructor(self) -> type[pd.DataFrame]:
+        return pd.DataFrame
+
+    def _repr_html_(self) -> str:
+        """Sequences as strips, a line a neuron: orange above zero, blue below, by the neuron's largest activation."""
+        names = [str(name) for name in self.columns if name not in _PLACE]
+        largest = {name: float(np.nanmax(np.abs(self[name]))) or 1.0 for name in names[:SHOWN_NEURONS]}
+        ids = list(dict.fromkeys(self["id"]))
+        parts = [_strips(self[self["id"] == name], largest) for name in ids[:SHOWN_PROTEINS]]
+        left = []
+        if len(ids) > SHOWN_PROTEINS:
+            left.append(f"{len(ids) - SHOWN_PROTEINS:,} more proteins")
+        if len(names) > SHOWN_NEURONS:
+            left.append(f"{len(names) - SHOWN_NEURONS:,} more neurons")
+        rest = f"<div>{' and '.join(left)} in the table</div>" if left else ""
+        return "".join(parts) + rest
+
+
+def _strips(own: pd.DataFrame, largest: Mapping[str, float]) -> str:
+    """One protein: its letters, and below them a coloured line for each neuron."""
+    width = max((len(name) for name in largest), default=0)
+    letters, cut = "".join(own["residue"].astype(str)), own.iloc[:SHOWN_RESIDUES]
+    lines = [f"<div>{' ' * (width + 1)}{html.escape(letters[:SHOWN_RESIDUES])}</div>"]
+    for name, most in largest.items():
+        cells = []
+        for residue, position, value in zip(cut["residue"], cut["position"], cut[name], strict=True):
+            colour = f"rgba({'213,94,0' if value > 0 else '0,114,178'},{min(1.0, abs(value) / most):.2f})"
+            title = html.escape(f"{residue}{position}: {value:+.3g}", quote=True)
+            cells.append(f'<span style="background:{colour}" title="{title}"> </span>')
+        lines.append(f"<div>{html.escape(name.rjust(width))} {''.join(cells)}</div>")
+    more = f", the first {SHOWN_RESIDUES:,} of {len(own):,} residues" if len(own) > SHOWN_RESIDUES else ""
+    title = html.escape(str(own["id"].iloc[0])) if len(own) else ""
+    style = "font-family:monospace;white-space:pre;overflow-x:auto;margin:.2em 0 .8em"
+    return f'<div><b>{title}</b>{more}<div style="{style}">{"".join(lines)}</div></div>'
+
 
 def activations(
     model: Classifier, proteins: Sequence[Protein] | Protein | str, neurons: Sequence[Neuron] | Selection
-) -> pd.DataFrame:
+) -> Activations:
     """Activations at residues.
 
     Args:
@@ -54,7 +103,7 @@ def activations(
         frame.insert(0, "position", np.arange(1, len(protein) + 1))
         frame.insert(0, "id", protein.id)
         frames.append(frame)
-    return pd.concat(frames, ignore_index=True)
+    return Activations(pd.concat(frames, ignore_index=True))
 
 
 def as_protein(protein: Protein | str) -> Protein:

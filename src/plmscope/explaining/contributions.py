@@ -23,7 +23,7 @@ import torch
 from plmscope.explaining.decision import Decision
 from plmscope.explaining.residues import MOST_POINTS
 from plmscope.models.architectures import MODULES
-from plmscope.models.network import Context, State, at_tokens
+from plmscope.models.network import BatchContext, LayerState, at_tokens
 from plmscope.models.sites import Site
 from plmscope.models.workers import in_order
 from plmscope.scoring.paths import NEGLIGIBLE, through_the_stream
@@ -94,7 +94,7 @@ def contributions(
 
     def layer(number: int) -> list[tuple[Site, float, int, torch.Tensor]]:
         """Every site of a layer: the sum it should have, its points, contributions of tokens and neurons ``(T, N)``."""
-        found = []
+        gradients = []
         with torch.no_grad():
             state = network.state(number, inputs[number], context)
         for module in MODULES:
@@ -114,8 +114,8 @@ def contributions(
                 if n >= MOST_POINTS or gap <= tolerance * float(of_neuron.abs().sum()) + NEGLIGIBLE:
                     break
                 n *= 2
-            found.append((site, expected, n, of_token))
-        return found
+            gradients.append((site, expected, n, of_token))
+        return gradients
 
     done = in_order(layer, range(len(network.layers)), device)
     for site, change, n, of_token in (one for sites in done for one in sites):
@@ -131,11 +131,11 @@ def contributions(
 def _path_gradient(
     decision: Decision,
     number: int,
-    state: State,
+    state: LayerState,
     module: str,
     start: torch.Tensor,
     end: torch.Tensor,
-    context: Context,
+    context: BatchContext,
     points: int,
     token_budget: int,
 ) -> torch.Tensor:
@@ -152,13 +152,13 @@ def _path_gradient(
 
 def _integral(
     decision: Decision,
-    state: State,
+    state: LayerState,
     start: torch.Tensor,
     end: torch.Tensor,
-    context: Context,
+    context: BatchContext,
     points: int,
     token_budget: int,
-    logits: Callable[[torch.Tensor, State, Context], torch.Tensor],
+    logits: Callable[[torch.Tensor, LayerState, BatchContext], torch.Tensor],
 ) -> torch.Tensor:
     """Gauss-Legendre sum of the gradients of F between ``start`` and ``end (1, T, M)``."""
     x, w = np.polynomial.legendre.leggauss(points)
@@ -176,7 +176,7 @@ def _integral(
     return total
 
 
-def copies(state: State, k: int) -> State:
+def copies(state: LayerState, k: int) -> LayerState:
     """The state of one protein as a batch of ``k``, without copying memory."""
     inputs = {name: a.expand(k, -1, -1) for name, a in state.activations.items() if name in ("query", "key", "value")}
-    return State(state.hidden.expand(k, -1, -1), state.middle.expand(k, -1, -1), inputs)
+    return LayerState(state.hidden.expand(k, -1, -1), state.middle.expand(k, -1, -1), inputs)

@@ -18,7 +18,7 @@ from scipy.special import expit
 
 from plmscope.data.proteins import Protein
 from plmscope.errors import InputError
-from plmscope.evaluation.interventions import log_odds
+from plmscope.evaluation.interventions import class_log_odds
 from plmscope.models.classifier import Batch, Classifier
 from plmscope.models.network import Network
 from plmscope.scoring.targets import TARGETS, Target
@@ -58,7 +58,7 @@ class Decision:
         with torch.no_grad():
             hidden, context = network.embed(classifier.batch([protein]))
             logits = network.above(0, hidden, context).double().cpu().numpy()
-        odds = log_odds(logits, classifier.task)[0]
+        odds = class_log_odds(logits, classifier.task)[0]
         number = int(odds.argmax()) if label is None else number_of(classifier, label)
         return cls(classifier, network, protein, number, odds)
 
@@ -76,8 +76,8 @@ class Decision:
     @property
     def decided(self) -> tuple[str, ...]:
         """What the model says: the likeliest class, or in a multi-label task every likely one."""
-        found = self.odds > 0 if self.classifier.task == "multi" else np.arange(len(self.odds)) == self.odds.argmax()
-        return tuple(name for name, yes in zip(self.classifier.labels, found, strict=True) if yes)
+        classes = self.odds > 0 if self.classifier.task == "multi" else np.arange(len(self.odds)) == self.odds.argmax()
+        return tuple(name for name, yes in zip(self.classifier.labels, classes, strict=True) if yes)
 
     @property
     def value(self) -> float:

@@ -25,7 +25,7 @@ JUDGES = 100
 _KEYS = ["layer", "module", "neuron"]
 
 
-class Cards:
+class DetectedCards:
     """The cards of a run: what each chosen neuron detects, and from where on it fires.
 
     Attributes:
@@ -44,8 +44,8 @@ class Cards:
         self.positions = positions_of(cards, index)
         of_residues = run.table("concepts") if run.has("concepts") else pd.DataFrame(columns=["concept", "level"])
         told = set(of_residues.loc[of_residues["level"] == "residue", "concept"])
-        found = run.table("associations")[[*_KEYS, "sign", "concept", "threshold"]]
-        cards = cards.merge(found, on=[*_KEYS, "sign", "concept"], how="left")
+        associations = run.table("associations")[[*_KEYS, "sign", "concept", "threshold"]]
+        cards = cards.merge(associations, on=[*_KEYS, "sign", "concept"], how="left")
         at_residues = cards["concept"].isin(told).to_numpy(dtype=bool)
         threshold = cards["threshold"].to_numpy(dtype=np.float64, copy=True)
         sign = cards["sign"].to_numpy(dtype=np.int64)
@@ -73,8 +73,8 @@ class Cards:
         if not len(self.positions):
             return np.zeros((len(values), 0), bool)
         sign, threshold = self.table["sign"].to_numpy(), self.table["threshold"].to_numpy()
-        found: np.ndarray = np.where(sign > 0, values >= threshold, values <= threshold)
-        return found
+        fires: np.ndarray = np.where(sign > 0, values >= threshold, values <= threshold)
+        return fires
 
     def detected(self, protein: Protein, values: np.ndarray) -> pd.DataFrame:
         """One row a residue: ``n_firing``, ``concepts`` and ``motifs``, joined by ``;``, the most frequent first.
@@ -122,7 +122,7 @@ class _Motifs:
 
     @classmethod
     def none(cls) -> _Motifs:
-        """No motif."""
+        """What a model without motifs has: none of its neurons carries one."""
         return cls(pd.DataFrame({"matrix": [], "anchor": []}), [], [])
 
     def carried(self, protein: Protein) -> np.ndarray:
@@ -140,8 +140,8 @@ class _Motifs:
         padded = np.concatenate([np.full(FLANK, 20), codes, np.full(FLANK, 20)])
         around = np.lib.stride_tricks.sliding_window_view(padded, 2 * FLANK + 1)  # (R, 15)
         one_hot = (around[:, :, None] == np.arange(20)).reshape(len(codes), -1).astype(np.float32)
-        found: np.ndarray = one_hot @ self._odds
-        return found
+        scores: np.ndarray = one_hot @ self._odds
+        return scores
 
 
 def positions_of(frame: pd.DataFrame, index: NeuronIndex) -> np.ndarray:

@@ -15,6 +15,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,15 +26,17 @@ import pandas as pd
 
 from plmscope.data.annotations import FeatureSet, read_features
 from plmscope.data.proteins import Protein
+from plmscope.data.structural import accessibility, contact_number, distance_to, secondary_structure, site_of
+from plmscope.data.structures import Matched, match_structure
 from plmscope.errors import InputError, RunError, SelectionError
 from plmscope.evaluation.selection import Selection, select_top
 from plmscope.explaining.activations import as_protein, at_residues
 from plmscope.explaining.contributions import Contributions, contributions
 from plmscope.explaining.decision import Decision, number_of
-from plmscope.explaining.detected import Cards
+from plmscope.explaining.detected import DetectedCards
 from plmscope.explaining.explanation import Explanation
-from plmscope.explaining.held import Held, held_alone, held_together
-from plmscope.explaining.residues import COPIES, residue_attribution, shuffled_band
+from plmscope.explaining.held import HeldEffect, held_alone, held_together
+from plmscope.explaining.residues import COPIES, Band, residue_attribution, shuffled_band
 from plmscope.explaining.training import Distances, Nearest, Sample, sample_of
 from plmscope.models.classifier import Classifier
 from plmscope.models.hooked import network_of
@@ -46,20 +49,20 @@ PLACES = 10
 
 
 @dataclass(frozen=True)
-class Settings:
+class ExplainSettings:
     """How much is computed.
 
     Attributes:
-        copies: Shuffled copies of the band.
-        band_points: Quadrature points of each.
+        copies: Shuffled copies of the band; 0: no band, no residue is outside of it.
+        band_points: Quadrature points of each; 0: as many as an error of a tenth takes.
         neuron_points: Quadrature points a site.
         supporting, opposing: Neurons listed of either sign.
-        draws: Matched draws.
+        draws: Matched draws; 0: none.
         seed: Of shuffles and draws.
     """
 
     copies: int = COPIES
-    band_points: int = 3
+    band_points: int = 0
     neuron_points: int = 4
     supporting: int = 15
     opposing: int = 5
@@ -77,6 +80,7 @@ class Explainer:
             the run's own scores, as many as its report calls knowledge neurons if they beat chance.
         features: Residue features to show beside the attribution, or their file.
         settings: How much is computed.
+        structure: PDB or mmCIF file of the protein, which is then the only one that is explained.
         track: Progress of what is made once.
 
     Raises:
@@ -92,14 +96,15 @@ class Explainer:
         label: str | int | None = None,
         neurons: Selection | None = None,
         features: str | Path | FeatureSet | None = None,
-        settings: Settings | None = None,
+        settings: ExplainSettings | None = None,
+        structure: str | Path | None = None,
         track: Track = silent,
     ) -> None:
         opened = open_run(model_or_run) if isinstance(model_or_run, str | Path) else model_or_run
         self.opened = opened if isinstance(opened, OpenRun) else None
         self.model: Classifier = opened.model if isinstance(opened, OpenRun) else opened
-        self.label, self._neurons, self._features = label, neurons, features
-        self.settings, self.track = settings or Settings(), track
+        self.label, self._neurons, self._features, self._structure = label, neurons, features, structure
+        self.settings, self.track = settings or ExplainSettings(), track
         self.network = network_of(self.model)
         if label is not None:
             number_of(self.model, label)
@@ -117,14 +122,10 @@ class Explainer:
             InputError: a protein is too long for the model, or a residue has no token.
         """
         for protein in proteins:
-            if len(protein) > self.model.max_residues:
-                raise InputError(
-                    f"protein {protein.id!r} has {len(protein):,} residues, the model takes "
-                    f"{self.model.max_residues:,}; give a part of it"
-                )
-            if not len(protein):
-                raise InputError(f"protein {protein.id!r} has an empty sequence; give its residues")
-            self.model.encode(protein.sequence)
+            check_readable(self.model, protein)
+        if self._structure is not None and len(proteins) != 1:
+            raise InputError(f"{self._structure}: a structure is of one protein; {len(proteins):,} are given")
+        matched = None if self._structure is None else match_structure(self._structure, proteins[0])
         features = self._features
         if isinstance(features, str | Path):
             features = read_features(features, proteins)
@@ -133,26 +134,47 @@ class Explainer:
         with ThreadPoolExecutor(1) as pool:
             searched = None if distances is None else pool.submit(distances.of, proteins)
             for number, protein in enumerate(proteins):
-                one = self._explain(protein, features)
+                one = self._explain(protein, features, matched)
                 near = None if searched is None else searched.result()[number]
                 yield replace(one, summary={**one.summary, **_nearest(near)})
 
+    def look(self, protein: Protein) -> Explanation:
+        """One protein without its nearest training protein: no process is started.
+
+        Raises:
+            InputError: as for a call.
+        """
+        check_readable(self.model, protein)
+        return self._explain(protein, None, None)
+
     @cached_property
     def sample(self) -> Sample | None:
-        """What neurons do in training proteins."""
+        """How active every neuron is in training proteins, which the activations of a protein are compared with."""
         return None if self.opened is None else sample_of(self.opened, self.track)
 
     @cached_property
-    def cards(self) -> Cards | None:
+    def cards(self) -> DetectedCards | None:
         """What the chosen neurons of the run detect."""
-        return None if self.opened is None or self.sample is None else Cards(self.opened, self.sample)
+        return None if self.opened is None or self.sample is None else DetectedCards(self.opened, self.sample)
 
     @cached_property
     def _distances(self) -> Distances | None:
         return None if self.opened is None else Distances(self.opened)
 
+    def asking(self, label: str | int | None, settings: ExplainSettings | None = None) -> Explainer:
+        """The same explainer with another class or other settings; what is made once is shared.
+
+        Raises:
+            InputError: the class is unknown.
+        """
+        if label is not None:
+            number_of(self.model, label)
+        other = copy(self)
+        other.label, other.settings = label, settings or self.settings
+        return other
+
     def prepare(self) -> None:
-        """Make what is made once, so that the first protein takes no longer than the others."""
+        """Make now what all proteins need, so that the first protein takes no longer than the others."""
         _ = self.sample, self.cards, self._distances
 
     def neurons_for(self, label: str) -> Selection | None:
@@ -163,20 +185,22 @@ class Explainer:
             self._class_neurons[label] = class_neurons(self.opened, label)
         return self._class_neurons[label]
 
-    def _explain(self, protein: Protein, features: FeatureSet | None) -> Explanation:
+    def _explain(self, protein: Protein, features: FeatureSet | None, matched: Matched | None) -> Explanation:
         """One protein, but for its nearest training protein."""
         s, constants = self.settings, self.model.ablation_means
         decision = Decision.of(self.model, self.network, protein, self.label)
         chosen = self.neurons_for(decision.name)
         mask = None if chosen is None or not len(chosen) else chosen.mask
         attributed = residue_attribution(decision, mask)
-        band = shuffled_band(decision, copies=s.copies, points=s.band_points, seed=s.seed)
-        found = contributions(
+        band = Band.none(len(protein))
+        if s.copies:
+            band = shuffled_band(decision, attributed, copies=s.copies, points=s.band_points, seed=s.seed)
+        given = contributions(
             decision, constants, points=s.neuron_points, top=max(s.supporting, s.opposing)
         )  # fmt: skip
-        listed = found.strongest(s.supporting, s.opposing)
+        listed = given.strongest(s.supporting, s.opposing)
         supporting = np.zeros(len(self.model.index), bool)
-        supporting[[n for n in listed if found.values[n] > 0]] = True
+        supporting[[n for n in listed if given.values[n] > 0]] = True
         effects = held_alone(decision, listed, constants)
         held, of_chosen = (
             held_together(decision, one, constants, draws=s.draws, seed=s.seed)
@@ -201,8 +225,10 @@ class Explainer:
         detected = pd.DataFrame({"n_firing": 0, "concepts": "", "motifs": ""}, index=residues.index)
         if cards is not None and len(of_cards):
             detected = cards.detected(protein, values[:, k : k + len(of_cards)])
-        residues = pd.concat([residues, detected], axis=1).assign(features=_features(protein, features))
-        neurons, tracks = self._neuron_table(decision, found, listed, effects, values[:, :k], mask)
+        residues = pd.concat([residues, detected], axis=1).assign(
+            features=_features(protein, features), **_structural(protein, features, matched)
+        )
+        neurons, tracks = self._neuron_table(decision, given, listed, effects, values[:, :k], mask)
         kn = math.nan
         if self.sample is not None and mask is not None:
             means = np.zeros(len(mask))
@@ -216,11 +242,12 @@ class Explainer:
             ),
             "log_odds": decision.value, "start_log_odds": attributed.start,
             "attribution": float(attributed.values.sum()), "gap": attributed.gap, "points": attributed.points,
-            "null_copies": band.copies, "null_gap": band.gap, "residues_outside": int(residues["outside"].sum()),
-            **_nearest(None), "neurons_gap": found.gap, **_held("held", held),
+            "null_copies": band.copies, "null_gap": band.gap, "null_points": band.points,
+            "null_error": band.error, "residues_outside": int(residues["outside"].sum()),
+            **_nearest(None), "neurons_gap": given.gap, **_held("held", held),
             "chosen": "" if chosen is None else chosen.name, **_held("chosen", of_chosen), "kn_score": kn,
         }  # fmt: skip
-        return Explanation(summary, residues, neurons, tracks)
+        return Explanation(summary, residues, neurons, tracks, matched)
 
     def _neuron_table(
         self,
@@ -267,6 +294,22 @@ class Explainer:
         return frame, tracks
 
 
+def check_readable(model: Classifier, protein: Protein) -> None:
+    """Refuse what the model cannot read.
+
+    Raises:
+        InputError: the protein is empty or too long, or a residue has no token.
+    """
+    if len(protein) > model.max_residues:
+        raise InputError(
+            f"protein {protein.id!r} has {len(protein):,} residues, the model takes {model.max_residues:,}; give a "
+            "part of it"
+        )
+    if not len(protein):
+        raise InputError(f"protein {protein.id!r} has an empty sequence; give its residues")
+    model.encode(protein.sequence)
+
+
 def _first_token(decision: Decision, listed: Sequence[int]) -> np.ndarray:
     """Activations ``(K,)`` of neurons at the first token."""
     import torch
@@ -291,12 +334,13 @@ def _nearest(near: Nearest | None) -> Mapping[str, Any]:
     }  # fmt: skip
 
 
-def _held(name: str, held: Held | None) -> Mapping[str, Any]:
+def _held(name: str, held: HeldEffect | None) -> Mapping[str, Any]:
     """The columns about a set that was held."""
     if held is None:
-        held = Held(0, math.nan, np.array([math.nan]), math.nan, "")
+        held = HeldEffect(0, math.nan, np.array([math.nan]), math.nan, "")
     return {
-        f"{name}_n": held.n, f"{name}_effect": held.effect, f"{name}_draws": float(held.draws.mean()),
+        f"{name}_n": held.n, f"{name}_effect": held.effect,
+        f"{name}_draws": float(held.draws.mean()) if len(held.draws) else math.nan,
         f"{name}_p": held.p_value, f"{name}_decided": held.decided,
     }  # fmt: skip
 
@@ -311,6 +355,16 @@ def _features(protein: Protein, features: FeatureSet | None) -> list[str]:
                 if kind not in names[residue]:
                     names[residue].append(str(kind))
     return ["; ".join(one) for one in names]
+
+
+def _structural(protein: Protein, features: FeatureSet | None, matched: Matched | None) -> Mapping[str, Any]:
+    """What the structure says of every residue; ``site_distance`` from residues that are annotated as a site."""
+    if matched is None:
+        return {"secondary": "", "accessibility": math.nan, "contacts": math.nan, "site_distance": math.nan}
+    return {
+        "secondary": list(secondary_structure(matched)), "accessibility": accessibility(matched),
+        "contacts": contact_number(matched), "site_distance": distance_to(matched, site_of(protein, features)),
+    }  # fmt: skip
 
 
 def class_neurons(opened: OpenRun, label: str) -> Selection | None:
@@ -333,12 +387,14 @@ def class_neurons(opened: OpenRun, label: str) -> Selection | None:
 @overload
 def explain(
     model_or_run: Classifier | OpenRun | str | Path, protein: Protein | str, *, label: str | int | None = None,
-    neurons: Selection | None = None, features: str | Path | None = None, settings: Settings | None = None,
+    neurons: Selection | None = None, features: str | Path | None = None, settings: ExplainSettings | None = None,
+    structure: str | Path | None = None,
 ) -> Explanation: ...  # fmt: skip
 @overload
 def explain(
     model_or_run: Classifier | OpenRun | str | Path, protein: Sequence[Protein], *, label: str | int | None = None,
-    neurons: Selection | None = None, features: str | Path | None = None, settings: Settings | None = None,
+    neurons: Selection | None = None, features: str | Path | None = None, settings: ExplainSettings | None = None,
+    structure: str | Path | None = None,
 ) -> list[Explanation]: ...  # fmt: skip
 
 
@@ -349,7 +405,8 @@ def explain(
     label: str | int | None = None,
     neurons: Selection | None = None,
     features: str | Path | None = None,
-    settings: Settings | None = None,
+    settings: ExplainSettings | None = None,
+    structure: str | Path | None = None,
 ) -> Explanation | list[Explanation]:
     """Explain what a model says about one protein, or about each of several.
 
@@ -360,6 +417,7 @@ def explain(
         neurons: A set to hold together and to attribute residues through; ``None``: the class's best by the run.
         features: A file of residue features to show beside the attribution.
         settings: How much is computed.
+        structure: PDB or mmCIF file of a single protein.
 
     Returns:
         An :class:`~plmscope.explaining.explanation.Explanation`, or a list of them.
@@ -369,7 +427,9 @@ def explain(
         SelectionError: the neurons belong to a model of another shape.
         RunError: the run has not been scored.
     """
-    explainer = Explainer(model_or_run, label=label, neurons=neurons, features=features, settings=settings)
+    explainer = Explainer(
+        model_or_run, label=label, neurons=neurons, features=features, settings=settings, structure=structure
+    )
     if isinstance(protein, str | Protein):
         return next(explainer([as_protein(protein)]))
     return list(explainer(protein))

@@ -12,20 +12,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from plmscope.data.structures import Matched
 from plmscope.report.blocks import json_ready
 
 #: Columns of every table, in order.
 SCHEMA: dict[str, tuple[str, ...]] = {
     "explained_proteins": (
         "id", "length", "explained", "decided", "probability", "probabilities", "log_odds", "start_log_odds",
-        "attribution", "gap", "points", "null_copies", "null_gap", "residues_outside", "nearest_train", "identity",
+        "attribution", "gap", "points", "null_copies", "null_gap", "null_points", "null_error",
+        "residues_outside", "nearest_train", "identity",
         "nearest_label", "distance", "accuracy", "accuracy_low", "accuracy_high", "n_test", "neurons_gap", "held_n",
         "held_effect", "held_draws", "held_p", "held_decided", "chosen", "chosen_n", "chosen_effect", "chosen_draws",
         "chosen_p", "chosen_decided", "kn_score",
     ),
     "explained_residues": (
         "id", "position", "residue", "attribution", "null_low", "null_high", "outside", "through", "n_firing",
-        "concepts", "motifs", "features",
+        "concepts", "motifs", "features", "secondary", "accessibility", "contacts", "site_distance",
     ),
     "explained_neurons": (
         "id", "rank", "layer", "module", "neuron", "contribution", "effect", "position", "residue", "activation",
@@ -46,12 +48,14 @@ class Explanation:
         neurons: ``explained_neurons``, the strongest first.
         tracks: ``(K, R)`` contribution of each of the ``neurons`` at every residue; zero where it acts at the first
             token alone.
+        structure: Its structure, if one was given.
     """
 
     summary: Mapping[str, Any]
     residues: pd.DataFrame
     neurons: pd.DataFrame
     tracks: np.ndarray = field(compare=False)
+    structure: Matched | None = field(default=None, compare=False)
 
     @property
     def id(self) -> str:
@@ -75,9 +79,10 @@ class Explanation:
         """Everything as one JSON object on one line; what is not known is null."""
         return json.dumps(
             {
-                **{key: plain(value) for key, value in self.summary.items()},
+                **{key: json_value(value) for key, value in self.summary.items()},
                 "residues": records(self.residues.drop(columns="id")),
                 "neurons": records(self.neurons.drop(columns="id")),
+                **({} if self.structure is None else {"structure": self.structure.told()}),
             },
             ensure_ascii=False,
         )
@@ -85,10 +90,10 @@ class Explanation:
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows of a table as plain values."""
-    return [{str(key): plain(value) for key, value in row.items()} for row in frame.to_dict("records")]
+    return [{str(key): json_value(value) for key, value in row.items()} for row in frame.to_dict("records")]
 
 
-def plain(value: Any) -> Any:
+def json_value(value: Any) -> Any:
     """A value that JSON knows; JSON inside text becomes what it says."""
     if isinstance(value, str) and value[:1] in ("{", "["):
         try:
@@ -110,9 +115,15 @@ def sentences(one: Explanation) -> list[str]:
     total = s["log_odds"] - s["start_log_odds"]
     lines.append(
         f"  residues: {s['attribution']:+.2f} nats of {total:+.2f} from the mean residue (gap {s['gap']:+.3f}); "
-        f"{s['residues_outside']:,} of {s['length']:,} outside the band of {s['null_copies']} shuffled copies, "
-        f"{s['length'] * 0.1:.0f} expected by chance; {_named_residues(one)}"
+        + (
+            f"{s['residues_outside']:,} of {s['length']:,} outside the band of {s['null_copies']} shuffled copies, "
+            f"{s['length'] * 0.1:.0f} expected by chance; {_named_residues(one)}"
+            if s["null_copies"]
+            else "no band was asked for"
+        )
     )
+    if one.structure is not None:
+        lines.append(f"  {one.structure.told()}")
     lines += [f"  {neuron_text(row)}" for row in records(one.neurons.head(NAMED))]
     if s["held_n"]:
         lines.append(

@@ -23,8 +23,8 @@ from plmscope.stats.chance import compare_with_draws
 
 
 @dataclass(frozen=True)
-class Held:
-    """What holding a set did.
+class HeldEffect:
+    """What became of one decision when a set of neurons was held at its means.
 
     Attributes:
         n: Neurons of the set.
@@ -58,7 +58,7 @@ def held_alone(decision: Decision, neurons: Sequence[int], constants: np.ndarray
 
 def held_together(
     decision: Decision, chosen: np.ndarray, constants: np.ndarray | None, *, draws: int = 20, seed: int = 0
-) -> Held:
+) -> HeldEffect:
     """Hold a set of neurons in one protein.
 
     Args:
@@ -74,11 +74,11 @@ def held_together(
     odds = _odds(decision, [whole, *drawn], constants)
     falls = decision.value - odds[:, decision.label]
     p = compare_with_draws(float(falls[0]), falls[1:], 1).p_value
-    return Held(len(whole), float(falls[0]), falls[1:], p, decision.classifier.labels[int(odds[0].argmax())])
+    return HeldEffect(len(whole), float(falls[0]), falls[1:], p, decision.classifier.labels[int(odds[0].argmax())])
 
 
 def _odds(decision: Decision, selections: Sequence[Selection], constants: np.ndarray | None) -> np.ndarray:
     """Log-odds of every class with each of some sets held, ``(K, C)``."""
     changes = [Change(one, 0.0 if constants is None else None) for one in selections]
-    found = [odds[0] for odds in outcomes(decision.classifier, [decision.protein], changes, constants)]
-    return np.array(found).reshape(len(changes), len(decision.classifier.labels))
+    after = [odds[0] for odds in outcomes(decision.classifier, [decision.protein], changes, constants)]
+    return np.array(after).reshape(len(changes), len(decision.classifier.labels))

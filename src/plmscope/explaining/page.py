@@ -6,8 +6,10 @@ as text by its script; a content security policy forbids the file any request.
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,11 @@ from plmscope.store.files import write_atomic
 from plmscope.study.opened import OpenRun
 
 OWN = "plmscope.explaining"
+#: The scripts of each page, in order.
+SCRIPTS = {
+    "explained": ("page.js", "structure.js", "protein.js", "explained.js"),
+    "variants": ("page.js", "variants.js"),
+}
 #: Proteins on one page; the tables have all.
 MOST_ON_PAGE = 50
 #: Proteins on a page of variants, where each has 19 a residue.
@@ -37,22 +44,45 @@ def write_page(path: Path, opened: OpenRun, explained: Sequence[Mapping[str, Any
         total: How many proteins there are in all.
         source: The file that they came from.
     """
-    results = Results(opened.run)
     report = opened.run.path / "report.html"
     link = os.path.relpath(report, path.parent) if report.is_file() else ""
-    told = _kinds(results)
-    proteins = [
-        {**one, "trust": trust({**one, "accuracy": _number(one["accuracy"])}) if one["distance"] else ""}
-        for one in explained
-    ]
+    write_atomic(path, page_text(opened, explained, total, source, link).encode("utf-8"))
+
+
+def page_text(
+    opened: OpenRun, explained: Sequence[Mapping[str, Any]], total: int, source: str, report: str = ""
+) -> str:
+    """The page of some explanations; see :func:`write_page`.
+
+    Args:
+        opened: The run.
+        explained: What is on it.
+        total: How many proteins there are in all.
+        source: Where they came from.
+        report: Address of the run's report, as the page links to it; empty: no links.
+    """
     data = {
-        "proteins": proteins,
+        "proteins": [with_trust(one) for one in explained],
+        **page_facts(Results(opened.run), opened),
+        "report": report,
+    }
+    return _filled(opened, "explained", source, total, len(explained), data)
+
+
+def with_trust(one: Mapping[str, Any]) -> dict[str, Any]:
+    """An explanation with ``trust``, how far to trust it in words; empty where that was not looked up."""
+    known = bool(one["distance"])
+    return {**one, "trust": trust({**one, "accuracy": _number(one["accuracy"])}) if known else ""}
+
+
+def page_facts(results: Results, opened: OpenRun) -> dict[str, Any]:
+    """What every page of proteins knows of a run: class names, concepts that are letters, neurons with cards."""
+    told = _kinds(results)
+    return {
         "classes": {label: results.class_name(label) for label in opened.model.labels},
         "letters": [name for name, kind in told.items() if kind in ("amino acid", "group")],
         "cards": _cards(results),
-        "report": link,
     }
-    _write(path, opened, "explained", source, total, len(proteins), data)
 
 
 def write_variants_page(
@@ -73,17 +103,22 @@ def write_variants_page(
         "proteins": list(scanned), "classes": {label: results.class_name(label) for label in opened.model.labels},
         "letters": AMINO_ACIDS,
     }  # fmt: skip
-    _write(path, opened, "variants", source, total, len(scanned), data)
+    write_atomic(path, _filled(opened, "variants", source, total, len(scanned), data).encode("utf-8"))
 
 
-def _write(path: Path, opened: OpenRun, name: str, source: str, total: int, shown: int, data: Any) -> None:
-    """Fill the template of a name with its data, styles and script."""
-    text = environment(OWN).get_template(f"{name}.html").render(
+def _filled(opened: OpenRun, name: str, source: str, total: int, shown: int, data: Any) -> str:
+    """The template of a name with its data, styles and scripts; the viewer of structures where there is one to view."""
+    viewer = licence = ""
+    if any("view" in one for one in data["proteins"]):
+        folder = resources.files(OWN) / "templates" / "molecules"
+        viewer = base64.b64encode((folder / "3Dmol-min.js.gz").read_bytes()).decode("ascii")
+        licence = own_text("molecules/LICENSE", package=OWN)
+    return environment(OWN).get_template(f"{name}.html").render(
         name=opened.study.name, version=__version__, source=Path(source).name, total=total, shown=shown, data=data,
+        viewer=viewer, licence=licence,
         css=own_text("report.css") + own_text("explained.css", package=OWN),
-        js=own_text("common.js") + own_text("page.js", f"{name}.js", package=OWN),
+        js=own_text("common.js") + own_text(*SCRIPTS[name], package=OWN),
     )  # fmt: skip
-    write_atomic(path, text.encode("utf-8"))
 
 
 def _number(value: Any) -> float:

@@ -77,8 +77,8 @@ class Sample:
         low, high = np.searchsorted(edges, own, side="left"), np.searchsorted(edges, own, side="right")
         below = np.where(low > 0, LEVELS[np.maximum(low - 1, 0)], 0.0)
         upto = np.where(high < len(LEVELS), LEVELS[np.minimum(high, len(LEVELS) - 1)], 1.0)
-        found: np.ndarray = (below + upto) / 2
-        return found
+        percentiles: np.ndarray = (below + upto) / 2
+        return percentiles
 
     def quantile(self, neuron: int, share: float) -> float:
         """The activation that a share of training residues stays below, at the nearest of :data:`LEVELS`."""
@@ -169,8 +169,8 @@ def _sampled(model: Classifier, proteins: Sequence[Protein], seed: int, track: T
         for kind, sample in enumerate((np.concatenate(residues), firsts)):
             for start in range(0, len(where), 1024):
                 columns = slice(start, start + 1024)
-                found = np.quantile(sample[:, columns], LEVELS, axis=0, method="inverted_cdf")
-                edges[kind, where[columns]] = found.T
+                quantiles = np.quantile(sample[:, columns], LEVELS, axis=0, method="inverted_cdf")
+                edges[kind, where[columns]] = quantiles.T
     members = membership([str(p.label) for p in proteins], model.labels, model.task)
     with np.errstate(invalid="ignore", divide="ignore"):
         of_class = (members.T.astype(np.float64) @ means) / members.sum(0)[:, None]
@@ -223,28 +223,30 @@ class Distances:
             return pd.DataFrame({"place": np.zeros(0, int), "right": np.zeros(0, bool)})
         curves = run.table("curves")
         intact = curves.index[curves["method"] == "intact"][:1]
-        found = run.table("predictions")
-        found = found[found["curve_point"].isin(intact)]
+        predictions = run.table("predictions")
+        predictions = predictions[predictions["curve_point"].isin(intact)]
         known, near = run.table("proteins").set_index("id")["label"], run.table("leakage").set_index("id")
         labels = [str(name) for name in run.metrics().get("labels", self.opened.model.labels)]
-        said = [str(p) if self.opened.model.task == "multi" else labels[int(p)] for p in found["predicted"]]
-        near = near.reindex(found["id"])
+        said = [str(p) if self.opened.model.task == "multi" else labels[int(p)] for p in predictions["predicted"]]
+        near = near.reindex(predictions["id"])
         identity, name = near["identity"].fillna(0).to_numpy(), near["nearest_train"].fillna("").to_numpy()
-        return pd.DataFrame({"place": place(name, identity), "right": np.array(said) == known[found["id"]].to_numpy()})
+        return pd.DataFrame(
+            {"place": place(name, identity), "right": np.array(said) == known[predictions["id"]].to_numpy()}
+        )
 
     def of(self, proteins: Sequence[Protein]) -> list[Nearest]:
         """The nearest training protein of each, in their order; one search for all."""
         near = leakage(self._train, proteins)
         label = {p.id: str(p.label) for p in self._train}
         names, identity = near["nearest_train"].to_numpy(dtype=object), near["identity"].to_numpy(dtype=np.float64)
-        found = []
+        lines = []
         for name, share, at in zip(names, identity, place(names, identity), strict=True):
             own = self._right["right"].to_numpy(dtype=bool)[self._right["place"].to_numpy() == at]
             n, right = len(own), int(own.sum())
             low, high = wilson(right, n) if n >= FEWEST else (math.nan, math.nan)
             accuracy = right / n if n >= FEWEST else math.nan
-            found.append(Nearest(str(name), float(share), label.get(str(name), ""), PLACES[at], accuracy, low, high, n))
-        return found
+            lines.append(Nearest(str(name), float(share), label.get(str(name), ""), PLACES[at], accuracy, low, high, n))
+        return lines
 
 
 #: Classes of identity in words; those of the leakage table.
@@ -258,8 +260,8 @@ PLACES = (
 
 def place(nearest: np.ndarray, identity: np.ndarray) -> np.ndarray:
     """Number of the class of identity in :data:`PLACES`, ``(P,)``."""
-    found: np.ndarray = np.where(nearest == "", 0, 1 + np.searchsorted(IDENTITIES, identity, side="right"))
-    return found
+    places: np.ndarray = np.where(nearest == "", 0, 1 + np.searchsorted(IDENTITIES, identity, side="right"))
+    return places
 
 
 def wilson(right: int, n: int, z: float = 1.959964) -> tuple[float, float]:

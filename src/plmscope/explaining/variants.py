@@ -30,11 +30,11 @@ from scipy.stats import rankdata
 
 from plmscope.data.proteins import AMINO_ACIDS, Protein
 from plmscope.errors import InputError, RunError
-from plmscope.evaluation.interventions import log_odds
+from plmscope.evaluation.interventions import class_log_odds
 from plmscope.explaining.activations import as_protein
 from plmscope.explaining.decision import Decision
 from plmscope.explaining.explainer import Explainer
-from plmscope.explaining.explanation import plain, records
+from plmscope.explaining.explanation import json_value, records
 from plmscope.explaining.folder import read_explainable
 from plmscope.explaining.page import MOST_SCANNED, write_variants_page
 from plmscope.knowledge.concepts import scale
@@ -138,7 +138,7 @@ def variants(
     token_budget: int = 4096,
     track: Track = silent,
 ) -> Variants:
-    """Substitute residues and look what becomes of the decision.
+    """Substitute residues of a protein, one mutation at a time, and measure how the decision changes.
 
     Args:
         model_or_run: A run, or a classifier alone, which has no cards and so no neurons to watch.
@@ -203,10 +203,10 @@ def mutated(protein: Protein, mutation: str) -> str:
     """
     letters = list(protein.sequence)
     for part in mutation.split(":"):
-        found = _ONE.fullmatch(part)
-        if found is None:
+        match = _ONE.fullmatch(part)
+        if match is None:
             raise InputError(f"mutation {mutation!r} is not written like A12V, several joined by ':'")
-        old, position, new = found[1], int(found[2]), found[3]
+        old, position, new = match[1], int(match[2]), match[3]
         if position > len(letters):
             raise InputError(f"mutation {mutation!r}: protein {protein.id!r} has {len(letters):,} residues")
         if protein.sequence[position - 1] != old:
@@ -277,12 +277,12 @@ def variants_of_file(
         InputError: something does not fit; the file or the mutation is named.
         RunError: the folder cannot be written.
     """
-    found, places = read_explainable(opened, path), read_positions(positions)
+    readable, places = read_explainable(opened, path), read_positions(positions)
     named, measured = (None, {}) if mutations is None else read_mutations(mutations)
-    if named is not None and len(found) != 1:
-        raise InputError(f"{path}: {len(found):,} proteins, but mutations are of one; give a file with that protein")
+    if named is not None and len(readable) != 1:
+        raise InputError(f"{path}: {len(readable):,} proteins, but mutations are of one; give a file with that protein")
     explainer = Explainer(opened, label=label, track=track)
-    done = [of_protein(explainer, one, places, named, track=track) for one in found]
+    done = [of_protein(explainer, one, places, named, track=track) for one in readable]
     folder = out or opened.run.path / "variants" / (Path(path).name.split(".")[0] or "proteins")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -303,7 +303,7 @@ def variants_of_file(
     shown = [
         {
             "id": one.protein.id, "sequence": one.protein.sequence, "label": one.label, "log_odds": one.log_odds,
-            "rows": [[plain(value) for value in row] for row in one.table[list(ON_PAGE)].itertuples(index=False)],
+            "rows": [[json_value(value) for value in row] for row in one.table[list(ON_PAGE)].itertuples(index=False)],
             "agreement": records(agreement),
         }
         for one in done[:MOST_SCANNED]
@@ -325,8 +325,8 @@ def read_positions(text: str) -> list[int] | None:
         return None
     places: list[int] = []
     for part in text.split(","):
-        found = re.fullmatch(r"\s*(\d{1,6})(?:-(\d{1,6}))?\s*", part)
-        low, high = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+        match = re.fullmatch(r"\s*(\d{1,6})(?:-(\d{1,6}))?\s*", part)
+        low, high = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if low > high:
             raise InputError(f"positions {text!r} are not written like 10-40 or 5,9,12-20")
         places += range(low, high + 1)
@@ -344,7 +344,7 @@ class _Watched:
 
     @classmethod
     def of(cls, explainer: Explainer, thresholds: Mapping[Neuron, float] | None) -> _Watched:
-        """Those that are given, or those with a card."""
+        """The neurons to watch: those that are given, or else all that have a card."""
         if thresholds is not None:
             chosen = list(thresholds)
             return cls(chosen, np.array([thresholds[n] for n in chosen]), np.ones(len(chosen)), [""] * len(chosen))
@@ -358,8 +358,8 @@ class _Watched:
     def fires(self, values: np.ndarray) -> np.ndarray:
         """Which fire at a residue or more, ``(K,)``, given ``(R, K)`` activations."""
         beyond = np.where(self.sign > 0, values >= self.threshold, values <= self.threshold)  # (R, K)
-        found: np.ndarray = np.any(beyond, axis=0)
-        return found
+        fires: np.ndarray = np.any(beyond, axis=0)
+        return fires
 
     def named(self, rows: np.ndarray) -> str:
         """Neurons as ``layer.module.neuron``, joined by ``;``."""
@@ -367,7 +367,7 @@ class _Watched:
         return "; ".join(f"{n.site.layer}.{n.site.module}.{n.index}" for n in chosen)
 
     def concepts_of(self, firing: np.ndarray) -> set[str]:
-        """What the firing ones detect."""
+        """The concepts that the firing neurons detect, by their cards."""
         return {self.concepts[row] for row in np.flatnonzero(firing)} - {""}
 
 
@@ -385,7 +385,7 @@ def _outcomes(
     with record(classifier, {neuron.site for neuron in watched.neurons}) as seen:
         for batch in track(batches, "variants", len(batches)):
             logits = classifier.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-            odds[batch.rows] = log_odds(logits.double().cpu().numpy(), classifier.task)
+            odds[batch.rows] = class_log_odds(logits.double().cpu().numpy(), classifier.task)
             values = np.zeros((*batch.input_ids.shape, len(watched.neurons)), np.float32)
             for site, own in columns.items():
                 units = [watched.neurons[k].index for k in own]

@@ -9,7 +9,7 @@
     characterize.py         all of it in two passes; saved.py keeps what a killed one has
     letters.py              how far a neuron is its own letter
     class_baselines.py      what length and composition alone reach for a class
-    motifs.py, logo.py      windows around the highest peaks, and their picture
+    motifs.py               windows around the highest peaks, and what they have in common
     residues.py             how far attributed residues are annotated sites
     cards.py, strips.py     one sentence a neuron, and the proteins in which it is strongest
 """

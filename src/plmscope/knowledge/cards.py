@@ -84,8 +84,8 @@ def explained(associations: pd.DataFrame, bars: Bars) -> np.ndarray:
     gain, auroc = (associations[name].to_numpy(dtype=np.float64) for name in ("f1_gain", "auroc"))
     bound = auroc_bound(auroc, associations["p_value"].to_numpy(dtype=np.float64))
     orders = (auroc >= bars.min_auroc) & (bound >= 0.5 + (bars.min_auroc - 0.5) / 2) & (gain > 0)
-    found: np.ndarray = associations["confirmed"].to_numpy(dtype=bool) & ((gain >= bars.min_gain) | orders)
-    return found
+    holds: np.ndarray = associations["confirmed"].to_numpy(dtype=bool) & ((gain >= bars.min_gain) | orders)
+    return holds
 
 
 def neuron_cards(
@@ -244,13 +244,13 @@ def _card(
     """Everything on one card; the sign is that of the explanation that leads, else of the richest motif."""
     table = motifs.table.iloc[list(rows)]
     judged = (table["consensus"] != "") & (table["n_fired"] >= MIN_FIRED) & (table["auroc_held_out"] >= bars.min_auroc)
-    found = [] if associations is None else [_of_concept(row, known) for _, row in associations.iterrows()]
-    found += [_of_motif(row) for _, row in table[judged].iterrows()]
-    leader = _leader(found) if found else None
+    explanations = [] if associations is None else [_of_concept(row, known) for _, row in associations.iterrows()]
+    explanations += [_of_motif(row) for _, row in table[judged].iterrows()]
+    leader = _leader(explanations) if explanations else None
     sign = leader.sign if leader is not None else int(table["sign"].iloc[int(table["information_bits"].argmax())])
     place = table["sign"].tolist().index(sign)
     row, motif, has_motif = rows[place], table.iloc[place], bool(judged.iloc[place])
-    own = [one for one in found if one.row is not None and one.sign == sign]
+    own = [one for one in explanations if one.row is not None and one.sign == sign]
     concept = leader.row if leader is not None else None
     if concept is None and own:
         concept = _leader(own).row
@@ -263,8 +263,8 @@ def _card(
         said += [of_motif] if has_motif else []
     if leader is not None:
         said += [*_where(motifs, row, proteins), *(_classes(motif, class_name) if has_motif else [])]
-        said += [f"also {text[0].lower()}{text[1:]}" for text in _second(leader, concept, found, known, bars)]
-    knows, best = _knows(found, leader, letters)
+        said += [f"also {text[0].lower()}{text[1:]}" for text in _second(leader, concept, explanations, known, bars)]
+    knows, best = _knows(explanations, leader, letters)
     said = _letter_text(said, knows, best, leader, letters)
     sentence = "; ".join([*said, f"{neuron.site.module}, layer {neuron.site.layer}"])
     return {

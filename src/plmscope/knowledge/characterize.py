@@ -21,55 +21,44 @@ Departs: both signs, concept chosen by gain so that frequent ones do not win by 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import pandas as pd
 import torch
 
 from plmscope.data.proteins import Protein
-from plmscope.errors import InputError
+from plmscope.errors import InputError, SelectionError
+from plmscope.evaluation.selection import Selection
 from plmscope.knowledge.codes import Codes, firing_codes
-from plmscope.knowledge.concepts import ConceptSet
+from plmscope.knowledge.concepts import ConceptSet, build_concepts
 from plmscope.knowledge.confirmation import Confirmation, association_table, offsets, permuted_marks, shifted_marks
 from plmscope.knowledge.discovery import (
+    CharacterizeSettings,
     Counts,
     Pairs,
-    Settings,
     chosen_pairs,
     marked_protein,
     marked_residues,
 )
-from plmscope.knowledge.letters import DISCOVERED as _LETTERS_DISCOVERED
-from plmscope.knowledge.letters import JUDGED as _LETTERS_JUDGED
-from plmscope.knowledge.letters import Letters
+from plmscope.knowledge.letters import LETTERS_DISCOVERED, LETTERS_JUDGED, Letters
 from plmscope.knowledge.motifs import MOTIF_FRACTION, Motifs, TopWindows, joined_motifs, make_motifs
 from plmscope.knowledge.saved import CONFIRMED, DISCOVERED, MOTIFS, PAIRS, PEAKS, Saved, arrays_of, put_back
-from plmscope.knowledge.stream import Stream, by_protein, of_both_signs, protein_means, stream_of
+from plmscope.knowledge.stream import Chunk, Stream, by_protein, of_both_signs, protein_means, stream_of
 from plmscope.models.classifier import Classifier
 from plmscope.progress import Track, silent
 from plmscope.stats.chance import benjamini_hochberg
 from plmscope.store.resume import Parts
+from plmscope.store.schema import SCHEMA
 
 #: Neurons counted in one pass over the proteins; larger models take several passes.
 NEURONS_AT_ONCE = 40_000
 #: Numbers in the sample that the codes come from.
 SAMPLE_SIZE = 120_000_000
 SAMPLE_PROTEINS = 512
-
-
-# --- codes ------------------------------------------------------------------------------------------------------------
-
-
-# --- discovery --------------------------------------------------------------------------------------------------------
-
-
-# --- confirmation -----------------------------------------------------------------------------------------------------
-
-
-# --- everything together ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -104,8 +93,8 @@ def characterize(
     discovery: Sequence[Protein],
     confirmation: Sequence[Protein],
     concepts: ConceptSet,
-    selected: np.ndarray | None = None,
-    settings: Settings | None = None,
+    selected: np.ndarray | Selection | None = None,
+    settings: CharacterizeSettings | None = None,
     *,
     token_budget: int = 2048,
     track: Track = silent,
@@ -118,7 +107,8 @@ def characterize(
         discovery: Proteins of train clusters, one a cluster.
         confirmation: Proteins of validation and test clusters, one a cluster.
         concepts: What they may be compared with.
-        selected: ``(N,)`` whose motifs are wanted and that list several concepts; none if left out.
+        selected: The neurons whose motifs are wanted and that list several concepts, as a selection or ``(N,)``
+            booleans; none if left out.
         settings: Shares, rates and seed.
         token_budget: Padded tokens a batch.
         track: Progress.
@@ -127,28 +117,106 @@ def characterize(
     Raises:
         InputError: there are no proteins on one side, or a protein is on both.
         RunError: the disk is full.
+
+    The first module of the embedded model, on a few short enzymes:
+
+    >>> import plmscope as ps
+    >>> enzymes = ps.read_proteins("plmscope:enzymes", label="ec:1", max_length=60, too_long="skip").proteins[:6]
+    >>> model = ps.load_model("plmscope:embedded", labels=("2", "3"), new_head=True)
+    >>> model.index = ps.NeuronIndex(model.index.sites[:1], model.index.widths[:1])
+    >>> known = ps.concepts(enzymes, kinds=("amino acid",))
+    >>> found = ps.characterize(model, enzymes[::2], enzymes[1::2], known, settings=Settings(min_proteins=2))
+    >>> found.associations["position"].nunique()
+    320
     """
-    index, settings = classifier.index, settings or Settings()
-    selected = np.zeros(len(index), bool) if selected is None else selected
+    index, settings = classifier.index, settings or CharacterizeSettings()
+    if selected is None:
+        selected = np.zeros(len(index), bool)
+    elif isinstance(selected, Selection):
+        selected = selected.mask
     groups: list[Characterization] = []
     for number, sites in enumerate(index.groups(NEURONS_AT_ONCE)):
         where = np.concatenate([np.arange(len(index))[index.slice(site)] for site in sites])
         stream = stream_of(classifier, sites, token_budget, track)
-        found = associate(
+        of_group = associate(
             stream, len(where), discovery, confirmation, concepts, selected[where], settings,
             parts=parts, name=f"pass-{number}", device=classifier.device,
         )  # fmt: skip
-        if found.motifs is not None:
-            found.motifs.moved(where)
+        if of_group.motifs is not None:
+            of_group.motifs.moved(where)
         associations, letters = (
-            frame.assign(position=where[frame["position"]]) for frame in (found.associations, found.letters)
+            frame.assign(position=where[frame["position"]]) for frame in (of_group.associations, of_group.letters)
         )
-        groups.append(replace(found, associations=associations, letters=letters))
+        groups.append(replace(of_group, associations=associations, letters=letters))
     return _joined(groups, settings.fdr)
 
 
+def motifs_of(
+    classifier: Classifier,
+    selection: Selection,
+    discovery: Sequence[Protein],
+    confirmation: Sequence[Protein],
+    concepts: ConceptSet | None = None,
+    settings: CharacterizeSettings | None = None,
+    *,
+    token_budget: int = 2048,
+    track: Track = silent,
+) -> pd.DataFrame:
+    """The sequence motifs of some neurons, as :func:`characterize` finds them, without looking at the others.
+
+    Args:
+        classifier: The model.
+        selection: The neurons.
+        discovery: Proteins whose highest activations give the motifs, one a cluster.
+        confirmation: Proteins of other clusters, on which the motifs are judged.
+        concepts: What the column ``annotations`` may name; left out: those of the discovery proteins.
+        settings: Number of windows and seed.
+        token_budget: Padded tokens a batch.
+        track: Progress.
+
+    Returns:
+        The columns of ``motifs.parquet``: one row for the highest activations of each neuron (``sign`` 1), one for its
+        lowest (``sign`` -1).
+
+    Raises:
+        InputError: there are no proteins on one side, or a protein is on both.
+        SelectionError: nothing is selected, or the selection belongs to a model of another shape.
+
+    >>> import plmscope as ps
+    >>> enzymes = ps.read_proteins("plmscope:enzymes", label="ec:1", max_length=60, too_long="skip").proteins[:6]
+    >>> model = ps.load_model("plmscope:embedded", labels=("2", "3"), new_head=True)
+    >>> chosen = ps.Selection(model.index, np.arange(len(model.index)) == 5000)
+    >>> ps.motifs(model, chosen, enzymes[::2], enzymes[1::2])[["layer", "module", "neuron", "sign"]]
+       layer        module  neuron  sign
+    0      1  intermediate     840     1
+    1      1  intermediate     840    -1
+    """
+    if classifier.index != selection.index:
+        raise SelectionError(f"{selection.name!r} belongs to a model of another shape")
+    positions = np.flatnonzero(selection.mask)
+    if not len(positions):
+        raise SelectionError(f"{selection.name!r} has no neuron; select at least one")
+    sites = [classifier.index.sites[site] for site in np.unique(classifier.index.site_of[positions])]
+    everything = np.concatenate([np.arange(len(classifier.index))[classifier.index.slice(site)] for site in sites])
+    columns = torch.from_numpy(np.searchsorted(everything, positions))
+    whole = stream_of(classifier, sites, token_budget, track)
+
+    def stream(proteins: Sequence[Protein], description: str) -> Iterator[Chunk]:
+        for chunk in whole(proteins, description):
+            yield replace(chunk, values=chunk.values[:, columns.to(chunk.values.device)])
+
+    known = build_concepts(discovery) if concepts is None else concepts
+    result = associate(
+        stream, len(positions), discovery, confirmation, known, np.ones(len(positions), bool),
+        settings or CharacterizeSettings(), device=classifier.device,
+    )  # fmt: skip
+    motifs = cast(Motifs, result.motifs)  # there are some where neurons are chosen
+    motifs.moved(positions)
+    return classifier.index.placed(motifs.table)[list(SCHEMA["motifs"])]
+
+
 def _joined(parts: Sequence[Characterization], fdr: float) -> Characterization:
-    """Several passes as one: q values over all pairs."""
+    """Join the results of several groups of sites; q values are made over the pairs of all of them."""
     frame = pd.concat([part.associations for part in parts], ignore_index=True)
     q = benjamini_hochberg(frame["p_value"].to_numpy())
     frame = frame.assign(q_value=q, confirmed=np.nan_to_num(q, nan=1.0) < fdr)
@@ -170,13 +238,13 @@ def associate(
     confirmation: Sequence[Protein],
     concepts: ConceptSet,
     selected: np.ndarray,
-    settings: Settings,
+    settings: CharacterizeSettings,
     *,
     parts: Parts | None = None,
     name: str = "pass",
     device: torch.device | None = None,
 ) -> Characterization:
-    """The same for any ``n`` numbers a residue, wherever they come from; ``q_value`` is not yet there.
+    """Do the same for any ``n`` numbers at every residue, wherever they come from; ``q_value`` comes later.
 
     Raises:
         InputError: there are no proteins on one side, or a protein is on both.
@@ -210,20 +278,20 @@ def associate(
         held[[*annotation.positions, *annotation.holds]] += 1
         marks.append(marked_protein(annotation))
     letters = Letters(residue_codes.center, chosen)
-    found = saved.read("chosen")
-    if found is None:
+    saved_pairs = saved.read("chosen")
+    if saved_pairs is None:
         pairs = _discovered(
             stream, n, discovery, held, concepts, settings, windows, letters, residue_codes, protein_codes, saved
         )
         saved.write(
             "chosen",
-            lambda: {**arrays_of(pairs, PAIRS), **arrays_of(windows, PEAKS), **arrays_of(letters, _LETTERS_DISCOVERED)},
+            lambda: {**arrays_of(pairs, PAIRS), **arrays_of(windows, PEAKS), **arrays_of(letters, LETTERS_DISCOVERED)},
         )
         saved.drop("discovering")
     else:
-        pairs = Pairs(*(found[field] for field in PAIRS))
-        put_back(windows, PEAKS, found)
-        put_back(letters, _LETTERS_DISCOVERED, found)
+        pairs = Pairs(*(saved_pairs[field] for field in PAIRS))
+        put_back(windows, PEAKS, saved_pairs)
+        put_back(letters, LETTERS_DISCOVERED, saved_pairs)
     letters.begin(concepts, pairs.neuron, pairs.sign, pairs.concept)
     motifs = make_motifs(windows, chosen, discovery, concepts, confirmation) if len(chosen) else None
 
@@ -237,14 +305,14 @@ def associate(
 
     def state() -> dict[str, np.ndarray]:
         kept = arrays_of(levels[0], CONFIRMED, "residue/") | arrays_of(levels[1], CONFIRMED, "protein/")
-        kept |= arrays_of(letters, _LETTERS_JUDGED, "letters/")
+        kept |= arrays_of(letters, LETTERS_JUDGED, "letters/")
         return kept | (arrays_of(motifs, MOTIFS, "motifs/") if motifs is not None else {}) | {"done": done}
 
     if (before := saved.read("confirming")) is not None:
         done = before["done"]
         for level, prefix in zip(levels, ("residue/", "protein/"), strict=True):
             put_back(level, CONFIRMED, before, prefix)
-        put_back(letters, _LETTERS_JUDGED, before, "letters/")
+        put_back(letters, LETTERS_JUDGED, before, "letters/")
         if motifs is not None:
             put_back(motifs, MOTIFS, before, "motifs/")
     for chunk in saved.rest(stream, confirmation, "confirming", done, state):
@@ -289,7 +357,7 @@ def _discovered(
     discovery: Sequence[Protein],
     held: np.ndarray,
     concepts: ConceptSet,
-    settings: Settings,
+    settings: CharacterizeSettings,
     windows: TopWindows,
     letters: Letters,
     residue_codes: Codes,
@@ -309,7 +377,7 @@ def _discovered(
         def state() -> dict[str, np.ndarray]:
             windows.settle()
             kept = arrays_of(of_residues, DISCOVERED, "residue/") | arrays_of(of_proteins, DISCOVERED, "protein/")
-            kept |= arrays_of(letters, _LETTERS_DISCOVERED, "letters/")
+            kept |= arrays_of(letters, LETTERS_DISCOVERED, "letters/")
             return kept | arrays_of(windows, PEAKS, "windows/") | {"seen": seen, "done": done}
 
         if (before := saved.read("discovering")) is not None:
@@ -317,7 +385,7 @@ def _discovered(
             put_back(of_residues, DISCOVERED, before, "residue/")
             put_back(of_proteins, DISCOVERED, before, "protein/")
             put_back(windows, PEAKS, before, "windows/")
-            put_back(letters, _LETTERS_DISCOVERED, before, "letters/")
+            put_back(letters, LETTERS_DISCOVERED, before, "letters/")
         for chunk in saved.rest(stream, discovery, "discovering", done, state):
             annotations = [concepts.annotate(discovery[row]) for row in chunk.rows]
             for annotation in annotations:
@@ -339,7 +407,12 @@ def _discovered(
 
 
 def _fitted(
-    stream: Stream, n: int, proteins: Sequence[Protein], settings: Settings, saved: Saved, device: torch.device
+    stream: Stream,
+    n: int,
+    proteins: Sequence[Protein],
+    settings: CharacterizeSettings,
+    saved: Saved,
+    device: torch.device,
 ) -> tuple[Codes, Codes]:
     """Codes of residues and of protein means, from a sample of the discovery proteins."""
     if (before := saved.read("codes")) is not None:

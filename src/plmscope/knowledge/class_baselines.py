@@ -64,12 +64,12 @@ def class_baselines(
 
 def _members(proteins: Sequence[Protein], concepts: ConceptSet) -> np.ndarray:
     """``(2, P, C)`` booleans: whether a protein has a concept of the protein level, and whether that is known."""
-    found = np.zeros((2, len(proteins), len(concepts)), dtype=bool)
+    members = np.zeros((2, len(proteins), len(concepts)), dtype=bool)
     for row, protein in enumerate(proteins):
         annotation = concepts.annotate(protein)
-        found[0, row, list(annotation.holds)] = True
-        found[1, row] = annotation.known
-    return found
+        members[0, row, list(annotation.holds)] = True
+        members[1, row] = annotation.known
+    return members
 
 
 def reached(row: pd.Series) -> float:

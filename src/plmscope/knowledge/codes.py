@@ -100,25 +100,25 @@ class Codes:
 
     def __call__(self, values: torch.Tensor) -> np.ndarray:
         """Codes of activations ``(R, N)``, uint8 of the same shape."""
-        found = np.empty(tuple(values.shape), dtype=np.uint8)
+        ranks = np.empty(tuple(values.shape), dtype=np.uint8)
         for start in range(0, values.shape[1], BLOCK):
             part = slice(start, min(start + BLOCK, values.shape[1]))
             z = values[:, part].sub(self.center[part]).div_(self.scale[part])
             index = _buckets(z).to(torch.int32)
             index += torch.arange(index.shape[1], dtype=torch.int32, device=index.device) * BUCKETS
             codes = self.table[part].reshape(-1).index_select(0, index.reshape(-1))
-            found[:, part] = codes.reshape(index.shape).cpu().numpy()
-        return found
+            ranks[:, part] = codes.reshape(index.shape).cpu().numpy()
+        return ranks
 
     def arrays(self, prefix: str) -> dict[str, np.ndarray]:
-        """Everything as arrays."""
+        """All that :meth:`of` needs, as arrays."""
         tensors = {name: getattr(self, name).cpu().numpy() for name in ("center", "scale", "table")}
-        found: dict[str, np.ndarray] = tensors | {"lowest": self.lowest, "highest": self.highest}
-        return {prefix + name: value for name, value in found.items()}
+        arrays: dict[str, np.ndarray] = tensors | {"lowest": self.lowest, "highest": self.highest}
+        return {prefix + name: value for name, value in arrays.items()}
 
     @classmethod
     def of(cls, arrays: Mapping[str, np.ndarray], prefix: str, device: torch.device) -> Codes:
-        """Back from :meth:`arrays`."""
+        """The codes whose arrays :meth:`arrays` gave."""
         center, scale, table = (
             torch.from_numpy(arrays[prefix + name]).to(device) for name in ("center", "scale", "table")
         )

@@ -28,7 +28,7 @@ import pandas as pd
 
 from plmscope.data.annotations import EC_NAMES, FeatureSet
 from plmscope.data.labelling import ec_classes
-from plmscope.data.labels import Task, classes_of
+from plmscope.data.labels import LabelTask, classes_of
 from plmscope.data.proteins import AMINO_ACIDS, Protein
 from plmscope.errors import InputError
 
@@ -82,14 +82,14 @@ def parse_pattern(text: str) -> Pattern:
     body = text.strip().removesuffix(".")
     start, end = body.startswith("<"), body.endswith(">")
     body = body[1 if start else 0 : -1 if end else None]
-    parts = []
+    elements = []
     for number, element in enumerate(body.split("-"), 1):
-        found = _ELEMENT.fullmatch(element)
-        if not found:
+        match = _ELEMENT.fullmatch(element)
+        if not match:
             raise InputError(
                 f"pattern {text!r}: element {number}, {element!r}, is none of A, x, [AB], {{AB}} with (n) or (n,m)"
             )
-        what, low, high = found.groups()
+        what, low, high = match.groups()
         if high is not None and int(high) < int(low):
             raise InputError(f"pattern {text!r}: element {number}, {element!r}, counts down; write (n,m) with n <= m")
         if what.endswith(">]"):
@@ -101,8 +101,8 @@ def parse_pattern(text: str) -> Pattern:
         else:
             expression = "." if what == "x" else what
         count = "" if low is None else f"{{{low}}}" if high is None else f"{{{low},{high}}}"
-        parts.append(expression + count)
-    expression = "".join(parts) + (r"\Z" if end else "")
+        elements.append(expression + count)
+    expression = "".join(elements) + (r"\Z" if end else "")
     if re.fullmatch(expression, ""):
         raise InputError(f"pattern {text!r} can match no residue at all; let it ask for one at least")
     return Pattern(text, re.compile((r"\A" if start else "") + f"(?=({expression}))", re.DOTALL))
@@ -110,7 +110,7 @@ def parse_pattern(text: str) -> Pattern:
 
 @dataclass(frozen=True)
 class Concept:
-    """One thing that may be known.
+    """One thing that may be known about a residue or about a whole protein.
 
     Attributes:
         name: Unique among the concepts of a run.
@@ -165,7 +165,7 @@ class ConceptSet:
         features: Mapping[str, Sequence[tuple[str, int, int]]],
         ec_levels: Mapping[str, str],
         lengths: tuple[float, float],
-        task: Task = "single",
+        task: LabelTask = "single",
     ) -> None:
         self.concepts = tuple(sorted(concepts, key=lambda c: (c.level == "protein", KINDS.index(c.kind))))
         self.number = {concept.name: i for i, concept in enumerate(self.concepts)}
@@ -302,7 +302,7 @@ def build_concepts(
     ec: Mapping[str, str] | None = None,
     patterns: Mapping[str, str] | None = None,
     min_proteins: int = 10,
-    task: Task = "single",
+    task: LabelTask = "single",
 ) -> ConceptSet:
     """The concepts that occur in some proteins.
 
@@ -317,27 +317,32 @@ def build_concepts(
 
     Raises:
         InputError: a kind is unknown, a pattern cannot be read, or two concepts have one name.
+
+    >>> proteins = [Protein("p", "MKGASGKTCC", "2")]
+    >>> concepts = build_concepts(proteins, kinds=("amino acid", "pattern"), patterns={"twice C": "C-C"})
+    >>> concepts.annotate(proteins[0]).positions[concepts.number["twice C"]].tolist()
+    [8, 9]
     """
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
         raise InputError(f"concept kind {unknown[0]!r} is not known; choose from {', '.join(KINDS)}")
-    found = [Concept(f"{AMINO_ACID_NAMES[a]} ({a})", "amino acid", "residue", "sequence", AMINO_ACID_NAMES[a])
+    concepts = [Concept(f"{AMINO_ACID_NAMES[a]} ({a})", "amino acid", "residue", "sequence", AMINO_ACID_NAMES[a])
              for a in sorted(AMINO_ACIDS)]  # fmt: skip
     for row in _rows("groups.csv"):
         name = f"{row['name']} residues"
-        found.append(Concept(name, "group", "residue", row["source"], f"{name} ({row['residues']})"))
+        concepts.append(Concept(name, "group", "residue", row["source"], f"{name} ({row['residues']})"))
     for size in ENDS:
         for name in (_first(size), _last(size)):
-            found.append(Concept(name, "position", "residue", "sequence", f"the {name}"))
+            concepts.append(Concept(name, "position", "residue", "sequence", f"the {name}"))
     for row in _rows("windows.csv"):
-        found.append(Concept(row["name"], "property", "residue", row["source"], f"a {row['name']}"))
+        concepts.append(Concept(row["name"], "property", "residue", row["source"], f"a {row['name']}"))
     parsed = {row["name"]: parse_pattern(row["pattern"]) for row in _rows("patterns.csv")}
     for row in _rows("patterns.csv"):
         phrase = f"the pattern {row['name']} ({row['pattern']}: {row['meaning']})"
-        found.append(Concept(row["name"], "pattern", "residue", row["source"], phrase))
+        concepts.append(Concept(row["name"], "pattern", "residue", row["source"], phrase))
     for name, text in (patterns or {}).items():
         parsed[name] = parse_pattern(text)
-        found.append(Concept(name, "pattern", "residue", "study", f"the pattern {text}"))
+        concepts.append(Concept(name, "pattern", "residue", "study", f"the pattern {text}"))
     ids = {protein.id for protein in proteins}
     rows: dict[str, list[tuple[str, int, int]]] = {}
     if features is not None and "feature" in kinds:
@@ -347,18 +352,20 @@ def build_concepts(
         for kind, n in own.groupby("feature_type")["id"].nunique().items():
             if n >= min_proteins:
                 phrase = f"residues annotated as {kind}"
-                found.append(Concept(str(kind), "feature", "residue", features.source, phrase, f"feature {kind}"))
-    found += _class_concepts(proteins, ec or {}, min_proteins, task)
+                concepts.append(Concept(str(kind), "feature", "residue", features.source, phrase, f"feature {kind}"))
+    concepts += _class_concepts(proteins, ec or {}, min_proteins, task)
     low, high = np.quantile([len(p) for p in proteins], (0.25, 0.75)) if proteins else (0.0, np.inf)
     for name, bound in (("short", f"at most {low:.0f}"), ("long", f"at least {high:.0f}")):
         phrase = f"{name} proteins ({bound} residues)"
-        found.append(Concept(f"{name} protein", "length", "protein", "sequence", phrase))
-    return ConceptSet([c for c in found if c.kind in kinds], parsed, rows, ec or {}, (float(low), float(high)), task)
+        concepts.append(Concept(f"{name} protein", "length", "protein", "sequence", phrase))
+    return ConceptSet([c for c in concepts if c.kind in kinds], parsed, rows, ec or {}, (float(low), float(high)), task)
 
 
-def _class_concepts(proteins: Sequence[Protein], ec: Mapping[str, str], min_proteins: int, task: Task) -> list[Concept]:
+def _class_concepts(
+    proteins: Sequence[Protein], ec: Mapping[str, str], min_proteins: int, task: LabelTask
+) -> list[Concept]:
     """EC classes at each level where EC numbers are known, labels otherwise."""
-    found: list[Concept] = []
+    concepts: list[Concept] = []
     counts: dict[str, int] = {}
     if any(ec.get(protein.id) for protein in proteins):
         for level in (1, 2, 3, 4):
@@ -368,8 +375,8 @@ def _class_concepts(proteins: Sequence[Protein], ec: Mapping[str, str], min_prot
                     counts[name] = counts.get(name, 0) + 1
             for name in sorted(name for name, n in counts.items() if min_proteins <= n):
                 phrase = f"EC {name}" + (f" ({EC_NAMES[name]})" if name in EC_NAMES else "")
-                found.append(Concept(f"EC {name}", "class", "protein", "EC number", phrase, f"EC level {level}"))
-        return found
+                concepts.append(Concept(f"EC {name}", "class", "protein", "EC number", phrase, f"EC level {level}"))
+        return concepts
     for protein in proteins:
         for name in _labels(protein, task):
             counts[name] = counts.get(name, 0) + 1
@@ -377,7 +384,7 @@ def _class_concepts(proteins: Sequence[Protein], ec: Mapping[str, str], min_prot
     return [Concept(f"class {name}", "class", "protein", "label", f"class {name}", "label") for name in names]
 
 
-def _labels(protein: Protein, task: Task) -> tuple[str, ...]:
+def _labels(protein: Protein, task: LabelTask) -> tuple[str, ...]:
     """The classes of a protein; none without a label."""
     return () if protein.label is None else classes_of(protein.label, task)
 
@@ -420,9 +427,9 @@ def _window(codes: np.ndarray, row: Mapping[str, str]) -> np.ndarray:
         return marked
     values = np.abs(values) if row["statistic"] == "absolute" else values
     sums = np.lib.stride_tricks.sliding_window_view(values, width).sum(1)  # NaN where a letter is unknown
-    found = sums / width if row["statistic"] == "mean" else sums
+    averaged = sums / width if row["statistic"] == "mean" else sums
     cutoff = float(row["cutoff"])
-    beyond = found >= cutoff - 1e-9 if row["side"] == "above" else found <= cutoff + 1e-9
+    beyond = averaged >= cutoff - 1e-9 if row["side"] == "above" else averaged <= cutoff + 1e-9
     marked[width // 2 : width // 2 + len(beyond)] = beyond
     return marked
 

@@ -91,7 +91,7 @@ class Confirmation:
                     np.add.at(self.differences[kind], (np.broadcast_to(which, bins.shape), bins), 1)
 
     def numbers(self, which: np.ndarray, group: str) -> dict[str, np.ndarray]:
-        """Everything but the test, of some pairs of one group."""
+        """All numbers of some pairs but those of the test: precision, recall, F1, IoU and AUROC."""
         neuron = np.searchsorted(self.neurons[group], self.pairs.neuron[which])
         total = self.all[group][neuron]
         total = np.where(self.pairs.sign[which, None] > 0, total, total[:, ::-1])
@@ -122,7 +122,7 @@ def offsets(protein: Protein, seed: int) -> tuple[int, int]:
 
 
 def shifted_marks(one: Marked, offset: int) -> Marked:
-    """The same annotation, moved around the protein."""
+    """The same annotation, moved along the protein; what leaves it at one end comes in at the other."""
     return replace(one, positions={i: (where + offset) % one.length for i, where in one.positions.items()})
 
 

@@ -35,7 +35,7 @@ def marked_residues(annotation: Annotation, length: int) -> Marked:
 
 
 def marked_protein(annotation: Annotation) -> Marked:
-    """At protein level a protein is a single row."""
+    """The protein-level concepts of one protein, which is a single row at that level."""
     return Marked(1, {number: np.zeros(1, np.int64) for number in annotation.holds}, {}, annotation.known)
 
 
@@ -90,12 +90,12 @@ class Counts:
         rows: dict[int, np.ndarray] = {}
         spans: dict[int, np.ndarray] = {}
         for number in self.numbers:
-            found = [
+            counted = [
                 one.positions[number] + a for one, a in zip(marked, starts, strict=False) if number in one.positions
             ]
-            if found:
-                self.positives[number] += sum(map(len, found))
-                rows[number] = np.concatenate(found)
+            if counted:
+                self.positives[number] += sum(map(len, counted))
+                rows[number] = np.concatenate(counted)
             stretches = [
                 one.stretches[number] + a for one, a in zip(marked, starts, strict=False) if number in one.stretches
             ]
@@ -272,7 +272,7 @@ def code_histogram(codes: np.ndarray, columns: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Settings:
+class CharacterizeSettings:
     """What a characterization depends on besides model and proteins.
 
     Attributes:
@@ -293,11 +293,17 @@ class Settings:
 
 
 def chosen_pairs(
-    counts: Sequence[Counts], eligible: Sequence[int], selected: np.ndarray, settings: Settings, firing: np.ndarray
+    counts: Sequence[Counts],
+    eligible: Sequence[int],
+    selected: np.ndarray,
+    settings: CharacterizeSettings,
+    firing: np.ndarray,
 ) -> Pairs:
     """The best concept of every neuron and sign, the best few of selected neurons, over both levels."""
-    found = [one.best(eligible, settings.top) for one in counts]
-    merged = {name: np.concatenate([one[name] for one in found], axis=1) for name in found[0]}  # (2, 2 top, N)
+    candidates = [one.best(eligible, settings.top) for one in counts]
+    merged = {
+        name: np.concatenate([one[name] for one in candidates], axis=1) for name in candidates[0]
+    }  # (2, 2 top, N)
     order = np.argsort(-merged["gain"], axis=1, kind="stable")[:, : settings.top]
     best = {name: np.take_along_axis(values, order, 1) for name, values in merged.items()}
     wanted = np.isfinite(best["gain"])

@@ -42,8 +42,8 @@ BLOCK = 2048
 #: Bins of the mean of a protein less its letters, over this many standard deviations on either side.
 BINS, SPAN = 512, 6.0
 #: Arrays that the pass over the discovery proteins fills, and that over the held-out ones.
-DISCOVERED = ("gram", "cross", "squares", "ranks", "means", "mean_squares", "shares", "mean_shares")
-JUDGED = ("above", "marked", "all", "residues", "motif_above", "motif_marked", "positive", "everyone")
+LETTERS_DISCOVERED = ("gram", "cross", "squares", "ranks", "means", "mean_squares", "shares", "mean_shares")
+LETTERS_JUDGED = ("above", "marked", "all", "residues", "motif_above", "motif_marked", "positive", "everyone")
 #: Kinds of concepts that are no more than sets of letters.
 LETTER_KINDS = ("amino acid", "group")
 
@@ -140,7 +140,7 @@ class Letters:
     # --- what the held-out proteins say
 
     def begin(self, concepts: ConceptSet, neuron: np.ndarray, sign: np.ndarray, concept: np.ndarray) -> None:
-        """The pairs to judge: neuron, sign and concept of each; those of other neurons and of letters are left out."""
+        """Say which pairs of neuron, sign and concept are to be judged; other neurons and letters are left out."""
         all_, k = concepts.concepts, len(self.chosen)
         self.concepts, self.sign = concepts, sign
         self.column = np.full(int(self.center.shape[0]), -1)
@@ -216,28 +216,28 @@ class Letters:
 
     def beyond(self) -> np.ndarray:
         """``auroc_beyond_letter`` of every pair, NaN where it is not judged."""
-        found = np.full(len(self.neuron), np.nan)
+        areas = np.full(len(self.neuron), np.nan)
         for concept, which in self.pairs.items():
             one = self.concepts.concepts[concept]
             group, column = self.groups.index(one.group), self.column[self.neuron[which]]
             if one.level == "residue":
                 all_, residues = self.all[:, group, column], self.residues[:, group, None]
-                found[which] = within(self.above[:, which], self.marked[:, which], all_, residues, self.sign[which])
+                areas[which] = within(self.above[:, which], self.marked[:, which], all_, residues, self.sign[which])
                 continue
             positive = self.positive[self.place[which]]
             negative = self.everyone[group, column] - positive
             below = np.cumsum(negative, axis=1) - negative
             pairs = positive.sum(1) * negative.sum(1)
             area = (positive * (below + negative / 2)).sum(1) / np.maximum(pairs, 1)
-            found[which] = np.where(pairs > 0, 0.5 + self.sign[which] * (area - 0.5), np.nan)
-        return found
+            areas[which] = np.where(pairs > 0, 0.5 + self.sign[which] * (area - 0.5), np.nan)
+        return areas
 
     def beyond_of(self, motifs: Motifs) -> np.ndarray:
         """``auroc_beyond_letter`` of every motif, with its hits for marks."""
         group = self.groups.index("")
         all_, residues = np.tile(self.all[:, group], (1, 2, 1)), self.residues[:, group, None]
-        found = within(self.motif_above, self.motif_marked, all_, residues, motifs.signs)
-        return np.where(motifs.last > motifs.first, found, np.nan)
+        areas = within(self.motif_above, self.motif_marked, all_, residues, motifs.signs)
+        return np.where(motifs.last > motifs.first, areas, np.nan)
 
 
 def _around(sequence: str) -> np.ndarray:
@@ -275,5 +275,5 @@ def within(
     weight = np.where(some, marked, 0)
     total = weight.sum((0, 2))
     pooled = np.where(total >= 2 * MIN_MARKED, (weight * area).sum((0, 2)) / np.maximum(total, 1), np.nan)
-    found: np.ndarray = np.where(enough.any(1), chosen, pooled)
-    return found.clip(0, 1)
+    areas: np.ndarray = np.where(enough.any(1), chosen, pooled)
+    return areas.clip(0, 1)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -81,7 +81,7 @@ class TopWindows:
             self.settle()
 
     def settle(self) -> None:
-        """Keep the highest, highest first; equal ones in the order of their rows."""
+        """Keep the highest of the peaks seen so far, highest first; equal ones in the order of their proteins."""
         if not self._waiting:
             return
         n, k = self.value.shape
@@ -130,21 +130,21 @@ def consensus(matrix: np.ndarray, bits: np.ndarray) -> str:
 
     A letter from 60 % on, else up to three that make 70 % together, else a small letter from 35 % on, else ``x``.
     """
-    parts = []
+    names = []
     for column, said in zip(matrix, bits, strict=True):
         order = np.argsort(-column, kind="stable")
         few = next((k for k in (2, 3) if column[order[:k]].sum() >= 0.7 and column[order[k - 1]] >= 0.15), 0)
         if said < MIN_BITS:
-            parts.append("x")
+            names.append("x")
         elif column[order[0]] >= 0.6:
-            parts.append(LETTERS[order[0]])
+            names.append(LETTERS[order[0]])
         elif few:
-            parts.append("[" + "".join(sorted(LETTERS[i] for i in order[:few])) + "]")
+            names.append("[" + "".join(sorted(LETTERS[i] for i in order[:few])) + "]")
         elif column[order[0]] >= 0.35:
-            parts.append(LETTERS[order[0]].lower())
+            names.append(LETTERS[order[0]].lower())
         else:
-            parts.append("x")
-    return "-".join(parts) if set(parts) != {"x"} else ""
+            names.append("x")
+    return "-".join(names) if set(names) != {"x"} else ""
 
 
 @dataclass
@@ -200,8 +200,8 @@ class Motifs:
         padded = np.concatenate([np.full(FLANK, 20), codes, np.full(FLANK, 20)])
         around = np.lib.stride_tricks.sliding_window_view(padded, 2 * FLANK + 1)  # (R, 15)
         one_hot = (around[:, :, None] == np.arange(20)).reshape(len(codes), -1).astype(np.float32)
-        found: np.ndarray = one_hot @ self.log_odds
-        return found
+        scores: np.ndarray = one_hot @ self.log_odds
+        return scores
 
     def add(self, proteins: Sequence[Protein], annotations: Sequence[Annotation], fires: np.ndarray) -> np.ndarray:
         """Look at held-out proteins; ``fires`` ``(R, M)`` says where the neurons do. Returns the hits, ``(R, M)``."""
@@ -292,7 +292,7 @@ class Motifs:
 
     def _annotations(self, i: int) -> dict[str, dict[str, float]]:
         """The five concepts that one motif's hits are most enriched in: share of hits on them, and over chance."""
-        found = {}
+        enriched = {}
         for number, on in self.on.items():
             known, (marked, total) = self.known[number][i], self.marked[number]
             if known and marked and on[i] >= 5 and self.last[i] > self.first[i]:
@@ -300,8 +300,8 @@ class Motifs:
                 lift = share / (marked / total)
                 if lift > 1.5:
                     name = self.concepts.concepts[number].name
-                    found[name] = {"share": round(float(share), 4), "enrichment": round(float(lift), 3)}
-        return dict(sorted(found.items(), key=lambda item: -item[1]["enrichment"])[:5])
+                    enriched[name] = {"share": round(float(share), 4), "enrichment": round(float(lift), 3)}
+        return dict(sorted(enriched.items(), key=lambda item: -item[1]["enrichment"])[:5])
 
 
 def make_motifs(
@@ -411,17 +411,7 @@ def group_motifs(matrices: np.ndarray) -> np.ndarray:
         np.maximum(similar, flat @ moved.reshape(len(there), -1).T, out=similar)
     distance = np.maximum(1 - np.maximum(similar, similar.T), 0)
     np.fill_diagonal(distance, 0)
-    found = fcluster(linkage(squareform(distance, checks=False), "average"), 1 - SIMILARITY, "distance")
-    order = {group: i for i, (group, _) in enumerate(Counter(found.tolist()).most_common())}
-    groups[there] = [order[group] for group in found.tolist()]
+    labels = fcluster(linkage(squareform(distance, checks=False), "average"), 1 - SIMILARITY, "distance")
+    order = {group: i for i, (group, _) in enumerate(Counter(labels.tolist()).most_common())}
+    groups[there] = [order[group] for group in labels.tolist()]
     return groups
-
-
-#: Colours of a logo by chemistry.
-COLOURS: Mapping[str, str] = {
-    **dict.fromkeys("KRH", "#2166ac"),
-    **dict.fromkeys("DE", "#b2182b"),
-    **dict.fromkeys("STNQ", "#1b7837"),
-    **dict.fromkeys("CGP", "#8c510a"),
-    **dict.fromkeys("AILMFVWY", "#333333"),
-}

@@ -80,11 +80,11 @@ def attributed_residues(
     told = [i for i, c in enumerate(concepts.concepts) if c.kind in ("feature", "pattern")]
     names = [INPUT, *selections]
     masks = {name: torch.from_numpy(mask).to(classifier.device).float() for name, mask in selections.items()}
-    found: dict[tuple[int, str], list[tuple[float, ...]]] = {}
+    values_of: dict[tuple[int, str], list[tuple[float, ...]]] = {}
     done = np.zeros(len(proteins), bool)
 
     def state() -> dict[str, np.ndarray]:
-        kept = {f"{number}/{name}": np.array(each) for (number, name), each in found.items()}
+        kept = {f"{number}/{name}": np.array(each) for (number, name), each in values_of.items()}
         return kept | {"done": done}
 
     before = None if parts is None else parts.read(PART)
@@ -92,7 +92,7 @@ def attributed_residues(
         done = before.pop("done")
         for key, rows_before in before.items():
             concept, _, name = key.partition("/")
-            found[int(concept), name] = [tuple(row) for row in rows_before.tolist()]
+            values_of[int(concept), name] = [tuple(row) for row in rows_before.tolist()]
     left = np.flatnonzero(~done)
     batches = classifier.batches([proteins[row] for row in left.tolist()], token_budget)
 
@@ -116,7 +116,7 @@ def attributed_residues(
                     continue
                 for name in names:
                     own = values[name][place, 1 : len(protein) + 1]
-                    found.setdefault((number, name), []).append(
+                    values_of.setdefault((number, name), []).append(
                         (
                             _auroc(own, where),
                             _auroc(own, (where + shift) % len(protein)),
@@ -130,7 +130,7 @@ def attributed_residues(
     if parts is not None:
         parts.write(PART, state())
     rows = []
-    for (number, name), each in found.items():
+    for (number, name), each in values_of.items():
         if len(each) >= min_proteins:
             real, null, same, half = np.array(each).T
             judged = ~np.isnan(same)

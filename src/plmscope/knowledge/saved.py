@@ -29,14 +29,14 @@ MOTIFS = ("fired", "everywhere", "hits", "fired_hits", "in_class", "class_residu
 
 def arrays_of(one: object, names: Sequence[str], prefix: str = "") -> dict[str, np.ndarray]:
     """Attributes of an object that are arrays, or dicts of arrays or whole numbers, as arrays."""
-    found: dict[str, np.ndarray] = {}
+    arrays: dict[str, np.ndarray] = {}
     for name in names:
         value = getattr(one, name)
         if isinstance(value, dict):
-            found |= {f"{prefix}{name}/{key}": np.asarray(part) for key, part in value.items()}
+            arrays |= {f"{prefix}{name}/{key}": np.asarray(part) for key, part in value.items()}
         else:
-            found[f"{prefix}{name}"] = value
-    return found
+            arrays[f"{prefix}{name}"] = value
+    return arrays
 
 
 def put_back(one: object, names: Sequence[str], arrays: Mapping[str, np.ndarray], prefix: str = "") -> None:

@@ -46,7 +46,7 @@ def top_proteins(
     motifs: Motifs, row: int, sign: int, proteins: Sequence[Protein], sites_of: MarkedSites
 ) -> list[dict[str, object]]:
     """The highest peaks with activation and sites around them; sign -1: the lowest."""
-    found = []
+    strips = []
     for k in range(min(TOP_PROTEINS, motifs.windows.value.shape[1])):
         number = int(motifs.windows.protein[row, k])
         if number < 0:
@@ -54,7 +54,7 @@ def top_proteins(
         protein, position = proteins[number], int(motifs.windows.position[row, k])
         start, stop = max(0, position - STRIP), min(len(protein), position + STRIP + 1)
         strip = motifs.windows.strip[row, k, start - position + STRIP : stop - position + STRIP]
-        found.append(
+        strips.append(
             {
                 "id": protein.id, "position": position + 1, "start": start + 1,
                 "sequence": protein.sequence[start:stop],
@@ -62,4 +62,4 @@ def top_proteins(
                 "sites": sites_of.between(number, start, stop),
             }
         )  # fmt: skip
-    return found
+    return strips

@@ -15,5 +15,6 @@
     pruning.py      whether a class can be cut out
     experts.py      feed-forward neurons that read alike, and the classes that they hold
 
-Every part is a function of arrays and a measure; ``study/laying_*.py`` runs those that ``[layout] parts`` names.
+Every part is a function that is given arrays and a measure. ``study/laying_*.py`` run the parts that the setting
+``[layout] parts`` names.
 """

@@ -39,10 +39,10 @@ def per_protein(
     sums = scores.sums
     if sums is None:
         raise ModelError(f"{classifier.name}: no attributions by protein")
-    found = np.zeros((len(proteins), len(classifier.index)))
+    attributed = np.zeros((len(proteins), len(classifier.index)))
     for row, (_, name) in enumerate(sums.keys):
-        found[int(name)] = sums.sums[METHODS[0]][row]
-    return found
+        attributed[int(name)] = sums.sums[METHODS[0]][row]
+    return attributed
 
 
 @torch.inference_mode()

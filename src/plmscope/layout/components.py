@@ -81,12 +81,12 @@ def by_topology(
             group = [one if name == other else name for name in group]
         longest[one] = length
     median = float(np.median(list(birth.values()))) if birth else 0.0
-    found = []
+    components = []
     for name in sorted({group[point] for point in birth}):
         points = [point for point in range(n) if group[point] == name]
         if longest[name] - min(birth[point] for point in points) > median or len(edges) == 1:
-            found.append(points)
-    return sorted(found, key=_size_first)
+            components.append(points)
+    return sorted(components, key=_size_first)
 
 
 def _distances(layers: np.ndarray, reads: np.ndarray, writes: np.ndarray) -> np.ndarray:
@@ -126,8 +126,8 @@ def wired(index: NeuronIndex, network: object, positions: Sequence[int]) -> list
 
 def weights_of(layer: object, module: str) -> np.ndarray:
     """Weights ``(out, in)`` of a module of a layer."""
-    found: np.ndarray = getattr(layer, module).weight.detach().double().cpu().numpy()
-    return found
+    weights: np.ndarray = getattr(layer, module).weight.detach().double().cpu().numpy()
+    return weights
 
 
 def _size_first(group: list[int]) -> tuple[int, int]:

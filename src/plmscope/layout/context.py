@@ -24,7 +24,7 @@ from scipy.stats import wilcoxon
 
 from plmscope.data.proteins import Protein
 from plmscope.errors import ModelError
-from plmscope.evaluation.interventions import log_odds
+from plmscope.evaluation.interventions import class_log_odds
 from plmscope.layout.measure import resampled
 from plmscope.models.classifier import Classifier
 from plmscope.models.hooked import network_of
@@ -81,7 +81,7 @@ def masked_run(
                     found[np.ix_(np.array(batch.rows), columns)] = a.double().cpu().numpy()[:, own]
             hidden = network.after(state)
         logits = network.above(len(network.layers), hidden, context)
-        odds[batch.rows] = log_odds(logits.double().cpu().numpy(), classifier.task)
+        odds[batch.rows] = class_log_odds(logits.double().cpu().numpy(), classifier.task)
     return odds, found
 
 

@@ -113,25 +113,25 @@ def degenerate_pairs(
     drawn = _drawn(index, sets, pairs, draws, seed)
     changes += [Change(one, None) for trio in drawn for one in trio]
     after = expit(measure(name, judged, changes)[:, :, label])
-    found = Drops((before - after) / before, weights)
+    drops = Drops((before - after) / before, weights)
     n, first = len(sets), len(sets) + len(pairs)
     start = first + n + 1
     trios = [tuple(range(start + 3 * r, start + 3 * r + 3)) for r in range(draws)]
-    random = np.array([found.synergy(*trio)[0] for trio in trios])
-    called = sum(found.degenerate(*trio) for trio in trios)
+    random = np.array([drops.synergy(*trio)[0] for trio in trios])
+    called = sum(drops.degenerate(*trio) for trio in trios)
     rows = []
     for place, (a, b) in enumerate(pairs):
-        synergy, low, high = found.synergy(a, b, n + place)
+        synergy, low, high = drops.synergy(a, b, n + place)
         test = compare_with_draws(synergy, random, 1)
         rows.append(
             {
                 "a": a, "b": b, "n_a": len(sets[a]), "n_b": len(sets[b]), "n_proteins": len(right),
-                "drop_a": found.mean(a), "drop_b": found.mean(b), "drop_both": found.mean(n + place),
-                "drop_all": found.mean(first + n), "alone_a": found.mean(first + a), "alone_b": found.mean(first + b),
+                "drop_a": drops.mean(a), "drop_b": drops.mean(b), "drop_both": drops.mean(n + place),
+                "drop_all": drops.mean(first + n), "alone_a": drops.mean(first + a), "alone_b": drops.mean(first + b),
                 "synergy": synergy, "ci_low": low, "ci_high": high,
                 "against": float(random.mean()) if len(random) else np.nan, "draws_degenerate": called,
                 "n_draws": draws, "p_value": test.p_value, "p_kind": test.p_kind,
-                "degenerate": found.degenerate(a, b, n + place),
+                "degenerate": drops.degenerate(a, b, n + place),
             }
         )  # fmt: skip
     return pd.DataFrame(rows)
@@ -145,13 +145,13 @@ def with_q(frame: pd.DataFrame) -> pd.DataFrame:
 
 def component_table(index: NeuronIndex, groups: Mapping[tuple[str, str], Sequence[Sequence[int]]]) -> pd.DataFrame:
     """``components.parquet``: ``method, label, component, layer, module, neuron``."""
-    parts = [
+    frames = [
         chosen_of(index, group).table().assign(method=method, label=label, component=number)
-        for (method, label), found in groups.items()
-        for number, group in enumerate(found)
+        for (method, label), components in groups.items()
+        for number, group in enumerate(components)
     ]
     columns = ["method", "label", "component", "layer", "module", "neuron"]
-    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+    return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
 
 
 def _weights(clusters: Sequence[str], seed: int) -> np.ndarray:
@@ -162,7 +162,7 @@ def _drawn(
     index: NeuronIndex, sets: Sequence[Sequence[int]], pairs: Sequence[tuple[int, int]], draws: int, seed: int
 ) -> list[tuple[Selection, Selection, Selection]]:
     """Random pairs without a neuron in common, and what they are together."""
-    found = []
+    drawn = []
     for r in range(draws):
         a, b = pairs[r % len(pairs)]
         (union,) = matched(chosen_of(index, [*sets[a], *sets[b]]), 1, (seed, 23, r))
@@ -173,5 +173,5 @@ def _drawn(
             own = np.flatnonzero(union.mask & (index.site_of == site))
             mask[rng.permutation(own)[:n]] = True
         one = Selection(index, mask)
-        found.append((one, union - one, union))
-    return found
+        drawn.append((one, union - one, union))
+    return drawn

@@ -34,7 +34,7 @@ from plmscope.stats.chance import compare_with_draws, percentile_interval
 from plmscope.stats.curves import isotonic
 from plmscope.stats.metrics import weighted_metric
 
-METRICS = ("balanced_accuracy", "log_odds")
+JUDGING_METRICS = ("balanced_accuracy", "log_odds")
 #: A search ends after so many steps, or where its ends differ by this factor.
 STEPS, NEAR = 20, 1.1
 
@@ -62,8 +62,8 @@ class Judges:
         if metric == "log_odds":
             means: np.ndarray = weights @ own / weights.sum(1)
             return means
-        found = weighted_metric(metric, weights, self.true, odds.argmax(1)[None], own[None], self.n_classes)
-        return np.asarray(found[:, 0])
+        metrics = weighted_metric(metric, weights, self.true, odds.argmax(1)[None], own[None], self.n_classes)
+        return np.asarray(metrics[:, 0])
 
 
 @dataclass
@@ -94,8 +94,8 @@ class _Search:
     def kept(self, k: int) -> np.ndarray:
         """``(N,)`` true for what is kept."""
         counts = np.bincount(self.index.site_of[self.ranked[:k]], minlength=len(self.index.sites))
-        found: np.ndarray = self.always | (self.rank < counts[self.index.site_of])
-        return found
+        mask: np.ndarray = self.always | (self.rank < counts[self.index.site_of])
+        return mask
 
     def next(self, metric: str) -> int | None:
         """The k to try next; None where the search is done."""
@@ -142,14 +142,14 @@ def sufficient_sets(
     inside = {m: of_module(index, m) if m else np.ones(len(index), dtype=bool) for m in scopes}
     ends = [nothing(index), *(Change(Selection(index, mask), None) for mask in inside.values())]
     odds = measure("sufficient-ends", judges.proteins, ends)
-    intact = {metric: judges.values(metric, odds[0]) for metric in METRICS}
+    intact = {metric: judges.values(metric, odds[0]) for metric in JUDGING_METRICS}
     empty = {(m, metric): judges.values(metric, found) for m, found in zip(inside, odds[1:], strict=True)
-             for metric in METRICS}  # fmt: skip
+             for metric in JUDGING_METRICS}  # fmt: skip
     low = {key: percentile_interval((intact[key[1]] - value)[1:]).low for key, value in empty.items()}
     searches: dict[tuple[str, str, int], _Search] = {}
     for place, (method, one) in enumerate(scores.items()):
         for m, mask in inside.items():
-            metrics = [metric for metric in METRICS if low[m, metric] > ROUNDING]
+            metrics = [metric for metric in JUDGING_METRICS if low[m, metric] > ROUNDING]
             for r in range(-1, draws if metrics else 0):
                 seeds = [seed, 21, place, list(inside).index(m), r]
                 searches[method, m, r] = _search(one, mask, metrics, None if r < 0 else seeds)
@@ -163,14 +163,14 @@ def sufficient_sets(
         changes = [Change(Selection(index, ~searches[key].kept(k)), None) for key, k in todo]
         for (key, k), found in zip(todo, measure(f"sufficient-{step}", judges.proteins, changes), strict=True):
             searches[key].tried[k] = {metric: _faithful(judges.values(metric, found), empty[key[1], metric],
-                                                        intact[metric]) for metric in METRICS}  # fmt: skip
+                                                        intact[metric]) for metric in JUDGING_METRICS}  # fmt: skip
         for (key, metric), k in waiting.items():
             search, (below, above) = searches[key], searches[key].ends[metric]
             search.ends[metric] = (below, k) if search.tried[k][metric][1] >= target else (k, above)
     rows = []
     for method in scores:
         for m, mask in inside.items():
-            for metric in METRICS:
+            for metric in JUDGING_METRICS:
                 carried = float(intact[metric][0] - empty[m, metric][0])
                 row: dict[str, object] = {
                     "method": method, "scope": MODULE if m else "pooled", "module": m, "metric": metric,

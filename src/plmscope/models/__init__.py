@@ -5,7 +5,7 @@ one output unit of a site.
 
 ::
 
-    architectures.py, sites.py      one row an architecture; sites, neurons and their numbers
+    architectures.py, sites.py      all architectures, a row for each; sites, neurons and their numbers
     checkpoints.py, finding.py      what a checkpoint is, and where one is found
     heads.py, lora.py               what a head says of itself; adapters
     loading.py, classifier.py       a checkpoint loaded; a sequence classifier

@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 
-from plmscope.errors import ModelError
+from plmscope.errors import ModelError, one_line
 
 T = TypeVar("T")
 EMBEDDED = "plmscope:embedded"
@@ -96,16 +96,16 @@ class Checkpoint:
         Raises:
             ModelError: a file is cut short or damaged.
         """
-        found = {}
+        entries = {}
         for path in self.weights:
             try:
                 with safe_open(str(path), framework="np") as handle:  # compares the header with the size of the file
                     for key in handle.keys():  # noqa: SIM118
                         part = handle.get_slice(key)
-                        found[key] = tuple(part.get_shape()), str(part.get_dtype())
+                        entries[key] = tuple(part.get_shape()), str(part.get_dtype())
             except (SafetensorError, OSError) as error:
-                raise ModelError(f"{path}: is damaged ({first_line(error)}); {COPY}") from None
-        return found
+                raise ModelError(f"{path}: is damaged ({one_line(error)}); {COPY}") from None
+        return entries
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -125,16 +125,16 @@ class Checkpoint:
         Raises:
             ModelError: weights from the hub are not those that the hub announced.
         """
-        found = {}
+        digests = {}
         for path in (*(self.folder / name for name in TEXTS), *self.weights):
             if path.is_file():
                 with path.open("rb") as handle:
-                    found[path.name] = hashlib.file_digest(handle, "sha256").hexdigest()
+                    digests[path.name] = hashlib.file_digest(handle, "sha256").hexdigest()
         for path in self.weights:
             blob = path.resolve()  # the cache names a large file by its sha256
-            if self.revision and len(blob.name) == 64 and blob.name != found[path.name]:
+            if self.revision and len(blob.name) == 64 and blob.name != digests[path.name]:
                 raise ModelError(f"{blob}: is not what the hub announced (sha256 differs); delete it and run again")
-        return found
+        return digests
 
     @property
     def sha256(self) -> str:
@@ -199,16 +199,10 @@ def read_json(path: Path, name: str) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ModelError(f"{name}: {path.name} is not JSON ({first_line(error)}); {COPY}") from None
+        raise ModelError(f"{name}: {path.name} is not JSON ({one_line(error)}); {COPY}") from None
     if not isinstance(content, dict):
         raise ModelError(f"{name}: {path.name} is not a JSON object; {COPY}")
     return content
-
-
-def first_line(error: BaseException) -> str:
-    """An exception's text as one line."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= 300 else text[:300] + " ..."
 
 
 #: What a library raises when a file says something impossible.
@@ -222,7 +216,7 @@ def built(name: str, build: Callable[[], T]) -> T:
     try:
         return build()
     except _UNREADABLE as error:
-        raise ModelError(f"{name}: {first_line(error)}") from None
+        raise ModelError(f"{name}: {one_line(error)}") from None
 
 
 # --- checks
@@ -308,9 +302,9 @@ def _check_weights(found: Checkpoint) -> None:
 
 def _pickles(folder: Path) -> list[Path]:
     """Pickled weights; what a trainer pickles beside them is none."""
-    found = sorted(path for path in folder.iterdir() if path.suffix in PICKLES and not _NO_WEIGHTS.match(path.name))
-    parts = [path for path in found if path.name.startswith(("pytorch_model", "adapter_model"))]
-    return parts or found[-1:]
+    pickles = sorted(path for path in folder.iterdir() if path.suffix in PICKLES and not _NO_WEIGHTS.match(path.name))
+    of_weights = [path for path in pickles if path.name.startswith(("pytorch_model", "adapter_model"))]
+    return of_weights or pickles[-1:]
 
 
 def _conversion(found: Checkpoint, pickles: list[Path]) -> str:

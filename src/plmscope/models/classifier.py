@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from plmscope.data.checks import LETTERS
-from plmscope.data.labels import BoolArray, Task, classes_of, membership, pack
+from plmscope.data.checks import KNOWN_LETTERS
+from plmscope.data.labels import BoolArray, LabelTask, classes_of, membership, pack
 from plmscope.data.proteins import AMINO_ACIDS, Protein
 from plmscope.errors import InputError, ModelError
 from plmscope.models.architectures import Architecture
@@ -51,12 +51,12 @@ class Batch:
     def halves(self) -> tuple[Batch, Batch]:
         """The first and the other proteins, each cut to its longest; for a batch that did not fit into memory."""
         middle = len(self.rows) // 2
-        parts = []
+        halves = []
         for part in (slice(0, middle), slice(middle, None)):
             longest = int(self.lengths[part].max())
             ids, mask = self.input_ids[part, :longest], self.attention_mask[part, :longest]
-            parts.append(Batch(ids, mask, self.lengths[part], self.rows[part]))
-        return parts[0], parts[1]
+            halves.append(Batch(ids, mask, self.lengths[part], self.rows[part]))
+        return halves[0], halves[1]
 
     @property
     def residue_mask(self) -> torch.Tensor:
@@ -121,7 +121,7 @@ class Classifier:
 
     def __post_init__(self) -> None:
         vocabulary = self.tokenizer.get_vocab()
-        self._letters = {letter: vocabulary[letter] for letter in LETTERS if letter in vocabulary}
+        self._letters = {letter: vocabulary[letter] for letter in KNOWN_LETTERS if letter in vocabulary}
         known = len({vocabulary[letter] for letter in AMINO_ACIDS if letter in vocabulary})
         if known < 20:
             raise ModelError(f"{self.name}: the tokenizer knows {known} of the 20 amino acids; not a protein model")
@@ -153,7 +153,7 @@ class Classifier:
         model.eval().requires_grad_(False)
 
     @property
-    def task(self) -> Task:
+    def task(self) -> LabelTask:
         """``multi`` if the configuration says ``multi_label_classification``: a sigmoid per class; else ``single``."""
         return "multi" if self.model.config.problem_type == PROBLEM_TYPES["multi"] else "single"
 
@@ -189,8 +189,9 @@ class Classifier:
         """
         if self.has_learned_positions and len(sequence) > self.max_residues:
             raise InputError(
-                f"{len(sequence):,} residues, but {self.name} has positions for {self.max_residues:,}; "
-                f'set [data] max_length = {self.max_residues} and too_long = "skip"'
+                f"{len(sequence):,} residues, but {self.name} has positions for {self.max_residues:,}; ",
+                f'set [data] max_length = {self.max_residues} and too_long = "skip"',
+                "leave it out, or give a part of it",
             )
         try:
             middle = [self._letters[letter] for letter in sequence]
@@ -295,8 +296,8 @@ class Classifier:
 
 def _last_token(tokenizer: Any) -> int | None:
     """Id of the token that ends a protein: ``<eos>``, or ``[SEP]`` where there is none."""
-    found: int | None = tokenizer.sep_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
-    return found
+    token: int | None = tokenizer.sep_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
+    return token
 
 
 def residue_mean(hidden: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
@@ -326,6 +327,6 @@ class MeanPooling:
         return args if args[0].shape[1] == 1 else (residue_mean(args[0], self.lengths), *args[1:])
 
 
-def log_probabilities(logits: torch.Tensor, task: Task) -> torch.Tensor:
+def log_probabilities(logits: torch.Tensor, task: LabelTask) -> torch.Tensor:
     """``(B, C)`` natural logs: softmax over the classes, or in a multi-label task a sigmoid for each."""
     return logits.log_softmax(-1) if task == "single" else torch.nn.functional.logsigmoid(logits)

@@ -29,7 +29,7 @@ from plmscope.models.architectures import MODULES
 from plmscope.models.classifier import Batch, Batches, Classifier
 from plmscope.models.folded import Folding
 from plmscope.models.folded_layer import Layer
-from plmscope.models.network import Context, HeldLogits, State, run_layer
+from plmscope.models.network import BatchContext, HeldLogits, LayerState, run_layer
 from plmscope.models.sites import Site
 
 
@@ -75,7 +75,7 @@ class EsmNetwork:
             norms=(module.get_submodule("attention.LayerNorm"), module.get_submodule("LayerNorm")),
         )
 
-    def embed(self, batch: Batch) -> tuple[torch.Tensor, Context]:
+    def embed(self, batch: Batch) -> tuple[torch.Tensor, BatchContext]:
         """Input of the first layer ``(B, T, d)``, token dropout's scale included, and the batch's context."""
         esm = self.model.esm
         hidden = esm.embeddings(input_ids=batch.input_ids, attention_mask=batch.attention_mask)  # (B, T, d)
@@ -85,9 +85,11 @@ class EsmNetwork:
             rotary = cos.unsqueeze(1), sin.unsqueeze(1)  # (1, 1, T, d_head)
         padded = bool((batch.lengths < hidden.shape[1]).any())
         mask = batch.attention_mask.bool()[:, None, None, :] if padded else None  # (B, 1, 1, T)
-        return hidden, Context(rotary, mask, batch.lengths - 1)
+        return hidden, BatchContext(rotary, mask, batch.lengths - 1)
 
-    def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, context: Context) -> torch.Tensor:
+    def attend(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, context: BatchContext
+    ) -> torch.Tensor:
         """Mix the values: ``query (B, Tq, d)``, ``key`` and ``value (B, T, d)`` to ``(B, Tq, d)``; Tq is T or 1."""
         shape = (len(query), -1, self.heads, query.shape[-1] // self.heads)
         q, k, v = (x.view(shape).transpose(1, 2) for x in (query, key, value))  # (B, heads, T, d_head)
@@ -100,7 +102,7 @@ class EsmNetwork:
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=context.mask, scale=1.0)
         return mixed.transpose(1, 2).flatten(2)  # (B, Tq, d)
 
-    def state(self, number: int, hidden: torch.Tensor, context: Context) -> State:
+    def state(self, number: int, hidden: torch.Tensor, context: BatchContext) -> LayerState:
         """All six activations of layer ``number``, given its input ``(B, T, d)``; in the last, of the first token."""
         layer, a = self.layers[number], {}
         rows = slice(0, 1) if number == len(self.layers) - 1 else slice(None)
@@ -114,18 +116,20 @@ class EsmNetwork:
         inner = layer.intermediate(layer.norms[1](middle))
         a["intermediate"] = F.gelu(inner)
         a["output"] = layer.output(a["intermediate"])
-        return State(hidden, middle, a, inner)
+        return LayerState(hidden, middle, a, inner)
 
     def resume(
-        self, number: int, state: State, module: str, activation: torch.Tensor, context: Context
+        self, number: int, state: LayerState, module: str, activation: torch.Tensor, context: BatchContext
     ) -> torch.Tensor:
         """Logits ``(B, C)`` when one module of layer ``number`` has the given activation and all below is ``state``."""
         return self.resume_added(number, state, module, self.added(number, state, module, activation, context), context)
 
-    def bend(self, number: int, module: str, activation: torch.Tensor, context: Context) -> None:
+    def bend(self, number: int, module: str, activation: torch.Tensor, context: BatchContext) -> None:
         """A straight path bends nowhere."""
 
-    def added(self, number: int, state: State, module: str, activation: torch.Tensor, context: Context) -> torch.Tensor:
+    def added(
+        self, number: int, state: LayerState, module: str, activation: torch.Tensor, context: BatchContext
+    ) -> torch.Tensor:
         """What one module's activation puts on the residual stream of layer ``number``: ``(B, T, N)`` to ``(B, T, d)``.
 
         An affine map, since the attention probabilities are those of ``state``; queries and keys, which make these,
@@ -139,7 +143,7 @@ class EsmNetwork:
         return layer.output(activation) if module == "intermediate" else activation
 
     def resume_added(
-        self, number: int, state: State, module: str, added: torch.Tensor, context: Context
+        self, number: int, state: LayerState, module: str, added: torch.Tensor, context: BatchContext
     ) -> torch.Tensor:
         """Logits ``(B, C)`` when a module of layer ``number`` puts ``added (B, T, d)`` on the residual stream."""
         if module in ("query", "key"):
@@ -150,28 +154,30 @@ class EsmNetwork:
             return self.after_residual(number, state.hidden[:, : added.shape[1]] + added, context)
         return self.above(number + 1, state.middle + added, context)
 
-    def after(self, state: State) -> torch.Tensor:
+    def after(self, state: LayerState) -> torch.Tensor:
         """What a layer hands on: the input of the next one, ``(B, T, d)``."""
         return state.middle + state.activations["output"]
 
-    def after_attention(self, number: int, hidden: torch.Tensor, mixed: torch.Tensor, context: Context) -> torch.Tensor:
+    def after_attention(
+        self, number: int, hidden: torch.Tensor, mixed: torch.Tensor, context: BatchContext
+    ) -> torch.Tensor:
         """Logits from the mixed values of layer ``number`` upward."""
         added = self.layers[number].attention_output(mixed)
         return self.after_residual(number, hidden[:, : added.shape[1]] + added, context)
 
-    def after_residual(self, number: int, middle: torch.Tensor, context: Context) -> torch.Tensor:
+    def after_residual(self, number: int, middle: torch.Tensor, context: BatchContext) -> torch.Tensor:
         """Logits from the residual stream after the attention of layer ``number`` upward."""
         layer = self.layers[number]
         inner = F.gelu(layer.intermediate(layer.norms[1](middle)))
         return self.above(number + 1, middle + layer.output(inner), context)
 
-    def above(self, number: int, hidden: torch.Tensor, context: Context) -> torch.Tensor:
+    def above(self, number: int, hidden: torch.Tensor, context: BatchContext) -> torch.Tensor:
         """Logits ``(B, C)`` from the input of layer ``number`` upward; at the number of layers, the head alone."""
         for n in range(number, len(self.layers)):
             hidden = run_layer(self._layer_of(n, context), hidden, self.recompute)
         return self.head(hidden[:, :1])
 
-    def _layer_of(self, number: int, context: Context) -> Callable[[torch.Tensor], torch.Tensor]:
+    def _layer_of(self, number: int, context: BatchContext) -> Callable[[torch.Tensor], torch.Tensor]:
         return lambda hidden: self.after(self.state(number, hidden, context))
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:

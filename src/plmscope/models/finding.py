@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from plmscope.errors import ModelError
+from plmscope.errors import ModelError, one_line
 from plmscope.models.checkpoints import (
     ADAPTER,
     INDEX,
@@ -23,13 +23,14 @@ from plmscope.models.checkpoints import (
     _download,
     _is_file,
     _of_file,
-    first_line,
     local_folder,
     read_json,
 )
 
 
-def find(name: str, revision: str | None = None, say: Callable[[str], None] = lambda line: None) -> Checkpoint:
+def find_checkpoint(
+    name: str, revision: str | None = None, say: Callable[[str], None] = lambda line: None
+) -> Checkpoint:
     """Find a checkpoint and check all that can be checked without building a model.
 
     Args:
@@ -43,7 +44,7 @@ def find(name: str, revision: str | None = None, say: Callable[[str], None] = la
     """
     folder = local_folder(name)
     if folder is not None:
-        found = Checkpoint(name, folder)
+        checkpoint = Checkpoint(name, folder)
     elif _is_file(name):
         raise ModelError(f"{name}: {_of_file(Path(os.path.expanduser(name)))}")
     elif name.startswith((".", "/", "~")) or name.count("/") > 1 or len(name) > 255 or Path(name).exists():
@@ -51,17 +52,17 @@ def find(name: str, revision: str | None = None, say: Callable[[str], None] = la
             f"{name}: no such model folder; name a folder with config.json and model.safetensors, or a hub id"
         )
     else:
-        found = _from_hub(name, revision, say)
-    _check_texts(found)
-    _check_weights(found)
-    return found
+        checkpoint = _from_hub(name, revision, say)
+    _check_texts(checkpoint)
+    _check_weights(checkpoint)
+    return checkpoint
 
 
 def said_by(name: str, revision: str | None = None) -> dict[str, Any]:
     """The ``config.json`` of a checkpoint, without fetching its weights; empty where there is none or it is damaged.
 
     Of a repository on the hub the one in the cache, or that file alone is fetched. What is wrong is said by
-    :func:`find`, which is never spared by this.
+    :func:`find_checkpoint`, which is never spared by this.
     """
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
@@ -103,7 +104,7 @@ def _from_hub(name: str, revision: str | None, say: Callable[[str], None]) -> Ch
             except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError, HFValidationError):
                 raise
             except (OSError, http_error) as error:
-                say(f"{asked}: the hub does not answer ({first_line(error)}); looking in the cache")
+                say(f"{asked}: the hub does not answer ({one_line(error)}); looking in the cache")
         if sys.stderr.isatty():
             bars.enable_progress_bars()
         folder = Path(
@@ -128,7 +129,7 @@ def _from_hub(name: str, revision: str | None, say: Callable[[str], None]) -> Ch
             "model.safetensors, or an id such as facebook/esm2_t6_8M_UR50D"
         ) from None
     except LocalEntryNotFoundError as error:
-        why = f"{constants.ENDPOINT} does not give it ({first_line(error.__cause__ or error)})"
+        why = f"{constants.ENDPOINT} does not give it ({one_line(error.__cause__ or error)})"
         raise ModelError(
             f"{asked}: is not in the cache {constants.HF_HUB_CACHE}, and "
             f"{'HF_HUB_OFFLINE is set' if constants.HF_HUB_OFFLINE else why}; "
@@ -137,7 +138,7 @@ def _from_hub(name: str, revision: str | None, say: Callable[[str], None]) -> Ch
     except (OSError, http_error) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the disk is full or not writable
-        raise ModelError(f"{asked}: download failed ({first_line(error)}); run again to continue") from None
+        raise ModelError(f"{asked}: download failed ({one_line(error)}); run again to continue") from None
     finally:
         if were_off:
             bars.disable_progress_bars()
@@ -151,8 +152,8 @@ def _wanted(name: str, revision: str | None, files: list[str]) -> list[str]:
         ModelError: it has no safetensors.
     """
     texts = [file for file in files if file in TEXTS]
-    parts = [file for file in files if file.startswith("model-") and file.endswith(".safetensors")]
-    for weights in ([WEIGHTS], [INDEX, *parts], [ADAPTER]):
+    shards = [file for file in files if file.startswith("model-") and file.endswith(".safetensors")]
+    for weights in ([WEIGHTS], [INDEX, *shards], [ADAPTER]):
         if weights[0] in files:
             return [*texts, *weights]
     if any(file.endswith(PICKLES) for file in files):

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalPrediction
 
-from plmscope.data.labels import BoolArray, Task, pack
+from plmscope.data.labels import BoolArray, LabelTask, pack
 from plmscope.data.proteins import Protein
 from plmscope.errors import ModelError
 from plmscope.models.classifier import Classifier
@@ -100,7 +100,7 @@ class _Trainer(Trainer):
     """The stock trainer with token-budget batches and class weights."""
 
     def __init__(
-        self, *args: Any, sampler: _TokenBatches, weights: torch.Tensor | None, task: Task, **kwargs: Any
+        self, *args: Any, sampler: _TokenBatches, weights: torch.Tensor | None, task: LabelTask, **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
         self.sampler, self.weights, self.task = sampler, weights, task
@@ -298,7 +298,7 @@ def stay_on(device: torch.device, arguments: TrainingArguments) -> None:
         torch.cuda.set_device(device)  # the accelerator's own
 
 
-def class_weights(members: BoolArray, task: Task) -> np.ndarray:
+def class_weights(members: BoolArray, task: LabelTask) -> np.ndarray:
     """Weights ``(C,)`` that give every class the same say, from the training proteins' membership.
 
     Single-label: ``n / (C n_c)`` for the proteins of class c. Multi-label: ``(n - n_c) / n_c`` for those that have
@@ -318,8 +318,8 @@ def _validation_metrics(prediction: EvalPrediction) -> dict[str, float]:
 
 def _last_whole_checkpoint(folder: Path) -> str | None:
     """The newest checkpoint with all its files; one that was cut short is removed."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True)
-    for path in found:
+    newest_first = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True)
+    for path in newest_first:
         # trainer_state.json is the last file that the trainer writes, and it is JSON to its last byte or cut short.
         state = path / "trainer_state.json"
         if state.is_file() and state.read_text().rstrip().endswith("}") and _are_whole(path):

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from plmscope.models.classifier import Batch, Batches
-from plmscope.models.folded_layer import FoldedLayer, Held, Layer, Tokens
+from plmscope.models.folded_layer import FoldedLayer, HeldUnits, Layer, Tokens
 from plmscope.models.network import Network
 from plmscope.models.sites import Site
 from plmscope.models.workers import out_of_memory, splitting
@@ -52,8 +52,8 @@ class _Group:
         if len(self.batches) == 1:
             one, other = self.batches[0].halves()
             return _Group([one]), _Group([other])
-        parts = slice(0, len(self.batches) // 2), slice(len(self.batches) // 2, None)
-        first, second = (_Group(self.batches[part], self.tokens and self.tokens[part]) for part in parts)
+        slices = slice(0, len(self.batches) // 2), slice(len(self.batches) // 2, None)
+        first, second = (_Group(self.batches[part], self.tokens and self.tokens[part]) for part in slices)
         return first, second
 
 
@@ -157,9 +157,9 @@ class Folding:
         self.only: _Group | None = None
         self.intact: Intact | None = None
         if len(self.groups) == 1:
-            found = list(batches)
-            tokens = [Tokens.of(network, batch) for batch in found]
-            self.only = _Group(found, tokens)
+            all_batches = list(batches)
+            tokens = [Tokens.of(network, batch) for batch in all_batches]
+            self.only = _Group(all_batches, tokens)
             size = sum(part.stop - part.start for part in slices.values())
             every, none = np.ones(size, dtype=bool), np.zeros((3, size))
             rotary = bool(tokens) and tokens[0].rotation is not None
@@ -217,12 +217,14 @@ class Folding:
         held, layers = self._held(number, keep, constants), self.network.layers
         return FoldedLayer(layers[number], held, self.network.heads, rotary, number == len(layers) - 1)
 
-    def _held(self, number: int, keep: np.ndarray, constants: np.ndarray) -> dict[str, Held]:
+    def _held(self, number: int, keep: np.ndarray, constants: np.ndarray) -> dict[str, HeldUnits]:
         """What is held in one layer."""
         like = self.network.layers[number].query.weight
         held = {}
         for site, part in self.slices.items():
             if site.layer == number:
                 works = torch.from_numpy(keep[part]).to(like.device)
-                held[site.module] = Held(works, torch.from_numpy(constants[:, part]).to(like).masked_fill(works, 0))
+                held[site.module] = HeldUnits(
+                    works, torch.from_numpy(constants[:, part]).to(like).masked_fill(works, 0)
+                )
         return held

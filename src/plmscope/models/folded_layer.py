@@ -123,7 +123,7 @@ class Tokens:
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldUnits:
     """Which units of one module work, and what the others are held at.
 
     Attributes:
@@ -139,7 +139,7 @@ class _Added:
     """A module that writes to the residual stream: ``hidden += x W^T + b`` for the units that work, constants else."""
 
     def __init__(
-        self, linear: torch.nn.Linear, held: Held, columns: torch.Tensor, extra: torch.Tensor | None = None
+        self, linear: torch.nn.Linear, held: HeldUnits, columns: torch.Tensor, extra: torch.Tensor | None = None
     ) -> None:
         """``columns`` are the inputs that are there; ``extra (3, N)`` joins the bias: what the others contribute."""
         self.units = None if bool(held.works.all()) else held.works.nonzero()[:, 0]
@@ -160,7 +160,7 @@ class _Added:
 class _Projection:
     """Some units of query, key or value: what works is computed, what is held is filled in."""
 
-    def __init__(self, linears: Sequence[torch.nn.Linear], held: Sequence[Held], units: torch.Tensor) -> None:
+    def __init__(self, linears: Sequence[torch.nn.Linear], held: Sequence[HeldUnits], units: torch.Tensor) -> None:
         """``units`` are the wanted rows of every module, in the wanted order."""
         works = torch.cat([one.works[units] for one in held])  # (modules * units,)
         self.places = None if bool(works.all()) else works.nonzero()[:, 0]
@@ -191,7 +191,7 @@ class FoldedLayer:
         last: Whether only the first token goes on, as in the last layer.
     """
 
-    def __init__(self, layer: Layer, held: Mapping[str, Held], heads: int, rotary: bool, last: bool) -> None:
+    def __init__(self, layer: Layer, held: Mapping[str, HeldUnits], heads: int, rotary: bool, last: bool) -> None:
         self.norms, self.last = layer.norms, last
         self.width = width = len(layer.query.bias) // heads
 

@@ -16,13 +16,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from plmscope.data.labels import Task
+from plmscope.data.labels import LabelTask
 from plmscope.errors import ModelError, shown
 from plmscope.models.architectures import Architecture, architectures
 from plmscope.models.checkpoints import Checkpoint
 
 #: What Hugging Face calls the tasks.
-PROBLEM_TYPES: dict[Task, str] = {"single": "single_label_classification", "multi": "multi_label_classification"}
+PROBLEM_TYPES: dict[LabelTask, str] = {"single": "single_label_classification", "multi": "multi_label_classification"}
 #: What the classification head reads, in words; and the key in ``config.json`` that says so.
 POOLINGS = {"first": "the first token", "mean": "the mean of the residues"}
 POOLING_KEY = "plmscope_pooling"
@@ -139,7 +139,7 @@ class Head:
     adapter: bool = False
 
     @property
-    def task(self) -> Task | None:
+    def task(self) -> LabelTask | None:
         """The task that it says it was trained for, if it says so."""
         return next((task for task, name in PROBLEM_TYPES.items() if name == self.problem_type), None)
 
@@ -194,7 +194,7 @@ class Choice:
 
     kept: bool
     names: tuple[str, ...]
-    task: Task
+    task: LabelTask
     pooling: str
     lines: tuple[str, ...] = ()
 
@@ -202,7 +202,7 @@ class Choice:
 def choose(
     head: Head,
     labels: Sequence[str] | None,
-    task: Task | None,
+    task: LabelTask | None,
     pooling: str | None,
     classes: Sequence[str],
     new_head: bool | None,
@@ -299,7 +299,7 @@ def _check_names(head: Head, classes: Sequence[str]) -> None:
 
 
 def _why_not(
-    head: Head, own: tuple[str, ...], asked: tuple[str, ...], task: Task | None, pooling: str | None
+    head: Head, own: tuple[str, ...], asked: tuple[str, ...], task: LabelTask | None, pooling: str | None
 ) -> tuple[str, str] | None:
     """Why a head is not the one that is asked for, and what can be done (empty: nothing but a new one)."""
     if not head.outputs:

@@ -25,8 +25,8 @@ import torch
 from plmscope.models.architectures import MODULES
 from plmscope.models.classifier import Batch, Batches, Classifier, residue_mean
 from plmscope.models.esm import EsmNetwork
-from plmscope.models.hooks import Change, record, replace
-from plmscope.models.network import Context, HeldLogits, Network, State, at_tokens, logits_of, run_layer
+from plmscope.models.hooks import Rewrite, record, replace
+from plmscope.models.network import BatchContext, HeldLogits, LayerState, Network, at_tokens, logits_of, run_layer
 from plmscope.models.sites import Site
 
 
@@ -35,7 +35,7 @@ class _Reached(Exception):
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldNeurons:
     """Neurons at constants: ``keep (N,)`` true where a neuron works, ``constants (3, N)`` for the others."""
 
     keep: np.ndarray
@@ -55,7 +55,7 @@ class Hooked:
     #: Some architectures normalise queries and keys.
     bilinear = False
 
-    def __init__(self, classifier: Classifier, held: Held | None = None, recompute: bool = False) -> None:
+    def __init__(self, classifier: Classifier, held: HeldNeurons | None = None, recompute: bool = False) -> None:
         self.classifier, self.held, self.recompute = classifier, held, recompute
         layers: Any = classifier.model.get_submodule(classifier.architecture.layers)
         self.layers = range(len(layers))
@@ -74,10 +74,10 @@ class Hooked:
             shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
             twin = copy.deepcopy(model, {**shared, id(model.config): model.config})
             self._of_thread.classifier = changed(self.classifier, model=twin)
-        found: Classifier = self._of_thread.classifier
-        return found
+        classifier: Classifier = self._of_thread.classifier
+        return classifier
 
-    def embed(self, batch: Batch) -> tuple[torch.Tensor, Context]:
+    def embed(self, batch: Batch) -> tuple[torch.Tensor, BatchContext]:
         """Input of the first layer ``(B, T, d)``, and what else the layers are given."""
         model: Any = self.own.model
         given: list[Any] = []
@@ -96,32 +96,34 @@ class Hooked:
         (hidden, *others), named = given
         return hidden, _Given(None, None, batch.lengths - 1, (tuple(others), named))
 
-    def state(self, number: int, hidden: torch.Tensor, context: Context) -> State:
+    def state(self, number: int, hidden: torch.Tensor, context: BatchContext) -> LayerState:
         """All six activations of layer ``number``, given its input ``(B, T, d)``; ``middle`` is the layer's output."""
         with record(self.own, [Site(number, module) for module in MODULES]) as seen:
             out = self._run(number, hidden, context)
-        return State(hidden, out, {site.module: activation for site, activation in seen.items()})
+        return LayerState(hidden, out, {site.module: activation for site, activation in seen.items()})
 
-    def after(self, state: State) -> torch.Tensor:
+    def after(self, state: LayerState) -> torch.Tensor:
         """What a layer hands on: the input of the next one, ``(B, T, d)``."""
         return state.middle
 
     def resume(
-        self, number: int, state: State, module: str, activation: torch.Tensor, context: Context
+        self, number: int, state: LayerState, module: str, activation: torch.Tensor, context: BatchContext
     ) -> torch.Tensor:
         """Logits ``(B, C)`` when one module of layer ``number`` has the given activation and all below is ``state``."""
         with replace(self.own, {Site(number, module): lambda _: activation}):
             hidden = self._run(number, state.hidden, context)
         return self.above(number + 1, hidden, context)
 
-    def added(self, number: int, state: State, module: str, activation: torch.Tensor, context: Context) -> torch.Tensor:
+    def added(
+        self, number: int, state: LayerState, module: str, activation: torch.Tensor, context: BatchContext
+    ) -> torch.Tensor:
         """The activation itself: what reads it inside a layer is not known."""
         return activation
 
     #: From the activation itself.
     resume_added = resume
 
-    def bend(self, number: int, module: str, activation: torch.Tensor, context: Context) -> torch.Tensor | None:
+    def bend(self, number: int, module: str, activation: torch.Tensor, context: BatchContext) -> torch.Tensor | None:
         """Where the straight path from zero to an activation ``(B, T, N)`` bends, ``(B,)``; ``None``: nowhere.
 
         A layer norm of ``alpha a`` is that of ``a`` times ``alpha / sqrt(alpha^2 + c^2)``, ``c = sqrt(eps) / std(a)``:
@@ -137,7 +139,7 @@ class Hooked:
         bend: torch.Tensor = float(norm.eps) ** 0.5 / mean.exp()
         return bend
 
-    def above(self, number: int, hidden: torch.Tensor, context: Context) -> torch.Tensor:
+    def above(self, number: int, hidden: torch.Tensor, context: BatchContext) -> torch.Tensor:
         """Logits ``(B, C)`` from the input of layer ``number`` upward; at the number of layers, the head alone."""
         for n in range(number, len(self.layers)):
             hidden = run_layer(partial(self._run, n, context=context), hidden, self.recompute)
@@ -154,7 +156,7 @@ class Hooked:
         held = self.held
         if held is None:
             return self.above(0, hidden, context)
-        changes: dict[Site, Change] = {}
+        changes: dict[Site, Rewrite] = {}
         for site, part in held.slices.items():
             if not held.keep[part].all():
                 keep = torch.from_numpy(held.keep[part]).to(hidden.device)
@@ -171,7 +173,7 @@ class Hooked:
         """This network, with hooks that multiply."""
         like = next(self.own.model.parameters())
 
-        def times(by: torch.Tensor) -> Change:
+        def times(by: torch.Tensor) -> Rewrite:
             return lambda activation: activation * by
 
         with replace(self.own, {site: times(torch.from_numpy(by).to(like)) for site, by in factors.items()}):
@@ -179,7 +181,7 @@ class Hooked:
 
     def ablated(self, keep: np.ndarray, constants: np.ndarray, slices: Mapping[Site, slice]) -> Hooked:
         """The network in which every neuron outside ``keep (N,)`` is held at its constants ``(3, N)``."""
-        one = Hooked(self.classifier, Held(keep, constants, slices))
+        one = Hooked(self.classifier, HeldNeurons(keep, constants, slices))
         one._of_thread = self._of_thread
         return one
 
@@ -187,12 +189,12 @@ class Hooked:
         layers = self.own.model.get_submodule(self.classifier.architecture.layers)
         return layers.get_submodule(str(number))
 
-    def _run(self, number: int, hidden: torch.Tensor, context: Context) -> torch.Tensor:
+    def _run(self, number: int, hidden: torch.Tensor, context: BatchContext) -> torch.Tensor:
         """One layer of Hugging Face's, ``(B, T, d)`` to ``(B, T, d)``."""
         others, named = context.layer_inputs
         out = self._layer(number)(hidden, *others, **named)
-        found: torch.Tensor = out[0] if isinstance(out, tuple) else out
-        return found
+        output: torch.Tensor = out[0] if isinstance(out, tuple) else out
+        return output
 
 
 #: Every way to run a model in parts, the fastest first.
@@ -205,10 +207,10 @@ def network_of(classifier: Classifier, recompute: bool = False) -> Network:
     return fitting(classifier, recompute=recompute)
 
 
-class _Given(Context):
+class _Given(BatchContext):
     """A context that holds what the layers were given."""
 
-    def repeat(self, times: int) -> Context:
+    def repeat(self, times: int) -> BatchContext:
         """The same for ``times`` copies of the batch: whatever has one entry a protein is repeated."""
         size = len(self.ends)
 
@@ -222,7 +224,7 @@ class _Given(Context):
         return changed(self, ends=self.ends.repeat(times), layer_inputs=inputs)
 
 
-def _hold(keep: torch.Tensor, constants: torch.Tensor, context: Context) -> Change:
+def _hold(keep: torch.Tensor, constants: torch.Tensor, context: BatchContext) -> Rewrite:
     """Hold the units outside ``keep (N,)`` at ``constants (3, N)``."""
 
     def change(activation: torch.Tensor) -> torch.Tensor:

@@ -25,7 +25,7 @@ from plmscope.models.architectures import Place
 from plmscope.models.classifier import Classifier
 from plmscope.models.sites import Site
 
-Change = Callable[[torch.Tensor], torch.Tensor]
+Rewrite = Callable[[torch.Tensor], torch.Tensor]
 
 
 def module_of(classifier: Classifier, site: Site) -> tuple[torch.nn.Module, Place]:
@@ -36,7 +36,7 @@ def module_of(classifier: Classifier, site: Site) -> tuple[torch.nn.Module, Plac
 
 
 @contextmanager
-def replace(classifier: Classifier, changes: Mapping[Site, Change]) -> Iterator[None]:
+def replace(classifier: Classifier, changes: Mapping[Site, Rewrite]) -> Iterator[None]:
     """Within the block, every named site's activation ``(B, T, N)`` is what its function returns."""
     handles = []
     try:
@@ -57,7 +57,7 @@ def record(classifier: Classifier, sites: Iterable[Site]) -> Iterator[dict[Site,
     """Within the block, every forward pass leaves the sites' activations ``(B, T, N)`` in the dictionary."""
     seen: dict[Site, torch.Tensor] = {}
 
-    def keep(site: Site) -> Change:
+    def keep(site: Site) -> Rewrite:
         def look(activation: torch.Tensor) -> torch.Tensor:
             seen[site] = activation
             return activation
@@ -68,7 +68,7 @@ def record(classifier: Classifier, sites: Iterable[Site]) -> Iterator[dict[Site,
         yield seen
 
 
-def _after(change: Change) -> Callable[[torch.nn.Module, Any, torch.Tensor], torch.Tensor]:
+def _after(change: Rewrite) -> Callable[[torch.nn.Module, Any, torch.Tensor], torch.Tensor]:
     """A forward hook that passes the output through ``change``."""
 
     def hook(module: torch.nn.Module, args: Any, output: torch.Tensor) -> torch.Tensor:
@@ -77,7 +77,7 @@ def _after(change: Change) -> Callable[[torch.nn.Module, Any, torch.Tensor], tor
     return hook
 
 
-def _before(change: Change) -> Callable[[torch.nn.Module, tuple[torch.Tensor, ...]], tuple[torch.Tensor, ...]]:
+def _before(change: Rewrite) -> Callable[[torch.nn.Module, tuple[torch.Tensor, ...]], tuple[torch.Tensor, ...]]:
     """A forward pre-hook that passes the first input through ``change``."""
 
     def hook(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:

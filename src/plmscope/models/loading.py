@@ -18,12 +18,12 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as hf_logging
 
-from plmscope.data.labels import Task
-from plmscope.errors import ModelError
+from plmscope.data.labels import LabelTask
+from plmscope.errors import ModelError, one_line
 from plmscope.models.architectures import Architecture, architecture_of
-from plmscope.models.checkpoints import Checkpoint, built, first_line
+from plmscope.models.checkpoints import Checkpoint, built
 from plmscope.models.classifier import DTYPES, Classifier, MeanPooling
-from plmscope.models.finding import find
+from plmscope.models.finding import find_checkpoint
 from plmscope.models.heads import (
     COMPUTED,
     POOLING_KEY,
@@ -46,7 +46,7 @@ def load_model(
     checkpoint: str | Path,
     *,
     labels: Sequence[str] | None = None,
-    task: Task | None = None,
+    task: LabelTask | None = None,
     device: str = "cpu",
     dtype: str = "float32",
     revision: str | None = None,
@@ -92,9 +92,9 @@ def load_model(
         raise ModelError(f"dtype {dtype!r} is not known; choose one of {', '.join(DTYPES)}")
     if pooling is not None and pooling not in POOLINGS:
         raise ModelError(f"pooling {pooling!r} is not known; choose one of {', '.join(POOLINGS)}")
-    found = find(name, revision, say)
-    adapter = Adapter(found) if found.is_adapter else None
-    base = _base(adapter, say) if adapter else found
+    source = find_checkpoint(name, revision, say)
+    adapter = Adapter(source) if source.is_adapter else None
+    base = _base(adapter, say) if adapter else source
     config: Any = built(base.name, lambda: AutoConfig.from_pretrained(base.folder, trust_remote_code=False))
     architecture = _architecture(config, name)
     weights = names_of(base, architecture)
@@ -143,10 +143,11 @@ def load_model(
     index = NeuronIndex.of(config.num_hidden_layers, config.hidden_size, config.intermediate_size)
     classifier = Classifier(
         model, tokenizer, architecture, choice.names, index, name,
-        revision=found.revision,
-        sha256="" if random_weights else found.sha256,
+        revision=source.revision,
+        sha256="" if random_weights else source.sha256,
         pooling=choice.pooling,
-        files=found.files | ({f"{base.name}/{file}": digest for file, digest in base.files.items()} if adapter else {}),
+        files=source.files
+        | ({f"{base.name}/{file}": digest for file, digest in base.files.items()} if adapter else {}),
         new_head=not choice.kept,
     )  # fmt: skip
     classifier.freeze()
@@ -157,7 +158,7 @@ def _base(adapter: Adapter, say: Callable[[str], None]) -> Checkpoint:
     """The model of an adapter."""
     name, where = adapter.found.name, f"{adapter.base} (base_model_name_or_path in adapter_config.json)"
     try:
-        base = find(adapter.base, None, say)
+        base = find_checkpoint(adapter.base, None, say)
     except ModelError as error:
         raise ModelError(
             f"{name}: its base model {where} cannot be used; write the folder or hub id of the model that it was "
@@ -172,10 +173,10 @@ def find_on(checkpoint: str, device: str, revision: str | None, say: Callable[[s
     """Refuse what :func:`load_model` would refuse before it builds anything.
 
     Raises:
-        ModelError: the device is absent, or of the checkpoint what :func:`~plmscope.models.finding.find` refuses.
+        ModelError: the device is absent, or :func:`~plmscope.models.finding.find_checkpoint` refuses the checkpoint.
     """
     _device(device)
-    find(checkpoint, revision, say)
+    find_checkpoint(checkpoint, revision, say)
 
 
 def _device(device: str) -> torch.device:
@@ -207,7 +208,7 @@ def _tokenizer(found: Checkpoint) -> Any:
         return AutoTokenizer.from_pretrained(found.folder, trust_remote_code=False)
     except Exception as error:  # the library behind it raises nothing more special
         raise ModelError(
-            f"{found.name}: the tokenizer cannot be read ({first_line(error)}); copy or download it again"
+            f"{found.name}: the tokenizer cannot be read ({one_line(error)}); copy or download it again"
         ) from None
 
 

@@ -35,7 +35,7 @@ HeldLogits = Callable[[np.ndarray, np.ndarray], Logits]
 
 
 @dataclass(frozen=True)
-class Context:
+class BatchContext:
     """What every layer of one batch shares: rotary angles, attention mask, places of the last tokens.
 
     ``layer_inputs`` is what Hugging Face's own layers take besides their input, where those are run
@@ -47,14 +47,14 @@ class Context:
     ends: torch.Tensor
     layer_inputs: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
 
-    def repeat(self, times: int) -> Context:
+    def repeat(self, times: int) -> BatchContext:
         """The same context for ``times`` copies of the batch, one after the other."""
         mask = None if self.mask is None else self.mask.repeat(times, 1, 1, 1)
         return replace(self, mask=mask, ends=self.ends.repeat(times))
 
 
 @dataclass(frozen=True)
-class State:
+class LayerState:
     """Activations of one layer of one batch.
 
     Attributes:
@@ -84,38 +84,40 @@ class Network(Protocol):
     def bilinear(self) -> bool:
         """Whether ``alpha q . k`` and ``q . alpha k`` are known to be the same scores, so that their paths are one."""
 
-    def embed(self, batch: Batch) -> tuple[torch.Tensor, Context]:
+    def embed(self, batch: Batch) -> tuple[torch.Tensor, BatchContext]:
         """Input of the first layer ``(B, T, d)``, and what else the layers are given."""
 
-    def state(self, number: int, hidden: torch.Tensor, context: Context) -> State:
+    def state(self, number: int, hidden: torch.Tensor, context: BatchContext) -> LayerState:
         """All six activations of layer ``number``, given its input ``(B, T, d)``."""
 
-    def after(self, state: State) -> torch.Tensor:
+    def after(self, state: LayerState) -> torch.Tensor:
         """What a layer hands on: the input of the next one, ``(B, T, d)``."""
 
-    def above(self, number: int, hidden: torch.Tensor, context: Context) -> torch.Tensor:
+    def above(self, number: int, hidden: torch.Tensor, context: BatchContext) -> torch.Tensor:
         """Logits ``(B, C)`` from the input of layer ``number`` upward; at the number of layers, the head alone."""
 
     def logits(self, batch: Batch) -> torch.Tensor:
         """Logits ``(B, C)``: the whole forward pass."""
 
     def resume(
-        self, number: int, state: State, module: str, activation: torch.Tensor, context: Context
+        self, number: int, state: LayerState, module: str, activation: torch.Tensor, context: BatchContext
     ) -> torch.Tensor:
         """Logits ``(B, C)`` when one module of layer ``number`` has the given activation and all below is ``state``."""
 
-    def added(self, number: int, state: State, module: str, activation: torch.Tensor, context: Context) -> torch.Tensor:
+    def added(
+        self, number: int, state: LayerState, module: str, activation: torch.Tensor, context: BatchContext
+    ) -> torch.Tensor:
         """The activation as far up as an affine map takes it, where a straight path of it is straight too.
 
         That is what it puts on the residual stream, where the network knows this; else the activation itself.
         """
 
     def resume_added(
-        self, number: int, state: State, module: str, added: torch.Tensor, context: Context
+        self, number: int, state: LayerState, module: str, added: torch.Tensor, context: BatchContext
     ) -> torch.Tensor:
         """Logits ``(B, C)`` from what :meth:`added` gave."""
 
-    def bend(self, number: int, module: str, activation: torch.Tensor, context: Context) -> torch.Tensor | None:
+    def bend(self, number: int, module: str, activation: torch.Tensor, context: BatchContext) -> torch.Tensor | None:
         """Where the straight path from zero to an activation ``(B, T, N)`` bends, ``(B,)``; ``None``: nowhere."""
 
     def held_logits(self, batches: Batches, slices: Mapping[Site, slice]) -> HeldLogits:
@@ -148,11 +150,11 @@ def run_layer(layer: Callable[[torch.Tensor], torch.Tensor], hidden: torch.Tenso
     """``layer(hidden)``; with ``recompute`` autograd keeps ``hidden`` alone."""
     if not recompute:
         return layer(hidden)
-    found: torch.Tensor = checkpoint(layer, hidden, use_reentrant=False, preserve_rng_state=False)
-    return found
+    after: torch.Tensor = checkpoint(layer, hidden, use_reentrant=False, preserve_rng_state=False)
+    return after
 
 
-def at_tokens(constants: torch.Tensor, value: torch.Tensor, context: Context) -> torch.Tensor:
+def at_tokens(constants: torch.Tensor, value: torch.Tensor, context: BatchContext) -> torch.Tensor:
     """Constants ``(3, N)`` laid out over the tokens of ``value (B, T, N)``: first token, last token, residues."""
     laid = constants[2].expand_as(value).clone()
     laid[:, 0] = constants[0]

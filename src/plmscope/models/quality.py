@@ -23,7 +23,7 @@ from sklearn.metrics import (
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from plmscope.data.labels import BoolArray, Task, pack
+from plmscope.data.labels import BoolArray, LabelTask, pack
 from plmscope.data.proteins import AMINO_ACIDS, Protein
 from plmscope.stats.metrics import metric
 
@@ -92,15 +92,15 @@ def _multi_label_quality(true: BoolArray, probabilities: np.ndarray, labels: Seq
 
 def composition(proteins: Sequence[Protein]) -> np.ndarray:
     """The 20 amino-acid frequencies and the natural log of the length, ``(P, 21)``."""
-    found = np.empty((len(proteins), len(AMINO_ACIDS) + 1))
-    for row, p in zip(found, proteins, strict=True):  # one list of all would take four times the memory
+    shares = np.empty((len(proteins), len(AMINO_ACIDS) + 1))
+    for row, p in zip(shares, proteins, strict=True):  # one list of all would take four times the memory
         row[:-1] = [p.sequence.count(letter) / len(p) for letter in AMINO_ACIDS]
         row[-1] = np.log(len(p))
-    return found
+    return shares
 
 
 def baselines(
-    train: Sequence[Protein], other: Sequence[Protein], members: BoolArray, task: Task, seed: int
+    train: Sequence[Protein], other: Sequence[Protein], members: BoolArray, task: LabelTask, seed: int
 ) -> dict[str, np.ndarray]:
     """Log probabilities ``(P, C)`` of two classifiers that know nothing of sequence order.
 

@@ -84,15 +84,15 @@ class NeuronIndex:
 
     def groups(self, most: int) -> list[list[Site]]:
         """Sites in their order, divided into groups of at most ``most`` neurons; one site at least is in each."""
-        found: list[list[Site]] = [[]]
+        groups: list[list[Site]] = [[]]
         size = 0
         for site, width in zip(self.sites, self.widths, strict=True):
-            if found[-1] and size + width > most:
-                found.append([])
+            if groups[-1] and size + width > most:
+                groups.append([])
                 size = 0
-            found[-1].append(site)
+            groups[-1].append(site)
             size += width
-        return found
+        return groups
 
     def slice(self, site: Site) -> slice:
         """The part of a flat array that belongs to ``site``."""
@@ -130,3 +130,14 @@ class NeuronIndex:
                 "neuron": np.concatenate([np.arange(w) for w in self.widths]).astype(np.int32),
             }
         )
+
+    def placed(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """A table with ``layer, module, neuron`` in front, in place of its column ``position``.
+
+        >>> index = NeuronIndex.of(layers=1, hidden=4, intermediate=16)
+        >>> index.placed(pd.DataFrame({"position": [5], "score": [0.5]})).to_dict("records")
+        [{'layer': 0, 'module': 'key', 'neuron': 1, 'score': 0.5}]
+        """
+        names = self.table().iloc[frame["position"].to_numpy()].reset_index(drop=True)
+        placed: pd.DataFrame = pd.concat([names, frame.drop(columns="position").reset_index(drop=True)], axis=1)
+        return placed

@@ -136,12 +136,12 @@ def free_memory(device: torch.device) -> int:
         free: int = torch.cuda.mem_get_info(device)[0]
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return free + unused
-    found = [2**32]  # where the system tells nothing
+    limits = [2**32]  # where the system tells nothing
     with suppress(OSError, ValueError, IndexError):
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        found = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+        limits = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
     with suppress(OSError, ValueError):
         group = Path("/sys/fs/cgroup")
         limit, used = ((group / f"memory.{name}").read_text(encoding="ascii") for name in ("max", "current"))
-        found.append(max(0, int(limit) - int(used)))
-    return min(found)
+        limits.append(max(0, int(limit) - int(used)))
+    return min(limits)

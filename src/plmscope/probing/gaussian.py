@@ -60,8 +60,8 @@ class _Class:
         """``(P, J)`` log density of the chosen ``d`` with each candidate, up to a constant of all classes."""
         factor = 2 * (d + 1) + self.n + 4
         square = self.square[:, None] + np.square(self.deviation) / self.left
-        found: np.ndarray = -0.5 * (factor * square + self.log + np.log(self.left) - (d + 1) * np.log(factor))
-        return found
+        log_density: np.ndarray = -0.5 * (factor * square + self.log + np.log(self.left) - (d + 1) * np.log(factor))
+        return log_density
 
     def take(self, j: int) -> None:
         """Candidate ``j`` joins the chosen."""
@@ -83,8 +83,8 @@ def _bits(log_joint: np.ndarray, y: np.ndarray, entropy: float) -> np.ndarray:
     top = log_joint.max(0)
     log_sum = top + np.log(np.exp(log_joint - top).sum(0))
     own = np.take_along_axis(log_joint, y[None, :, None], 0)[0]
-    found: np.ndarray = entropy + (own - log_sum).mean(0) / np.log(2)
-    return found
+    bits: np.ndarray = entropy + (own - log_sum).mean(0) / np.log(2)
+    return bits
 
 
 def gaussian_selection(

@@ -129,7 +129,7 @@ def choose_penalty(
     """The penalty that does best on ``held`` samples ``(P,)`` when fitted on the others; ties go to the smaller."""
     if not held.any() or held.all():
         return penalties[0]
-    found, without = [], 0.0
+    tried, without = [], 0.0
     for penalty in penalties:
         probe = fit_probe(x[~held], y[~held], classes, penalty, squared=squared, seed=seed)
         order = np.argsort(-weight_ranking(probe.weights)[0], kind="stable")
@@ -139,8 +139,8 @@ def choose_penalty(
             for rows in (None, order[:n], order[-n:])
         )
         without = whole if penalty == penalties[0] else without
-        found.append(0.5 * (top - bottom) - 0.5 * (without - whole))
-    return penalties[int(np.argmax(found))]
+        tried.append(0.5 * (top - bottom) - 0.5 * (without - whole))
+    return penalties[int(np.argmax(tried))]
 
 
 def every_third(y: np.ndarray) -> np.ndarray:

@@ -80,11 +80,11 @@ def finish(method: str, sums: GroupSums, settings: Mapping[str, Any], completene
         raise InputError(f"{method}: a probe needs proteins of two classes at least, these are all {names[y[0]]!r}")
     if np.bincount(y).max() < 2:
         raise InputError(f"{method}: a probe needs two proteins of a class at least; raise score.proteins_per_class")
-    seed, per_class, found = int(settings.get("seed", 0)), np.zeros((0, 0)), dict(settings)
+    seed, per_class, told = int(settings.get("seed", 0)), np.zeros((0, 0)), dict(settings)
     if method == "probe":
         penalty = choose_penalty(x, y, len(names), every_third(y), seed=seed)
         values, per_class = weight_ranking(fit_probe(x, y, len(names), penalty, seed=seed).weights)
-        found |= {"penalty": penalty}
+        told |= {"penalty": penalty}
     elif method == "gaussian":
         values = probeless(x, y, len(names), standardised=True)[0]
         values = 0.999 * values / max(float(values.max()), 1e-300)
@@ -94,5 +94,5 @@ def finish(method: str, sums: GroupSums, settings: Mapping[str, Any], completene
         values, per_class = probeless(x, y, len(names), standardised=method.endswith("standardised"))
     there = [c for c in np.unique(y).tolist() if len(per_class)]
     return NeuronScores(
-        method, sums.index, values, {names[c]: per_class[c] for c in there}, sums.proteins, found, sums=sums
+        method, sums.index, values, {names[c]: per_class[c] for c in there}, sums.proteins, told, sums=sums
     )

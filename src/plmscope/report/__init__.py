@@ -1,16 +1,18 @@
 """The report: tables of a run folder as one page that opens offline.
 
-It reads :mod:`plmscope.store` and never a model. A section is plain blocks, and says which tables it needs.
+It reads the tables by :mod:`plmscope.store`, and never a model. A section of the report is a function that says which
+tables it needs, and makes plain blocks of them: texts, tables, figures.
 
 ::
 
     page.py, html.py                            sections put together; the templates
     input.py, blocks.py                         the tables; what a page is made of, and numbers as words
     answers.py, concentration.py, closing.py    what may be claimed, in words; the table a command ends with
-    kinds.py                                    the first page: six curves and a table, one a module kind
+    kinds.py                                    the first page: six curves, one for each module kind, and a table
     data.py, curves.py, density.py, methods.py  sections on proteins and quality, curves, places, methods
     knowledge.py, classes.py, neurons.py        sections on what neurons know
     layout.py, recall.py, sharing.py, modularity.py  sections on how knowledge is laid out
+    faithfulness.py                             which scorer to trust
 """
 
 from __future__ import annotations

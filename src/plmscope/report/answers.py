@@ -32,7 +32,7 @@ from plmscope.scoring.table import methods as known_methods
 from plmscope.scoring.table import row_of
 from plmscope.store.schema import SCHEMA
 
-NULLS = {"label_shuffled": "label-shuffled", "random_weights": "randomly initialised"}
+NULL_WORDS = {"label_shuffled": "label-shuffled", "random_weights": "randomly initialised"}
 CLASSIFIERS = {"model": "model", "majority": "majority class", "composition": "composition"}
 #: The metric that module kinds are judged by.
 KIND_METRIC = "balanced_accuracy"
@@ -265,13 +265,13 @@ def letter_headline(unique: pd.DataFrame) -> str:
         return ""
     are, knows = int((unique["r2_letter"] >= IS_LETTER).sum()), unique["knows"].value_counts()
     by_letters, more, unsettled = knows.get("letter", 0) - are, knows.get("more", 0), knows.get("unsettled", 0)
-    parts = [f"{count(are)} {'is its' if are == 1 else 'are their'} letter"]
+    said = [f"{count(are)} {'is its' if are == 1 else 'are their'} letter"]
     if by_letters > 0:
-        parts.append(f"{count(by_letters)} more {'is' if by_letters == 1 else 'are'} explained by letters alone")
-    parts.append(f"{count(more)} {'knows more than its' if more == 1 else 'know more than their'} letter")
+        said.append(f"{count(by_letters)} more {'is' if by_letters == 1 else 'are'} explained by letters alone")
+    said.append(f"{count(more)} {'knows more than its' if more == 1 else 'know more than their'} letter")
     if unsettled > 0:
-        parts.append(f"of {count(unsettled)} explained ones it cannot be told")
-    return f"Of the {count(len(unique))} chosen neurons, {', '.join(parts)}. "
+        said.append(f"of {count(unsettled)} explained ones it cannot be told")
+    return f"Of the {count(len(unique))} chosen neurons, {', '.join(said)}. "
 
 
 def intervention_answer(effects: pd.DataFrame | None) -> Answer:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pandas as pd
 
-CONTROLS = {
+CONTROL_WORDS = {
     "random": "uniform random",
     "random_matched": "site-matched random",
     "random_active": "site- and activity-matched random",
@@ -45,7 +45,7 @@ class Select:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class TableCell:
     """A table cell: what is read, what the column is sorted by (the text where None), and an address on the page."""
 
     text: str
@@ -55,10 +55,10 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TableRow:
     """A table row; ``tags`` are the choices of the table's select under which it is shown."""
 
-    cells: tuple[Cell, ...]
+    cells: tuple[TableCell, ...]
     strong: bool = False
     tags: tuple[str, ...] = ()
 
@@ -71,7 +71,7 @@ class Table:
     id: str
     caption: str
     columns: tuple[tuple[str, bool], ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     search: bool = False
     select: Select | None = None
     folded: str = ""
@@ -220,7 +220,7 @@ def words(name: object) -> str:
 
 def control_words(name: str) -> str:
     """The full name of a control."""
-    return CONTROLS.get(name, words(name))
+    return CONTROL_WORDS.get(name, words(name))
 
 
 def listed(parts: Sequence[str]) -> str:
@@ -234,9 +234,9 @@ def plot_text(text: object, width: int = 28) -> str:
     return html.escape(plain if len(plain) <= width else plain[: width - 1] + "…", quote=False)
 
 
-def cell(text: str, sort: Any = None, small: str = "", href: str = "") -> Cell:
+def cell(text: str, sort: Any = None, small: str = "", href: str = "") -> TableCell:
     """A table cell; sorted by its text where ``sort`` is no number."""
-    return Cell(text, float(sort) if is_number(sort) else None, small, href)
+    return TableCell(text, float(sort) if is_number(sort) else None, small, href)
 
 
 def address(prefix: str, *names: object) -> str:

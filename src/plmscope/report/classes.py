@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from plmscope.report.blocks import Row, Table, cell, count, fixed
+from plmscope.report.blocks import Table, TableRow, cell, count, fixed
 from plmscope.report.input import Results
 
 #: What a neuron is known by.
 KEYS = ["layer", "module", "neuron"]
 
 
-def class_table(results: Results) -> Table | None:
+def explained_classes(results: Results) -> Table | None:
     """One row a class that explains a selected neuron; None where no class does, or the table is missing."""
     cards, baselines = results.get("neuron_cards"), results.get("class_baselines")
     if cards is None or baselines is None:
@@ -40,7 +40,7 @@ def class_table(results: Results) -> Table | None:
     return Table("classes", caption, columns, tuple(rows))
 
 
-def _row(results: Results, name: str, part: pd.DataFrame) -> Row:
+def _row(results: Results, name: str, part: pd.DataFrame) -> TableRow:
     """One class."""
     first = part.iloc[0]
     known = results.class_name(name.split(" ", 1)[-1])
@@ -48,4 +48,4 @@ def _row(results: Results, name: str, part: pd.DataFrame) -> Row:
     cells.append(cell(count(len(part)), len(part)))
     numbers = part["auroc"].max(), part["auroc"].median(), first["auroc_length"], first["auroc_composition"]
     cells += [cell(fixed(number, 2), number) for number in numbers]
-    return Row((*cells, cell(count(part["beyond"].sum()), int(part["beyond"].sum()))))
+    return TableRow((*cells, cell(count(part["beyond"].sum()), int(part["beyond"].sum()))))

@@ -52,8 +52,8 @@ def closing_lines(
         lines.append(
             (f"kinds in which it does: {words(method)}", f"{listed(won)} (of {len(judged)} that carry something)")
         )
-        parts = [f"{words(row['module'])} {fixed(row['concentration'], 1)}" for row in judged]
-        lines.append((f"concentration: {words(method)}", listed(parts)))
+        said = [f"{words(row['module'])} {fixed(row['concentration'], 1)}" for row in judged]
+        lines.append((f"concentration: {words(method)}", listed(said)))
         key = next((row for row in judged if row["module"] == "key"), None)
         answer = "carry nothing that could be told from noise"
         if key is not None:
@@ -87,11 +87,11 @@ def placed_lines(selections: pd.DataFrame, widths: Mapping[str, int], fraction: 
     for method, rows in chosen.groupby("method", sort=False):
         counts = rows["module"].value_counts()
         all_of_them = sum(widths.values())
-        parts = [
+        said = [
             f"{words(module)} {counts.get(module, 0) / len(rows) / (width / all_of_them):.1f}"
             for module, width in widths.items()
         ]
-        lines.append(f"best {percent(fraction)} by {words(method)}, times the share by chance: {', '.join(parts)}")
+        lines.append(f"best {percent(fraction)} by {words(method)}, times the share by chance: {', '.join(said)}")
     return lines
 
 

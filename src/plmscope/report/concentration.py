@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from plmscope.report.answers import NULLS, kind_rows
+from plmscope.report.answers import NULL_WORDS, kind_rows
 from plmscope.report.blocks import (
     Answer,
     Verdict,
@@ -40,12 +40,12 @@ def concentration_answer(
         return counted
     question = "Where is knowledge concentrated: in keys?"
     verdicts: dict[str, str] = {}
-    parts: dict[str, str] = {}
+    said_of: dict[str, str] = {}
     for method, own in rows.groupby("method", sort=False):
         records = {str(row["module"]): row for row in own.to_dict("records")}
-        nulls = {name: _key_of(modules, name, str(method)) for name in NULLS}
+        nulls = {name: _key_of(modules, name, str(method)) for name in NULL_WORDS}
         verdicts[words(method)] = _concentrated(records, nulls)
-        parts[str(method)] = _concentration_words(str(method), records, nulls)
+        said_of[str(method)] = _concentration_words(str(method), records, nulls)
     carried = {str(r["module"]): r for r in rows.drop_duplicates("module").to_dict("records")}
     ranked = sorted((r for r in carried.values() if r["judged"]), key=lambda r: -float(r["carried"]))
     idle = [words(name) for name, r in carried.items() if not r["judged"]]
@@ -54,11 +54,11 @@ def concentration_answer(
         text = f"Of a balanced accuracy of {fixed(ranked[0]['intact'])}, holding all of a kind at its means loses: "
         text += listed([f"{words(r['module'])} {fixed(r['carried'])}" for r in ranked])
         text += f"; {listed(idle)} nothing that could be told from noise." if idle else "."
-    found = set(verdicts.values())
+    kinds_of_verdict = set(verdicts.values())
     verdict: Verdict
-    if found == {"most"}:
+    if kinds_of_verdict == {"most"}:
         verdict, claim = "yes", "Keys are the most concentrated kind, by every method and beyond the null models."
-    elif found == {"not"}:
+    elif kinds_of_verdict == {"not"}:
         verdict, claim = "no", "Keys are not the most concentrated kind."
     else:
         verdict = "unclear"
@@ -68,12 +68,12 @@ def concentration_answer(
             claim = f"Keys are the most concentrated kind by {listed(most)}, not clearly by every method."
         else:
             claim = f"Keys come first by {listed(first)}"
-            lacking = found <= {"no null", "not"}
+            lacking = kinds_of_verdict <= {"no null", "not"}
             claim += ", but no null model was evaluated by kinds." if lacking else ", but intervals overlap."
-    shown = next((method for method in PREFERRED if method in parts), next(iter(parts)))
-    rest = [part for method, part in parts.items() if method != shown]
+    shown = next((method for method in PREFERRED if method in said_of), next(iter(said_of)))
+    rest = [part for method, part in said_of.items() if method != shown]
     rest += [f"Counted instead: {counted.text}"] if counted.verdict != "not run" else []
-    return Answer(verdict, question, f"{claim} {text}", tuple(rest), parts[shown])
+    return Answer(verdict, question, f"{claim} {text}", tuple(rest), said_of[shown])
 
 
 def _key_of(modules: pd.DataFrame | None, model: str, method: str) -> dict[Any, Any] | None:
@@ -124,7 +124,7 @@ def _concentration_words(
     for name, row in nulls.items():
         if row is not None:
             text = f"it is {_concentration(row)}" if row["judged"] else "keys carry nothing"
-            said.append(f"{text} in the {NULLS[name]} model")
+            said.append(f"{text} in the {NULL_WORDS[name]} model")
     return f"{sentence}; {listed(said) if said else 'no null model was evaluated by kinds'}."
 
 
@@ -168,31 +168,33 @@ def density_answer(density: pd.DataFrame | None, null: pd.DataFrame | None, frac
     nearest = float(min(judged["fraction"].unique(), key=lambda value: (abs(value - fraction), value)))
     nulls = key_rows(null)
     verdicts: dict[str, str] = {}
-    parts: list[str] = []
+    sentences: list[str] = []
     for method in judges:
         rows = judged[(judged["method"] == method) & np.isclose(judged["fraction"], nearest)]
         if not len(rows):
             continue
         row = rows.iloc[0].to_dict()
         same = nulls[(nulls["method"] == method) & np.isclose(nulls["fraction"].astype(float), nearest)]
-        limits = {name: float(same.loc[same["null"] == name, "enrichment"].max()) for name in NULLS}
+        limits = {name: float(same.loc[same["null"] == name, "enrichment"].max()) for name in NULL_WORDS}
         verdicts[words(method)] = _dense(row, limits)
-        shown = [f"{fixed(limit, 2)} in the {NULLS[name]} model" for name, limit in limits.items() if is_number(limit)]
-        parts.append(
+        shown = [
+            f"{fixed(limit, 2)} in the {NULL_WORDS[name]} model" for name, limit in limits.items() if is_number(limit)
+        ]
+        sentences.append(
             f"{fixed(row['enrichment'], 2)} by {words(method)} "
             f"({interval(row['ci_low'], row['ci_high'], 2)}; {listed(shown) if shown else 'null models not run'})"
         )
     numbers = f"among the best {percent(nearest)} of neurons, the share of keys relative to an even spread is "
-    numbers += listed(parts)
-    found = set(verdicts.values())
-    if "no null" in found:
+    numbers += listed(sentences)
+    kinds_of_verdict = set(verdicts.values())
+    if "no null" in kinds_of_verdict:
         verdict: Verdict = "unclear"
         text = f"This cannot be judged without both null models: {numbers}."
-    elif found == {"beyond"}:
+    elif kinds_of_verdict == {"beyond"}:
         verdict, text = "yes", f"Keys are denser than in both null models: {numbers}."
-    elif found == {"not"}:
+    elif kinds_of_verdict == {"not"}:
         verdict, text = "no", f"Keys are no denser than an even spread or a null model: {numbers}."
-    elif "beyond" in found:
+    elif "beyond" in kinds_of_verdict:
         beyond, rest = (listed([m for m, v in verdicts.items() if (v == "beyond") is dense]) for dense in (True, False))
         verdict = "unclear"
         text = f"The methods disagree: keys are clearly denser than in both null models by {beyond}, not by {rest}: "

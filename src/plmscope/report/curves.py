@@ -14,9 +14,9 @@ from plmscope.report.blocks import (
     Block,
     FigureGroup,
     Panel,
-    Row,
     Select,
     Table,
+    TableRow,
     Text,
     cell,
     control_words,
@@ -31,7 +31,7 @@ from plmscope.report.blocks import (
 )
 from plmscope.report.input import Results, section
 
-METRICS = {
+METRIC_WORDS_OF_CURVES = {
     "balanced_accuracy": "balanced accuracy",
     "accuracy": "accuracy",
     "log_loss": "log-loss (nats)",
@@ -113,7 +113,7 @@ def curves_section(results: Results) -> Sequence[Block]:
                 panels.append(_curve_panel(results, part, intact, methods, mode, ablation))
     scopes = sorted(changed["scope"].astype(str).unique())
     selects = (
-        Select("metric", "Metric", tuple(METRICS.items())),
+        Select("metric", "Metric", tuple(METRIC_WORDS_OF_CURVES.items())),
         Select("show", "Show", (("all", "all methods"), *((m, f"{words(m)} and its controls") for m in methods))),
         Select("axis", "Fraction axis", (("linear", "linear, as in the areas"), ("log", "logarithmic"))),
         Select("scope", "Ranking", tuple((scope, words(scope)) for scope in scopes)),
@@ -132,8 +132,10 @@ def _curve_panel(
     for scope in sorted(part["scope"].astype(str).unique()):
         own = part[part["scope"] == scope]
         draws = own[own["draw"] >= 0].fillna({"matched_to": ""})
-        bands = draws.groupby(["method", "matched_to", "fraction"])[list(METRICS)].quantile(np.array(BAND))
-        for metric in METRICS:
+        bands = draws.groupby(["method", "matched_to", "fraction"])[list(METRIC_WORDS_OF_CURVES)].quantile(
+            np.array(BAND)
+        )
+        for metric in METRIC_WORDS_OF_CURVES:
             whole = float(intact[metric].iloc[0]) if len(intact) else math.nan
             base = {"metric": [metric], "scope": [scope]}
             for control, matched_to in bands.index.droplevel(["fraction", None]).unique():
@@ -153,7 +155,7 @@ def _curve_panel(
     layout = {
         "height": 400,
         "xaxis": {"title": {"text": f"fraction {verb}"}, "tickformat": "~%", "rangemode": "tozero"},
-        "yaxis": {"title": {"text": next(iter(METRICS.values()))}},
+        "yaxis": {"title": {"text": next(iter(METRIC_WORDS_OF_CURVES.values()))}},
     }
     patches: dict[str, dict[str, Any]] = {
         "metric": {
@@ -161,7 +163,7 @@ def _curve_panel(
                 "yaxis": {"title": {"text": title}},
                 "shapes": [level_line(float(intact[name].iloc[0]))] if len(intact) else [],
             }
-            for name, title in METRICS.items()
+            for name, title in METRIC_WORDS_OF_CURVES.items()
         },
         "axis": {
             "linear": {"xaxis": {"type": "linear"}},
@@ -243,7 +245,7 @@ def comparison_section(results: Results) -> Sequence[Block]:
             cell(words(row["scope"]) + (f": {words(row['module'])}" if row["module"] else "")),
             cell("primary" if row["primary"] else "secondary"),
         ]
-        rows.append(Row(tuple(cells), strong=bool(row["primary"])))
+        rows.append(TableRow(tuple(cells), strong=bool(row["primary"])))
     columns = (
         ("method", False), ("against", False), ("mode", False), ("ablation", False), ("metric", False),
         ("difference", True), ("95 % interval", True), ("good sign", True), ("p", True), ("q", True),

@@ -14,9 +14,9 @@ from plmscope.report.blocks import (
     Block,
     FigureGroup,
     Panel,
-    Row,
     Select,
     Table,
+    TableRow,
     Text,
     cell,
     count,
@@ -49,7 +49,7 @@ def data_section(results: Results) -> Sequence[Block]:
         blocks.append(_count_table(results, proteins))
     if excluded is not None:
         counts = excluded["reason"].astype(str).value_counts().sort_index().sort_values(ascending=False, kind="stable")
-        rows = tuple(Row((cell(str(reason)), cell(count(n), n))) for reason, n in counts.items())
+        rows = tuple(TableRow((cell(str(reason)), cell(count(n), n))) for reason, n in counts.items())
         blocks.append(Table("excluded", "Proteins left out, by reason", (("reason", False), ("proteins", True)), rows))
     elif "excluded" in results.tables:
         blocks.append(Text("No protein was left out."))
@@ -103,7 +103,7 @@ def _count_table(results: Results, proteins: pd.DataFrame) -> Table:
     splits = [split for split in SPLITS if split in counts] + [c for c in counts.columns if c not in SPLITS]
     clusters = own.groupby("label")["cluster"].nunique()
     rows = [
-        Row(
+        TableRow(
             (
                 cell(results.class_name(label)),
                 *(cell(count(counts.loc[label, split]), counts.loc[label, split]) for split in splits),
@@ -119,8 +119,8 @@ def _count_table(results: Results, proteins: pd.DataFrame) -> Table:
         several = proteins[classes.map(len) > 1]
         shared = [int((several["split"].astype(str) == split).sum()) for split in splits]
         shared += [len(several), several["cluster"].nunique()]
-        rows.append(Row((cell("proteins with several classes"), *(cell(count(n), n) for n in shared))))
-    rows.append(Row((cell("all classes"), *(cell(count(n), n) for n in everything)), strong=True))
+        rows.append(TableRow((cell("proteins with several classes"), *(cell(count(n), n) for n in shared))))
+    rows.append(TableRow((cell("all classes"), *(cell(count(n), n) for n in everything)), strong=True))
     columns = (("class", False), *((split, True) for split in splits), ("all", True), ("clusters", True))
     return Table("classes", "Proteins per class and split", columns, tuple(rows))
 
@@ -128,15 +128,15 @@ def _count_table(results: Results, proteins: pd.DataFrame) -> Table:
 def _leakage_blocks(results: Results, leakage: pd.DataFrame) -> list[Block]:
     clustered = results.look("split", "method") == "cluster" and not results.look("split", "cluster_column")
     threshold = results.look("split", "identity") if clustered else None
-    found = leakage[leakage["identity"].notna() & (leakage["nearest_train"].fillna("").astype(str) != "")]
+    searched = leakage[leakage["identity"].notna() & (leakage["nearest_train"].fillna("").astype(str) != "")]
     sentences, traces = [], []
     edges = np.linspace(0, 1, 41)
     for place, split in enumerate(sorted(leakage["split"].astype(str).unique())):
-        own = found.loc[found["split"] == split, "identity"].to_numpy(dtype=float)
+        own = searched.loc[searched["split"] == split, "identity"].to_numpy(dtype=float)
         n_all = int((leakage["split"] == split).sum())
         n_unknown = int(leakage.loc[leakage["split"] == split, "identity"].isna().sum())
         sentence = f"Of {count(n_all)} {split} proteins, {count(n_all - n_unknown - len(own))} align with no training "
-        sentence += f"protein, {count(n_unknown)} could not be searched" if n_unknown else "protein"
+        sentence += f"protein, {count(n_unknown)} could not be searched reliably" if n_unknown else "protein"
         if len(own):
             sentence += f"; the others' nearest training relative has a median identity of {percent(np.median(own))}"
             sentence += f" and a largest of {percent(own.max())}"
@@ -200,7 +200,7 @@ def _metric_table(results: Results) -> Table:
             if values:
                 cells = (cell(fixed(values.get(name)), values.get(name)) for name in names)
                 head = (cell(title), cell(split), cell(count(values.get("n")), values.get("n")))
-                rows.append(Row((*head, *cells), strong=key == "model" and split == "test"))
+                rows.append(TableRow((*head, *cells), strong=key == "model" and split == "test"))
     columns = (("classifier", False), ("split", False), ("n", True), *((title, True) for title in names.values()))
     return Table(
         "metrics",
@@ -216,7 +216,7 @@ def _class_table(results: Results) -> Table:
         for label, values in sorted(classifiers.get("model", {}).get("per_class", {}).items()):
             cells = [cell(fixed(values.get(name)), values.get(name)) for name in ("precision", "recall", "f1")]
             head = (cell(results.class_name(label)), cell(split), cell(count(values.get("n")), values.get("n")))
-            rows.append(Row((*head, *cells)))
+            rows.append(TableRow((*head, *cells)))
     columns = (("class", False), ("split", False), ("n", True), ("precision", True), ("recall", True), ("F1", True))
     return Table("per-class", "Quality of the model per class", columns, tuple(rows))
 

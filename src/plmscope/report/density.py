@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 
 from plmscope.models.architectures import MODULES
-from plmscope.report.answers import NULLS
+from plmscope.report.answers import NULL_WORDS
 from plmscope.report.blocks import (
     Block,
     FigureGroup,
     Panel,
-    Row,
     Select,
     Table,
+    TableRow,
     Text,
     cell,
     count,
@@ -124,7 +124,7 @@ def _module_panel(density: pd.DataFrame, null: pd.DataFrame | None) -> Panel:
         for place, (name, own) in enumerate(same.groupby("null", sort=True)):
             traces.append(
                 {
-                    "type": "scatter", "mode": "markers", "name": f"{NULLS.get(str(name), words(name))} model",
+                    "type": "scatter", "mode": "markers", "name": f"{NULL_WORDS.get(str(name), words(name))} model",
                     "x": [words(m) for m in own["module"]], "y": own["enrichment"], "when": when,
                     "marker": {"symbol": symbols[place % 2], "size": 11, "color": f"@c{place + 1}",
                                "line": {"width": 2.5}},
@@ -160,7 +160,7 @@ def _density_table(density: pd.DataFrame, null: pd.DataFrame | None) -> Table:
         limits = _module_rows(null).groupby(keys)["enrichment"].max().to_dict()
     rows = []
     for row in _judges_first(_module_rows(density)).to_dict("records"):
-        known = [limits.get((name, row["method"], row["fraction"], row["module"])) for name in NULLS]
+        known = [limits.get((name, row["method"], row["fraction"], row["module"])) for name in NULL_WORDS]
         cells = [
             cell(words(row["method"])),
             cell(percent(row["fraction"]), row["fraction"]),
@@ -173,10 +173,10 @@ def _density_table(density: pd.DataFrame, null: pd.DataFrame | None) -> Table:
             cell(short(row["p_value"]), row["p_value"]),
             cell(short(row["q_value"]), row["q_value"]),
         ]
-        rows.append(Row(tuple(cells), strong=row["module"] == "key"))
+        rows.append(TableRow(tuple(cells), strong=row["module"] == "key"))
     columns = (
         ("method", False), ("best", True), ("module", False), ("selected", True), ("density", True),
-        ("enrichment", True), ("95 % interval", True), *((f"{name} model", True) for name in NULLS.values()),
+        ("enrichment", True), ("95 % interval", True), *((f"{name} model", True) for name in NULL_WORDS.values()),
         ("p (descriptive)", True), ("q", True),
     )  # fmt: skip
     return Table("densities", "Density per module over all layers", columns, tuple(rows), search=True)

@@ -16,15 +16,15 @@ def environment(*packages: str) -> jinja2.Environment:
     Args:
         packages: With a folder ``templates``; those of the report are there in any case.
     """
-    found = jinja2.Environment(
+    templates = jinja2.Environment(
         loader=jinja2.ChoiceLoader([jinja2.PackageLoader(package) for package in (*packages, SHARED)]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.policies["json.dumps_kwargs"] = {"sort_keys": True, "allow_nan": False}
-    return found
+    templates.policies["json.dumps_kwargs"] = {"sort_keys": True, "allow_nan": False}
+    return templates
 
 
 def own_text(*names: str, package: str = SHARED) -> Markup:

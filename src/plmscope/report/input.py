@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from plmscope.data.annotations import EC_NAMES
-from plmscope.data.labels import Task
+from plmscope.data.labels import LabelTask
 from plmscope.errors import RunError
 from plmscope.report.blocks import Block, Section, Text
 from plmscope.store.folder import Run
@@ -31,7 +31,7 @@ class Results:
         metrics = run.metrics() if (run.path / "metrics.json").is_file() else {}
         self.metrics: dict[str, Any] = metrics.get("splits", {})
         self.labels = [str(label) for label in metrics.get("labels", ())]
-        self.task: Task = "multi" if metrics.get("task") == "multi" else "single"
+        self.task: LabelTask = "multi" if metrics.get("task") == "multi" else "single"
         self.study_text, self.study = _read_study(run.path / "study.toml")
         self.tables = {name: run.table(name) for name in SCHEMA if name != "selections" and run.has(name)}
 
@@ -66,15 +66,15 @@ class Results:
     @cached_property
     def methods(self) -> tuple[str, ...]:
         """The scoring methods, in the order of the neuron table."""
-        found: list[str] = []
+        methods: list[str] = []
         neurons = self.get("neurons")
         if neurons is not None:
-            found += [str(column) for column in neurons.columns if column not in SCHEMA["neurons"]]
+            methods += [str(column) for column in neurons.columns if column not in SCHEMA["neurons"]]
         for name in ("comparison", "density"):
             table = self.get(name)
             if table is not None:
-                found += [str(method) for method in table["method"].unique()]
-        return tuple(dict.fromkeys(found))
+                methods += [str(method) for method in table["method"].unique()]
+        return tuple(dict.fromkeys(methods))
 
     @cached_property
     def knowledge_fraction(self) -> float:
@@ -100,7 +100,7 @@ class Results:
 
 
 @dataclass(frozen=True)
-class ReportSection:
+class SectionMaker:
     """A section of the report: the tables that it needs, and the blocks that it makes of them. Made by :func:`section`.
 
     Attributes:
@@ -129,7 +129,7 @@ class ReportSection:
 
 def section(
     name: str, title: str, *, left_out: bool = False, **needs: str
-) -> Callable[[Callable[[Results], Sequence[Block]]], ReportSection]:
+) -> Callable[[Callable[[Results], Sequence[Block]]], SectionMaker]:
     """Make a section of the function of its blocks.
 
     Args:
@@ -145,8 +145,8 @@ def section(
     ('Sizes', {'neurons': 'nothing was counted.'})
     """
 
-    def made(make: Callable[[Results], Sequence[Block]]) -> ReportSection:
-        return ReportSection(name, title, make, needs, left_out)
+    def made(make: Callable[[Results], Sequence[Block]]) -> SectionMaker:
+        return SectionMaker(name, title, make, needs, left_out)
 
     return made
 

@@ -8,15 +8,15 @@ import numpy as np
 import pandas as pd
 
 from plmscope.models.architectures import MODULES
-from plmscope.report.answers import NULLS, kind_beats_chance, kind_rows
+from plmscope.report.answers import NULL_WORDS, kind_beats_chance, kind_rows
 from plmscope.report.blocks import (
-    Cell,
     FigureGroup,
     Key,
     Panel,
-    Row,
     Select,
     Table,
+    TableCell,
+    TableRow,
     cell,
     count,
     fixed,
@@ -27,7 +27,7 @@ from plmscope.report.blocks import (
 )
 from plmscope.report.input import Results
 
-METRICS = {"balanced_accuracy": "balanced accuracy", "log_probability": "log-probability of the true class (nats)"}
+METRIC_WORDS = {"balanced_accuracy": "balanced accuracy", "log_probability": "log-probability of the true class (nats)"}
 BAND = (0.05, 0.5, 0.95)
 
 
@@ -45,7 +45,7 @@ def kinds_figure(results: Results) -> FigureGroup | None:
     whole = intact.iloc[0]
     kinds = [kind for kind in MODULES if kind in set(own["module"])]
     shown = {
-        metric: name for metric, name in METRICS.items() if is_number(whole[metric]) and kept[metric].notna().all()
+        metric: name for metric, name in METRIC_WORDS.items() if is_number(whole[metric]) and kept[metric].notna().all()
     }
     ranges = {metric: _range(own[metric], float(whole[metric])) for metric in shown}
     panels = [_panel(results, own[own["module"] == kind], whole, methods, kind, ranges) for kind in kinds]
@@ -171,7 +171,7 @@ def kinds_table(results: Results) -> Table | None:
             ),
         ]  # fmt: skip
         cells += [_of_method(places.get((method, kind))) for method in methods]
-        body.append(Row(tuple(cells), strong=kind == "key"))
+        body.append(TableRow(tuple(cells), strong=kind == "key"))
         body += _null_rows(results, methods) if kind == "key" else []
     columns = (
         ("kind", False), ("carries", True),
@@ -184,7 +184,7 @@ def kinds_table(results: Results) -> Table | None:
         "shares (of the best / of the draws), and p of the area between the curve and the draws, Holm-corrected over "
         "the kinds. A kind that carries nothing is not judged."
     )
-    if any(len(kind_rows(results.kinds, null)) for null in NULLS):
+    if any(len(kind_rows(results.kinds, null)) for null in NULL_WORDS):
         caption += (
             " Under the keys, those of the null models, on the same proteins with fewer draws: each is one fit and so "
             "one point, told beside the run and no test."
@@ -192,10 +192,10 @@ def kinds_table(results: Results) -> Table | None:
     return Table("kinds", caption, columns, tuple(body))
 
 
-def _null_rows(results: Results, methods: list[str]) -> list[Row]:
+def _null_rows(results: Results, methods: list[str]) -> list[TableRow]:
     """The keys of every null model that was evaluated by kinds."""
-    found = []
-    for null, name in NULLS.items():
+    null_rows = []
+    for null, name in NULL_WORDS.items():
         rows = kind_rows(results.kinds, null)
         rows = rows[rows["module"] == "key"]
         if len(rows):
@@ -204,13 +204,13 @@ def _null_rows(results: Results, methods: list[str]) -> list[Row]:
                 fixed(first["carried"]), first["carried"],
                 small=f"{fixed(first['carried_low'])} to {fixed(first['carried_high'])}",
             )  # fmt: skip
-            found.append(
-                Row((cell(f"key, {name} model"), carried, *(_of_method(places.get(method)) for method in methods)))
+            null_rows.append(
+                TableRow((cell(f"key, {name} model"), carried, *(_of_method(places.get(method)) for method in methods)))
             )
-    return found
+    return null_rows
 
 
-def _of_method(row: dict[Any, Any] | None) -> Cell:
+def _of_method(row: dict[Any, Any] | None) -> TableCell:
     """How concentrated a kind is by one method."""
     if row is None or not row["judged"]:
         return cell("–", small="not judged")

@@ -21,9 +21,9 @@ from plmscope.report.blocks import (
     Cards,
     FigureGroup,
     Panel,
-    Row,
     Select,
     Table,
+    TableRow,
     Text,
     address,
     cell,
@@ -36,11 +36,11 @@ from plmscope.report.blocks import (
     signed,
     words,
 )
-from plmscope.report.classes import KEYS, class_table
+from plmscope.report.classes import KEYS, explained_classes
 from plmscope.report.input import Results, section
 
 SHOWN_CONCEPTS = 5
-COMPARED = {
+COMPARED_WORDS = {
     "halves": "two halves of the scoring clusters", "label_shuffled": "label-shuffled model",
     "random_weights": "model from random weights", "other_run": "another run",
 }  # fmt: skip
@@ -72,7 +72,7 @@ def knowledge_section(results: Results) -> Sequence[Block]:
     told: list[Block] = [_letters_table(results, unique)] if headline else []
     if headline and results.get("letters") is None:
         told.append(results.missing("letters", "the chosen neurons cannot be set beside all others."))
-    classes = class_table(results)
+    classes = explained_classes(results)
     told += [classes] if classes is not None else []
     return (intro, *told, Cards("cards", card_data(results)))
 
@@ -93,7 +93,7 @@ def _letters_table(results: Results, unique: pd.DataFrame) -> Table:
         )]  # fmt: skip
         median = part["r2_letter"].median()
         cells += [cell(fixed(median, 2), median), cell(percent(own.mean()), own.mean()), cell(percent(share), share)]
-        rows.append(Row(tuple(cells), strong=module == "all"))
+        rows.append(TableRow(tuple(cells), strong=module == "all"))
     columns = (
         ("module", False), ("chosen", True), ("their letter", True), ("letters alone", True), ("more", True),
         ("untold", True), ("unexplained", True), ("median R²", True), ("share", True), ("of all", True),
@@ -149,10 +149,10 @@ def card_data(results: Results) -> dict[str, Any]:
 
 def _by_neuron(frame: pd.DataFrame | None) -> dict[Any, list[dict[Any, Any]]]:
     """Rows of a table by (layer, module, neuron)."""
-    found: dict[Any, list[dict[Any, Any]]] = {}
+    by_neuron: dict[Any, list[dict[Any, Any]]] = {}
     for row in [] if frame is None else frame.to_dict("records"):
-        found.setdefault(tuple(row[key] for key in KEYS), []).append(row)
-    return found
+        by_neuron.setdefault(tuple(row[key] for key in KEYS), []).append(row)
+    return by_neuron
 
 
 def _strips(text: object, kinds: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -160,8 +160,8 @@ def _strips(text: object, kinds: Mapping[str, str]) -> list[dict[str, Any]]:
 
     ``sites`` are runs of residues, both ends counted: first, last, name, and 1 for an annotation, 0 for a pattern.
     """
-    found = _parsed(text, [])
-    largest = max((abs(float(a)) for one in found for a in one["activation"] if is_number(a)), default=0.0)
+    strips = _parsed(text, [])
+    largest = max((abs(float(a)) for one in strips for a in one["activation"] if is_number(a)), default=0.0)
     return [
         {
             "id": str(one["id"]), "position": int(one["position"]), "start": int(one["start"]),
@@ -169,7 +169,7 @@ def _strips(text: object, kinds: Mapping[str, str]) -> list[dict[str, Any]]:
             "heights": [round(1000 * float(a) / largest) if is_number(a) and largest else 0 for a in one["activation"]],
             "peak": max((float(a) for a in one["activation"]), key=abs, default=0.0),
         }
-        for one in found
+        for one in strips
     ]  # fmt: skip
 
 
@@ -341,7 +341,7 @@ def class_effects(results: Results, label: str) -> Table | None:
             *(cell(count(row[k]), row[k]) for k in ("decisions_right", "decisions_lost")),
             cell(fixed(row["decisions_lost_against"], 1), row["decisions_lost_against"]),
         ]  # fmt: skip
-        rows.append(Row(tuple(cells), strong=other == label))
+        rows.append(TableRow(tuple(cells), strong=other == label))
     by = "" if several else f" (chosen by {words(methods[0])})"
     caption = f"What changing the neurons of class {results.class_name(label)}{by} does to every class"
     return Table(address("class-effects", label), caption, columns, tuple(rows))
@@ -356,7 +356,7 @@ def _overlap_table(results: Results, overlaps: pd.DataFrame) -> Table:
             *(cell(fixed(row[name]), row[name]) for name in ("jaccard", "jaccard_expected")),
             *(cell(short(row[name]), row[name]) for name in ("p_value", "q_value")),
         ]  # fmt: skip
-        rows.append(Row(tuple(cells)))
+        rows.append(TableRow(tuple(cells)))
     columns = (("class", False), ("other class", False), ("chosen by", False), ("shared", True), ("Jaccard", True),
                ("by chance", True), ("p", True), ("q", True))  # fmt: skip
     caption = "Do two classes rest on the same neurons? (chance: as many neurons in every site)"
@@ -367,13 +367,13 @@ def _stability_table(results: Results, stable: pd.DataFrame) -> Table:
     rows = []
     for row in stable.to_dict("records"):
         cells = [
-            cell(COMPARED.get(str(row["compared_with"]), words(row["compared_with"]))),
+            cell(COMPARED_WORDS.get(str(row["compared_with"]), words(row["compared_with"]))),
             cell("all classes" if row["label"] == "" else results.class_name(row["label"])), cell(words(row["method"])),
             cell(f"{count(row['shared'])} of {count(row['n'])}", row["shared"]),
             *(cell(fixed(row[name]), row[name]) for name in ("jaccard", "jaccard_expected")),
             cell(short(row["p_value"]), row["p_value"]), cell(fixed(row["spearman"]), row["spearman"]),
         ]  # fmt: skip
-        rows.append(Row(tuple(cells)))
+        rows.append(TableRow(tuple(cells)))
     columns = (("compared with", False), ("ranking for", False), ("chosen by", False), ("shared", True),
                ("Jaccard", True), ("by chance", True), ("p", True), ("rank correlation", True))  # fmt: skip
     caption = "Are the same neurons chosen again? From other proteins, and in models that should share no knowledge"

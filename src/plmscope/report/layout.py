@@ -9,9 +9,9 @@ import pandas as pd
 
 from plmscope.report.blocks import (
     Block,
-    Cell,
-    Row,
     Table,
+    TableCell,
+    TableRow,
     Text,
     cell,
     count,
@@ -24,10 +24,10 @@ from plmscope.report.blocks import (
 )
 from plmscope.report.input import Results, section
 
-METRICS = {"balanced_accuracy": "balanced accuracy", "log_odds": "log-odds of the true class"}
+METRIC_WORDS_OF_LAYOUT = {"balanced_accuracy": "balanced accuracy", "log_odds": "log-odds of the true class"}
 
 
-def span(row: Mapping[Any, Any], digits: int = 3, low: str = "ci_low", high: str = "ci_high") -> Cell:
+def span(row: Mapping[Any, Any], digits: int = 3, low: str = "ci_low", high: str = "ci_high") -> TableCell:
     """An interval as a cell, sorted by its lower end."""
     known = is_number(row[low]) and is_number(row[high])
     return cell(f"{fixed(row[low], digits)} to {fixed(row[high], digits)}" if known else "–", row[low])
@@ -43,12 +43,13 @@ def sufficient_section(results: Results) -> Sequence[Block]:
         there = bool(row["judged"])
         cells = [
             cell(words(row["method"])), cell(words(row["module"]) or "all neurons"),
-            cell(METRICS.get(str(row["metric"]), words(row["metric"]))), cell(fixed(row["carried"]), row["carried"]),
+            cell(METRIC_WORDS_OF_LAYOUT.get(str(row["metric"]), words(row["metric"]))),
+            cell(fixed(row["carried"]), row["carried"]),
             cell(count(row["k"]) if there else "nothing to give back", row["k"]),
             cell(percent(row["fraction"]), row["fraction"]), cell(fixed(row["faithfulness"], 2), row["faithfulness"]),
             span(row, 2), cell(count(row["k_random"]), row["k_random"]), cell(short(row["p_value"]), row["p_value"]),
         ]  # fmt: skip
-        rows.append(Row(tuple(cells), strong=not row["module"]))
+        rows.append(TableRow(tuple(cells), strong=not row["module"]))
     columns = (
         ("chosen by", False), ("among", False), ("measured by", False), ("carried", True), ("neurons", True),
         ("share", True), ("faithfulness", True), ("95 % interval", True), ("neurons of draws", True), ("p", True),
@@ -67,20 +68,20 @@ def _sufficient_words(frame: pd.DataFrame) -> str:
     own = frame[(frame["scope"] == "pooled") & (frame["metric"] == "balanced_accuracy") & frame["judged"].astype(bool)]
     if not len(own):
         return "Nothing that could be told from noise is lost when every neuron is held, so no set can give it back."
-    parts = [
+    said = [
         f"{percent(row['fraction'])} of the neurons chosen by {words(row['method'])} (matched draws "
         f"{percent(row['k_random'] / row['n_neurons'])}, "
         + (f"p = {short(row['p_value'])})" if row["p_kind"] == "permutation" else "too few draws for a test)")
         for row in own.to_dict("records")
     ]
-    return f"Balanced accuracy comes back with {listed(parts)}."
+    return f"Balanced accuracy comes back with {listed(said)}."
 
 
 @section("redundancy", "Redundancy", left_out=True, degenerate="no sets of neurons were tried in pairs.")
 def redundancy_section(results: Results) -> Sequence[Block]:
     """Pairs of a class's components of which either is enough, and what they protect from."""
     frame, components = results.tables["degenerate"], results.get("components")
-    found = frame[frame["degenerate"].astype(bool)]
+    degenerate = frame[frame["degenerate"].astype(bool)]
     shown = frame.sort_values(["degenerate", "synergy"], ascending=False, kind="stable").head(ROWS)
     rows = []
     for row in shown.to_dict("records"):
@@ -92,16 +93,17 @@ def redundancy_section(results: Results) -> Sequence[Block]:
             cell(f"{count(row['draws_degenerate'])} of {count(row['n_draws'])}", row["draws_degenerate"]),
             cell(short(row["p_value"]), row["p_value"]), cell("yes" if row["degenerate"] else "no"),
         ]  # fmt: skip
-        rows.append(Row(tuple(cells), strong=bool(row["degenerate"])))
+        rows.append(TableRow(tuple(cells), strong=bool(row["degenerate"])))
     columns = (
         ("class", False), ("components by", False), ("components", False), ("lost without the first", True),
         ("without the second", True), ("without both", True), ("synergy", True), ("95 % interval", True),
         ("synergy of draws", True), ("draws called degenerate", True), ("p", True), ("degenerate", False),
     )  # fmt: skip
-    by_class = found.groupby("label").size()
-    said = listed([f"{results.class_name(label)} ({n})" for label, n in by_class.items()]) if len(found) else ""
+    by_class = degenerate.groupby("label").size()
+    said = listed([f"{results.class_name(label)} ({n})" for label, n in by_class.items()]) if len(degenerate) else ""
     text = (
-        f"{count(len(found))} of {count(len(frame))} pairs of components are degenerate: either alone can be held at a "
+        f"{count(len(degenerate))} of {count(len(frame))} pairs of components are degenerate: either alone can be held "
+        "at a "
         "loss of at most 5 % of the class's probability, both together cost at least 30 %, and the lower bound of the "
         f"synergy is above 0{f'; of class {said}' if said else ''}. Of random pairs with as many neurons in every site "
         f"the rule calls {count(frame.drop_duplicates(['method', 'label'])['draws_degenerate'].sum())} of "
@@ -148,7 +150,7 @@ def _exchanged_table(results: Results, frame: pd.DataFrame) -> Table:
             *(cell(percent(row[k]), row[k]) for k in ("kept", "kept_intact", "against")),
             cell(short(row["p_value"]), row["p_value"]),
         ]  # fmt: skip
-        rows.append(Row(tuple(cells)))
+        rows.append(TableRow(tuple(cells)))
     columns = (
         ("class", False), ("residues exchanged", True), ("held", False), ("probability before", True),
         ("kept", True), ("kept with nothing held", True), ("kept by draws", True), ("p", True),
@@ -170,7 +172,7 @@ def _claims_table(results: Results, frame: pd.DataFrame) -> Table:
             cell(fixed(row["auroc"], 2), row["auroc"]), span(row, 2), cell(fixed(row["against"], 2), row["against"]),
             cell(short(row["p_value"]), row["p_value"]), cell(fixed(row["auroc_model"], 2), row["auroc_model"]),
         ]  # fmt: skip
-        rows.append(Row(tuple(cells)))
+        rows.append(TableRow(tuple(cells)))
     columns = (
         ("class", False), ("neurons", True), ("true and false claims", True), ("AUROC", True), ("95 % interval", True),
         ("of draws", True), ("p", True), ("of the model’s own log-odds", True),

@@ -13,8 +13,8 @@ from plmscope.data.labels import class_names
 from plmscope.report.blocks import (
     Block,
     References,
-    Row,
     Table,
+    TableRow,
     Text,
     cell,
     control_words,
@@ -84,7 +84,7 @@ def completeness_section(results: Results) -> Sequence[Block]:
         cells += [cell(short(value), value) for value in values]
         cells.append(cell(percent(own["relative"].median()), own["relative"].median()))
         cells.append(cell(f"{worst['id']}, layer {worst['layer']}"))
-        rows.append(Row(tuple(cells)))
+        rows.append(TableRow(tuple(cells)))
     columns = (
         ("method", False), ("module", False), ("n", True), ("median |expected|", True), ("median |gap|", True),
         ("95th percentile", True), ("largest", True), ("median relative", True), ("largest at", False),
@@ -224,7 +224,9 @@ def _record_table(results: Results) -> Table:
         entries.append((words(key), results.look(key)))
     for group in ("model", "data", "split", "versions"):
         entries += [(f"{group}: {words(key)}", value) for key, value in (results.look(group) or {}).items()]
-    rows = tuple(Row((cell(name), cell("not recorded" if value is None else str(value)))) for name, value in entries)
+    rows = tuple(
+        TableRow((cell(name), cell("not recorded" if value is None else str(value)))) for name, value in entries
+    )
     return Table("record", "Record of the run (manifest.json)", (("entry", False), ("value", False)), rows)
 
 
@@ -244,6 +246,6 @@ def _stage_table(results: Results) -> Table:
     for name, stage in (results.look("stages") or {}).items():
         seconds, memory = stage.get("seconds"), stage.get("peak_memory_mb")
         cells = (cell(name), cell(str(stage.get("status", "–"))), cell(fixed(seconds, 1), seconds))
-        rows.append(Row((*cells, cell(count(memory), memory))))
+        rows.append(TableRow((*cells, cell(count(memory), memory))))
     columns = (("stage", False), ("status", False), ("seconds", True), ("peak memory (MB)", True))
     return Table("stages", "Stages", columns, tuple(rows))

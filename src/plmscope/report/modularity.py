@@ -10,9 +10,9 @@ from plmscope.report.blocks import (
     Block,
     FigureGroup,
     Panel,
-    Row,
     Select,
     Table,
+    TableRow,
     Text,
     cell,
     count,
@@ -86,7 +86,7 @@ def _separability(results: Results, frame: pd.DataFrame) -> Table:
             cell(short(row["q_value"]), row["q_value"]), cell(fixed(row["dealt"], 2), row["dealt"]),
             cell(short(row["p_dealt"]), row["p_dealt"]),
         ]  # fmt: skip
-        rows.append(Row(tuple(cells), strong=bool(both)))
+        rows.append(TableRow(tuple(cells), strong=bool(both)))
     columns = (
         ("class", False), ("test proteins", True), ("separability", True), ("95 % interval", True),
         ("of random units", True), ("p", True), ("q", True), ("of dealt classes", True), ("p", True),
@@ -151,7 +151,7 @@ def _measures(results: Results, frame: pd.DataFrame) -> Table:
             cell(fixed(row["value"], digits), row["value"]),
             cell(fixed(row["against"], max(digits, 1)), row["against"]), cell(short(row["p_value"]), row["p_value"]),
         ]  # fmt: skip
-        rows.append(Row(tuple(cells), strong=row["model"] == "run"))
+        rows.append(TableRow(tuple(cells), strong=row["model"] == "run"))
     columns = (
         ("model", False),
         ("measure", False),
@@ -177,7 +177,7 @@ def _experts(results: Results, frame: pd.DataFrame) -> Table:
             cell(percent(row["damage_against"]), row["damage_against"]),
             cell(short(row["p_damage"]), row["p_damage"]),
         ]  # fmt: skip
-        rows.append(Row(tuple(cells), strong=bool(is_number(row["q_value"]) and row["q_value"] < 0.05)))
+        rows.append(TableRow(tuple(cells), strong=bool(is_number(row["q_value"]) and row["q_value"] < 0.05)))
     columns = (
         ("expert", False), ("class", False), ("its neurons", True), ("expected", True), ("p", True), ("q", True),
         ("lost when held", True), ("by random neurons", True), ("p", True),

@@ -15,9 +15,9 @@ from plmscope.report.blocks import (
     FigureGroup,
     Page,
     Panel,
-    Row,
     Select,
     Table,
+    TableRow,
     Text,
     address,
     cell,
@@ -62,7 +62,7 @@ def neurons_section(results: Results) -> Sequence[Block]:
         for method in methods:
             rank = int(ranks.loc[place, method])
             cells.append(cell(short(scores.loc[place, method]), -rank, f"rank {rank:,}"))
-        rows.append(Row(tuple(cells), tags=tuple(m for m in methods if ranks.loc[place, m] <= TOP)))
+        rows.append(TableRow(tuple(cells), tags=tuple(m for m in methods if ranks.loc[place, m] <= TOP)))
     reasons = [f"{words(m)}: {neuron_word(comparison, m)}" for m in methods]
     intro = Text(
         f"The {TOP} best neurons by each method, out of {count(len(neurons))}; layers and neurons count from 0. Only "
@@ -114,8 +114,8 @@ def _class_text(results: Results, label: str) -> Text | None:
 def _card_links(results: Results) -> dict[tuple[Hashable, ...], str]:
     """Layer, module and neuron of every card to where it is on the page."""
     cards = results.get("neuron_cards")
-    found = () if cards is None else cards[KEYS].itertuples(index=False, name=None)
-    return {where: f"#{address('neuron', *where)}" for where in found}
+    with_card = () if cards is None else cards[KEYS].itertuples(index=False, name=None)
+    return {where: f"#{address('neuron', *where)}" for where in with_card}
 
 
 def _class_neurons(
@@ -134,7 +134,7 @@ def _class_neurons(
             name = f"layer {record['layer']} {words(record['module'])} {record['neuron']}"
             where = tuple(record[key] for key in KEYS)
             cells.append(cell(name, small=short(record["score"]), href=links.get(where, "")))
-        rows.append(Row(tuple(cells)))
+        rows.append(TableRow(tuple(cells)))
     columns = (("rank", True), *((words(m), False) for m in methods))
     caption = f"Best neurons for class {results.class_name(label)}, with their scores; a link leads to a neuron's card"
     return Table(address("class-neurons", label), caption, columns, tuple(rows))
@@ -155,9 +155,9 @@ def _class_concepts(results: Results, label: str, own: pd.DataFrame, methods: li
     for concept, part in sorted(good.groupby("concept"), key=lambda item: -len(item[1])):
         cells = [cell(str(concept)), cell(count(len(part)), len(part))]
         cells += [cell(fixed(part[name].median(), 2), part[name].median()) for name in ("f1", "auroc")]
-        rows.append(Row(tuple(cells)))
+        rows.append(TableRow(tuple(cells)))
     missing = len(best) - len(good)
-    rows.append(Row((cell("no concept"), cell(count(missing), missing), cell("–"), cell("–"))))
+    rows.append(TableRow((cell("no concept"), cell(count(missing), missing), cell("–"), cell("–"))))
     columns = (("concept", False), ("neurons", True), ("median F1", True), ("median AUROC", True))
     caption = (
         f"What the best {percent(results.knowledge_fraction)} of neurons for class {results.class_name(label)} detect "
@@ -208,7 +208,7 @@ def agreement_section(results: Results) -> Sequence[Block]:
             cell(percent(row["fraction"]), row["fraction"]),
         ]
         cells += [cell(fixed(row[name]), row[name]) for name in ("spearman", "overlap", "overlap_expected")]
-        rows.append(Row(tuple(cells)))
+        rows.append(TableRow(tuple(cells)))
     columns = (("method", False), ("other method", False), ("best", True), ("Spearman", True), ("overlap", True),
                ("overlap by chance", True))  # fmt: skip
     table = Table("agreements", "Agreement of each pair of methods", columns, tuple(rows))

@@ -23,8 +23,9 @@ from plmscope.report.concentration import concentration_answer
 from plmscope.report.curves import comparison_section, curves_section, primary_figure
 from plmscope.report.data import data_section, quality_section
 from plmscope.report.density import density_section
+from plmscope.report.faithfulness import faithfulness_section
 from plmscope.report.html import SHARED, environment, own_text
-from plmscope.report.input import ReportSection, Results
+from plmscope.report.input import Results, SectionMaker
 from plmscope.report.kinds import kinds_figure, kinds_table
 from plmscope.report.knowledge import intervention_fact, interventions_section, knowledge_section
 from plmscope.report.layout import redundancy_section, sufficient_section
@@ -37,7 +38,7 @@ from plmscope.store.files import write_atomic
 from plmscope.store.folder import Run
 
 #: A new section is one function with :func:`~plmscope.report.input.section` above it, and one row here.
-SECTIONS: tuple[ReportSection, ...] = (
+SECTIONS: tuple[SectionMaker, ...] = (
     data_section,
     quality_section,
     curves_section,
@@ -54,6 +55,7 @@ SECTIONS: tuple[ReportSection, ...] = (
     classes_section,
     agreement_section,
     completeness_section,
+    faithfulness_section,
     methods_section,
 )
 

@@ -9,8 +9,8 @@ import pandas as pd
 
 from plmscope.report.blocks import (
     Block,
-    Row,
     Table,
+    TableRow,
     Text,
     cell,
     count,
@@ -84,7 +84,7 @@ def _classes(results: Results, frame: pd.DataFrame) -> Table:
             cell(f"{count(row['pulled'])} of {count(row['n_others'])}", row["pulled"]),
             cell(fixed(row["pulled_against"], 1), row["pulled_against"]),
         ]  # fmt: skip
-        rows.append(Row(tuple(cells), strong=not row["label"]))
+        rows.append(TableRow(tuple(cells), strong=not row["label"]))
     columns = (
         ("class", False), ("right", True), ("wrong", True), ("AUROC", True), ("95 % interval", True),
         ("AUROC of draws", True), ("p", True), ("errors that are low", True), ("in conflict", True), ("mended", True),
@@ -106,7 +106,7 @@ def _sites(frame: pd.DataFrame) -> Table:
             *(cell(fixed(row[k], 3), row[k]) for k in ("change", "against", "difference")), span(row, 3),
             cell(short(row["p_value"]), row["p_value"]), cell(short(row["q_value"]), row["q_value"]),
         ]  # fmt: skip
-        rows.append(Row(tuple(cells), strong=bool(is_number(row["q_value"]) and row["q_value"] < 0.05)))
+        rows.append(TableRow(tuple(cells), strong=bool(is_number(row["q_value"]) and row["q_value"] < 0.05)))
     columns = (
         ("site", False), ("measured by", False), ("proteins", True), ("residues", True), ("change", True),
         ("change of controls", True), ("difference", True), ("95 % interval", True), ("p", True), ("q", True),

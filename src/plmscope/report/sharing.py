@@ -8,8 +8,8 @@ import pandas as pd
 
 from plmscope.report.blocks import (
     Block,
-    Row,
     Table,
+    TableRow,
     Text,
     cell,
     count,
@@ -46,7 +46,7 @@ def sharing_section(results: Results) -> Sequence[Block]:
             cell(fixed(row["jaccard_expected"], 3), row["jaccard_expected"]),
             cell(short(row["p_overlap"]), row["p_overlap"]),
         ]  # fmt: skip
-        rows.append(Row(tuple(cells)))
+        rows.append(TableRow(tuple(cells)))
     columns = (
         ("class", False), ("clusters a group", True), ("neurons", True), ("in every group", True),
         ("with dealt labels", True), ("p", True), ("in one alone", True), ("with dealt labels", True), ("p", True),
@@ -95,7 +95,7 @@ def _transfer(results: Results, frame: pd.DataFrame) -> Table:
             cell(fixed(row["ratio"], 2), row["ratio"]), span(row, 2), cell(percent(row["dealt"]), row["dealt"]),
             cell(short(row["p_dealt"]), row["p_dealt"]),
         ]  # fmt: skip
-        rows.append(Row(tuple(cells), strong=bool(is_number(row["q_value"]) and row["q_value"] < 0.05)))
+        rows.append(TableRow(tuple(cells), strong=bool(is_number(row["q_value"]) and row["q_value"] < 0.05)))
     columns = (
         ("class", False), ("chosen on", False), ("measured on", False), ("lost", True), ("lost by draws", True),
         ("p", True), ("transfer", True), ("95 % interval", True), ("lost with dealt labels", True),
@@ -120,7 +120,7 @@ def _neurons(results: Results, frame: pd.DataFrame) -> Table:
             cell(listed(str(row["groups"]).split("; "))), cell(percent(row["smallest_share"]), row["smallest_share"]),
             cell(words(row["kind"])),
         ]  # fmt: skip
-        rows.append(Row(tuple(cells)))
+        rows.append(TableRow(tuple(cells)))
     columns = (
         ("class", False), ("neuron", False), ("groups", False), ("smallest share of clusters", True), ("kind", False),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""How much every neuron matters to a decision, by many methods: one file a method.
+"""How much every neuron matters to a decision, by many methods. Every method has a file of its own.
 
 ::
 
@@ -11,10 +11,11 @@
     linear.py                gradient times activation, attribution patching
     relp.py                  relevance patching, through a network made linear
     ablation.py              what is lost without one neuron
-    table.py, methods.py     one row a method; ``score``
+    table.py, methods.py     all methods, a row for each; ``score``, which runs one
     shards.py                the work divided among machines
 
-Higher means more important. Methods are judged in :mod:`plmscope.evaluation`, never by their formula.
+A higher score means a more important neuron. Which method is right is not a matter of its formula: whether the best
+neurons by a method are needed, and suffice, is measured in :mod:`plmscope.evaluation`.
 """
 
 from __future__ import annotations

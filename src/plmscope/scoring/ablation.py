@@ -21,7 +21,7 @@ from plmscope.errors import SelectionError
 from plmscope.models.architectures import MODULES
 from plmscope.models.classifier import Batch, Classifier
 from plmscope.models.hooked import network_of
-from plmscope.models.network import State, at_tokens
+from plmscope.models.network import LayerState, at_tokens
 from plmscope.models.sites import Site
 from plmscope.models.workers import fitting_budget
 from plmscope.progress import Track, silent
@@ -115,7 +115,7 @@ def single_ablation(
     return drive.signed(METHODS[0], asked, work, settings, rms=rms)
 
 
-def _copies(state: State, n: int) -> State:
+def _copies(state: LayerState, n: int) -> LayerState:
     """The state of one protein as a batch of ``n``, without copying memory."""
     inputs = {name: a.expand(n, -1, -1) for name, a in state.activations.items() if name in ("query", "key", "value")}
-    return State(state.hidden.expand(n, -1, -1), state.middle.expand(n, -1, -1), inputs)
+    return LayerState(state.hidden.expand(n, -1, -1), state.middle.expand(n, -1, -1), inputs)

@@ -215,8 +215,10 @@ def _summarise(
     def work(batch: Batch, _: int) -> Given:
         seen.clear()
         classifier.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
-        parts = [_residue_means(seen[site], batch) for site in index.sites]
-        return Given(batch.rows, {name: np.concatenate([part[name] for part in parts], axis=1) for name in statistics})
+        of_site = [_residue_means(seen[site], batch) for site in index.sites]
+        return Given(
+            batch.rows, {name: np.concatenate([part[name] for part in of_site], axis=1) for name in statistics}
+        )
 
     with record(classifier, index.sites) as seen:  # hooks on the model itself: one batch after the other
         Drive(classifier, "activations", track, budget, threaded=False).add_up(proteins, sums, work, rows)
@@ -232,7 +234,7 @@ def _residue_means(activation: torch.Tensor, batch: Batch) -> dict[str, np.ndarr
         return torch.einsum("bt,btn->bn", weight, values)
 
     average = mean(a)
-    found = {
+    means = {
         "absolute": mean(a.abs()),
         "mean": average,
         # About the protein's own mean: the mean square would lose a small spread around a large constant.
@@ -241,7 +243,7 @@ def _residue_means(activation: torch.Tensor, batch: Batch) -> dict[str, np.ndarr
         "first": a[:, 0],
         "last": a[torch.arange(len(a), device=a.device), batch.lengths - 1],
     }
-    return {name: value.double().cpu().numpy() for name, value in found.items()}
+    return {name: value.double().cpu().numpy() for name, value in means.items()}
 
 
 def activation_scores(

@@ -27,7 +27,7 @@ from plmscope.data.proteins import AMINO_ACIDS, Protein
 from plmscope.errors import SelectionError
 from plmscope.models.classifier import Batch, Classifier
 from plmscope.models.hooked import network_of
-from plmscope.models.network import Context, Network
+from plmscope.models.network import BatchContext, Network
 from plmscope.models.sites import Site
 from plmscope.models.workers import LAST_RESORT, fitting_budget
 from plmscope.progress import Track, silent
@@ -142,10 +142,10 @@ def conductance(
         path = _Path(network, batch, path_start(network, batch, letters, baseline), wanted, asked.target, rule, budget)
         n = points or FEWEST_POINTS
         while True:
-            found = path.walk(n, index.sites, tolerance, fixed=bool(points))
-            if points or n >= MOST_POINTS or found.settled.all():
-                gaps = found.expected, found.entering.sum(1), found.points, found.settled
-                return Given(found.rows, {METHODS[0]: found.whole, "half": found.half}, gaps)
+            walked = path.walk(n, index.sites, tolerance, fixed=bool(points))
+            if points or n >= MOST_POINTS or walked.settled.all():
+                gaps = walked.expected, walked.entering.sum(1), walked.points, walked.settled
+                return Given(walked.rows, {METHODS[0]: walked.whole, "half": walked.half}, gaps)
             n *= 2
 
     settings = {"points": points, "rule": rule, "baseline": baseline, "target": target}
@@ -246,7 +246,7 @@ class _Path:
         self,
         nodes: np.ndarray,
         end: torch.Tensor,
-        context: Context,
+        context: BatchContext,
         visit: Callable[[Site, torch.Tensor, torch.Tensor], None],
     ) -> None:
         """Show activation and gradient of every site at the nodes, ``(k, B, T, N)`` each."""
@@ -270,9 +270,9 @@ class _Path:
 
 def _between(old: _Pair, new: _Pair) -> _Pair:
     """States of a grid and those half-way between them, in order."""
-    found = []
+    merged = []
     for one, other in zip(old, new, strict=True):
         both = one.new_empty((len(one) + len(other), *one.shape[1:]))
         both[::2], both[1::2] = one, other
-        found.append(both)
-    return found[0], found[1]
+        merged.append(both)
+    return merged[0], merged[1]

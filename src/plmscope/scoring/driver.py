@@ -84,7 +84,9 @@ class Drive:
         done: Iterator[list[Given]] = (
             in_order(tried, batches, self.classifier.device) if self.threaded else map(tried, batches)
         )
-        for given in (one for parts in self.track(done, self.description, len(batches)) for one in parts):
+        for given in (
+            one for given_together in self.track(done, self.description, len(batches)) for one in given_together
+        ):
             if cases is None:
                 sums.add(given.rows, **given.values)
             else:

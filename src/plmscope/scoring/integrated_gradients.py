@@ -30,7 +30,7 @@ from plmscope.errors import SelectionError
 from plmscope.models.architectures import MODULES
 from plmscope.models.classifier import Batch, Classifier
 from plmscope.models.hooked import network_of
-from plmscope.models.network import Context, Network, State, at_tokens
+from plmscope.models.network import BatchContext, LayerState, Network, at_tokens
 from plmscope.models.sites import Site
 from plmscope.models.workers import LAST_RESORT, fitting_budget
 from plmscope.progress import Track, silent
@@ -52,7 +52,7 @@ from plmscope.scoring.targets import Target, request
 METHODS = forms_of("integrated_gradients")
 
 #: The sums of how often a neuron is among the strongest of a protein.
-SHARED = "shared"
+SHARED_NEURONS = "shared"
 
 
 @dataclass(frozen=True)
@@ -154,12 +154,12 @@ def integrated_gradients(
 
     def work(batch: Batch, wanted: torch.Tensor, budget: int) -> Given:
         network = networks[recompute or budget == LAST_RESORT]
-        found = _attribute(network, batch, wanted, changed(path, token_budget=budget), len(index))
-        sums, got = found.attributions, np.add.reduceat(found.attributions, starts, axis=1)
+        attributed = _attribute(network, batch, wanted, changed(path, token_budget=budget), len(index))
+        sums, got = attributed.attributions, np.add.reduceat(attributed.attributions, starts, axis=1)
         values = {METHODS[0]: sums}
         if shared:
-            values[SHARED] = (sums >= shared * sums.max(1, keepdims=True)) & (sums != 0)
-        return Given(found.rows, values, (found.expected, got, found.points, found.settled))
+            values[SHARED_NEURONS] = (sums >= shared * sums.max(1, keepdims=True)) & (sums != 0)
+        return Given(attributed.rows, values, (attributed.expected, got, attributed.points, attributed.settled))
 
     starts = [part.start for part in path.slices.values()]
     settings: dict[str, Any] = {"points": points, "baseline": "zero" if baseline is None else "mean", "target": target}
@@ -169,7 +169,9 @@ def integrated_gradients(
         settings["shared"] = shared
     of_states = max(1, budget // (points or 2 * FEWEST_POINTS))
     drive = Drive(classifier, "integrated gradients", track, budget, of_states, sites=index.sites)
-    return drive.signed(METHODS[0], asked, work, settings, rms=rms, more=[SHARED] if shared else [], finish=finish)
+    return drive.signed(
+        METHODS[0], asked, work, settings, rms=rms, more=[SHARED_NEURONS] if shared else [], finish=finish
+    )
 
 
 def finish(
@@ -233,7 +235,7 @@ def _attribute(network: Network, batch: Batch, classes: torch.Tensor, path: _Pat
     return _Found(batch.rows, out, expected, points, good)
 
 
-def _start(value: torch.Tensor, path: _Path, site: Site, context: Context) -> torch.Tensor:
+def _start(value: torch.Tensor, path: _Path, site: Site, context: BatchContext) -> torch.Tensor:
     """Where the path of a site begins, ``(B, T, N)``."""
     if path.base is None:
         return torch.zeros_like(value)
@@ -243,10 +245,10 @@ def _start(value: torch.Tensor, path: _Path, site: Site, context: Context) -> to
 def _gradient(
     network: Network,
     layer: int,
-    state: State,
+    state: LayerState,
     module: str,
     start: torch.Tensor,
-    context: Context,
+    context: BatchContext,
     classes: torch.Tensor,
     path: _Path,
     n: int,
@@ -264,11 +266,11 @@ def _gradient(
 
 
 def _integral(
-    logits: Callable[[torch.Tensor, State, Context], torch.Tensor],
+    logits: Callable[[torch.Tensor, LayerState, BatchContext], torch.Tensor],
     start: torch.Tensor,
     end: torch.Tensor,
-    state: State,
-    context: Context,
+    state: LayerState,
+    context: BatchContext,
     classes: torch.Tensor,
     path: _Path,
     n: int,
@@ -286,7 +288,7 @@ def _integral(
 
 
 def _query_and_key(
-    network: Network, layer: int, state: State, context: Context, classes: torch.Tensor, path: _Path, n: int
+    network: Network, layer: int, state: LayerState, context: BatchContext, classes: torch.Tensor, path: _Path, n: int
 ) -> dict[str, torch.Tensor]:
     """Both integrals from zero at the price of one: ``alpha q . k`` and ``q . alpha k`` are the same scores.
 
@@ -306,7 +308,7 @@ def _query_and_key(
 
 
 def _nodes(
-    state: State, path: _Path, n: int, bend: torch.Tensor | None = None
+    state: LayerState, path: _Path, n: int, bend: torch.Tensor | None = None
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Nodes on ``[0, 1]`` and weights, ``(k, B)`` or ``(k, 1)`` each, in even groups that fit the token budget.
 
@@ -323,8 +325,8 @@ def _nodes(
         nodes, weights = c * np.sinh(t), weights * np.arcsinh(1 / c) * c * np.cosh(t)
     alphas, sizes = (torch.from_numpy(x.astype(np.float32)).to(state.hidden.device) for x in (nodes, weights))
     many: Any = torch.tensor_split
-    parts = -(-n // at_once)
-    return list(zip(many(alphas, parts), many(sizes, parts), strict=True))
+    groups = -(-n // at_once)
+    return list(zip(many(alphas, groups), many(sizes, groups), strict=True))
 
 
 def _between(start: torch.Tensor, end: torch.Tensor, nodes: torch.Tensor) -> torch.Tensor:
@@ -333,7 +335,7 @@ def _between(start: torch.Tensor, end: torch.Tensor, nodes: torch.Tensor) -> tor
     return (low + nodes[:, :, None, None] * (high - low)).flatten(0, 1).to(end.dtype)
 
 
-def _copies(state: State, k: int) -> State:
+def _copies(state: LayerState, k: int) -> LayerState:
     """What parts of a forward pass read of a state, for ``k`` copies of the batch one after the other."""
     copies = {name: a.repeat(k, 1, 1) for name, a in state.activations.items() if name in ("query", "key", "value")}
-    return State(state.hidden.repeat(k, 1, 1), state.middle.repeat(k, 1, 1), copies)
+    return LayerState(state.hidden.repeat(k, 1, 1), state.middle.repeat(k, 1, 1), copies)

@@ -223,16 +223,16 @@ def _scores(
             twin = classifier.batch([copy[row] for row in batch.rows], batch.rows)
             for site, a in _activations(network, twin).items():
                 away[site] = away.get(site, torch.zeros_like(a)) + a / len(others)
-        parts: dict[Site, torch.Tensor] = {}
+        sums: dict[Site, torch.Tensor] = {}
 
         def visit(site: Site, a: torch.Tensor, g: torch.Tensor) -> None:
             if base is not None and site in slices:
                 a = a.float() - at_tokens(base[:, slices[site]], a.float(), context)
-            parts[site] = ((a - away[site] if site in away else a).float() * g.float()).sum(1)  # (B, N)
+            sums[site] = ((a - away[site] if site in away else a).float() * g.float()).sum(1)  # (B, N)
 
         with within():
             activations_and_gradients(network, hidden, context, wanted, asked.target, visit, stopped)
-        values = torch.cat([parts[site] for site in classifier.index.sites], 1).double().cpu().numpy()
+        values = torch.cat([sums[site] for site in classifier.index.sites], 1).double().cpu().numpy()
         return Given(batch.rows, {method: values})
 
     return Drive(classifier, "one gradient", track, budget).signed(method, asked, work, settings, rms=rms)
@@ -242,9 +242,9 @@ def _scores(
 def _activations(network: Network, batch: Batch) -> dict[Site, torch.Tensor]:
     """Every site's activation ``(B, T, N)``."""
     hidden, context = network.embed(batch)
-    found: dict[Site, torch.Tensor] = {}
+    activations: dict[Site, torch.Tensor] = {}
     for number in range(len(network.layers)):
         state = network.state(number, hidden, context)
-        found |= {Site(number, module): state.activations[module] for module in MODULES}
+        activations |= {Site(number, module): state.activations[module] for module in MODULES}
         hidden = network.after(state)
-    return found
+    return activations

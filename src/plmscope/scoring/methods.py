@@ -13,18 +13,18 @@ import pandas as pd
 from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError
 from plmscope.scoring.scores import GroupSums, NeuronScores, check_methods, signed_form, with_class_means
-from plmscope.scoring.table import FORMS, methods, named, row_of
+from plmscope.scoring.table import FORMS, function_of, methods, row_of
 
-Scorer = Callable[..., tuple[NeuronScores, ...]]
+ScorerFunction = Callable[..., tuple[NeuronScores, ...]]
 
 
-class _Scorers(Mapping[str, Scorer]):
+class _Scorers(Mapping[str, ScorerFunction]):
     """Every method and the function that gives it, as the table has them now."""
 
-    def __getitem__(self, method: str) -> Scorer:
+    def __getitem__(self, method: str) -> ScorerFunction:
         if method not in methods():
             raise KeyError(method)
-        return named(row_of(method).function)
+        return function_of(row_of(method).function)
 
     def __iter__(self) -> Iterator[str]:
         return iter(methods())
@@ -34,7 +34,7 @@ class _Scorers(Mapping[str, Scorer]):
 
 
 #: Which function gives which methods; one that gives several is run once for all of them.
-SCORERS: Mapping[str, Scorer] = _Scorers()
+SCORERS: Mapping[str, ScorerFunction] = _Scorers()
 
 
 def score(
@@ -67,10 +67,10 @@ def every_score(method: str, model: Any, proteins: Sequence[Protein], **settings
     Raises:
         SelectionError: the scorer does not give the method, whatever its row says.
     """
-    found = {one.method: one for one in with_class_means(SCORERS[method](model, proteins, **settings))}
-    if method not in found:
-        raise SelectionError(f"the scorer of {method!r} gives {', '.join(found)} and not {method!r}; mend its row")
-    return found
+    scores = {one.method: one for one in with_class_means(SCORERS[method](model, proteins, **settings))}
+    if method not in scores:
+        raise SelectionError(f"the scorer of {method!r} gives {', '.join(scores)} and not {method!r}; mend its row")
+    return scores
 
 
 def finish(
@@ -88,4 +88,6 @@ def finish(
         SelectionError: the method is not known.
     """
     how = row_of(method).finish
-    return named(how)(method, sums, settings, completeness) if how else sums.finish(method, settings, completeness)
+    return (
+        function_of(how)(method, sums, settings, completeness) if how else sums.finish(method, settings, completeness)
+    )

@@ -16,7 +16,7 @@ import torch
 from plmscope.errors import SelectionError
 from plmscope.models.architectures import MODULES
 from plmscope.models.classifier import Classifier
-from plmscope.models.network import Context, Network, State
+from plmscope.models.network import BatchContext, LayerState, Network
 from plmscope.models.sites import Site
 from plmscope.scoring.targets import Target
 
@@ -27,7 +27,7 @@ EMBEDDING = Site(-1, "embedding")
 def activations_and_gradients(
     network: Network,
     hidden: torch.Tensor,
-    context: Context,
+    context: BatchContext,
     classes: torch.Tensor,
     target: Target,
     visit: Callable[[Site, torch.Tensor, torch.Tensor], None],
@@ -113,8 +113,8 @@ def settled(
 
     def held(by: np.ndarray) -> np.ndarray:
         best = np.argpartition(-by, size - 1, axis=1)[:, :size]
-        found: np.ndarray = np.take_along_axis(now, best, 1)  # (B, size)
-        return found
+        values: np.ndarray = np.take_along_axis(now, best, 1)  # (B, size)
+        return values
 
     ideal = held(now)
     lost = ideal.sum(1) - held(before).sum(1)
@@ -136,12 +136,14 @@ def found_points(settings: Mapping[str, Any], completeness: pd.DataFrame | None)
     }
 
 
-Integral = Callable[[Callable[[torch.Tensor, State, Context], torch.Tensor], torch.Tensor, torch.Tensor], torch.Tensor]
+Integral = Callable[
+    [Callable[[torch.Tensor, LayerState, BatchContext], torch.Tensor], torch.Tensor, torch.Tensor], torch.Tensor
+]
 
 
 def through_the_stream(
-    network: Network, layer: int, state: State, module: str, start: torch.Tensor, end: torch.Tensor,
-    context: Context, integral: Integral,
+    network: Network, layer: int, state: LayerState, module: str, start: torch.Tensor, end: torch.Tensor,
+    context: BatchContext, integral: Integral,
 ) -> torch.Tensor:  # fmt: skip
     """``integral dF/da`` along the straight path of a module from ``start`` to ``end (B, T, N)``, float32.
 

@@ -57,8 +57,8 @@ def ranked_by(method: str, ranking: str) -> str:
 
 def token_sums(method: str, sums: np.ndarray, rms: bool = False) -> dict[str, np.ndarray]:
     """What a scorer with a sign adds to its :class:`GroupSums` for ``(B, N)`` token sums of some proteins."""
-    found = {method: sums, f"{method}_abs": np.abs(sums)}
-    return found | {f"{method}_rms": np.square(sums)} if rms else found
+    forms = {method: sums, f"{method}_abs": np.abs(sums)}
+    return forms | {f"{method}_rms": np.square(sums)} if rms else forms
 
 
 def statistics_of(method: str, rms: bool = False) -> tuple[str, ...]:
@@ -172,9 +172,9 @@ class GroupSums:
             raise SelectionError(f"{len(proteins)} proteins, {len(classes)} classes and {len(names)} groups do not fit")
         of = [(int(label), str(name)) for label, name in zip(classes, names, strict=True)]
         keys = tuple(sorted(set(of)))
-        found = {key: place for place, key in enumerate(keys)}
+        place_of = {key: place for place, key in enumerate(keys)}
         sums = {name: np.zeros((len(keys), len(index))) for name in statistics}
-        places = np.array([found[key] for key in of], dtype=np.int64)
+        places = np.array([place_of[key] for key in of], dtype=np.int64)
         return cls(index, tuple(labels), tuple(dict.fromkeys(proteins)), keys, np.zeros(len(keys)), sums, places)
 
     def add(self, rows: Sequence[int], **values: np.ndarray) -> None:
@@ -258,8 +258,8 @@ class GroupSums:
 
         def means(weights: np.ndarray | None = None) -> dict[str, np.ndarray]:
             counts, sums = self.by_class(statistic, weights)
-            found = {label: sums[c] / counts[c] for c, label in enumerate(self.labels) if counts[c] > 0}
-            return {label: np.abs(mean) for label, mean in found.items()} if statistic != method else found
+            means = {label: sums[c] / counts[c] for c, label in enumerate(self.labels) if counts[c] > 0}
+            return {label: np.abs(mean) for label, mean in means.items()} if statistic != method else means
 
         def total(weights: np.ndarray | None = None) -> np.ndarray:
             mean: np.ndarray = np.mean(list(means(weights).values()), axis=0)
@@ -399,13 +399,13 @@ def score_table(scores: Sequence[NeuronScores]) -> pd.DataFrame:
 
 def class_table(scores: Sequence[NeuronScores]) -> pd.DataFrame:
     """``class_scores.parquet``: ``method, label, layer, module, neuron, score``."""
-    parts = [
+    frames = [
         one.index.table().assign(method=one.method, label=label, score=values)
         for one in scores
         for label, values in one.per_class.items()
     ]
     columns = ["method", "label", "layer", "module", "neuron", "score"]
-    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+    return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
 
 
 def from_table(frame: pd.DataFrame, index: NeuronIndex, method: str) -> NeuronScores:

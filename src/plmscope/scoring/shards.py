@@ -32,7 +32,7 @@ from plmscope.models.sites import NeuronIndex
 from plmscope.progress import Track
 from plmscope.scoring.scores import GroupSums, NeuronScores, check_ranking
 from plmscope.store.files import write_arrays
-from plmscope.store.resume import Arrays, Pace, read_arrays
+from plmscope.store.resume import Arrays, Parts, read_arrays
 
 T = TypeVar("T")
 #: Proteins that are scored together; a change changes scores by rounding.
@@ -60,15 +60,16 @@ class Shard(NamedTuple):
     def __str__(self) -> str:
         return f"{self.number}/{self.total}"
 
-    def path(self, folder: Path, stamp: str) -> Path:
-        """Its file in ``folder``; ``stamp`` tells scores of other settings or another model."""
-        return folder / f"{stamp[:16]}-{self.number}-of-{self.total}.npz"
+    @property
+    def name(self) -> str:
+        """That of its file among the :class:`~plmscope.store.resume.Parts` of the same settings and model."""
+        return f"{self.number}-of-{self.total}"
 
     def of(self, proteins: Sequence[Protein]) -> list[list[int]]:
         """Positions of the proteins of each of its parts."""
         order = sorted(range(len(proteins)), key=lambda row: (-len(proteins[row]), row))
-        parts = [order[start : start + PART_PROTEINS] for start in range(0, len(order), PART_PROTEINS)]
-        return parts[self.number - 1 :: self.total]
+        lists = [order[start : start + PART_PROTEINS] for start in range(0, len(order), PART_PROTEINS)]
+        return lists[self.number - 1 :: self.total]
 
 
 @dataclass(frozen=True)
@@ -136,17 +137,17 @@ class PartialScores:
 
         ids = [protein.id for protein in proteins]
         rank = {name: place for place, name in enumerate(ids)}
-        found = {}
+        scores = {}
         for one in self.scored.values():
             rows = one.completeness
             if rows is not None:
                 order = rows["id"].map(rank).to_numpy().argsort(kind="stable")
                 rows = rows.iloc[order].reset_index(drop=True)
             for method, settings in one.settings.items():
-                found[method] = changed(finish(method, one.sums, settings, rows), proteins=tuple(ids))
+                scores[method] = changed(finish(method, one.sums, settings, rows), proteins=tuple(ids))
         for method in methods:
-            check_ranking(found[method])
-        return [found[method] for method in methods]
+            check_ranking(scores[method])
+        return [scores[method] for method in methods]
 
     def sums_alone(self) -> PartialScores:
         """What resampling needs: without the completeness of every protein, which has a table of its own."""
@@ -175,7 +176,11 @@ class PartialScores:
     @classmethod
     def load(cls, path: Path, index: NeuronIndex) -> PartialScores | None:
         """Read :meth:`save`'s file back; ``None`` if it is not there or damaged."""
-        arrays = read_arrays(path)
+        return cls.from_arrays(read_arrays(path), index)
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays | None, index: NeuronIndex) -> PartialScores | None:
+        """What :meth:`arrays` gave; ``None`` for nothing, or for something else."""
         if arrays is None:
             return None
         try:
@@ -197,20 +202,20 @@ def score_shard(
     proteins: Sequence[Protein],
     groups: Sequence[str] | None,
     index: NeuronIndex,
-    path: Path,
+    parts: Parts,
     shard: Shard,
     track: Track,
     say: Callable[[str], None],
     constants: np.ndarray | None = None,
 ) -> PartialScores:
-    """Score one shard of the proteins, continuing after the parts that ``path`` has.
+    """Score one shard of the proteins, continuing after what is kept of it.
 
     Args:
         score: Scores by all methods of some proteins, given their groups.
         proteins: Of all shards.
         groups: Group of each protein for bootstraps, from :func:`~plmscope.scoring.scores.resampling_groups`.
         index: Neurons of the model.
-        path: Where it saves what it has, now and then. The caller saves the whole.
+        parts: Where it keeps what it has, now and then. The caller keeps the whole.
         shard: Which parts.
         track: Progress.
         say: Told where it continues.
@@ -220,19 +225,18 @@ def score_shard(
         RunError: the disk is full.
     """
     mine = shard.of(proteins)
-    found = PartialScores.load(path, index) or PartialScores(constants=constants)
-    if found.done > len(mine):
-        found = PartialScores(constants=constants)
-    if found.done:
-        say(f"score: continuing after {found.done:,} of {len(mine):,} parts")
-    pace = Pace()
-    for number, rows in enumerate(mine[found.done :], found.done + 1):
+    partial = PartialScores.from_arrays(parts.read(shard.name), index) or PartialScores(constants=constants)
+    if partial.done > len(mine):
+        partial = PartialScores(constants=constants)
+    if partial.done:
+        say(f"score: continuing after {partial.done:,} of {len(mine):,} parts")
+    for number, rows in enumerate(mine[partial.done :], partial.done + 1):
         own = None if groups is None else [groups[row] for row in rows]
         scores = score([proteins[row] for row in rows], own, _part_of(track, number, len(mine)))
-        found = found + PartialScores.of(scores, constants)
-        if pace.due and number < len(mine):
-            pace.save(path, found.arrays())
-    return found
+        partial = partial + PartialScores.of(scores, constants)
+        if number < len(mine):
+            parts.keep(shard.name, partial.arrays)
+    return partial
 
 
 def _plain(column: pd.Series) -> np.ndarray:
@@ -265,16 +269,18 @@ def merge_shards(
     Raises:
         RunError: there are none, or one is missing or not finished; the command that makes it is named.
     """
-    there = sorted(shards_in(folder, stamp), reverse=True)
+    parts = Parts(folder, stamp, shared=True)
+    there = sorted(shards_in(parts), reverse=True)
     if not there:
         other = " (those that are there belong to other settings or another model)" if any(folder.glob("*.npz")) else ""
         raise RunError(f"{folder}: no shards of this run{other}; make the first of two with: {command} 1/2")
-    gaps = _gaps(folder, stamp, proteins, index)
+    gaps = _gaps(parts, proteins, index)
     total = min(gaps, key=lambda total: (len(gaps[total]), -total))  # what was meant: the one with the fewest
     merged, missing = PartialScores(), gaps[total]
     if not missing:
         for number in range(1, total + 1):
-            merged = merged + (PartialScores.load(Shard(number, total).path(folder, stamp), index) or PartialScores())
+            one = PartialScores.from_arrays(parts.read(Shard(number, total).name), index)
+            merged = merged + (one or PartialScores())
     if missing:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         state = "not finished or damaged" if missing[0] in there else "missing"
@@ -282,27 +288,28 @@ def merge_shards(
     return merged
 
 
-def _gaps(folder: Path, stamp: str, proteins: Sequence[Protein], index: NeuronIndex) -> dict[int, list[Shard]]:
+def _gaps(parts: Parts, proteins: Sequence[Protein], index: NeuronIndex) -> dict[int, list[Shard]]:
     """For every division of which there is a shard, those that are missing, not finished or damaged."""
-    there, found = shards_in(folder, stamp), dict[int, list[Shard]]()
+    there, missing = shards_in(parts), dict[int, list[Shard]]()
     for total in sorted({shard.total for shard in there}):
-        found[total] = []
+        missing[total] = []
         for shard in (Shard(number, total) for number in range(1, total + 1)):
-            one = PartialScores.load(shard.path(folder, stamp), index) if shard in there else None
+            one = PartialScores.from_arrays(parts.read(shard.name), index) if shard in there else None
             if one is None or one.done < len(shard.of(proteins)):
-                found[total].append(shard)
-    return found
+                missing[total].append(shard)
+    return missing
 
 
 def complete(folder: Path, stamp: str, proteins: Sequence[Protein], index: NeuronIndex) -> bool:
     """Whether all shards of a division into several are there and finished."""
-    return any(total > 1 and not missing for total, missing in _gaps(folder, stamp, proteins, index).items())
+    parts = Parts(folder, stamp, shared=True)
+    return any(total > 1 and not missing for total, missing in _gaps(parts, proteins, index).items())
 
 
-def shards_in(folder: Path, stamp: str) -> list[Shard]:
-    """Shards that have a file in ``folder``, finished or not; none of other settings."""
-    found = []
-    for path in folder.glob(f"{stamp[:16]}-*-of-*.npz"):
+def shards_in(parts: Parts) -> list[Shard]:
+    """Shards that have a file, finished or not; none of other settings."""
+    shards = []
+    for name in parts.names():
         with contextlib.suppress(SelectionError):
-            found.append(Shard.parse(path.stem.partition("-")[2].replace("-of-", "/")))
-    return found
+            shards.append(Shard.parse(name.replace("-of-", "/")))
+    return shards

@@ -239,10 +239,10 @@ def row_of(method: str) -> Scorer:
     Raises:
         SelectionError: there is none.
     """
-    found = next((row for row in rows() if method in row.names), None)
-    if found is None:
+    row = next((one for one in rows() if method in one.names), None)
+    if row is None:
         raise SelectionError(f"method {shown(method)} is not known; choose from {', '.join(methods())}")
-    return found
+    return row
 
 
 def described() -> str:
@@ -254,10 +254,10 @@ def described() -> str:
     )
 
 
-def named(function: str | Callable[..., Any]) -> Callable[..., Any]:
+def function_of(function: str | Callable[..., Any]) -> Callable[..., Any]:
     """The function of a name such as ``"plmscope.scoring.linear:gradient_activation"``."""
     if callable(function):
         return function
     module, _, name = function.partition(":")
-    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    return found
+    resolved: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return resolved

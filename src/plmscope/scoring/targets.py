@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from plmscope.data.labels import Task, cases
+from plmscope.data.labels import LabelTask, cases
 from plmscope.data.proteins import Protein
 from plmscope.errors import InputError, SelectionError
 from plmscope.models.classifier import Classifier
@@ -48,7 +48,7 @@ Target = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 #: With one sigmoid per class the log-odds ``log(p_y / (1 - p_y))`` are the logit itself.
-TARGETS: dict[Task, dict[str, Target]] = {
+TARGETS: dict[LabelTask, dict[str, Target]] = {
     "single": {"log_odds": log_odds, "logit": _logit, "log_probability": _log_probability},
     "multi": {"log_odds": _logit, "logit": _logit, "log_probability": _log_sigmoid},
 }

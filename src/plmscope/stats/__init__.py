@@ -7,7 +7,7 @@
     curves.py    areas under curves, how they differ from those of draws, the share that suffices
     ranks.py     how well one group ranks above another
 
-An array has one axis a kind of thing: ``B`` resamples, ``P`` proteins, ``K`` sets of predictions, ``R`` draws.
+Every axis of an array has its letter: ``B`` is for resamples, ``P`` proteins, ``K`` sets of predictions, ``R`` draws.
 """
 
 from __future__ import annotations

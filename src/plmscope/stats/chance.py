@@ -136,9 +136,9 @@ def holm(p_values: Sequence[float] | np.ndarray) -> FloatArray:
     p = np.asarray(p_values, dtype=np.float64)
     (tested,) = np.nonzero(~np.isnan(p))
     order = tested[np.argsort(p[tested], kind="stable")]
-    found = np.full(p.shape, np.nan)
-    found[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)))
-    return found
+    adjusted = np.full(p.shape, np.nan)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)))
+    return adjusted
 
 
 def percentile_interval(samples: ArrayLike, level: float = 0.95) -> Interval:

@@ -8,7 +8,7 @@ compared is the area under them (trapezoid rule, linear axis)::
 * the p value asks how often a draw does at least as well (:func:`compare_with_draws`);
 * the interval resamples clusters of test proteins, stratified by class, and the draws, and takes the method's selection
   as one of many (:func:`bootstrap_difference`);
-* :func:`compare_curves` puts both into one :class:`Comparison`, a row of ``comparison.parquet``.
+* :func:`compare_curves` puts both into one :class:`CurveComparison`, a row of ``comparison.parquet``.
 
 Axes: ``B`` resamples, ``P`` proteins, ``K`` sets of predictions, ``R`` draws, ``F`` points
 of the grid.
@@ -32,7 +32,7 @@ from plmscope.stats.metrics import FloatArray, n_answers, weighted_metric
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class CurveComparison:
     """A method's curve against its random draws; the fields are columns of ``comparison.parquet``.
 
     Attributes:
@@ -213,7 +213,7 @@ def compare_curves(
     log_prob_true: ArrayLike,
     n_classes: int,
     rng: np.random.Generator,
-) -> Comparison:
+) -> CurveComparison:
     """A method's curve against its draws: areas, difference, interval, p value.
 
     Args:
@@ -237,7 +237,7 @@ def compare_curves(
     test = compare_with_draws(float(area[0]), area[1:], better)
     samples = bootstrap_difference(name, fractions, weights, true, predicted, log_prob_true, n_classes, rng)
     interval = percentile_interval(samples)
-    return Comparison(
+    return CurveComparison(
         auc=float(area[0]),
         auc_against=float(area[1:].mean()),
         difference=float(area[0] - area[1:].mean()),
@@ -293,15 +293,15 @@ def isotonic(values: ArrayLike) -> FloatArray:
     values = np.asarray(values, dtype=np.float64)
     n = values.shape[-1]
     sums = np.concatenate([np.zeros((*values.shape[:-1], 1)), np.cumsum(values, axis=-1)], axis=-1)
-    found = np.empty_like(values)
+    fitted = np.empty_like(values)
     for k in range(n):
         best: FloatArray | None = None
         for i in range(k + 1):
             means = (sums[..., k + 1 :] - sums[..., i : i + 1]) / np.arange(k + 1 - i, n + 1 - i)
             smallest = means.min(axis=-1)
             best = smallest if best is None else np.maximum(best, smallest)
-        found[..., k] = best
-    return found
+        fitted[..., k] = best
+    return fitted
 
 
 #: Share of what a module kind carries that a sufficient share of its neurons gives back.
@@ -333,8 +333,8 @@ def sufficient_share(fractions: ArrayLike, values: ArrayLike) -> FloatArray:
     place = np.maximum(np.argmax(above, axis=-1), 1)[..., None]
     low, high = (np.take_along_axis(curve, at, -1)[..., 0] for at in (place - 1, place))
     step = np.clip((target[..., 0] - low) / np.where(high > low, high - low, 1.0), 0.0, 1.0)
-    found = x[place[..., 0] - 1] + step * (x[place[..., 0]] - x[place[..., 0] - 1])
-    share: FloatArray = np.where((intact > held + TIE) & above.any(axis=-1), found, 1.0)
+    shares = x[place[..., 0] - 1] + step * (x[place[..., 0]] - x[place[..., 0] - 1])
+    share: FloatArray = np.where((intact > held + TIE) & above.any(axis=-1), shares, 1.0)
     return np.maximum(share, np.finfo(np.float64).tiny)
 
 

@@ -5,7 +5,7 @@
     schema.py   every table and its columns
     files.py    writing a file whole or not at all, and locks
     folder.py   the run folder: its tables, its manifest, what is done
-    resume.py   what long work has so far, so that a killed command goes on
+    resume.py   what the tasks of long work have given so far, so that a killed command goes on
 
 Tables are plain Parquet that any tool reads; ``docs/run-folder.md`` says what they mean.
 """

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from plmscope.errors import BusyError, RunError, unwritten_advice
+from plmscope.errors import BusyError, RunError, one_line, unwritten_advice
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -36,42 +36,63 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     _write_with(path, write)
 
 
-def _write_with(path: Path, write: Callable[[Path], object]) -> None:
-    """Like :func:`write_atomic`, where ``write`` makes the file of the name it is given."""
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Like :func:`write_atomic`, where ``write`` makes the file of the name it is given.
+
+    Raises:
+        OSError: the folder is not writable or the disk is full.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write(temporary)
         temporary.replace(path)
-    except OSError as error:
+    except OSError:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        raise
+
+
+def _write_with(path: Path, write: Callable[[Path], object]) -> None:
+    """Like :func:`replace_file`, with an error that says what to do."""
+    try:
+        replace_file(path, write)
+    except OSError as error:
         reason = error.strerror or one_line(error)
         raise RunError(f"{path}: cannot be written ({reason}); {unwritten_advice(error.errno)}") from None
 
 
-def one_line(error: BaseException) -> str:
-    """An exception's text as one line."""
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 @contextlib.contextmanager
-def lock(path: Path, busy: str, shared: bool = False) -> Iterator[None]:
+def lock(
+    path: Path, busy: str, shared: bool = False, advice: str = "wait until it has ended", remove: bool = False
+) -> Iterator[None]:
     """Hold an advisory lock on a file, which the system drops when the process dies.
 
+    Args:
+        path: The file; made if it is missing.
+        busy: Says that another process holds it.
+        shared: Others may hold it too that ask for no more than this.
+        advice: What to do where it is held.
+        remove: Remove the file afterwards.
+
     Raises:
-        BusyError: another process holds it; ``busy`` says so.
+        BusyError: another process holds it.
         RunError: the file cannot be written, or its disk has no locks.
     """
     try:
         handle = path.open("w")
     except OSError as error:
-        advice = unwritten_advice(error.errno)
-        raise RunError(f"{path.parent}: cannot be written ({error.strerror}); {advice}") from None
+        raise RunError(
+            f"{path.parent}: cannot be written ({error.strerror}); {unwritten_advice(error.errno)}"
+        ) from None
     with handle:
         try:
             fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise BusyError(f"{busy}; wait until it has ended") from None
+            raise BusyError(f"{busy}; {advice}") from None
         except OSError as error:  # some network disks have no locks
             raise RunError(f"{path}: cannot be locked ({error.strerror}); use a folder on another disk") from None
-        yield
+        try:
+            yield
+        finally:
+            if remove:
+                path.unlink(missing_ok=True)

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from plmscope.errors import RunError
-from plmscope.store.files import lock, one_line, write_atomic
+from plmscope.errors import RunError, one_line
+from plmscope.store.files import lock, write_atomic
 from plmscope.store.schema import SCHEMA, SCHEMA_VERSION
 
 #: Columns that an older schema lacked, and what its rows had there.
@@ -38,10 +38,17 @@ OF_EACH_MODEL = {"training": "nulls/*/training.parquet"}
 
 
 class Run:
-    """One run folder.
+    """One run folder: its tables as data frames, its manifest and its metrics as dicts.
 
     Attributes:
         path: The folder.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     run = Run.create(Path(folder, "run"))
+    ...     run.write_table("letters", pd.DataFrame([dict.fromkeys(SCHEMA["letters"], 0)]))
+    ...     Run.open(Path(folder, "run")).table("letters")["r2_letter"].tolist()
+    [0]
     """
 
     def __init__(self, path: Path) -> None:

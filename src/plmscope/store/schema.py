@@ -172,4 +172,8 @@ SCHEMA: dict[str, tuple[str, ...]] = {
         "p_value", "q_value",
     ),
     "modularity": ("model", "measure", "label", "value", "against", "p_value", "n_deals"),
+    "faithfulness": (
+        "method", "signed", "rank_r", "rank_r_within", "top_share", "keep", "ablate", "keep_random", "ablate_random",
+        "intact", "split_half", "cpu_seconds", "n_proteins", "n_neurons", "recommended",
+    ),
 }  # fmt: skip

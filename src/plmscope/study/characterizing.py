@@ -12,11 +12,12 @@ import pandas as pd
 from plmscope.data.annotations import FeatureSet, read_features
 from plmscope.data.clusters import one_of_each_cluster, unrelated
 from plmscope.data.proteins import Protein, ProteinSet
+from plmscope.data.structure_features import files_of, with_structures
 from plmscope.errors import InputError, StudyError
 from plmscope.evaluation.selection import size_of
 from plmscope.knowledge.cards import IS_LETTER, Bars, explained, neuron_cards
 from plmscope.knowledge.concepts import build_concepts, parse_pattern
-from plmscope.progress import Track
+from plmscope.progress import Track, silent
 from plmscope.store.resume import Parts
 from plmscope.study.opened import OpenRun
 from plmscope.study.settings import Study
@@ -27,8 +28,16 @@ TABLES = (
 )  # fmt: skip
 
 
-def read_inputs(study: Study, proteins: Sequence[Protein]) -> FeatureSet | None:
+def read_inputs(
+    study: Study, proteins: Sequence[Protein], track: Track = silent, *, light: bool = False
+) -> FeatureSet | None:
     """The features that a study names, checked against its proteins; its patterns are checked too.
+
+    Args:
+        study: The settings.
+        proteins: Of the study.
+        track: Progress of reading structures.
+        light: Do not read structures yet, only see that there are some of these proteins.
 
     Raises:
         StudyError: a pattern cannot be read.
@@ -39,7 +48,13 @@ def read_inputs(study: Study, proteins: Sequence[Protein]) -> FeatureSet | None:
             parse_pattern(pattern)
         except InputError as error:
             raise StudyError(f"characterize.patterns: {error}") from None
-    return read_features(study.characterize.features, proteins) if study.characterize.features else None
+    found = read_features(study.characterize.features, proteins) if study.characterize.features else None
+    if not study.characterize.structures:
+        return found
+    if light:
+        files_of(study.characterize.structures, proteins)
+        return found
+    return with_structures(study.characterize.structures, proteins, found, track)
 
 
 def characterize_run(
@@ -56,11 +71,11 @@ def characterize_run(
     """
     from plmscope.knowledge.characterize import characterize
     from plmscope.knowledge.class_baselines import class_baselines, with_baselines
-    from plmscope.knowledge.discovery import Settings
+    from plmscope.knowledge.discovery import CharacterizeSettings
     from plmscope.knowledge.residues import attributed_residues
 
     study, settings = opened.study, opened.study.characterize
-    features = read_inputs(study, found.proteins)
+    features = read_inputs(study, found.proteins, track)
     if features is not None:
         say(repr(features))
     annotated = {} if features is None else Counter(features.table["id"].tolist())
@@ -97,7 +112,9 @@ def characterize_run(
     selected[selections["position"]] = True
     result = characterize(
         opened.model, discovery, confirmation, concepts, selected,
-        Settings(settings.fractions, settings.fdr, settings.min_proteins, windows=settings.windows, seed=study.seed),
+        CharacterizeSettings(
+            settings.fractions, settings.fdr, settings.min_proteins, windows=settings.windows, seed=study.seed
+        ),
         token_budget=settings.token_budget, track=track, parts=parts,
     )  # fmt: skip
     if result.motifs is None:  # some neuron is always selected
@@ -109,15 +126,6 @@ def characterize_run(
     )
     baselines = class_baselines(discovery, confirmation, concepts, study.seed)
     cards = with_baselines(cards, baselines)
-    table = index.table()
-
-    def placed(frame: pd.DataFrame) -> pd.DataFrame:
-        """Layer, module and neuron in place of the position."""
-        names = table.iloc[frame["position"].to_numpy()].reset_index(drop=True)
-        rest = frame.drop(columns="position").reset_index(drop=True)
-        joined: pd.DataFrame = pd.concat([names, rest], axis=1)
-        return joined
-
     of_method = {
         f"top {method}": np.isin(np.arange(len(index)), rows["position"])
         for method, rows in selections.groupby("method", sort=False)
@@ -128,10 +136,10 @@ def characterize_run(
     )  # fmt: skip
     opened.run.write_table("attributed_residues", attributed)
     opened.run.write_table("concepts", concepts.table([*discovery, *confirmation]))
-    opened.run.write_table("associations", placed(result.associations))
+    opened.run.write_table("associations", index.placed(result.associations))
     opened.run.write_table("class_baselines", baselines)
-    opened.run.write_table("motifs", placed(result.motifs.table))
-    opened.run.write_table("letters", placed(result.letters))
+    opened.run.write_table("motifs", index.placed(result.motifs.table))
+    opened.run.write_table("letters", index.placed(result.letters))
     opened.run.write_table("neuron_cards", cards)
     parts.remove()
     best_rows = result.associations[result.associations["rank"] == 1]
@@ -165,9 +173,9 @@ def characterize_run(
 def run(context: Context) -> dict[str, Any]:
     """Discover on training clusters, confirm on others."""
     parts = Parts(context.parts, context.fingerprint(context.stage))
-    found = characterize_run(context.opened, context.inputs.data, parts, context.track, context.say)
+    told = characterize_run(context.opened, context.inputs.data, parts, context.track, context.say)
     inputs = context.inputs.known | {"features": context.inputs.features_digest}
-    return {"characterize": {"enabled": True, **found}, "inputs": inputs}
+    return {"characterize": {"enabled": True, **told}, "inputs": inputs}
 
 
 STAGE = Stage(
@@ -182,5 +190,5 @@ STAGE = Stage(
     digests=("data", "features"),
     switch="characterize.enabled",
     off={"characterize": {"enabled": False}},
-    check=lambda context: read_inputs(context.study, context.inputs.data.proteins),
+    check=lambda context: read_inputs(context.study, context.inputs.data.proteins, light=True),
 )  # fmt: skip

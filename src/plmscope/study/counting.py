@@ -29,8 +29,8 @@ def run(context: Context) -> None:
         for fraction in study.density.fractions:
             part = resampled[(resampled["method"] == method) & (resampled["fraction"] == fraction)]
             counts = part.iloc[:, 3:].to_numpy(dtype=np.int64)
-            found = density(select_top(scores, fraction), counts, activity, study.seed)
-            rows.append(found.assign(method=method, fraction=fraction))
+            densities = density(select_top(scores, fraction), counts, activity, study.seed)
+            rows.append(densities.assign(method=method, fraction=fraction))
     for null in study.density.nulls:
         frame = run.own(f"nulls/{null}/neurons")
         known = [from_table(frame, opened.model.index, name) for name in study.score.columns]

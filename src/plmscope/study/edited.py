@@ -31,7 +31,7 @@ from plmscope.models.sites import Site
 from plmscope.study.opened import OpenRun, class_methods, class_scores
 
 #: Test proteins on which the difference is measured.
-COMPARED = 32
+COMPARED_PROTEINS = 32
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def export_model(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder}: holds other things; name a new folder")
     edited = with_held(classifier, works, constants[2])
-    proteins = opened.proteins("test")[:COMPARED]
+    proteins = opened.proteins("test")[:COMPARED_PROTEINS]
     difference = largest_difference(classifier, edited, proteins, works, constants)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,16 +11,17 @@ from plmscope.data.labels import packed_labels
 from plmscope.evaluation.selection import MODULE
 from plmscope.report.closing import first_lines
 from plmscope.scoring.table import ACTIVITY
-from plmscope.store.resume import collect
 from plmscope.study.opened import judges
 from plmscope.study.stages import Context, Stage, tables
 
 
 def run(context: Context) -> dict[str, Any]:
     """Keep and ablate; save predictions as they come; compare with chance."""
-    from plmscope.evaluation.curves import Curves, Grid, Within, compare, curve_table, evaluate_points
+    from plmscope.evaluation.collected import collect_predictions
+    from plmscope.evaluation.curves import Curves, Grid, Within, compare, curve_table
     from plmscope.evaluation.kinds import module_table
     from plmscope.evaluation.predict import Predictions
+    from plmscope.evaluation.resampled import RESAMPLE, donors
 
     study, run, opened = context.study, context.run, context.opened
     e, model, test = study.evaluate, opened.model, judges(opened)
@@ -31,46 +31,41 @@ def run(context: Context) -> dict[str, Any]:
     within = Within(e.module_modes, e.module_ablations, e.module_controls, e.module_draws)
     points = grid.points(e.modes, e.ablations, e.scopes, e.controls, e.draws, e.draws_elsewhere, within)
     constants = {"zero": np.zeros((3, len(model.index))), "mean": np.asarray(model.ablation_means)}
-    like = {
-        "predicted": np.zeros(len(test), dtype=model.answer_dtype),  # multi-label: one axis more
-        "log_prob": np.zeros(len(test), dtype=np.float32),
-    }
-
+    given = None
+    if RESAMPLE in (*e.ablations, *e.module_ablations):
+        given = donors(test, opened.proteins("train"), e.donors, study.seed, model.task)
     own = [point for point in points if point.draw < 0]  # they come first
     true = model.targets(test)
+    first: list[Predictions] = []
 
-    def steps(start: int) -> Iterator[dict[str, np.ndarray]]:
-        todo = points[start:]
-        first: list[Predictions] = []
-        stream = evaluate_points(model, test, grid, todo, constants, e.token_budget)
-        for found in context.track(stream, "keep and ablate", len(todo)):
-            yield {"predicted": found.predicted, "log_prob": found.log_prob_true}
-            if start == 0 and len(first) < len(own):
-                first.append(found)
-                if len(first) == len(own) < len(points):
-                    for line in first_lines(curve_table(own, first, true, len(model.labels), model.index)):
-                        context.say(f"evaluate: {line}")
+    def hear(number: int, one: Predictions) -> None:
+        """Say how the methods do as soon as it is known, long before the last draw."""
+        if number == len(first) < len(own):
+            first.append(one)
+            if len(first) == len(own) < len(points):
+                for line in first_lines(curve_table(own, first, true, len(model.labels), model.index)):
+                    context.say(f"evaluate: {line}")
 
-    def say(line: str) -> None:
-        context.say(f"evaluate: {line} selections")
-
-    parts = collect(context.parts, context.stamp, like, len(points), steps, say)
-    predicted, log_prob = parts["predicted"], parts["log_prob"]
-    found_all = [Predictions(a, b) for a, b in zip(predicted, log_prob, strict=True)]
-    run.write_table("curves", curve_table(points, found_all, true, len(model.labels), model.index))
+    answers = collect_predictions(
+        model, test, grid, points, constants, token_budget=e.token_budget, folder=context.parts, stamp=context.stamp,
+        description="keep and ablate", track=context.track, say=lambda line: context.say(f"evaluate: {line}"),
+        hear=hear, given=given, crew=context.crew,
+    )  # fmt: skip
+    run.write_table("curves", curve_table(points, answers, true, len(model.labels), model.index))
     curves = Curves(
-        points, found_all, true, [opened.clusters[p.id] for p in test], len(model.labels), study.seed,
+        points, answers, true, [opened.clusters[p.id] for p in test], len(model.labels), study.seed,
         {method: study.score.ranked_by(method) for method in scores},
     )  # fmt: skip
     places = np.tile(np.arange(len(test), dtype=np.int32), len(points))
     ids = pd.Categorical.from_codes(places, dtype=pd.CategoricalDtype([p.id for p in test]))
     numbers = np.repeat(np.arange(len(points)), len(test))
-    answers = predicted.reshape(-1, *predicted.shape[2:])
+    predicted = np.concatenate([one.predicted for one in answers])
     if model.task == "multi":
-        answers = packed_labels(answers, model.labels)
+        predicted = packed_labels(predicted, model.labels)
+    log_prob = np.concatenate([one.log_prob_true for one in answers])
     run.write_table(
         "predictions",
-        pd.DataFrame({"curve_point": numbers, "id": ids, "predicted": answers, "log_prob_true": log_prob.ravel()}),
+        pd.DataFrame({"curve_point": numbers, "id": ids, "predicted": predicted, "log_prob_true": log_prob}),
     )
     run.write_table("comparison", compare(curves))
     if MODULE in e.scopes:

@@ -16,7 +16,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from plmscope.study.scoring import advice, score_one_shard
 from plmscope.study.settings import Study
 from plmscope.study.stages import Context, Graph, Stage, parts_of, settings_of, versions
 from plmscope.study.study_file import write_study
+from plmscope.tasks.crew import ALONE, Crew
 
 #: How fingerprints are made; one made otherwise says nothing of what has changed.
 FINGERPRINTS = 2
@@ -45,14 +46,16 @@ class Stages:
         run: Where results go.
         track: Progress.
         say: Told one line at a time what happens.
-        parts: A folder whose shards are to be merged instead of scoring; none may be missing.
+        shards: A folder whose shards are to be merged instead of scoring; none may be missing.
+        crew: Who does the long parts.
     """
 
     study: Study
     run: Run
     track: Track = silent
     say: Callable[[str], None] = lambda line: None
-    parts: Path | None = None
+    shards: Path | None = None
+    crew: Crew = ALONE
     graph: Graph = field(default_factory=Graph, repr=False)
     inputs: Inputs = field(init=False, repr=False)
 
@@ -126,13 +129,13 @@ class Stages:
         outdated = {other: known[other] | {"status": "outdated"} for other in after}
         self.run.update_manifest(stages={name: {"status": "running", "fingerprint": fingerprint}, **outdated})
         if stage.wanted(self.study):
-            found = stage.run(self.context(name)) or {}
+            told = stage.run(self.context(name)) or {}
             unasked = set(stage.every_product) - set(stage.products(self.study))
         else:
-            found, unasked = stage.off, set(stage.every_product)
+            told, unasked = stage.off, set(stage.every_product)
         self.run.clear(*sorted(unasked), parts_of(self.run, name).name)
-        if found:
-            self.run.update_manifest(**found)
+        if told:
+            self.run.update_manifest(**told)
         for other in after:  # of another model, or of other scores; what only shows them is written anew
             if not self.graph[other].view:
                 self.run.clear(*self.graph[other].every_product)
@@ -162,7 +165,10 @@ class Stages:
 
     def context(self, name: str) -> Context:
         """What a stage works with."""
-        return Context(name, self.study, self.run, self.inputs, self.track, self.say, self.fingerprint, self.parts)
+        crew = replace(self.crew, model=self.run.path / "model", device=self.study.device, dtype=self.study.dtype)
+        return Context(
+            name, self.study, self.run, self.inputs, self.track, self.say, self.fingerprint, self.shards, crew
+        )
 
     def score_shard(self, shard: Shard, out: Path | None = None) -> None:
         """Score one share of the proteins into a file of the run folder, or of ``out``.

@@ -17,11 +17,12 @@ from typing import Any
 
 import pandas as pd
 
-from plmscope.data.formats import EMBEDDED as EMBEDDED_TABLES
+from plmscope.data.formats import EMBEDDED_FILES as EMBEDDED_TABLES
 from plmscope.data.formats import STDIN, save_stdin
 from plmscope.data.leakage import leakage, leakage_lines
 from plmscope.data.proteins import Protein, ProteinSet, read_proteins
 from plmscope.data.splits import Split, balance_lines, balance_table, split_proteins
+from plmscope.data.structure_features import folder_digest
 from plmscope.errors import InputError, RunError
 from plmscope.progress import Track
 from plmscope.store.folder import Run
@@ -81,7 +82,7 @@ class Inputs:
             RunError: they are others than the run was made from.
         """
         d = self.study.data
-        found = read_proteins(
+        proteins = read_proteins(
             d.path, label=d.label, task=d.task_or_single, labels=d.labels, ec_column=d.ec_column,
             separator=d.separator, id_column=d.id_column, sequence_column=d.sequence_column, classes=d.classes,
             min_per_class=d.min_per_class,
@@ -89,11 +90,12 @@ class Inputs:
             window_overlap=d.window_overlap, other_letters=d.other_letters,
             stdin=self._stdin() if d.path == STDIN else None,
         )  # fmt: skip
-        if not self.again and self.known.get("data", found.sha256) != found.sha256:
+        if not self.again and self.known.get("data", proteins.sha256) != proteins.sha256:
             raise RunError(
-                f"{found.source}: has changed since {self.run.path} was made from it; put it back or use 'plmscope run'"
+                f"{proteins.source}: has changed since {self.run.path} was made from it; put it back or use "
+                "'plmscope run'"
             )
-        return found
+        return proteins
 
     def _stdin(self) -> Path:
         """Standard input as a file in the run folder, where later stages and commands find it again."""
@@ -121,8 +123,8 @@ class Inputs:
     @property
     def known(self) -> dict[str, str]:
         """What the manifest says of the study's files; they need not be there any more where none is read again."""
-        found = self.run.manifest().get("inputs", {})
-        return found if isinstance(found, dict) else {}
+        inputs = self.run.manifest().get("inputs", {})
+        return inputs if isinstance(inputs, dict) else {}
 
     @cached_property
     def data_digest(self) -> str:
@@ -132,7 +134,12 @@ class Inputs:
 
     @cached_property
     def features_digest(self) -> str:
-        """What tells one file of features from another; empty without one."""
+        """What tells one file of features, and one folder of structures, from another; empty without one."""
+        structures = self.study.characterize.structures
+        return self._features_digest + (folder_digest(structures) if structures and os.path.isdir(structures) else "")
+
+    @property
+    def _features_digest(self) -> str:
         path = Path(self.study.characterize.features)
         if not self.study.characterize.features:
             return ""
@@ -284,6 +291,6 @@ def anchored(study: Study) -> Study:
         update={
             "data": d.model_copy(update={"path": whole(d.path), "labels": whole(d.labels)}),
             "model": m.model_copy(update={"checkpoint": whole(m.checkpoint, expand=True)}) if folder else m,
-            "characterize": c.model_copy(update={"features": whole(c.features)}),
+            "characterize": c.model_copy(update={"features": whole(c.features), "structures": whole(c.structures)}),
         }
     )

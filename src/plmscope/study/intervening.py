@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ from plmscope.data.proteins import Protein
 from plmscope.errors import RunError
 from plmscope.evaluation.selection import Selection, select_top
 from plmscope.progress import Track, silent
-from plmscope.store.resume import collect
 from plmscope.study.opened import OpenRun, class_methods, class_scores, judges
 from plmscope.study.stages import Context, Stage, tables
+from plmscope.tasks.crew import ALONE, Crew
 
 TABLES = ("interventions", "intervention_effects")
 
@@ -27,6 +27,7 @@ def intervene_run(
     stamp: str,
     track: Track = silent,
     say: Callable[[str], None] = lambda _: None,
+    crew: Crew = ALONE,
 ) -> dict[str, Any]:
     """Write :data:`TABLES` of a run, and ``neuron_effects`` where single neurons are asked for.
 
@@ -37,6 +38,7 @@ def intervene_run(
         stamp: Digest of everything that the outcomes depend on.
         track: Progress.
         say: Told one line at a time.
+        crew: Who does the work.
 
     Returns:
         What the manifest keeps.
@@ -44,13 +46,13 @@ def intervene_run(
     Raises:
         RunError: the run has no scores or no ablation means.
     """
+    from plmscope.evaluation.collected import collect_outcomes
     from plmscope.evaluation.interventions import (
         Change,
         effect_table,
         intervention_table,
         neuron_effects,
         nothing,
-        outcomes,
         plan,
     )
 
@@ -65,18 +67,11 @@ def intervene_run(
 
     def tried(name: str, description: str, proteins: Sequence[Protein], changes: Sequence[Change]) -> np.ndarray:
         """Log-odds ``(1 + K, P, C)`` in the intact model and under every change."""
-        every = [nothing(model.index), *changes]
-
-        def steps(start: int) -> Iterator[dict[str, np.ndarray]]:
-            todo = every[start:]
-            stream = outcomes(model, proteins, todo, model.ablation_means, opened.study.evaluate.token_budget)
-            for odds in track(stream, description, len(todo)):
-                yield {"odds": odds}
-
-        like = {"odds": np.zeros((len(proteins), len(model.labels)))}
-        return collect(
-            parts, f"{name}-{stamp}", like, len(every), steps, lambda line: say(f"intervene: {line} changes")
-        )["odds"]
+        return collect_outcomes(
+            model, proteins, [nothing(model.index), *changes], token_budget=opened.study.evaluate.token_budget,
+            folder=parts, stamp=f"{name}-{stamp}", description=description, track=track,
+            say=lambda line: say(f"intervene: {line}"), crew=crew,
+        )  # fmt: skip
 
     proteins = judges(opened)
     members, labels = model.membership(proteins), list(model.labels)
@@ -125,8 +120,8 @@ def _single(opened: OpenRun, method: str, most: int) -> np.ndarray:
 
 def run(context: Context) -> dict[str, Any]:
     """Measure what becomes of every class and its decisions."""
-    found = intervene_run(context.opened, context.parts, context.stamp, context.track, context.say)
-    return {"interventions": {"enabled": True, **found}}
+    told = intervene_run(context.opened, context.parts, context.stamp, context.track, context.say, context.crew)
+    return {"interventions": {"enabled": True, **told}}
 
 
 STAGE = Stage(

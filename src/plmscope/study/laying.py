@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +12,6 @@ import numpy as np
 from plmscope.data.clusters import one_per_cluster
 from plmscope.data.proteins import Protein
 from plmscope.errors import RunError
-from plmscope.store.resume import collect
 from plmscope.study.opened import class_methods, class_scores, judges
 from plmscope.study.stages import Context
 
@@ -39,8 +38,8 @@ class Laying:
     @cached_property
     def true(self) -> np.ndarray:
         """``(P,)`` class numbers of the test proteins."""
-        found: np.ndarray = self.model.targets(self.proteins)
-        return found
+        classes: np.ndarray = self.model.targets(self.proteins)
+        return classes
 
     @cached_property
     def weights(self) -> np.ndarray:
@@ -99,18 +98,10 @@ class Laying:
 
     def measure(self, name: str, proteins: Sequence[Protein], changes: Sequence[Any]) -> np.ndarray:
         """Log-odds ``(K, P, C)`` under every change; what is known of a series so far is kept in the run folder."""
-        from plmscope.evaluation.interventions import outcomes
+        from plmscope.evaluation.collected import collect_outcomes
 
-        budget = self.context.study.evaluate.token_budget
-
-        def steps(start: int) -> Iterator[dict[str, np.ndarray]]:
-            stream = outcomes(self.model, proteins, changes[start:], self.model.ablation_means, budget)
-            for odds in self.context.track(stream, name, len(changes) - start):
-                yield {"odds": odds}
-
-        like = {"odds": np.zeros((len(proteins), len(self.model.labels)))}
-
-        def say(line: str) -> None:
-            self.context.say(f"layout: {name}: {line}")
-
-        return collect(self.context.parts, f"{name}-{self.context.stamp}", like, len(changes), steps, say)["odds"]
+        return collect_outcomes(
+            self.model, proteins, changes, token_budget=self.context.study.evaluate.token_budget,
+            folder=self.context.parts, stamp=f"{name}-{self.context.stamp}", description=name, track=self.context.track,
+            say=lambda line: self.context.say(f"layout: {name}: {line}"), crew=self.context.crew,
+        )  # fmt: skip

@@ -60,15 +60,15 @@ def degenerate(laying: Laying) -> str:
         groups["topology", label] = wired(index, network, best) if isinstance(network, EsmNetwork) else []
         groups["single", label] = [[one] for one in best]
         proteins, c = laying.few(label), list(model.labels).index(label)
-        found = []
+        frames = []
         for method in METHODS:
             frame = degenerate_pairs(
                 laying.measure, f"pairs-{method}-{number}", index, proteins, laying.clusters(proteins), c,
                 groups[method, label], best, settings.draws, laying.seed,
             )  # fmt: skip
-            found.append(frame.assign(method=method, label=label))
-        pairs += [frame for frame in found if len(frame)]
-        every = pd.concat([frame for frame in found if len(frame)]) if any(map(len, found)) else pd.DataFrame()
+            frames.append(frame.assign(method=method, label=label))
+        pairs += [frame for frame in frames if len(frame)]
+        every = pd.concat([frame for frame in frames if len(frame)]) if any(map(len, frames)) else pd.DataFrame()
         if len(every):
             top = every.sort_values(["degenerate", "synergy"], ascending=False, kind="stable").iloc[0]
             sets = [groups[str(top["method"]), label][int(top[which])] for which in ("a", "b")]

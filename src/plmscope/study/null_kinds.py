@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import pandas as pd
 
@@ -21,7 +22,7 @@ def run(context: Context) -> None:
     from plmscope.models.loading import load_model
 
     study, run, opened = context.study, context.run, context.opened
-    test, found = judges(opened), []
+    test, evaluated = judges(opened), []
     for null in study.density.nulls:
         model = load_model(run.path / "nulls" / null / "model", device=study.device, dtype=study.dtype)
         frame = run.own(f"nulls/{null}/neurons")
@@ -34,13 +35,14 @@ def run(context: Context) -> None:
             folder=run.path / "nulls" / null / "kinds.parts", stamp=context.fingerprint("null_kinds")[:16],
             ranked_by={method: study.score.ranked_by(method) for method in study.judged},
             token_budget=study.evaluate.token_budget, track=context.track, say=context.say,
+            crew=replace(context.crew, model=run.path / "nulls" / null / "model"),
         )  # fmt: skip
         kinds = ", ".join(name.replace("_", " ") for name in one.carrying) or "none"
         context.say(f"null models: {null}: kinds that carry something: {kinds}")
-        found.append(one)
-    if found:
-        run.write_table("modules_null", pd.concat([one.modules for one in found], ignore_index=True))
-        run.write_table("curves_null", pd.concat([one.curves for one in found], ignore_index=True))
+        evaluated.append(one)
+    if evaluated:
+        run.write_table("modules_null", pd.concat([one.modules for one in evaluated], ignore_index=True))
+        run.write_table("curves_null", pd.concat([one.curves for one in evaluated], ignore_index=True))
     for parts in (run.path / "nulls").glob("*/kinds.parts"):
         shutil.rmtree(parts)
 

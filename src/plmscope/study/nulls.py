@@ -6,7 +6,6 @@ already is not trained again, and neither is one scored again whose scores are t
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,7 +17,7 @@ from plmscope.data.clusters import one_per_cluster
 from plmscope.data.proteins import Protein
 from plmscope.scoring.scores import score_table
 from plmscope.scoring.shards import Shard
-from plmscope.store.files import write_atomic
+from plmscope.store.resume import Parts, make_once
 from plmscope.study.finetuning import trained
 from plmscope.study.scoring import ablation_means, score_parts
 from plmscope.study.settings import NULLS, Study
@@ -64,31 +63,32 @@ def _trained(context: Context, null: str, train: list[Protein], validation: list
 def means(context: Context, null: str, model: Any, train: list[Protein]) -> np.ndarray:
     """The ablation means of a null model, ``(3, N)``, kept beside it: they belong to its weights alone."""
     folder = context.run.path / "nulls" / null
-    path, stamp, wanted = folder / "ablation_means.parquet", folder / "means.fingerprint", context.fingerprint("nulls")
-    if not (path.is_file() and stamp.is_file() and stamp.read_text() == wanted):
-        found, _ = ablation_means(model, train, context.opened.clusters, context.study, context.track)
-        first, last, residue = found
-        write_atomic(path, pd.DataFrame({"first": first, "last": last, "residue": residue}).to_parquet())
-        write_atomic(stamp, wanted.encode())
+    path = folder / "ablation_means.parquet"
+
+    def make() -> bytes:
+        (first, last, residue), _ = ablation_means(model, train, context.opened.clusters, context.study, context.track)
+        return pd.DataFrame({"first": first, "last": last, "residue": residue}).to_parquet()
+
+    make_once(path, folder / "means.fingerprint", context.fingerprint("nulls"), make)
     return pd.read_parquet(path).to_numpy(dtype=np.float64, copy=True).T
 
 
 def _score(context: Context, null: str, model: Any, train: list[Protein]) -> None:
     """Score one null model, on as many proteins of every class as in the run, by the labels of its own."""
     opened, study = context.opened, context.study
-    folder = context.run.path / "nulls" / null
-    table, stamp, wanted = folder / "neurons.parquet", folder / "fingerprint", context.fingerprint("score")
-    if table.is_file() and stamp.is_file() and stamp.read_text() == wanted:
-        return
-    chosen = one_per_cluster(
-        train, opened.clusters, study.score.proteins_per_class, study.seed, task=study.data.task_or_single
-    )
-    constants = means(context, null, model, train) if study.score.baseline == "mean" else None
-    path = Shard(1, 1).path(folder / "score.parts", wanted)
-    partial = score_parts(context, model, chosen, None, constants, Shard(1, 1), path)
-    write_atomic(table, score_table(partial.finish(study.score.columns, chosen)).to_parquet(index=False))
-    write_atomic(stamp, wanted.encode())
-    shutil.rmtree(path.parent)
+    folder, wanted = context.run.path / "nulls" / null, context.fingerprint("score")
+    parts = Parts(folder / "score.parts", wanted)
+
+    def make() -> bytes:
+        chosen = one_per_cluster(
+            train, opened.clusters, study.score.proteins_per_class, study.seed, task=study.data.task_or_single
+        )
+        constants = means(context, null, model, train) if study.score.baseline == "mean" else None
+        partial = score_parts(context, model, chosen, None, constants, Shard(1, 1), parts)
+        return score_table(partial.finish(study.score.columns, chosen)).to_parquet(index=False)
+
+    make_once(folder / "neurons.parquet", folder / "fingerprint", wanted, make)
+    parts.remove()
 
 
 def _asked(null: str, study: Study) -> bool:

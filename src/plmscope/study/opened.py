@@ -48,14 +48,16 @@ class OpenRun:
         if part not in ("train", "validation", "test", "scoring"):
             raise InputError(f"no part {part!r}; there are train, validation, test and scoring")
         frame = self._proteins[self._proteins["split"] == ("train" if part == "scoring" else part)]
-        found = [
+        proteins = [
             Protein(str(r.id), str(r.sequence), str(r.label), {}, getattr(r, "parent", ""), getattr(r, "start", 0))
             for r in frame.itertuples()
         ]
         if part == "scoring":
             wanted = self.study.score.proteins_per_class if per_class is None else per_class
-            return one_per_cluster(found, self.clusters, wanted, self.study.seed, task=self.study.data.task_or_single)
-        return found
+            return one_per_cluster(
+                proteins, self.clusters, wanted, self.study.seed, task=self.study.data.task_or_single
+            )
+        return proteins
 
     @cached_property
     def model(self) -> Any:
@@ -112,10 +114,10 @@ def score_all(
         fit: False spares probes their fit, where the sums alone are used.
     """
     check_methods(settings.columns)
-    found: dict[str, NeuronScores] = {}
+    scores: dict[str, NeuronScores] = {}
     squared = {name for name, ending in map(signed_form, settings.columns) if ending == FORMS["rms"]}
     for method in settings.columns:
-        if method not in found:
+        if method not in scores:
             row = row_of(method)
             how: dict[str, Any] = {name: getattr(settings, setting) for name, setting in row.takes.items()}
             if "baseline" in how:
@@ -127,8 +129,8 @@ def score_all(
             if row.fit:
                 how["fit"] = fit
             how |= {"token_budget": settings.token_budget, "groups": groups, "track": track}
-            found |= every_score(method, model, proteins, **how)
-    return [found[method] for method in settings.columns]
+            scores |= every_score(method, model, proteins, **how)
+    return [scores[method] for method in settings.columns]
 
 
 def class_scores(opened: OpenRun, method: str) -> dict[str, NeuronScores]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Row:
+class StageRow:
     """One stage.
 
     Attributes:
@@ -27,62 +27,67 @@ class Row:
     along: str = ""
 
 
-ROWS: tuple[Row, ...] = (
-    Row("finetune", "plmscope.study.finetuning", "read, split and fine-tune; creates the run folder"),
-    Row(
+ROWS: tuple[StageRow, ...] = (
+    StageRow("finetune", "plmscope.study.finetuning", "read, split and fine-tune; creates the run folder"),
+    StageRow(
         "score",
         "plmscope.study.scoring",
         "score every neuron by every method of the study, at once or in shards",
     ),
-    Row(
+    StageRow(
         "select",
         "plmscope.study.selecting",
         "choose the best neurons, and compare what methods and classes choose",
         along="score",
     ),
-    Row(
+    StageRow(
         "evaluate",
         "plmscope.study.evaluating",
         "keep and ablate the best neurons on test proteins, against random selections",
     ),
-    Row("nulls", "plmscope.study.nulls", "train and score the null models", along="density"),
-    Row(
+    StageRow("nulls", "plmscope.study.nulls", "train and score the null models", along="density"),
+    StageRow(
         "null_kinds",
         "plmscope.study.null_kinds",
         "ask what module kinds carry in the null models",
         along="density",
     ),
-    Row(
+    StageRow(
         "density",
         "plmscope.study.counting",
         "count where the best neurons are, here and in null models that are trained for it",
     ),
-    Row(
+    StageRow(
         "stability",
         "plmscope.study.stability",
         "ask whether other samples and models choose the same neurons",
         along="density",
     ),
-    Row(
+    StageRow(
         "characterize",
         "plmscope.study.characterizing",
         "compare every neuron with what is known of residues and proteins; motifs and cards of the best",
     ),
-    Row(
+    StageRow(
         "intervene",
         "plmscope.study.intervening",
         "suppress and enhance each class's neurons on test proteins, and see what becomes of decisions",
     ),
-    Row(
+    StageRow(
         "layout",
         "plmscope.study.laying_out",
         "ask how knowledge is laid out: how few neurons suffice, what is there twice, shared or apart",
     ),
-    Row("report", "plmscope.study.reporting", "write report.html from the tables, one file that opens offline"),
+    StageRow(
+        "faithfulness",
+        "plmscope.study.comparing_scorers",
+        "compare scorers with single-neuron ablation of this model: which to trust, and at what price",
+    ),
+    StageRow("report", "plmscope.study.reporting", "write report.html from the tables, one file that opens offline"),
 )
 
 
-def commands() -> tuple[Row, ...]:
+def commands() -> tuple[StageRow, ...]:
     """The stages that have a command of their own."""
     return tuple(row for row in ROWS if not row.along)
 

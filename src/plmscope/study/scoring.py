@@ -26,6 +26,7 @@ from plmscope.scoring.shards import PartialScores, Shard, complete, merge_shards
 from plmscope.scoring.table import path_methods
 from plmscope.store.files import lock
 from plmscope.store.folder import Run
+from plmscope.store.resume import Parts
 from plmscope.study.opened import OpenRun, score_all
 from plmscope.study.settings import Study
 from plmscope.study.stages import Context, Stage, settings_of, tables, versions
@@ -51,8 +52,8 @@ def run(context: Context) -> dict[str, Any]:
             constants = partial.constants
         context.say(f"score: merged the shards in {folder}")
     else:
-        path = Shard(1, 1).path(folder, stamp)
-        partial = score_parts(context, model, chosen, groups, constants, Shard(1, 1), path)
+        parts = Parts(folder, stamp, shared=True)
+        partial = score_parts(context, model, chosen, groups, constants, Shard(1, 1), parts)
     first, last, residue = constants
     run.write_own("ablation_means", model.index.table().assign(first=first, last=last, residue=residue))
     scores = partial.finish(study.score.columns, chosen)
@@ -64,10 +65,10 @@ def run(context: Context) -> dict[str, Any]:
         run.write_table("completeness", pd.concat(gaps, ignore_index=True))
     if study.density.resampled:
         partial.sums_alone().save(run.path / SUMS)
-    found = {"scoring_proteins": len(chosen), "scoring_ids": [p.id for p in chosen], "mean_proteins": n_means}
+    told = {"scoring_proteins": len(chosen), "scoring_ids": [p.id for p in chosen], "mean_proteins": n_means}
     if study.dtype == "float32":
-        return found
-    return found | {"precision": _compared_precision(context, chosen, constants)}
+        return told
+    return told | {"precision": _compared_precision(context, chosen, constants)}
 
 
 def rankings(study: Study, scores: Sequence[NeuronScores]) -> list[NeuronScores]:
@@ -92,7 +93,8 @@ def score_one_shard(context: Context, shard: Shard, out: Path | None) -> bool:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"{folder}: cannot be made ({error.strerror}); name another with --out") from None
-        path = shard.path(folder, stamp)
+        parts = Parts(folder, stamp, shared=True)
+        path = parts.path(shard.name)
         held.enter_context(lock(path.with_suffix(".lock"), f"{path}: another process scores this shard"))
         opened = context.opened
         chosen, groups = scored_proteins(opened)
@@ -100,7 +102,7 @@ def score_one_shard(context: Context, shard: Shard, out: Path | None) -> bool:
         if context.study.score.baseline == "mean":
             train = opened.proteins("train")
             constants, _ = ablation_means(opened.model, train, opened.clusters, context.study, context.track)
-        score_parts(context, opened.model, chosen, groups, constants, shard, path).save(path)
+        parts.write(shard.name, score_parts(context, opened.model, chosen, groups, constants, shard, parts).arrays())
     context.say(f"score: shard {shard} is in {path}")
     return out is None and complete(folder, stamp, chosen, opened.model.index)
 
@@ -148,17 +150,16 @@ def score_parts(
     groups: Sequence[str] | None,
     constants: np.ndarray | None,
     shard: Shard,
-    path: Path,
+    parts: Parts,
 ) -> PartialScores:
-    """Score one shard; saves to ``path`` now and then and continues from there."""
+    """Score one shard; keeps what it has among ``parts`` now and then and continues from there."""
     settings, seed = context.study.score, context.study.seed
     base = constants if settings.baseline == "mean" else None
 
     def score(some: list[Protein], of_these: list[str] | None, track: Track) -> list[NeuronScores]:
         return score_all(model, some, settings, base, of_these, track, seed, fit=False)
 
-    path.parent.mkdir(exist_ok=True)
-    return score_shard(score, proteins, groups, model.index, path, shard, context.track, context.say, base)
+    return score_shard(score, proteins, groups, model.index, parts, shard, context.track, context.say, base)
 
 
 def _compared_precision(context: Context, chosen: Sequence[Protein], constants: np.ndarray) -> dict[str, Any]:
@@ -172,13 +173,13 @@ def _compared_precision(context: Context, chosen: Sequence[Protein], constants: 
         score_all(m, few, study.score, constants, track=context.track, seed=study.seed)
         for m in (opened.model, reference)
     )
-    found = precision_agreement(ours, theirs)
-    for method, row in found.items():
+    agreement = precision_agreement(ours, theirs)
+    for method, row in agreement.items():
         context.say(
             f"{study.dtype} against float32, {method}: rank correlation {row['spearman']:.3f}, "
             f"{row['overlap']:.0%} of the best 5 % shared ({len(few)} proteins)"
         )
-    return {"dtype": study.dtype, "proteins": len(few), "methods": found}
+    return {"dtype": study.dtype, "proteins": len(few), "methods": agreement}
 
 
 def read_sums(run: Run, index: Any) -> PartialScores:
@@ -187,10 +188,10 @@ def read_sums(run: Run, index: Any) -> PartialScores:
     Raises:
         RunError: the file is missing or damaged.
     """
-    found = PartialScores.load(run.path / SUMS, index)
-    if found is None:
+    sums = PartialScores.load(run.path / SUMS, index)
+    if sums is None:
         raise RunError(f"{run.path / SUMS}: is missing or damaged; delete it, then 'plmscope run' writes it again")
-    return found
+    return sums
 
 
 STAGE = Stage(

@@ -50,10 +50,10 @@ def run(context: Context) -> None:
 def wanted(study: Study) -> list[tuple[str, str, float]]:
     """Scope, module kind and share of every selection that a table of the study names, the report's own too."""
     fractions = sorted({*study.evaluate.fractions, *study.density.fractions, study.report.knowledge_fraction})
-    found = [(scope, "", fraction) for fraction in fractions for scope in SCOPES]
+    wanted = [(scope, "", fraction) for fraction in fractions for scope in SCOPES]
     if MODULE in study.evaluate.scopes:
-        found += [(MODULE, module, fraction) for module in MODULES for fraction in study.evaluate.module_fractions]
-    return found
+        wanted += [(MODULE, module, fraction) for module in MODULES for fraction in study.evaluate.module_fractions]
+    return wanted
 
 
 STAGE = Stage(

@@ -14,12 +14,12 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from plmscope.data.labels import Task
+from plmscope.data.labels import LabelTask
 from plmscope.errors import shown
-from plmscope.evaluation.selection import check_fraction
 from plmscope.knowledge.concepts import KINDS, Kind
-from plmscope.scoring.scores import check_methods, ranked_by
-from plmscope.scoring.table import ACTIVITY, described
+from plmscope.scoring.scores import ranked_by
+from plmscope.scoring.table import described
+from plmscope.study.rules import check_possible
 
 #: Null models: the same pipeline on shuffled labels, and from random weights.
 NULLS = ("label_shuffled", "random_weights")
@@ -28,7 +28,7 @@ MAX_SEED = 2**32 - 1
 _CALLED = {int: "a whole number", float: "a number", bool: "true or false"}
 
 
-class Section(BaseModel):
+class SettingsSection(BaseModel):
     """A table of the study file; unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -50,12 +50,12 @@ class Section(BaseModel):
 #: fine-tuning is none of these: it is the size of a batch.
 MEMORY = frozenset({"score.token_budget", "score.recompute", "evaluate.token_budget", "characterize.token_budget"})
 #: Names of files, which are known by what is in them: they may be moved.
-FILES = frozenset({"data.path", "data.labels", "model.checkpoint", "characterize.features"})
+FILES = frozenset({"data.path", "data.labels", "model.checkpoint", "characterize.features", "characterize.structures"})
 #: Settings that no result depends on.
 WITHOUT_EFFECT = MEMORY | FILES
 
 
-class DataSection(Section):
+class DataSection(SettingsSection):
     """Which proteins."""
 
     path: str = Field(
@@ -71,7 +71,7 @@ class DataSection(Section):
         "file: one of the folder",
     )
     labels: str = Field("", description="second table with columns about the proteins, by id; empty: none")
-    task: Task | Literal[""] = Field(
+    task: LabelTask | Literal[""] = Field(
         "",
         description="single: one class a protein; multi: one or more, joined by ; in a column; empty: as the "
         "checkpoint says, else single",
@@ -96,12 +96,12 @@ class DataSection(Section):
     window_overlap: int = Field(256, ge=0, description="residues that two windows share, at least")
 
     @property
-    def task_or_single(self) -> Task:
+    def task_or_single(self) -> LabelTask:
         """The task; ``single`` where it is left open, which a study's first stage settles by the checkpoint."""
         return self.task or "single"
 
 
-class SplitSection(Section):
+class SplitSection(SettingsSection):
     """Train, validation and test."""
 
     method: Literal["cluster", "random", "column"] = Field("cluster", description="cluster, random or column")
@@ -139,7 +139,7 @@ class SplitSection(Section):
         return self
 
 
-class ModelSection(Section):
+class ModelSection(SettingsSection):
     """Which protein language model."""
 
     checkpoint: str = Field(
@@ -157,7 +157,7 @@ class ModelSection(Section):
     new_head: bool = Field(False, description="true: a new head also where the checkpoint has one for these classes")
 
 
-class FinetuneSection(Section):
+class FinetuneSection(SettingsSection):
     """Classification."""
 
     epochs: int = Field(10, ge=0, description="at most; 0: the checkpoint is a classifier, taken as it is")
@@ -169,7 +169,7 @@ class FinetuneSection(Section):
     frozen_layers: int = Field(0, ge=0, description="embeddings and first layers that stay as they are; 0: none")
 
 
-class ScoreSection(Section):
+class ScoreSection(SettingsSection):
     """Which scores, and on how many training proteins."""
 
     methods: tuple[str, ...] = Field(
@@ -215,7 +215,7 @@ class ScoreSection(Section):
         return tuple(dict.fromkeys([*self.methods, *map(self.ranked_by, self.methods)]))
 
 
-class EvaluateSection(Section):
+class EvaluateSection(SettingsSection):
     """The grid of selections."""
 
     methods: tuple[str, ...] = Field((), description="which of score.methods are judged; empty: all of them")
@@ -225,8 +225,8 @@ class EvaluateSection(Section):
     modes: tuple[Literal["keep", "ablate"], ...] = Field(
         ("keep", "ablate"), min_length=1, description="keep a selection (ablate all others), or ablate it"
     )
-    ablations: tuple[Literal["mean", "zero"], ...] = Field(
-        ("mean", "zero"), min_length=1, description="what an ablated neuron is held at"
+    ablations: tuple[Literal["mean", "zero", "resample"], ...] = Field(
+        ("mean", "zero"), min_length=1, description="what an ablated neuron is held at; resample: its values in donors"
     )
     scopes: tuple[Literal["pooled", "per_site", "module"], ...] = Field(
         ("pooled", "per_site", "module"),
@@ -248,7 +248,7 @@ class EvaluateSection(Section):
     module_modes: tuple[Literal["keep", "ablate"], ...] = Field(
         ("keep", "ablate"), min_length=1, description="scope module: as modes"
     )
-    module_ablations: tuple[Literal["mean", "zero"], ...] = Field(
+    module_ablations: tuple[Literal["mean", "zero", "resample"], ...] = Field(
         ("mean",), min_length=1, description="scope module: as ablations"
     )
     module_controls: tuple[Literal["random", "random_matched", "random_active"], ...] = Field(
@@ -257,13 +257,14 @@ class EvaluateSection(Section):
     module_draws: int = Field(
         119, ge=2, description="scope module, keep, mean: draws of random_matched in kinds other than keys"
     )
+    donors: int = Field(4, ge=1, description="resample: training proteins of other classes, the nearest in length")
     max_proteins: int = Field(
         0, ge=0, description="test proteins of distinct clusters, the same of each class, rounded up; 0: all"
     )
     token_budget: int = Field(2048, ge=1, description="padded tokens a batch")
 
 
-class DensitySection(Section):
+class DensitySection(SettingsSection):
     """Where the best neurons are."""
 
     fractions: tuple[float, ...] = Field(
@@ -285,14 +286,13 @@ class DensitySection(Section):
         return self.bootstraps > 0
 
 
-class CharacterizeSection(Section):
+class CharacterizeSection(SettingsSection):
     """What each neuron detects."""
 
     enabled: bool = Field(True, description="false leaves this stage out")
-    concepts: tuple[Kind, ...] = Field(
-        KINDS, min_length=1, description="kinds of concepts that neurons are compared with"
-    )
+    concepts: tuple[Kind, ...] = Field(KINDS, min_length=1, description="kinds that neurons are compared with")
     features: str = Field("", description="residue features: a table, Swiss-Prot flat file or GFF3; empty: none")
+    structures: str = Field("", description="folder of PDB or mmCIF files named by protein ids; empty: none")
     patterns: tuple[str, ...] = Field((), description="more sequence patterns in PROSITE syntax, such as W-x-C")
     methods: tuple[str, ...] = Field((), description="whose best neurons get a card; empty: those that are judged")
     max_neurons: int = Field(1000, ge=1, description="cards a method, best neurons first")
@@ -313,7 +313,7 @@ class CharacterizeSection(Section):
     token_budget: int = Field(2048, ge=1, description="padded tokens a batch")
 
 
-class InterveneSection(Section):
+class InterveneSection(SettingsSection):
     """Suppressing and enhancing the neurons of every class."""
 
     enabled: bool = Field(True, description="false leaves this stage out")
@@ -329,7 +329,7 @@ class InterveneSection(Section):
     proteins_per_class: int = Field(10, ge=1, description="test proteins for single neurons")
 
 
-class LayoutSection(Section):
+class LayoutSection(SettingsSection):
     """How knowledge is laid out."""
 
     parts: tuple[Literal["sufficient", "degenerate", "recall", "shared", "modularity"], ...] = Field(
@@ -347,7 +347,22 @@ class LayoutSection(Section):
     draws: int = Field(20, ge=2, description="matched draws; below 20 no p value can be below 0.05")
 
 
-class ReportSection(Section):
+class FaithfulnessSection(SettingsSection):
+    """Which scorer to trust."""
+
+    enabled: bool = Field(False, description="false leaves this stage out")
+    methods: tuple[str, ...] = Field(
+        (), description="scorers that are compared with single ablation; empty: every one that fits nothing"
+    )
+    sample: int = Field(1000, ge=0, description="neurons that are ablated one by one, as many of every site; 0: all")
+    proteins_per_class: int = Field(4, ge=1, description="training proteins that are scored, each from another cluster")
+    fractions: tuple[float, ...] = Field(
+        (0.05, 0.2, 0.5, 0.8), min_length=1, description="shares kept or ablated, increasing, below 1"
+    )
+    draws: int = Field(5, ge=1, description="random selections of every size")
+
+
+class ReportSection(SettingsSection):
     """What the report shows."""
 
     knowledge_fraction: float = Field(
@@ -358,7 +373,7 @@ class ReportSection(Section):
     )
 
 
-class Study(Section):
+class Study(SettingsSection):
     """All settings of a study; ``plmscope init`` writes them out with their defaults."""
 
     name: str = Field(
@@ -377,6 +392,7 @@ class Study(Section):
     characterize: CharacterizeSection = CharacterizeSection()
     intervene: InterveneSection = InterveneSection()
     layout: LayoutSection = LayoutSection()
+    faithfulness: FaithfulnessSection = FaithfulnessSection()
     report: ReportSection = ReportSection()
 
     @property
@@ -391,60 +407,5 @@ class Study(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> Study:
-        if self.data.min_length > self.data.max_length:
-            raise ValueError(
-                f"data.min_length = {self.data.min_length} is above data.max_length = {self.data.max_length}"
-            )
-        overlap = self.data.window_overlap
-        if self.data.too_long == "windows" and overlap >= self.data.max_length:
-            raise ValueError(f"data.window_overlap = {overlap} is not below data.max_length = {self.data.max_length}")
-        for key, fractions in (
-            ("evaluate.fractions", self.evaluate.fractions),
-            ("evaluate.module_fractions", self.evaluate.module_fractions),
-            ("density.fractions", self.density.fractions),
-            ("characterize.fractions", self.characterize.fractions),
-        ):
-            for fraction in fractions:
-                check_fraction(fraction, key)
-            if sorted(set(fractions)) != list(fractions):
-                raise ValueError(f"{key} = {list(fractions)!r}: has to increase")
-        if self.evaluate.fractions[-1] == 1:
-            raise ValueError("evaluate.fractions: 1 is the intact model, which is in every curve; leave it out")
-        if self.evaluate.module_fractions[-1] == 1:
-            raise ValueError("evaluate.module_fractions: 1 is the intact model, which is in every curve; leave it out")
-        if self.characterize.fractions[-1] >= 0.5:
-            raise ValueError(
-                "characterize.fractions: a neuron that fires at half of the residues fires at none; stay below 0.5"
-            )
-        if len(set(self.score.methods)) < len(self.score.methods):
-            raise ValueError(f"score.methods = {list(self.score.methods)!r}: a method is there twice; remove one")
-        for name, section in (
-            ("evaluate", self.evaluate), ("characterize", self.characterize), ("intervene", self.intervene),
-            ("layout", self.layout),
-        ):  # fmt: skip
-            unscored = [method for method in section.methods if method not in self.score.methods]
-            if unscored:
-                raise ValueError(f"{name}.methods has {unscored[0]!r}, which is not among score.methods; add it there")
-        check_methods(self.score.methods, "score.methods")
-        if len(set(self.model.classes)) < len(self.model.classes):
-            raise ValueError(f"model.classes = {list(self.model.classes)!r}: a class is there twice; remove one")
-        if self.model.new_head and (self.model.classes or not self.finetune.epochs):
-            other = "model.classes names the head that it replaces" if self.model.classes else "finetune.epochs = 0"
-            raise ValueError(f"model.new_head = true, and {other}; change one of them")
-        if self.finetune.lora_rank and self.finetune.frozen_layers:
-            raise ValueError(
-                "finetune.frozen_layers: LoRA adapters are trained in every layer; set one of the two to 0"
-            )
-        if not self.finetune.epochs and self.density.nulls:
-            raise ValueError("finetune.epochs = 0 leaves the null models untrained; write density.nulls = []")
-        if self.density.null_draws == 1:
-            raise ValueError("density.null_draws = 1: one draw has no spread; take more, or 0 to leave them out")
-        factors = self.intervene.factors
-        if any(factor <= 0 for factor in factors) or len(set(factors)) < len(factors):
-            raise ValueError(
-                f"intervene.factors = {list(factors)!r}: have to be above 0 and different; 0 is always there"
-            )
-        controls = (*self.evaluate.controls, *self.evaluate.module_controls)
-        if "random_active" in controls and ACTIVITY not in self.score.methods:
-            raise ValueError(f"evaluate.controls has random_active, which needs {ACTIVITY} among score.methods")
+        check_possible(self)
         return self

@@ -46,7 +46,7 @@ STAGE = Stage(
 OVERALL = ""
 
 
-def compare_runs(opened: OpenRun, other: OpenRun) -> None:
+def add_other_run(opened: OpenRun, other: OpenRun) -> None:
     """Add the rows ``other_run`` to ``stability.parquet``: the neurons of another run beside those of this one.
 
     Args:
@@ -115,10 +115,10 @@ def stability(
 
 def _compared(label: str, compared_with: str, fraction: float, one: NeuronScores, two: NeuronScores) -> dict[str, Any]:
     """A row of ``stability.parquet``."""
-    found = overlap(select_top(one, fraction), select_top(two, fraction))
+    shared = overlap(select_top(one, fraction), select_top(two, fraction))
     rho = float(spearmanr(one.values, two.values).statistic)
     common = {"method": one.method, "fraction": fraction, "label": label, "compared_with": compared_with}
-    return common | vars(found) | {"spearman": rho}
+    return common | vars(shared) | {"spearman": rho}
 
 
 def _halves(opened: OpenRun, method: str, track: Track) -> tuple[NeuronScores, NeuronScores] | None:
@@ -131,7 +131,7 @@ def _halves(opened: OpenRun, method: str, track: Track) -> tuple[NeuronScores, N
         return None
 
     def ranking(half: list[Protein]) -> NeuronScores:
-        found = score_all(model, half, score, means, track=track)  # the method, and what it is ranked by
-        return replace(found[0], values=found[-1].values)
+        scores = score_all(model, half, score, means, track=track)  # the method, and what it is ranked by
+        return replace(scores[0], values=scores[-1].values)
 
     return ranking(one), ranking(two)

@@ -20,8 +20,9 @@ from plmscope.progress import Track
 from plmscope.store.folder import Run
 from plmscope.study.inputs import Inputs
 from plmscope.study.opened import OpenRun
-from plmscope.study.order import ROWS, Row
-from plmscope.study.settings import WITHOUT_EFFECT, Section, Study
+from plmscope.study.order import ROWS, StageRow
+from plmscope.study.settings import WITHOUT_EFFECT, SettingsSection, Study
+from plmscope.tasks.crew import ALONE, Crew
 
 #: Among what a stage reads: every table of every other stage.
 EVERYTHING = "*"
@@ -40,6 +41,7 @@ class Context:
         say: Told one line at a time what happens.
         fingerprint: That of any stage, by its name.
         shards: A folder whose shards are to be merged instead of scoring.
+        crew: Who does the long parts.
     """
 
     stage: str
@@ -50,6 +52,7 @@ class Context:
     say: Callable[[str], None]
     fingerprint: Callable[[str], str]
     shards: Path | None = None
+    crew: Crew = ALONE
 
     @cached_property
     def opened(self) -> OpenRun:
@@ -137,7 +140,7 @@ class Graph:
         ValueError: a file has two owners, or a stage reads what no stage before it writes.
     """
 
-    def __init__(self, rows: Sequence[Row] | None = None) -> None:
+    def __init__(self, rows: Sequence[StageRow] | None = None) -> None:
         self.rows = {row.name: row for row in (ROWS if rows is None else rows)}
         self.stages: dict[str, Stage] = {
             name: importlib.import_module(row.module).STAGE for name, row in self.rows.items()
@@ -170,8 +173,8 @@ class Graph:
 
     def before(self, name: str) -> tuple[str, ...]:
         """The stages that one depends on, directly or through others, in order."""
-        found = {other for need in self.needs(name) for other in (need, *self.before(need))}
-        return tuple(one for one in self.stages if one in found)
+        names = {other for need in self.needs(name) for other in (need, *self.before(need))}
+        return tuple(one for one in self.stages if one in names)
 
     def after(self, name: str) -> tuple[str, ...]:
         """The stages that depend on one, in order."""
@@ -192,14 +195,14 @@ def setting(study: Study, path: str) -> Any:
 
 def settings_of(study: Study, paths: Sequence[str]) -> dict[str, Any]:
     """The values of settings that results depend on, sections key by key."""
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for path in paths:
         value = setting(study, path)
-        if isinstance(value, Section):
-            found |= {f"{path}.{key}": getattr(value, key) for key in type(value).model_fields}
+        if isinstance(value, SettingsSection):
+            values |= {f"{path}.{key}": getattr(value, key) for key in type(value).model_fields}
         else:
-            found[path] = value
-    return {path: value for path, value in sorted(found.items()) if path not in WITHOUT_EFFECT}
+            values[path] = value
+    return {path: value for path, value in sorted(values.items()) if path not in WITHOUT_EFFECT}
 
 
 @cache

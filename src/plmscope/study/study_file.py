@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from plmscope.errors import SelectionError, StudyError, shown
 from plmscope.scoring.table import described
-from plmscope.study.settings import ScoreSection, Section, Study
+from plmscope.study.settings import ScoreSection, SettingsSection, Study
 
 
 def read_study(path: str | Path) -> Study:
@@ -74,7 +74,7 @@ def _keys() -> list[str]:
     keys = []
     for name, field in Study.model_fields.items():
         section = field.annotation
-        if isinstance(section, type) and issubclass(section, Section):
+        if isinstance(section, type) and issubclass(section, SettingsSection):
             keys += [name, *(f"{name}.{key}" for key in section.model_fields)]
         else:
             keys.append(name)
@@ -85,10 +85,10 @@ def write_study(study: Study) -> str:
     """The study as TOML text, every key with its meaning."""
     lines: list[str] = []
 
-    def put(section: Section) -> None:
+    def put(section: SettingsSection) -> None:
         for key, field in type(section).model_fields.items():
             value = getattr(section, key)
-            if not isinstance(value, Section):
+            if not isinstance(value, SettingsSection):
                 meaning = described() if (type(section), key) == (ScoreSection, "methods") else field.description
                 comment = f"  # {meaning}" if meaning else ""
                 lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}{comment}")
@@ -96,7 +96,7 @@ def write_study(study: Study) -> str:
     put(study)
     for name in type(study).model_fields:
         section = getattr(study, name)
-        if isinstance(section, Section):
+        if isinstance(section, SettingsSection):
             lines.extend(["", f"[{name}]"])
             put(section)
     return "\n".join(lines) + "\n"

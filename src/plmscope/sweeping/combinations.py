@@ -14,11 +14,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any, get_origin
 
-from plmscope.data.formats import EMBEDDED as TABLES
+from plmscope.data.formats import EMBEDDED_FILES as TABLES
 from plmscope.data.formats import STDIN
 from plmscope.errors import InputError, ModelError, StudyError
 from plmscope.models.checkpoints import EMBEDDED, local_folder
-from plmscope.study.settings import Section, Study
+from plmscope.study.settings import SettingsSection, Study
 from plmscope.study.study_file import parse_study
 
 #: What other options are for.
@@ -78,7 +78,7 @@ def combinations(
         total *= len(values)
     if total > MOST:
         raise StudyError(f"a sweep of {total:,} runs is more than {MOST:,}; give fewer seeds, models or values")
-    found = []
+    combined = []
     short = _short_names(checkpoints)
     for checkpoint, values, seed in product(checkpoints, product(*(v for _, v in chosen)), wanted):
         parts = [short[checkpoint]] if len(checkpoints) > 1 else []
@@ -92,13 +92,13 @@ def combinations(
         name = ".".join([*parts, f"seed{seed}"])
         content["model"]["checkpoint"] = checkpoint
         content |= {"seed": seed, "name": _plain(f"{study.name}.{name}")[:200]}
-        found.append(Combination(name, parse_study(content, f"{source}, {name}"), differs | {"seed": seed}))
-    names = [one.name for one in found]
+        combined.append(Combination(name, parse_study(content, f"{source}, {name}"), differs | {"seed": seed}))
+    names = [one.name for one in combined]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise StudyError(f"two runs would both be called {twice!r}; give values that differ in more than signs")
-    _check_files([one.study for one in found])
-    return found
+    _check_files([one.study for one in combined])
+    return combined
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -110,7 +110,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     >>> parse_seeds("0-2,7")
     (0, 1, 2, 7)
     """
-    found: list[int] = []
+    seeds: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,10})\s*(?:-\s*(\d{1,10}))?\s*", part)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
@@ -118,11 +118,11 @@ def parse_seeds(text: str) -> tuple[int, ...]:
             raise StudyError(f"--seeds {text[:60]!r}: need numbers and ranges, such as 0-4 or 0,2,5-7")
         if last - first >= MOST:
             raise StudyError(f"--seeds {text[:60]!r}: are more than {MOST:,}; give fewer")
-        found += range(first, last + 1)
-    twice = next((seed for seed in found if found.count(seed) > 1), None)
+        seeds += range(first, last + 1)
+    twice = next((seed for seed in seeds if seeds.count(seed) > 1), None)
     if twice is not None:
         raise StudyError(f"--seeds {text[:60]!r}: {twice} is there twice; one seed is one observation")
-    return tuple(found)
+    return tuple(seeds)
 
 
 def parse_setting(text: str) -> tuple[str, list[Any]]:
@@ -139,7 +139,7 @@ def parse_setting(text: str) -> tuple[str, list[Any]]:
         raise StudyError(f"--set {text[:60]!r}: need KEY=VALUE,VALUE, such as score.baseline=mean,zero")
     if key in ELSEWHERE:
         raise StudyError(f"--set {key}: belongs to {ELSEWHERE[key]}")
-    if isinstance(_annotation(key), type) and issubclass(_annotation(key), Section):
+    if isinstance(_annotation(key), type) and issubclass(_annotation(key), SettingsSection):
         raise StudyError(f"--set {key}: is a section; name one of its keys, such as {key}.{_keys(key)[0]}")
     values = [_value(key, piece) for piece in _pieces(rest, text)]
     told = [_told(value) for value in values]
@@ -162,10 +162,10 @@ def _pieces(text: str, whole: str) -> list[str]:
             pieces.append("")
         else:
             pieces[-1] += letter
-    found = [piece.strip() for piece in pieces]
-    if depth or quote or not all(found):
+    pieces = [piece.strip() for piece in pieces]
+    if depth or quote or not all(pieces):
         raise StudyError(f"--set {whole[:60]!r}: a value is empty, or a bracket or quote is never closed")
-    return found
+    return pieces
 
 
 def _value(key: str, piece: str) -> Any:
@@ -229,7 +229,8 @@ def _check_files(studies: Sequence[Study]) -> None:
         (key, path)
         for study in studies
         for key, path in (("data.path", study.data.path), ("data.labels", study.data.labels),
-                          ("characterize.features", study.characterize.features))
+                          ("characterize.features", study.characterize.features),
+                          ("characterize.structures", study.characterize.structures))
     )  # fmt: skip
     for key, path in paths:
         if path == STDIN:

@@ -25,7 +25,7 @@ from plmscope.sweeping.combinations import Combination
 from plmscope.tasks.engines import check_engine, run_tasks
 from plmscope.tasks.task import Outcome, Task
 
-COMPARED = "compared"
+COMPARED_FOLDER = "compared"
 
 
 @dataclass(frozen=True)
@@ -177,8 +177,8 @@ def _compare(
     if not done:
         return None, None
     try:
-        found = compare_runs(done)
-        return found, found.write(folder / COMPARED)
+        comparison = compare_runs(done)
+        return comparison, comparison.write(folder / COMPARED_FOLDER)
     except PlmscopeError as error:
         say(f"not compared: {error}")
         return None, None

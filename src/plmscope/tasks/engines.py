@@ -39,6 +39,7 @@ def run_tasks(
     workers: int = 1,
     address: str = "",
     extras: Mapping[str, Any] | None = None,
+    shared: Mapping[str, Any] | None = None,
 ) -> Iterator[Outcome]:
     """Do all tasks; their outcomes in the order in which they end. A task that fails does not stop the others.
 
@@ -48,6 +49,7 @@ def run_tasks(
         workers: How many tasks are under way at once, at most.
         address: Of the Ray cluster; ``auto`` finds one that runs here, empty starts one.
         extras: More keywords of the tasks' functions where they run in this process.
+        shared: Keywords that all tasks have, of values that can be pickled; every worker gets them once.
 
     Raises:
         StudyError: there is no such engine, or no such number of workers.
@@ -55,20 +57,20 @@ def run_tasks(
     check_engine(engine, workers, address)
     if len({task.id for task in tasks}) < len(tasks):
         raise StudyError("two tasks have one id; every task needs an id of its own")
-    workers = min(workers, len(tasks))
+    workers, more = min(workers, len(tasks)), {**(shared or {}), **(extras or {})}
     if engine == "processes":
-        yield from _in_processes(tasks, workers)
+        yield from _in_processes(tasks, workers, shared or {})
     elif engine == "ray":
         from plmscope.tasks.on_ray import run_on_ray
 
-        yield from run_on_ray(tasks, workers, address)
+        yield from run_on_ray(tasks, workers, address, shared=shared or {})
     elif workers > 1:
         with ThreadPoolExecutor(workers) as pool:
-            for future in as_completed([pool.submit(do, task, **(extras or {})) for task in tasks]):
+            for future in as_completed([pool.submit(do, task, **more) for task in tasks]):
                 yield future.result()
     else:
         for task in tasks:
-            yield do(task, **(extras or {}))
+            yield do(task, **more)
 
 
 def check_engine(engine: str, workers: int, address: str = "") -> None:
@@ -92,7 +94,7 @@ def check_engine(engine: str, workers: int, address: str = "") -> None:
 class _Worker:
     """A process that does one task at a time; it leads a group of processes of its own."""
 
-    def __init__(self, cores: int) -> None:
+    def __init__(self, cores: int, shared: Mapping[str, Any]) -> None:
         mine, theirs = socket.socketpair()
         paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
         environment = {"OMP_NUM_THREADS": str(cores)} | os.environ | {"PYTHONPATH": paths}
@@ -103,6 +105,8 @@ class _Worker:
             )
         self.pipe = Connection(mine.detach())
         self.task: Task | None = None
+        with contextlib.suppress(OSError):
+            self.pipe.send(dict(shared))
 
     def give(self, task: Task) -> None:
         """Send a task; a worker that has died is noticed when its answer is read."""
@@ -125,7 +129,7 @@ class _Worker:
             os.killpg(self.process.pid, number)
 
 
-def _in_processes(tasks: Sequence[Task], workers: int) -> Iterator[Outcome]:
+def _in_processes(tasks: Sequence[Task], workers: int, shared: Mapping[str, Any]) -> Iterator[Outcome]:
     """The engine ``processes``."""
     waiting = deque(tasks)
     tries: dict[str, int] = {}
@@ -140,7 +144,7 @@ def _in_processes(tasks: Sequence[Task], workers: int) -> Iterator[Outcome]:
 
     try:
         for _ in range(workers):
-            start(_Worker(cores))
+            start(_Worker(cores, shared))
         while at_work:
             for pipe in wait(list(at_work)):
                 worker = at_work.pop(pipe)
@@ -153,12 +157,12 @@ def _in_processes(tasks: Sequence[Task], workers: int) -> Iterator[Outcome]:
                     status = worker.end()
                     if tries[task.id] < TRIES:
                         waiting.appendleft(task)
-                        start(_Worker(cores))
+                        start(_Worker(cores, shared))
                     else:
                         error = f"its worker died {TRIES} times ({_status(status)}); is there memory enough?"
                         yield Outcome(task.id, error=error, tries=TRIES)
                         if waiting:
-                            start(_Worker(cores))
+                            start(_Worker(cores, shared))
                     continue
                 worker.task = None
                 if waiting:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,12 +30,18 @@ def require_ray() -> None:
 class Doer:
     """What an actor is: it does a task."""
 
-    def do(self, task: Task) -> Outcome:
+    def do(self, task: Task, shared: Mapping[str, Any]) -> Outcome:
         """One task at a time."""
-        return do(task)
+        return do(task, **shared)
 
 
-def run_on_ray(tasks: Sequence[Task], workers: int, address: str = "", cores: float = 1.0) -> Iterator[Outcome]:
+def run_on_ray(
+    tasks: Sequence[Task],
+    workers: int,
+    address: str = "",
+    cores: float = 1.0,
+    shared: Mapping[str, Any] | None = None,
+) -> Iterator[Outcome]:
     """The engine ``ray``.
 
     Args:
@@ -43,6 +49,7 @@ def run_on_ray(tasks: Sequence[Task], workers: int, address: str = "", cores: fl
         workers: Actors.
         address: Of a cluster, ``auto`` for one that runs here; empty: start one on this machine.
         cores: Of each actor, which Ray finds a place for.
+        shared: Keywords that all tasks have; they are put into the object store once.
 
     Raises:
         StudyError: Ray is not installed, or the cluster cannot be reached.
@@ -59,6 +66,7 @@ def run_on_ray(tasks: Sequence[Task], workers: int, address: str = "", cores: fl
             raise StudyError(
                 f"--address {address!r}: no Ray cluster answers ({' '.join(str(error).split())})"
             ) from None
+    common = ray.put(dict(shared or {}))
     actor_of = ray.remote(Doer).options(num_cpus=cores, max_restarts=0)
     waiting, tries = deque(tasks), dict.fromkeys((task.id for task in tasks), 0)
     at_work: dict[Any, tuple[Any, Task]] = {}
@@ -66,7 +74,7 @@ def run_on_ray(tasks: Sequence[Task], workers: int, address: str = "", cores: fl
     def start(actor: Any) -> None:
         task = waiting.popleft()
         tries[task.id] += 1
-        at_work[actor.do.remote(task)] = (actor, task)
+        at_work[actor.do.remote(task, common)] = (actor, task)
 
     try:
         for _ in range(min(workers, len(tasks))):

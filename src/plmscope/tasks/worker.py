@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from multiprocessing.connection import Connection
+from typing import Any
 
 from plmscope.tasks.task import do
 
@@ -24,12 +25,15 @@ def main(handle: int, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started it decides
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
     pipe = Connection(handle)
+    shared: dict[str, Any] | None = None
     while True:
         try:
+            if shared is None:
+                shared = pipe.recv()  # comes first, once
             task = pipe.recv()
         except (EOFError, OSError):
             return
-        outcome = do(task)
+        outcome = do(task, **(shared or {}))
         try:
             pipe.send(outcome)
         except OSError:  # nobody is there any more

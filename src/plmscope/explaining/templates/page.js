@@ -5,10 +5,10 @@ const tint = (value, largest) => `color-mix(in srgb, var(--${value > 0 ? "c1" : 
 // Names of a column such as "glycine (G) (3); Walker A": without the number of neurons that say so.
 const names = (text) => text ? text.split("; ").map((name) => name.replace(/ \(\d+\)$/, "")) : [];
 
-const bars = (values, { height = 34, band, width }) => {
+const bars = (values, { height = 34, band, width, ruler }) => {
   const step = width / values.length, largest = Math.max(1e-9, ...values.map(Math.abs), ...(band ? band.flat().map(Math.abs) : []));
-  const middle = height / 2, scale = (height / 2 - 1) / largest;
-  const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, width, height, "aria-hidden": "true" });
+  const middle = height / 2, scale = (height / 2 - 1) / largest, below = ruler ? 16 : 0;
+  const svg = draw("svg", { viewBox: `0 0 ${width} ${height + below}`, width, height: height + below, "aria-hidden": "true" });
   if (band) {
     const up = band.map(([, high], i) => `${(i + 0.5) * step},${middle - high * scale}`);
     const down = band.map(([low], i) => `${(i + 0.5) * step},${middle - low * scale}`).reverse();
@@ -19,7 +19,25 @@ const bars = (values, { height = 34, band, width }) => {
     const high = Math.abs(value) * scale;
     if (high > 0.3) svg.append(draw("rect", { x: i * step, width: Math.max(1, step * 0.8), y: value > 0 ? middle - high : middle, height: high, class: value > 0 ? "for" : "against" }));
   });
+  if (ruler) {
+    const every = [10, 20, 50, 100, 200, 500].find((n) => n * step >= 50) ?? 1000;
+    for (let p = every; p <= values.length; p += every) svg.append(draw("text", { x: (p - 0.5) * step, y: height + 12, "text-anchor": "middle" }, String(p)));
+  }
   return svg;
+};
+// The same where a long one scrolls; only then is it a stop of the keyboard.
+const alongSequence = (values, name, how) => {
+  const box = make("div", { class: "tracks" }, bars(values, how));
+  if (how.width > document.querySelector("main").clientWidth) for (const [key, value] of [["tabindex", "0"], ["role", "region"], ["aria-label", name]]) box.setAttribute(key, value);
+  return box;
+};
+
+// A table that scrolls in itself; columns of the set hold text, the others numbers.
+const tableOf = (caption, head, rows, text = new Set([0])) => {
+  const body = make("tbody");
+  for (const row of rows) body.append(make("tr", {}, ...row.map((cell, k) => make(k ? "td" : "th", k ? (text.has(k) ? { class: "text" } : {}) : { scope: "row" }, cell))));
+  const titles = head.map((cell, k) => make("th", text.has(k) ? { scope: "col" } : { scope: "col", class: "n" }, cell));
+  return make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption }, make("table", {}, make("caption", {}, make("span", {}, caption)), make("thead", {}, make("tr", {}, ...titles)), body));
 };
 
 const themeButton = () => {

@@ -3,7 +3,7 @@
   const { proteins, classes, letters } = JSON.parse(document.getElementById("data").textContent);
   const className = (label) => classes[label] ?? label;
   const shown = document.getElementById("scan"), select = document.getElementById("protein");
-  proteins.forEach((one, i) => select.append(make("option", { value: String(i) }, `${one.id} · ${one.rows.length} variants`)));
+  proteins.forEach((one, i) => select.append(make("option", { value: String(i) }, `${one.id} · ${one.rows.length.toLocaleString("en")} variants`)));
   const SIZE = 15, LEFT = 22, TOP = 34;
 
   const told = (one, letter, position, row) => {
@@ -14,7 +14,7 @@
     const parts = [`${mutation}: log-odds of class ${className(one.label)} ${signed(change, 3)} nats`, `the model then says ${className(decided)}`];
     for (const [what, text] of [["silent", silent], ["woken", awake]]) {
       const all = names(text);
-      if (all.length) parts.push(`${all.length} ${all.length > 1 ? "neurons" : "neuron"} ${what}: ${all.slice(0, 6).join(", ")}${all.length > 6 ? ` and ${all.length - 6} more` : ""}`);
+      if (all.length) parts.push(`${all.length} ${all.length > 1 ? "neurons" : "neuron"} ${what} (layer.module.neuron): ${all.slice(0, 6).join(", ")}${all.length > 6 ? ` and ${all.length - 6} more` : ""}`);
     }
     if (lost) parts.push(`concepts lost: ${lost}`);
     if (gained) parts.push(`concepts gained: ${gained}`);
@@ -50,6 +50,10 @@
       mark.setAttribute("y", String(TOP + place[1] * SIZE));
       status.textContent = told(one, letters[place[1]], places[place[0]], of.get(`${letters[place[1]]}${places[place[0]]}`));
     };
+    const reveal = () => {
+      const box = svg.parentElement;
+      box.scrollLeft += Math.min(0, LEFT + (place[0] - 2) * SIZE - box.scrollLeft) + Math.max(0, LEFT + (place[0] + 3) * SIZE - box.scrollLeft - box.clientWidth);
+    };
     const follow = (event) => {
       const box = svg.getBoundingClientRect();
       const x = Math.floor((event.clientX - box.left - LEFT) / SIZE), y = Math.floor((event.clientY - box.top - TOP) / SIZE);
@@ -62,18 +66,12 @@
       if (!(event.key in moves)) return;
       event.preventDefault();
       pick(place[0] + moves[event.key][0], place[1] + moves[event.key][1]);
-      svg.parentElement.scrollLeft += Math.min(0, LEFT + (place[0] - 2) * SIZE - svg.parentElement.scrollLeft)
-        + Math.max(0, LEFT + (place[0] + 3) * SIZE - svg.parentElement.scrollLeft - svg.parentElement.clientWidth);
+      reveal();
     });
     const lowest = [...of.entries()].reduce((best, one) => one[1][1] < best[1][1] ? one : best);
     pick(places.indexOf(Number(lowest[0].slice(1))), letters.indexOf(lowest[0][0]));
+    requestAnimationFrame(reveal); // when it is on the page
     return make("div", { class: "heat" }, svg);
-  };
-
-  const table = (caption, head, rows) => {
-    const body = make("tbody");
-    for (const row of rows) body.append(make("tr", {}, ...row.map((text, k) => make(k ? "td" : "th", k ? {} : { scope: "row" }, text))));
-    return make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption }, make("table", {}, make("caption", {}, caption), make("thead", {}, make("tr", {}, ...head.map((text) => make("th", { scope: "col" }, text)))), body));
   };
 
   const show = (i) => {
@@ -85,7 +83,7 @@
     const status = make("p", { class: "told", id: "told", role: "status" });
     shown.replaceChildren();
     const map = make("section", { "aria-labelledby": "protein-name" }, make("h1", { id: "protein-name" }, one.id),
-      make("p", { class: "question" }, `${one.rows.length} variants of ${one.sequence.length} residues; followed is class ${className(one.label)} (log-odds ${signed(one.log_odds)}). Of ${other} the model says another class.`));
+      make("p", { class: "question" }, `${one.rows.length.toLocaleString("en")} variants of ${one.sequence.length} residues; followed is class ${className(one.label)} (log-odds ${signed(one.log_odds)}). Of ${other.toLocaleString("en")} the model says another class.`));
     if (single.length) {
       const legend = make("p", { class: "legend" });
       for (const [value, text] of [[-1, `speaks less for the class, down to ${signed(rows[0][1])} nats`], [1, `more, up to ${signed(rows.at(-1)[1])}`]]) {
@@ -99,12 +97,12 @@
     }
     shown.append(map);
     if (one.agreement.length) {
-      shown.append(make("section", {}, make("h2", {}, "Beside measured scores"), table("Spearman’s rank correlation with the measured scores; 95 % bootstrap intervals over variants", ["by", "Spearman", "interval", "variants"],
+      shown.append(make("section", {}, make("h2", {}, "Beside measured scores"), tableOf("Spearman’s rank correlation with the measured scores; 95 % bootstrap intervals over variants", ["by", "Spearman", "interval", "variants"],
         one.agreement.map((row) => [row.by === "model" ? "change of the log-odds" : row.by, signed(row.spearman, 3), `${signed(row.ci_low, 3)} to ${signed(row.ci_high, 3)}`, String(row.n)]))));
     }
     const listed = ([name, change, decided, silent, awake]) => [name, signed(change, 3), className(decided), String(names(silent).length), String(names(awake).length)];
-    shown.append(make("section", {}, make("h2", {}, "The largest changes"), table("The ten largest falls and the five largest gains; variants.csv has all", ["variant", "change (nats)", "the model then says", "neurons silent", "woken"],
-      [...rows.slice(0, 10), ...rows.slice(10).slice(-5).reverse()].map(listed))));
+    shown.append(make("section", {}, make("h2", {}, "The largest changes"), tableOf("The ten largest falls and the five largest gains; variants.csv has all", ["variant", "change (nats)", "the model then says", "neurons silent", "woken"],
+      [...rows.slice(0, 10), ...rows.slice(10).slice(-5).reverse()].map(listed), new Set([0, 2]))));
     document.title = `${one.id} · variants · plmscope`;
   };
 
