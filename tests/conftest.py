@@ -136,9 +136,10 @@ neurons = 3
 proteins_per_class = 2
 
 [layout]
-parts = ["sufficient", "degenerate"]
+parts = ["sufficient", "degenerate", "recall", "shared", "modularity"]
 neurons = 4
 proteins_per_class = 2
+experts = 2
 draws = 2
 
 [faithfulness]

@@ -53,11 +53,14 @@ UNSHOWN = (
 )  # fmt: skip
 OPTIONAL = tuple(name for name in SCHEMA if name not in UNSHOWN)
 #: Tables that are said to be missing beside another one alone.
-BESIDE = ("components", "substitutions")
+BESIDE = (
+    "components", "substitutions", "claims", "recall", "recall_context", "shared_neurons", "transfer", "pruning",
+    "experts", "expert_classes", "modularity",
+)  # fmt: skip
 #: Tables whose section is left out where they are missing.
 LEFT_OUT = (
-    "faithfulness",
-    "sufficient", "degenerate", "formulas", "descriptions", "concept_neurons", "probe_curves", "probe_layers",
+    "faithfulness", "sufficient", "degenerate", "formulas", "descriptions", "concept_neurons", "probe_curves",
+    "probe_layers", "recall_summary", "sharing", "separability",
 )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from plmscope.data.proteins import Protein
 from plmscope.errors import ModelError
 from plmscope.models.classifier import Classifier
 from plmscope.models.hooked import network_of
+from plmscope.models.network import Network
 from plmscope.scoring.linear import METHODS, gradient_activation
 
 #: Residues of a protein that are masked for the masked baseline.
@@ -45,10 +46,36 @@ def per_protein(
 
 
 @torch.inference_mode()
-def mean_activations(classifier: Classifier, proteins: Sequence[Protein], token_budget: int = 2048) -> np.ndarray:
-    """Mean activation ``(P, N)`` of every neuron over the tokens of each protein that the head can see it at."""
-    network, index = network_of(classifier), classifier.index
-    found = np.zeros((len(proteins), len(index)))
+def mean_activations(
+    classifier: Classifier,
+    proteins: Sequence[Protein],
+    token_budget: int = 2048,
+    gone: np.ndarray | None = None,
+    absolute: bool = False,
+) -> np.ndarray:
+    """Mean activation ``(P, N)`` of every neuron over the tokens of each protein that the head can see it at.
+
+    Args:
+        classifier: The model; it is not changed.
+        proteins: ``P`` of them.
+        token_budget: Padded tokens a batch.
+        gone: ``(N,)`` neurons whose activations are set to zero meanwhile.
+        absolute: Means of absolute activations.
+    """
+    index, zeros = classifier.index, {}
+    if gone is not None and gone.any():
+        parts = {site: gone[index.slice(site)] for site in index.sites}
+        zeros = {site: np.where(part, 0.0, 1.0) for site, part in parts.items() if part.any()}
+    with network_of(classifier).scaled(zeros) as network:
+        return _means(network, classifier, proteins, token_budget, absolute)
+
+
+def _means(
+    network: Network, classifier: Classifier, proteins: Sequence[Protein], token_budget: int, absolute: bool
+) -> np.ndarray:
+    """:func:`mean_activations` in a network of the classifier's."""
+    index = classifier.index
+    found = np.zeros((len(proteins), len(index)), dtype=np.float32)
     for batch in classifier.batches(proteins, token_budget):
         hidden, context = network.embed(batch)
         real = (torch.arange(batch.input_ids.shape[1], device=hidden.device) < batch.lengths.unsqueeze(1)).float()
@@ -56,9 +83,10 @@ def mean_activations(classifier: Classifier, proteins: Sequence[Protein], token_
             state = network.state(number, hidden, context)
             for site in (one for one in index.sites if one.layer == number):
                 a = state.activations[site.module].float()
+                a = a.abs() if absolute else a
                 wide = a.shape[1] > 1
                 a = torch.einsum("btn,bt->bn", a, real) / real.sum(1, keepdim=True) if wide else a[:, 0]
-                found[batch.rows, index.slice(site)] = a.double().cpu().numpy()
+                found[batch.rows, index.slice(site)] = a.cpu().numpy()
             hidden = network.after(state)
     return found
 

@@ -119,12 +119,12 @@ def wired(index: NeuronIndex, network: object, positions: Sequence[int]) -> list
         neuron = index.neuron(int(position))
         layer = layers_of[neuron.site.layer]
         layers.append(neuron.site.layer)
-        reads.append(_weights(layer, "intermediate")[neuron.index])
-        writes.append(_weights(layer, "output")[:, neuron.index])
+        reads.append(weights_of(layer, "intermediate")[neuron.index])
+        writes.append(weights_of(layer, "output")[:, neuron.index])
     return [[int(own[place]) for place in group] for group in by_topology(layers, reads, writes)]
 
 
-def _weights(layer: object, module: str) -> np.ndarray:
+def weights_of(layer: object, module: str) -> np.ndarray:
     """Weights ``(out, in)`` of a module of a layer."""
     weights: np.ndarray = getattr(layer, module).weight.detach().double().cpu().numpy()
     return weights

@@ -35,12 +35,21 @@ COLUMNS = (
 
 
 def exchanged(protein: Protein, share: float, seed: int) -> Protein:
-    """A protein with a share of its residues, one at least, replaced by similar ones."""
+    """A protein with a share of its residues, one at least, replaced by similar ones.
+
+    A residue that BLOSUM62 calls similar to no other (such as C) stays, and another one is replaced in its place; where
+    too few have a similar one, as many as have.
+    """
     rng = np.random.default_rng([seed, 25, crc32(protein.id.encode()), round(1e6 * share)])
     letters = list(protein.sequence)
-    n = max(1, round(share * len(letters)))
-    for place in rng.permutation(len(letters))[:n]:
-        letters[place] = corrupted(letters[place], "conservative", rng.integers(2**31, size=2).tolist())
+    left = max(1, round(share * len(letters)))
+    for place in rng.permutation(len(letters)):
+        other = corrupted(letters[place], "conservative", rng.integers(2**31, size=2).tolist())
+        if other != letters[place]:
+            letters[place] = other
+            left -= 1
+        if not left:
+            break
     return replace(protein, sequence="".join(letters))
 
 

@@ -11,10 +11,10 @@ tables it needs, and makes plain blocks of them: texts, tables, figures.
     kinds.py                                    the first page: six curves, one for each module kind, and a table
     data.py, curves.py, density.py, methods.py  sections on proteins and quality, curves, places, methods
     knowledge.py, classes.py, neurons.py        sections on what neurons know
+    layout.py, recall.py, sharing.py, modularity.py  sections on how knowledge is laid out
     faithfulness.py                             which scorer to trust
     described.py, concepts.py                   formulas and scored sentences; the neurons of each concept
     salient.py                                  what probes decide from few neurons
-    layout.py                                   sections on how knowledge is laid out
 """
 
 from __future__ import annotations

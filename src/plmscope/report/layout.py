@@ -127,6 +127,11 @@ def redundancy_section(results: Results) -> Sequence[Block]:
         blocks.append(results.missing("substitutions", "no residues were exchanged with half of a pair held."))
     else:
         blocks.append(_exchanged_table(results, exchanged))
+    claims = results.get("claims")
+    if claims is None:
+        blocks.append(results.missing("claims", "no claims were checked by attributions."))
+    else:
+        blocks.append(_claims_table(results, claims))
     return blocks
 
 
@@ -155,3 +160,25 @@ def _exchanged_table(results: Results, frame: pd.DataFrame) -> Table:
         "greatest synergy held (p: draws that keep as little)"
     )
     return Table("exchanged", caption, columns, tuple(rows))
+
+
+def _claims_table(results: Results, frame: pd.DataFrame) -> Table:
+    """How well attributions of a class's best pair tell true from false claims."""
+    rows = []
+    for row in frame.to_dict("records"):
+        cells = [
+            cell(results.class_name(row["label"])), cell(count(row["n_neurons"]), row["n_neurons"]),
+            cell(f"{count(row['n_true'])} and {count(row['n_false'])}", row["n_true"]),
+            cell(fixed(row["auroc"], 2), row["auroc"]), span(row, 2), cell(fixed(row["against"], 2), row["against"]),
+            cell(short(row["p_value"]), row["p_value"]), cell(fixed(row["auroc_model"], 2), row["auroc_model"]),
+        ]  # fmt: skip
+        rows.append(TableRow(tuple(cells)))
+    columns = (
+        ("class", False), ("neurons", True), ("true and false claims", True), ("AUROC", True), ("95 % interval", True),
+        ("of draws", True), ("p", True), ("of the model’s own log-odds", True),
+    )  # fmt: skip
+    caption = (
+        "Claims that a test protein is of a class, checked by the attributions of its pair of greatest synergy: true "
+        "against false ones"
+    )
+    return Table("claims", caption, columns, tuple(rows))

@@ -32,8 +32,11 @@ from plmscope.report.kinds import kinds_figure, kinds_table
 from plmscope.report.knowledge import intervention_fact, interventions_section, knowledge_section
 from plmscope.report.layout import redundancy_section, sufficient_section
 from plmscope.report.methods import completeness_section, facts, methods_section
+from plmscope.report.modularity import modularity_section
 from plmscope.report.neurons import agreement_section, classes_section, neurons_section
+from plmscope.report.recall import recall_section
 from plmscope.report.salient import salient_section
+from plmscope.report.sharing import sharing_section
 from plmscope.store.files import write_atomic
 from plmscope.store.folder import Run
 
@@ -51,6 +54,9 @@ SECTIONS: tuple[SectionMaker, ...] = (
     interventions_section,
     sufficient_section,
     redundancy_section,
+    recall_section,
+    sharing_section,
+    modularity_section,
     neurons_section,
     classes_section,
     agreement_section,

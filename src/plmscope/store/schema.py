@@ -152,6 +152,46 @@ SCHEMA: dict[str, tuple[str, ...]] = {
         "label", "share", "held", "n_neurons", "n_proteins", "probability", "probability_exchanged", "kept",
         "kept_intact", "against", "n_draws", "p_value", "p_kind",
     ),
+    "claims": (
+        "label", "n_neurons", "n_true", "n_false", "auroc", "ci_low", "ci_high", "auroc_model", "against", "n_draws",
+        "p_value", "p_kind",
+    ),
+    "recall": (
+        "id", "label", "predicted", "right", "kn_true", "kn_predicted", "failure", "gained", "gained_against",
+        "gained_other",
+    ),
+    "recall_summary": (
+        "label", "n_right", "n_wrong", "auroc", "ci_low", "ci_high", "auroc_against", "p_value", "p_kind", "low",
+        "low_against", "conflict", "conflict_against", "n_enhanced", "gained", "gained_against", "gained_other",
+        "p_gained", "n_others", "pulled", "pulled_against", "n_draws",
+    ),
+    "recall_context": (
+        "feature_type", "measure", "n_proteins", "n_residues", "n_left_out", "change", "against", "difference",
+        "ci_low", "ci_high", "p_value", "q_value",
+    ),
+    "shared_neurons": ("label", "layer", "module", "neuron", "groups", "n_groups", "smallest_share", "kind"),
+    "sharing": (
+        "label", "groups", "n_clusters", "neurons", "independent", "independent_against", "p_independent", "specific",
+        "specific_against", "p_specific", "jaccard", "jaccard_expected", "p_overlap", "n_deals",
+    ),
+    "transfer": (
+        "label", "chosen_on", "measured_on", "n", "n_proteins", "drop", "drop_own", "against", "p_value", "p_kind",
+        "ratio", "ci_low", "ci_high", "dealt", "p_dealt", "n_draws", "q_value",
+    ),
+    "pruning": (
+        "label", "statistic", "step", "fraction", "n_neurons", "accuracy_label", "accuracy_others",
+        "accuracy_label_against", "accuracy_others_against", "accuracy_label_dealt", "accuracy_others_dealt",
+    ),
+    "separability": (
+        "label", "statistic", "n_proteins", "separability", "ci_low", "ci_high", "against", "p_value", "p_kind",
+        "dealt", "p_dealt", "n_draws", "q_value",
+    ),
+    "experts": ("layer", "neuron", "expert"),
+    "expert_classes": (
+        "layer", "expert", "label", "n_neurons", "n", "expected", "enrichment", "damage", "damage_against", "p_damage",
+        "p_value", "q_value",
+    ),
+    "modularity": ("model", "measure", "label", "value", "against", "p_value", "n_deals"),
     "faithfulness": (
         "method", "signed", "rank_r", "rank_r_within", "top_share", "keep", "ablate", "keep_random", "ablate_random",
         "intact", "split_half", "cpu_seconds", "n_proteins", "n_neurons", "recommended",

@@ -12,6 +12,7 @@
     finetuning.py, scoring.py, selecting.py, evaluating.py, nulls.py, null_kinds.py, counting.py, stability.py,
     characterizing.py, describing.py, probing.py, intervening.py, laying_out.py, comparing_scorers.py,
     reporting.py                           one stage in each file
+    laying.py, laying_recall.py, laying_shared.py, laying_modules.py    what the parts of the layout share; a part each
     edited.py                              a model with neurons held for good
 
 A stage is one object (:class:`~plmscope.study.stages.Stage`). It says which settings it depends on and which tables it

@@ -2,87 +2,23 @@
 
 from __future__ import annotations
 
-import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property, partial
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from plmscope.data.clusters import one_per_cluster
-from plmscope.data.proteins import Protein
-from plmscope.errors import RunError, StudyError
-from plmscope.study.opened import class_methods, class_scores, judges
+from plmscope.errors import StudyError
+from plmscope.study import laying_modules, laying_recall, laying_shared
+from plmscope.study.laying import Laying
+from plmscope.study.laying_modules import modularity
+from plmscope.study.laying_recall import recall
+from plmscope.study.laying_shared import column_of, shared
 from plmscope.study.settings import Study
 from plmscope.study.stages import Context, Stage, tables
-
-#: Training proteins of a class whose attributions are correlated, each from another cluster.
-ATTRIBUTED = 24
-
-
-class Laying:
-    """What the parts have in common: the run's model and means, its test proteins, and a measure that resumes."""
-
-    def __init__(self, context: Context) -> None:
-        self.context, self.opened, self.settings = context, context.opened, context.study.layout
-        self.model, self.seed = context.opened.model, context.study.seed
-        if self.model.ablation_means is None:
-            raise RunError(
-                f"{context.run.path}: no ablation means; run 'plmscope score {shlex.quote(str(context.run.path))}'"
-            )
-
-    @cached_property
-    def proteins(self) -> list[Protein]:
-        """The test proteins that the evaluation uses."""
-        return judges(self.opened)
-
-    @cached_property
-    def true(self) -> np.ndarray:
-        """``(P,)`` class numbers of the test proteins."""
-        classes: np.ndarray = self.model.targets(self.proteins)
-        return classes
-
-    @cached_property
-    def weights(self) -> np.ndarray:
-        """``(B, P)`` of a bootstrap over the clusters of the test proteins."""
-        from plmscope.layout.measure import resampled
-
-        return resampled(self.clusters(self.proteins), self.true, self.seed)
-
-    def few(self, label: str) -> list[Protein]:
-        """Some test proteins of a class, each from another cluster."""
-        own = [p for p in self.proteins if p.label == label]
-        return one_per_cluster(own, self.opened.clusters, self.settings.proteins_per_class, self.seed)
-
-    def class_scores(self) -> dict[str, Any]:
-        """Scores of every neuron for each class, by the first method with such scores."""
-        known = set(self.context.run.table("class_scores")["method"])
-        named = [method for method in self.settings.methods if method in known]
-        return class_scores(self.opened, named[0] if named else class_methods(self.opened)[0])
-
-    def constants(self, proteins: Sequence[Protein]) -> np.ndarray:
-        """``(3, N)`` what attributions are taken from: the ablation means, or those at masked residues."""
-        from plmscope.layout.attributions import masked_means
-
-        if self.settings.baseline == "masked":
-            return masked_means(self.model, proteins, self.seed, self.context.study.evaluate.token_budget)
-        return np.asarray(self.model.ablation_means)
-
-    def clusters(self, proteins: Sequence[Protein]) -> list[str]:
-        """Cluster of each protein."""
-        return [self.opened.clusters[p.id] for p in proteins]
-
-    def measure(self, name: str, proteins: Sequence[Protein], changes: Sequence[Any]) -> np.ndarray:
-        """Log-odds ``(K, P, C)`` under every change; what is known of a series so far is kept in the run folder."""
-        from plmscope.evaluation.collected import collect_outcomes
-
-        return collect_outcomes(
-            self.model, proteins, changes, token_budget=self.context.study.evaluate.token_budget,
-            folder=self.context.parts, stamp=f"{name}-{self.context.stamp}", description=name, track=self.context.track,
-            say=lambda line: self.context.say(f"layout: {name}: {line}"), crew=self.context.crew,
-        )  # fmt: skip
 
 
 def sufficient(laying: Laying) -> str:
@@ -103,7 +39,7 @@ def sufficient(laying: Laying) -> str:
 
 def degenerate(laying: Laying) -> str:
     """Components of every class's neurons, degenerate pairs among them, and what pairs protect from."""
-    from plmscope.layout.attributions import per_protein
+    from plmscope.layout.claims import COLUMNS as CLAIMS
     from plmscope.layout.components import METHODS, by_correlation, wired
     from plmscope.layout.degenerate import COLUMNS, component_table, degenerate_pairs, with_q
     from plmscope.layout.substitutions import COLUMNS as EXCHANGED
@@ -112,25 +48,23 @@ def degenerate(laying: Laying) -> str:
     from plmscope.models.hooked import network_of
 
     model, index, settings = laying.model, laying.model.index, laying.settings
-    train = laying.opened.proteins("scoring", ATTRIBUTED)
-    attributed = per_protein(model, train, laying.constants(train), laying.context.study.evaluate.token_budget)
+    train, attributed = laying.train, laying.attributed
     groups: dict[tuple[str, str], list[list[int]]] = {}
-    pairs, exchanged = [], []
+    pairs, exchanged, claims = [], [], []
     network = network_of(model)
     if not isinstance(network, EsmNetwork):
         laying.context.say("layout: degenerate: no components by topology, this architecture's weights are not at hand")
-    for number, (label, scores) in enumerate(laying.class_scores().items()):
-        best = np.argsort(-scores.values, kind="stable")[: settings.neurons]
+    for number, (label, best) in enumerate(laying.chosen.items()):
         own = np.array([p.label == label for p in train])
-        groups["correlation", label] = [[int(best[c]) for c in g] for g in by_correlation(attributed[own][:, best])]
-        groups["topology", label] = wired(index, network, best.tolist()) if isinstance(network, EsmNetwork) else []
-        groups["single", label] = [[int(one)] for one in best]
+        groups["correlation", label] = [[best[c] for c in g] for g in by_correlation(attributed[own][:, best])]
+        groups["topology", label] = wired(index, network, best) if isinstance(network, EsmNetwork) else []
+        groups["single", label] = [[one] for one in best]
         proteins, c = laying.few(label), list(model.labels).index(label)
         frames = []
         for method in METHODS:
             frame = degenerate_pairs(
                 laying.measure, f"pairs-{method}-{number}", index, proteins, laying.clusters(proteins), c,
-                groups[method, label], best.tolist(), settings.draws, laying.seed,
+                groups[method, label], best, settings.draws, laying.seed,
             )  # fmt: skip
             frames.append(frame.assign(method=method, label=label))
         pairs += [frame for frame in frames if len(frame)]
@@ -142,6 +76,7 @@ def degenerate(laying: Laying) -> str:
                 laying.measure, f"exchanged-{number}", index, proteins, c, sets, settings.draws, laying.seed
             )
             exchanged.append(frame.assign(label=label))
+            claims.append({"label": label} | _claims(laying, label, sorted({*sets[0], *sets[1]})))
     run = laying.context.run
     run.write_table("components", component_table(index, groups))
     table = pd.concat(pairs, ignore_index=True) if pairs else pd.DataFrame(columns=list(COLUMNS))
@@ -149,13 +84,36 @@ def degenerate(laying: Laying) -> str:
     run.write_table(
         "substitutions", pd.concat(exchanged, ignore_index=True) if exchanged else pd.DataFrame(columns=list(EXCHANGED))
     )
+    run.write_table("claims", pd.DataFrame([one for one in claims if len(one) > 1], columns=list(CLAIMS)))
     return f"degenerate pairs of components: {int(table['degenerate'].sum())} of {len(table):,}"
+
+
+def _claims(laying: Laying, label: str, chosen: list[int]) -> dict[str, object]:
+    """How well a set's attributions tell proteins of a class from others."""
+    from plmscope.evaluation.interventions import nothing
+    from plmscope.layout.attributions import per_protein
+    from plmscope.layout.claims import claim_row
+
+    proteins = [p for other in laying.model.labels for p in laying.few(other)]
+    (odds,) = laying.measure("claims-intact", proteins, [nothing(laying.model.index)])
+    attributed = per_protein(
+        laying.model, [replace(p, label=label) for p in proteins], laying.begun,
+        laying.context.study.evaluate.token_budget,
+    )  # fmt: skip
+    return claim_row(
+        laying.model.index, attributed, odds[:, list(laying.model.labels).index(label)],
+        np.array([p.label == label for p in proteins]), laying.clusters(proteins), chosen, laying.settings.draws,
+        laying.seed,
+    )  # fmt: skip
 
 
 #: Part to what does it, and the tables that it writes.
 PARTS: Mapping[str, tuple[Callable[[Laying], str], tuple[str, ...]]] = {
     "sufficient": (sufficient, ("sufficient",)),
-    "degenerate": (degenerate, ("components", "degenerate", "substitutions")),
+    "degenerate": (degenerate, ("components", "degenerate", "substitutions", "claims")),
+    "recall": (recall, laying_recall.TABLES),
+    "shared": (shared, laying_shared.TABLES),
+    "modularity": (modularity, laying_modules.TABLES),
 }
 
 
@@ -170,9 +128,11 @@ def run(context: Context) -> dict[str, Any]:
 
 
 def check(context: Context) -> None:
-    """Refuse a task in which a protein may have several classes: no part is defined there."""
+    """Refuse a task in which a protein may have several classes, where no part is defined, and an unknown column."""
     if context.study.data.task_or_single == "multi":
         raise StudyError('layout.parts: every protein has to have one class, and task = "multi"; write parts = []')
+    if "shared" in context.study.layout.parts:
+        column_of(context)
 
 
 def _asked(part: str, study: Study) -> bool:
@@ -185,10 +145,11 @@ STAGE = Stage(
     run=run,
     settings=(
         "seed", "device", "dtype", "layout", "judged", "score.ranking", "evaluate.max_proteins",
-        "data.task", "intervene.methods",
+        "data", "intervene.methods", "density.nulls",
     ),
-    reads=("model", "proteins", "neurons", "class_scores", "ablation_means"),
+    reads=("model", "proteins", "neurons", "class_scores", "ablation_means", "nulls"),
     asked={file: partial(_asked, part) for part, (_, names) in PARTS.items() for file in tables(*names)},
+    digests=("data", "features"),
     switch="layout.parts",
     off={"layout": {}},
     check=check,

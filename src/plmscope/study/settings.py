@@ -364,17 +364,17 @@ class InterveneSection(SettingsSection):
 class LayoutSection(SettingsSection):
     """How knowledge is laid out."""
 
-    parts: tuple[Literal["sufficient", "degenerate"], ...] = Field(
+    parts: tuple[Literal["sufficient", "degenerate", "recall", "shared", "modularity"], ...] = Field(
         (),
-        description="sufficient (the smallest set that gives back what the model does), degenerate (what is there "
-        "twice); empty leaves this stage out",
+        description="sufficient (the fewest that do it), degenerate (there twice), recall (why decisions are wrong), "
+        "shared (by groups of proteins), modularity (apart); empty leaves this stage out",
     )
     methods: tuple[str, ...] = Field((), description="scores whose neurons are asked about; empty: those of evaluate")
     neurons: int = Field(64, ge=2, description="best neurons of a class that sets are made of")
     proteins_per_class: int = Field(10, ge=1, description="test proteins that sets of a class are judged on")
-    baseline: Literal["mean", "masked"] = Field(
-        "mean", description="what attributions are taken from: mean of training proteins, or of masked residues"
-    )
+    baseline: Literal["mean", "masked"] = Field("mean", description="attributions start at: mean, or masked residues")
+    group_column: str = Field("", description="groups of shared, such as a taxon; empty: clusters, dealt into three")
+    experts: int = Field(60, ge=0, description="experts of modularity that are held one by one, the fullest first")
     target: float = Field(0.9, gt=0, lt=1, description="share of what the model does that a sufficient set gives back")
     draws: int = Field(20, ge=2, description="matched draws; below 20 no p value can be below 0.05")
 

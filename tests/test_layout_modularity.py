@@ -1,0 +1,185 @@
+"""Modularity: blocks and classes that can be cut out are found; what a random network has too is not called modular."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import kstest
+
+from plmscope.data.proteins import Protein
+from plmscope.evaluation.interventions import Change
+from plmscope.layout.attributions import mean_activations
+from plmscope.layout.experts import (
+    balanced_clusters,
+    best_classes,
+    class_counts,
+    largest,
+    measures,
+    mutual_information,
+    overlap_row,
+    specificity,
+    with_damage,
+)
+from plmscope.layout.pruning import pruned, pruning_tables, random_order, ratios
+from plmscope.models.classifier import Classifier
+from plmscope.models.sites import NeuronIndex, Site
+
+INDEX = NeuronIndex.of(layers=1, hidden=12, intermediate=128)
+INNER = np.arange(len(INDEX))[INDEX.slice(Site(0, "intermediate"))]
+BLOCK = np.random.default_rng(5).permutation(np.repeat([0, 1, 2, 3], 32))
+
+
+def same(one: np.ndarray, other: np.ndarray) -> float:
+    """Adjusted Rand index, from pairs."""
+    table = pd.crosstab(one, other).to_numpy()
+    pairs = [float((x * (x - 1) / 2).sum()) for x in (table, table.sum(0), table.sum(1))]
+    n = len(one) * (len(one) - 1) / 2
+    expected = pairs[1] * pairs[2] / n
+    return (pairs[0] - expected) / ((pairs[1] + pairs[2]) / 2 - expected)
+
+
+def block_rows() -> np.ndarray:
+    """Rows of a layer that reads four directions, each by 32 neurons at scales of their own."""
+    rng = np.random.default_rng(0)
+    directions = np.linalg.qr(rng.normal(size=(16, 4)))[0].T
+    return (directions[BLOCK] + 0.15 * rng.normal(size=(128, 16))) * rng.uniform(0.1, 3, (128, 1))
+
+
+def experts() -> np.ndarray:
+    found = np.full(len(INDEX), -1)
+    found[INNER] = balanced_clusters(block_rows())
+    return found
+
+
+def test_four_blocks_are_four_experts_of_equal_size() -> None:
+    found = balanced_clusters(block_rows())
+    assert same(found, BLOCK) >= 0.95 and np.bincount(found).tolist() == [32] * 4
+    assert np.bincount(balanced_clusters(block_rows()[:100], size=32)).tolist() == [34, 33, 33]
+    assert np.array_equal(balanced_clusters(block_rows(), seed=3), balanced_clusters(block_rows(), seed=3))
+
+
+def test_a_class_of_one_block_sits_in_one_expert() -> None:
+    scores = np.random.default_rng(1).random((3, len(INDEX)))
+    scores[0, INNER[BLOCK == 2]] += 2  # class 0 rests on one block, the others on nothing in particular
+    of = experts()
+    frame = measures(INDEX, of, scores, ["a", "b", "c"], 20, "run", deals=200).set_index(["measure", "label"])
+    assert frame.loc[("half", "a"), "value"] == 1 and frame.loc[("half", "a"), "p_value"] < 0.05
+    assert frame.loc[("half", "b"), "p_value"] > 0.05 and frame.loc[("nmi", ""), "p_value"] == 1 / 201
+    counts = class_counts(INDEX, of, scores, ["a", "b", "c"], 20)
+    best = counts[counts["q_value"] < 0.05]
+    assert best["label"].tolist() == ["a"] and best["n"].item() == 20 and best["enrichment"].item() == 4
+    assert largest(counts, 1) == [(0, int(best["expert"].item()))]
+    assert (best_classes(INDEX, scores)[INNER[BLOCK == 2]] == 0).mean() > 0.8
+
+
+def test_no_module_in_random_weights() -> None:
+    rng = np.random.default_rng(2)
+    of, p = experts(), []
+    for r in range(100):
+        scores = rng.normal(size=(3, len(INDEX)))
+        frame = measures(INDEX, of, scores, ["a", "b", "c"], 20, "random_weights", deals=39, seed=r)
+        p.append(frame.loc[frame["measure"] == "nmi", "p_value"].item())
+        # The information is above 0 in every one of them: by itself it is no module.
+        assert frame.loc[frame["measure"] == "nmi", "value"].item() > 0
+    assert kstest(np.array(p) - rng.random(100) / 40, "uniform").pvalue > 0.05
+
+
+def test_overlap_is_low_only_against_dealt_classes() -> None:
+    rng = np.random.default_rng(3)
+    classes = np.repeat([0, 1, 2], 6)
+    noise = np.abs(rng.normal(size=(18, 400)))
+    apart = noise.copy()
+    for c in range(3):
+        apart[classes == c, 20 * c : 20 * c + 20] += 4
+    assert overlap_row(apart, classes, 3, 20, "run", 99)["p_value"].item() < 0.05
+    none = overlap_row(noise, classes, 3, 20, "random_weights", 99)
+    assert none["value"].item() < 0.15 and none["p_value"].item() > 0.05  # little overlap, and no module
+    assert mutual_information(np.array([0, 1, 0, 1]), np.array([1, 1, 1, 1])) == 0
+
+
+def test_damage_beside_random_neurons_of_the_layer() -> None:
+    counts = class_counts(INDEX, experts(), np.random.default_rng(1).random((2, len(INDEX))), ["a", "b"], 20)
+    lost, drawn = {(0, 1): np.array([0.6, np.nan])}, {0: np.tile([0.1, 0.1], (20, 1))}
+    frame = with_damage(counts, lost, drawn, ["a", "b"]).set_index(["expert", "label"])
+    row = frame.loc[(1, "a")]
+    assert (row["damage"], row["damage_against"]) == (0.6, pytest.approx(0.1)) and row["p_damage"] == 1 / 21
+    assert frame.drop(index=(1, "a"))["damage"].isna().all()
+    assert specificity(list(lost.values())) != specificity([np.array([0.6, 0.1])])  # one class alone says nothing
+
+
+# --- selective pruning
+
+
+def activity(gone: np.ndarray) -> np.ndarray:
+    """24 proteins, of which class 0 lights up twelve inner neurons; the others are active in any."""
+    found = np.random.default_rng(4).lognormal(sigma=0.6, size=(24, len(INDEX)))
+    found[:, INNER[:12]] = 1
+    found[:8, INNER[:12]] = 4
+    return np.where(gone, 0.0, found)
+
+
+def model(name: str, proteins: Sequence[Protein], changes: Sequence[Change]) -> np.ndarray:
+    """Class 0 is decided while nine of the twelve are there; class 1 is fragile, class 2 always right."""
+    out = np.zeros((len(changes), len(proteins), 3))
+    for k, change in enumerate(changes):
+        assert name == "pruning-intact" or change.factor == 0
+        alive = ~change.selection.mask[INNER]
+        for row, protein in enumerate(proteins):
+            true = "abc".index(str(protein.label))
+            lost = (true == 0 and alive[:12].sum() < 9) or (true == 1 and alive.mean() < 0.97)
+            out[k, row, 2 if lost else true] = 5
+    return out
+
+
+def test_a_class_that_can_be_cut_out_and_one_that_is_merely_fragile() -> None:
+    proteins = [Protein(f"p{i}", "A", "abc"[i % 3]) for i in range(18)]
+    train = np.repeat([0, 1, 2], 8)
+    curves, summary = pruning_tables(
+        model, INDEX, activity, train, proteins, [p.id for p in proteins], np.arange(18) % 3, ["a", "b", "c"],
+        draws=21, steps=(0.1, 0.2, 0.3),
+    )  # fmt: skip
+    found = summary.set_index("label")
+    assert found.loc["a", "separability"] > 0.4 and found.loc["a", "p_value"] < 0.05
+    # Dealt proteins are now and then mostly of the class.
+    assert found.loc["a", "p_dealt"] < 0.25 and found.loc["a", "dealt"] < 0.3
+    # Anything that is pruned costs the fragile class first: separable by the curve alone, not by its nulls.
+    assert found.loc["b", "separability"] > 0.3
+    assert found.loc["b", ["p_value", "p_dealt"]].min() > 0.5
+    assert found.loc["c", "separability"] < 0
+    first = curves[(curves["label"] == "a") & (curves["step"] == 1)].iloc[0]
+    assert first["accuracy_label"] == 0 and first["n_neurons"] == 14 and first["accuracy_label_against"] > 0.5
+
+
+def test_scores_are_measured_again_and_nothing_returns() -> None:
+    seen = []
+
+    def watched(gone: np.ndarray) -> np.ndarray:
+        seen.append(int(gone.sum()))
+        return activity(gone)
+
+    own = np.arange(24) < 8
+    steps = pruned(INDEX, watched, activity(np.zeros(len(INDEX), dtype=bool)), own, (0.1, 0.2, 0.5))
+    assert seen == [14, 28] and [int(one.sum()) for one in steps] == [14, 28, 70]
+    assert (steps[0] <= steps[1]).all() and steps[0][INNER[:12]].all()
+    modules = {INDEX.neuron(int(n)).site.module for n in np.flatnonzero(steps[2])}
+    assert modules == {"intermediate", "value"}
+    drawn = random_order(INDEX, steps, (0,))
+    for one, other in zip(steps, drawn, strict=True):
+        assert np.array_equal(np.bincount(INDEX.site_of[one]), np.bincount(INDEX.site_of[other]))
+    assert (drawn[0] <= drawn[2]).all()
+    assert ratios(INDEX, activity(np.zeros(len(INDEX), dtype=bool)), own)[INNER[0]] == pytest.approx(4, rel=0.01)
+
+
+def test_activations_of_a_pruned_model(tiny: Classifier, proteins: list[Protein]) -> None:
+    gone = np.zeros(len(tiny.index), dtype=bool)
+    plain = mean_activations(tiny, proteins[:3])
+    assert np.array_equal(mean_activations(tiny, proteins[:3], gone=gone), plain)
+    assert (mean_activations(tiny, proteins[:3], absolute=True) >= np.abs(plain) - 1e-6).all()
+    gone[tiny.index.slice(Site(0, "value"))] = True
+    after = mean_activations(tiny, proteins[:3], gone=gone)
+    assert np.array_equal(after[:, tiny.index.slice(Site(0, "query"))], plain[:, tiny.index.slice(Site(0, "query"))])
+    rest = tiny.index.slice(Site(1, "intermediate"))
+    assert np.abs(after[:, rest] - plain[:, rest]).max() > 1e-4
