@@ -60,7 +60,8 @@ for page, lines in json.load(sys.stdin).items():
         if line[0] == "explore":
             threading.Thread(target=stop_when_it_serves, args=(said,), daemon=True).start()
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
-            status = main([*line, *([] if line[0] in ("init", "export", "doctor") else ["--quiet"])])
+            port = ["--port", "0"] if line[0] == "explore" else []  # its own may be taken by another suite
+            status = main([*line, *port, *([] if line[0] in ("init", "export", "doctor") else ["--quiet"])])
         ends[page].append([line, status, said.getvalue()])
         if line[0] == "init" and status == 0:
             os.replace("small.toml", line[1])

@@ -25,7 +25,7 @@ from plmscope.data.structural import (
 from plmscope.data.structure_features import TYPES, files_of, folder_digest, structure_files, with_structures
 from plmscope.data.structures import match_structure
 from plmscope.errors import InputError
-from plmscope.explaining.explainer import ExplainSettings
+from plmscope.explaining.explainer import Explainer, ExplainSettings
 from plmscope.explaining.folder import explain_file
 from plmscope.knowledge.concepts import build_concepts
 from plmscope.study.characterizing import read_inputs
@@ -257,6 +257,14 @@ def test_a_folder_that_cannot_be_used(folder, tmp_path, name, said):
 
 
 # --- in an explanation
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_search():
+    """MMseqs2 takes seconds a search, and is looked at elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Explainer, "_distances", None)
+        yield
 
 
 @pytest.fixture(scope="module")

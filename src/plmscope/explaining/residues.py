@@ -18,8 +18,8 @@ exact in the limit as any other.
 
 **The band** says what a residue of such a protein gets for nothing: the same for shuffled copies of the sequence, and
 at every place the 5th and 95th percentile over the copies. By chance one residue in ten lies outside. How many points
-that takes is found on the protein itself, whose attribution is known better: as few as put no residue wrong by more
-than a tenth of the mean absolute attribution, on average.
+that takes is found on the protein itself, whose attribution is known better: as few as get its largest tenth, residues
+such as the edges of a band are, right to a tenth on average.
 
 Source: integrated gradients, Sundararajan et al., arXiv:1703.01365; conductance, Dhamdhere et al., arXiv:1805.12233.
 """
@@ -49,8 +49,8 @@ COPIES, BAND = 20, (0.05, 0.95)
 CENTRE, WIDTH = 0.15, 0.1
 #: Points that are tried for the band.
 BAND_POINTS = (5, 6, 8, 12, 16)
-#: Mean error a residue of the band's quadrature, in units of the mean absolute attribution.
-BAND_ERROR = 0.1
+#: Share of the residues by which the band's quadrature is judged, and its mean error there over their mean size.
+JUDGED, BAND_ERROR = 0.1, 0.1
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,8 @@ class Band:
         copies: How many.
         points: Mean number of points of the quadrature of each.
         gap: Mean absolute completeness gap of the copies, in nats.
-        error: Mean error a residue of as many points on the protein itself, in units of its mean absolute attribution.
+        error: Of as many points on the protein itself: mean error of the tenth of its residues with the largest
+            attribution, over their mean absolute attribution.
     """
 
     low: np.ndarray
@@ -121,8 +122,8 @@ def residue_attribution(
         decision: Protein and class.
         through: ``(N,)`` neurons through which it is attributed too.
         points: Intervals of a Clenshaw-Curtis rule in ``t``, even, one state more; 0: 4, 8, 16, ... 64, each with the
-            states of the one before, until the gap and what the last doubling changed are at most ``tolerance`` of the
-            absolute attribution.
+            states of the one before, until the gap is at most ``tolerance`` of the absolute attribution, and what the
+            last doubling changed at most twice that, since it is about five times what is still wrong.
         tolerance: What is asked of a number of points that is found.
         token_budget: Tokens times states at once.
     """
@@ -141,7 +142,7 @@ def residue_attribution(
         one = path.result(attributed, n)
         whole = np.abs(one.values).sum()
         moved = np.inf if before is None else np.abs(one.values - before).sum()
-        if points or n >= MOST_POINTS or max(abs(one.gap), moved) <= tolerance * whole + NEGLIGIBLE:
+        if points or n >= MOST_POINTS or max(abs(one.gap), moved / 2) <= tolerance * whole + NEGLIGIBLE:
             return one
         before, n = one.values, 2 * n
 
@@ -186,9 +187,11 @@ def shuffled_band(
                 return one
             n *= 2
 
-    whole = float(np.abs(known.values).mean()) or 1.0
+    size = np.abs(known.values)
+    judged = size >= np.quantile(size, 1 - JUDGED)
     for most in (points,) if points else BAND_POINTS:
-        error = float(np.abs(by_points(own, most).values - known.values).mean()) / whole
+        wrong = np.abs(by_points(own, most).values - known.values)[judged]
+        error = float(wrong.mean() / max(size[judged].mean(), NEGLIGIBLE))
         if error <= BAND_ERROR:
             break
     shuffled = shuffled_copies(decision.protein, copies, seed)
