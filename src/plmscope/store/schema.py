@@ -8,7 +8,7 @@ A new column is a minor version of the schema, a changed or removed one a major.
 
 from __future__ import annotations
 
-SCHEMA_VERSION = "1.5"
+SCHEMA_VERSION = "1.6"
 
 
 _MODULES = (
