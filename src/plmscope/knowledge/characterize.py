@@ -128,7 +128,8 @@ def characterize(
     >>> model = ps.load_model("plmscope:embedded", labels=("2", "3"), new_head=True)
     >>> model.index = ps.NeuronIndex(model.index.sites[:1], model.index.widths[:1])
     >>> known = ps.concepts(enzymes, kinds=("amino acid",))
-    >>> found = ps.characterize(model, enzymes[::2], enzymes[1::2], known, settings=Settings(min_proteins=2))
+    >>> settings = CharacterizeSettings(min_proteins=2)
+    >>> found = ps.characterize(model, enzymes[::2], enzymes[1::2], known, settings=settings)
     >>> found.associations["position"].nunique()
     320
     """
