@@ -39,7 +39,7 @@ def changed_copy(sequence: str) -> str:
     """A sequence with 30 % of its residues changed, always the same ones; X stays X.
 
     >>> changed_copy("QQQQQQQQQQ")
-    'QQQQQVMQQV'
+    'QQQQQWQQMD'
     """
     draw = random.Random(sequence)
     known = [k for k, letter in enumerate(sequence) if letter in AMINO_ACIDS]
