@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import plmscope.evaluation.null_kinds
+import plmscope.evaluation.collected
+import plmscope.store.resume
 from plmscope.evaluation.curves import Curves, Grid, Within, curve_table, evaluate_points
 from plmscope.evaluation.kinds import module_table
 from plmscope.evaluation.null_kinds import NullKinds, evaluate_null
@@ -83,5 +84,5 @@ def test_continues_where_it_was(case: dict[str, object], tmp_path: Path, monkeyp
     def none(*_: object) -> None:
         raise AssertionError("asked again")
 
-    monkeypatch.setattr(plmscope.evaluation.null_kinds, "evaluate_points", lambda *a: iter(()) if not a[3] else none())
+    monkeypatch.setattr(plmscope.evaluation.collected, "evaluate_points", none)
     pd.testing.assert_frame_equal(null_of(case, tmp_path).modules, first.modules)

@@ -619,7 +619,7 @@ def test_figures_are_strict_json_and_match_their_places(page: Page) -> None:
     figures = json.loads(page.scripts[1], parse_constant=refuse)
     places = {attributes["id"] for attributes in page.all("div") if attributes.get("class") == "plot"}
     assert places == set(figures)
-    assert len(places) == 21
+    assert len(places) == 22
 
 
 def test_numbers_that_are_missing_draw_nothing_and_are_shown_as_a_dash(results: Results) -> None:

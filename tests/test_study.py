@@ -102,7 +102,8 @@ def test_files_of_a_run_folder(golden: Golden) -> None:
 def test_columns_in_order(tables: dict[str, pd.DataFrame], name: str) -> None:
     extra = [*METHODS, RANKED[1]] if name == "neurons" else []
     assert list(tables[name].columns) == [*SCHEMA[name], *extra]
-    assert len(tables[name]) or name == "excluded"
+    # The tiny study leaves nothing out, has no features, and its classes are too small to prune.
+    assert len(tables[name]) or name in ("excluded", "recall_context", "separability")
 
 
 def test_manifest(golden: Golden) -> None:
@@ -552,12 +553,13 @@ def test_changed_setting_redoes_its_stage_and_later_ones(
     assert main(command) == 0
     lines = said()
     assert lines[3] == "evaluate: continuing after 5 of 13 selections"
-    assert [line.split(":")[0] for line in lines[4:]] == [
+    ends = [line for line in lines[4:] if "done in" in line or "not run again" in line]
+    assert [line.split(":")[0] for line in ends] == [
         "evaluate", "nulls", "null_kinds", "density", "stability", "characterize", "describe", "probe", "intervene",
         "layout", "faithfulness", "report",
     ]  # fmt: skip
-    # Neither the characterization nor the interventions ask for the evaluation or the null models.
-    assert ["done in" in line for line in lines[4:]] == [True] * 5 + [False] * 5 + [True]
+    # Neither the characterization nor the interventions ask for the evaluation or the null models; the layout does.
+    assert ["done in" in line for line in ends] == [True] * 5 + [False] * 4 + [True, False, True]
 
     after, run = contents(folder), Run.open(folder)
     same = ["proteins.parquet", "neurons.parquet", "metrics.json", "model/model.safetensors", "completeness.parquet"]
@@ -656,13 +658,16 @@ def test_killed_study_continues_to_the_same_tables(golden: Golden, tmp_path: Pat
     lives = [life.splitlines() for life in log.read_text().split("--- ")[1:]]
     steps = [int(line.split()[1]) for life in lives for line in life if line.startswith("fine-tuning: ")]
     assert steps[:2] == [78, 65]  # continued after the first epoch: the second's checkpoint was the damaged one
-    assert any(line.startswith("evaluate: continuing after 30 of ") for line in lives[3])
+    assert any(line.startswith("evaluate: continuing after ") for line in lives[3])
 
     one, other = Run.open(golden.run), Run.open(folder)
     for name in WRITTEN:
         expected, got = one.table(name), other.table(name)
         if name == "training":
             expected, got = expected.drop(columns="seconds"), got.drop(columns="seconds")
+        if name == "faithfulness":
+            measured = ["cpu_seconds", "recommended"]
+            expected, got = expected.drop(columns=measured), got.drop(columns=measured)
         assert_frame_equal(got, expected, check_exact=True, obj=name)
     assert other.metrics() == one.metrics()
     assert (folder / "study.toml").read_bytes() == (golden.run / "study.toml").read_bytes()

@@ -49,6 +49,7 @@ def arguments(command: str, golden: Golden, folder: Path) -> list[str]:
     return {
         "demo": study,
         "init": [str(folder / "new.toml")],
+        "doctor": [],
         "fetch": ["--out", str(folder / "new.tsv"), "--endpoint", "http://127.0.0.1:9", "--tries", "1"],
         "run": [str(golden.study), *study],
         "finetune": [str(golden.study), *study],

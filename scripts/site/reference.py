@@ -16,7 +16,7 @@ from plmscope.cli import app
 from plmscope.scoring.table import described
 from plmscope.store.schema import SCHEMA, SCHEMA_VERSION
 from plmscope.study.order import ROWS
-from plmscope.study.settings import ScoreSection, Section, Study
+from plmscope.study.settings import ScoreSection, SettingsSection, Study
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "plmscope"
@@ -74,10 +74,10 @@ def settings_page() -> str:
         "all with the same words. An unknown key is refused, and the nearest known one named.\n"
     ]
 
-    def table(section: type[Section], heading: str, about: str) -> None:
+    def table(section: type[SettingsSection], heading: str, about: str) -> None:
         parts.append(f"## {heading}\n{about}\n\n| key | default | meaning |\n|---|---|---|")
         for key, field in section.model_fields.items():
-            if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            if isinstance(field.annotation, type) and issubclass(field.annotation, SettingsSection):
                 continue
             about = described() if (section, key) == (ScoreSection, "methods") else field.description or ""
             default = field.get_default(call_default_factory=True)
@@ -86,7 +86,7 @@ def settings_page() -> str:
 
     table(Study, "Of the study", "At the top of the file.")
     for name, field in Study.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+        if isinstance(field.annotation, type) and issubclass(field.annotation, SettingsSection):
             table(field.annotation, f"[{name}]", (field.annotation.__doc__ or "").strip())
     return "\n".join(parts)
 

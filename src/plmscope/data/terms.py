@@ -1,6 +1,6 @@
 """What a table of proteins says about whole proteins, as terms: keywords, GO, InterPro, Pfam, cofactors, taxa.
 
-Columns are known by the names that ``plmscope fetch`` and UniProt's own tables give them. A cell holds terms joined by
+Columns are known by the names that ``fetch`` and UniProt's own tables give them. A cell holds terms joined by
 ``;``; two kinds are written otherwise by UniProt, and read here::
 
     COFACTOR: Name=Mg(2+); Xref=ChEBI:CHEBI:18420; Name=K(+); ...        Mg(2+), K(+)

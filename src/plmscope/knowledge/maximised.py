@@ -256,6 +256,8 @@ def maximised_table(
 ) -> pd.DataFrame:
     """Three rows, one a start, for each neuron and for a random direction of its site: the columns :data:`COLUMNS`.
 
+    A neuron has none whose proteins are all too short, or which the head sees at the first token alone (last layer).
+
     Args:
         classifier: The model.
         wanted: Position and sign of each neuron, and its peaks, highest first: protein (a row of ``proteins``, -1:
@@ -277,7 +279,7 @@ def maximised_table(
     for position, sign, peaks in track(list(wanted), "maximising", len(wanted)):
         site = sites[position]
         shown = next((found for row, place in peaks if row >= 0 and (found := around(proteins[row], place))), None)
-        if shown is None:
+        if shown is None or not _at_residues(classifier, network, site, shown[0]):
             continue
         one = np.eye(1, _width(index, site), position - index.slice(site).start)[0]
         spread = natural[site].std(0)
@@ -295,6 +297,14 @@ def maximised_table(
                      made.agreement)
                 )  # fmt: skip
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _at_residues(classifier: Classifier, network: Network, site: Site, residues: str) -> bool:
+    """Whether the head sees a site at residues: of the last layer it may read the first token alone."""
+    with torch.no_grad():
+        hidden = _embedded(classifier, network, [residues])[0]
+        seen = _climbed(network, hidden, context_of(classifier, network, [residues]), site)
+    return bool(seen.shape[1] > 1)
 
 
 def _width(index: NeuronIndex, site: Site) -> int:

@@ -128,7 +128,7 @@ def describe_run(
     for name, frame in (("formulas", table), ("descriptions", scored)):
         where = pd.DataFrame([places[unit] for unit in frame["unit"]], columns=[*KEYS, "sign"], index=frame.index)
         run.write_table(name, pd.concat([where, frame.drop(columns="unit")], axis=1))
-    made = _maximised(opened, units, chosen, everyone, track) if settings.maximise else None
+    made = _maximised(opened, units, chosen, everyone, track, say) if settings.maximise else None
     if made is not None:
         run.write_table(MADE, made)
         of = made.groupby("of")["agreement"].mean()
@@ -160,7 +160,12 @@ def describe_run(
 
 
 def _maximised(
-    opened: OpenRun, units: Units, chosen: pd.DataFrame, everyone: pd.DataFrame, track: Track
+    opened: OpenRun,
+    units: Units,
+    chosen: pd.DataFrame,
+    everyone: pd.DataFrame,
+    track: Track,
+    say: Callable[[str], None],
 ) -> pd.DataFrame:
     """Windows made by gradient, of the best neurons and the sign of their card."""
     from plmscope.knowledge.maximised import maximised_table
@@ -177,6 +182,12 @@ def _maximised(
         opened.model, wanted, units.discovery.proteins, token_budget=study.characterize.token_budget, seed=study.seed,
         track=track,
     )  # fmt: skip
+    without = len(wanted) - found[["position", "sign"]].drop_duplicates().shape[0]
+    if without:
+        say(
+            f"describe: no window for {without:,} of {len(wanted):,} neurons: proteins shorter than 32 residues, or "
+            "seen at the first token alone"
+        )
     where = everyone.set_index("position").loc[found["position"], KEYS].reset_index(drop=True)
     joined: pd.DataFrame = pd.concat([where, found.drop(columns="position")], axis=1)
     return joined
