@@ -67,8 +67,7 @@ class Characterization:
     """What neurons detect.
 
     Attributes:
-        associations: ``position`` (of the neuron in the flat index), then the columns of ``associations.parquet``
-            behind ``neuron``.
+        associations: ``position`` in the flat index, then the columns of ``associations.parquet`` behind ``neuron``.
         motifs: Of the selected neurons, both signs; empty without any.
         tested: Pairs that had enough clusters for the test.
         control: How many of them the same test confirms when a shifted annotation takes the place of the true one.
