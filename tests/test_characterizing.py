@@ -173,7 +173,11 @@ def test_a_program_writes_sentences_that_are_scored_the_same(
     both = theirs.index.intersection(ours.index)
     assert len(both)
     for name in ("phrases", "simulation_r", "simulation_auroc", "letter_r"):
-        assert theirs.loc[both, name].tolist() == ours.loc[both, name].tolist()
+        values = [sentences.loc[both, name] for sentences in (theirs, ours)]
+        if name == "phrases":
+            assert values[0].tolist() == values[1].tolist()
+        else:  # float32 sums of products in an order that depends on where the memory lies
+            np.testing.assert_allclose(*values, atol=1e-5)
     assert read_study(folder / "study.toml").describe.llm == command
     assert "Your program: As we say" in (folder / "report.html").read_text()
 
