@@ -92,7 +92,8 @@ def test_features_and_patterns_reach_the_tables(
     rows = pd.concat([rows, pd.DataFrame([("other", "ACT_SITE", 1, 1)], columns=list(rows.columns))])
     rows.rename(columns={"id": "key"}).to_csv(sites, sep="\t", index=False)
     own = {**FAST, "features": str(sites), "patterns": ["A-x-L"]}
-    study = changed(golden.study, tmp_path / "study.toml", characterize=own)
+    others = {name: {"enabled": False} for name in ("describe", "probe", "faithfulness")}
+    study = changed(golden.study, tmp_path / "study.toml", characterize=own, layout={"parts": []}, **others)
     assert main(["run", str(study), "--out", str(folder)]) == 0
     said = capfd.readouterr().err
     assert "score: finished before" in said and "evaluate: finished before" in said
@@ -105,7 +106,7 @@ def test_features_and_patterns_reach_the_tables(
     assert len(run.table("neuron_cards")) == 5
 
     # The same again without the stage: its tables go.
-    study = changed(golden.study, tmp_path / "study.toml", characterize={"enabled": False})
+    study = changed(golden.study, tmp_path / "study.toml", characterize={"enabled": False}, layout={"parts": []}, **others)
     assert main(["run", str(study), "--out", str(folder), "--quiet"]) == 0
     assert not any(run.has(name) for name in TABLES) and run.manifest()["characterize"] == {"enabled": False}
 

@@ -40,6 +40,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "density": {"fractions": [0.1], "bootstraps": 3, "nulls": []},
     "characterize": {"concepts": ["amino acid", "class"], "max_neurons": 20, "min_proteins": 4},
     "describe": {"enabled": False},
+    "layout": {"parts": []},
     "intervene": {"fraction": 0.1, "draws": 2, "neurons": 2, "factors": [2.0], "proteins_per_class": 2},
 }  # fmt: skip
 
@@ -140,7 +141,9 @@ def ends(golden: Golden, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
         folder = desk / page.replace("/", "-")
         golden.copy(folder / "runs" / "demo")
         # What the pages call the user's files.
-        fasta = "".join(f">{p.id} ec={p.columns['ec']}\n{p.sequence}\n" for p in data)
+        # A page without a study only has them explained, which four show as well as thirty.
+        proteins = list(data) if any(word.endswith(".toml") for line in lines for word in line) else list(data)[::8]
+        fasta = "".join(f">{p.id} ec={p.columns['ec']}\n{p.sequence}\n" for p in proteins)
         (folder / "enzymes.fasta").write_text(fasta)
         (folder / "protein.fasta").write_text(f">P1\n{data.proteins[0].sequence}\n")
         (folder / "protein.pdb").write_text(pdb(data.proteins[0].sequence, backbone(len(data.proteins[0]), -57, -47)))

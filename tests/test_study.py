@@ -1093,7 +1093,7 @@ def test_hostile_names_stay_inside_the_run_folder(
         golden.study, desk / "hostile.toml", data={"path": "hostile.tsv", "label": "kind"},
         split={"method": "cluster"}, finetune={"epochs": 1}, evaluate=CHEAP,
         density={"nulls": ["label_shuffled"], "null_draws": 0, "bootstraps": 2},
-        layout={"parts": ["sufficient"], "draws": 2},
+        layout={"parts": ["sufficient"], "draws": 2}, probe={"enabled": False}, faithfulness={"enabled": False},
     )  # fmt: skip
     assert main(["run", str(study), "--out", "run", "--quiet"]) == 0
     assert main(["export", "run"]) == 0

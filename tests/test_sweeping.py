@@ -189,7 +189,7 @@ def small_sweep(golden: Golden) -> list[Combination]:
     content["evaluate"] |= {"draws": 2, "draws_elsewhere": 2, "scopes": ("pooled",), "controls": ("random_matched",)}
     content["layout"] |= {"parts": ()}
     content["characterize"] |= {"enabled": False}
-    content["intervene"] |= {"enabled": False}
+    content |= {name: content[name] | {"enabled": False} for name in ("describe", "probe", "intervene", "faithfulness")}
     content["density"] |= {"nulls": (), "bootstraps": 2}
     return combinations(parse_study(content, "small"), "0-1")
 
