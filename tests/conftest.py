@@ -114,6 +114,7 @@ module_draws = 2
 [density]
 fractions = [0.05, 0.1]
 bootstraps = 20
+null_models = 2
 null_draws = 2
 
 [describe]

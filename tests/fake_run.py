@@ -20,6 +20,7 @@ from plmscope.models.sites import NeuronIndex
 from plmscope.store.files import write_atomic
 from plmscope.store.folder import Run
 from plmscope.store.schema import SCHEMA, SCHEMA_VERSION
+from plmscope.study.null_fits import tested
 from tests.fake_layout import fake_layout
 
 METHODS = ("activation", "activation_std", "activation_contrast", "integrated_gradients")
@@ -117,7 +118,8 @@ def make_fake_run(path: Path, seed: int = 0) -> Run:
         "modules_null": modules[modules["model"] != "run"],
         "density": _density(neurons),
         "curves_null": _curves_null(curves),
-        "density_null": _density_null(rng, neurons),
+        "density_null": (null := _density_null(rng, neurons)),
+        **_null_fits(neurons, null),
         "agreement": _agreement(neurons),
         **_knowledge(rng, neurons, proteins),
         **_interventions(rng, neurons, proteins),
@@ -492,6 +494,13 @@ def _density_null(rng: np.random.Generator, neurons: pd.DataFrame) -> pd.DataFra
             blurred[method] = share * neurons[method] + (1 - share) * rng.permutation(neurons[method].to_numpy())
         frames.append(_density_rows(blurred, (0.01, 0.02, 0.05)).assign(null=null))
     return pd.concat(frames, ignore_index=True)
+
+
+def _null_fits(neurons: pd.DataFrame, null: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Three fits, of which the first is the largest."""
+    fits = [null.assign(fit=fit, enrichment=null["enrichment"] * (1 - 0.1 * fit)) for fit in range(3)]
+    together = pd.concat(fits, ignore_index=True)[list(SCHEMA["null_fits"])]
+    return {"null_fits": together, "null_tests": tested(_density_rows(neurons, (0.01, 0.02, 0.05)), together)}
 
 
 def _agreement(neurons: pd.DataFrame) -> pd.DataFrame:

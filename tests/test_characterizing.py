@@ -106,7 +106,9 @@ def test_features_and_patterns_reach_the_tables(
     assert len(run.table("neuron_cards")) == 5
 
     # The same again without the stage: its tables go.
-    study = changed(golden.study, tmp_path / "study.toml", characterize={"enabled": False}, layout={"parts": []}, **others)
+    study = changed(
+        golden.study, tmp_path / "study.toml", characterize={"enabled": False}, layout={"parts": []}, **others
+    )
     assert main(["run", str(study), "--out", str(folder), "--quiet"]) == 0
     assert not any(run.has(name) for name in TABLES) and run.manifest()["characterize"] == {"enabled": False}
 

@@ -10,6 +10,7 @@ import pytest
 
 import plmscope.evaluation.collected
 import plmscope.store.resume
+from plmscope.cli import main
 from plmscope.evaluation.curves import Curves, Grid, Within, curve_table, evaluate_points
 from plmscope.evaluation.kinds import module_table
 from plmscope.evaluation.null_kinds import NullKinds, evaluate_null
@@ -17,8 +18,11 @@ from plmscope.models.architectures import MODULES
 from plmscope.models.loading import load_model
 from plmscope.scoring.activation import summarise_activations
 from plmscope.scoring.scores import NeuronScores
+from plmscope.store.folder import Run
 from plmscope.store.schema import SCHEMA
+from tests.conftest import Golden
 from tests.planted import neurons_of, planted_model, planted_proteins, planted_tokenizer
+from tests.test_study import changed
 
 SHARES, DRAWS, SEED = (0.1, 0.5), 3, 7
 
@@ -86,3 +90,34 @@ def test_continues_where_it_was(case: dict[str, object], tmp_path: Path, monkeyp
 
     monkeypatch.setattr(plmscope.evaluation.collected, "evaluate_points", none)
     pd.testing.assert_frame_equal(null_of(case, tmp_path).modules, first.modules)
+
+
+def test_more_fits_of_null_models_are_a_distribution(golden: Golden, tmp_path: Path) -> None:
+    run = Run.open(golden.run)
+    fits, tests = run.table("null_fits"), run.table("null_tests")
+    first = fits[fits["fit"] == 0].drop(columns="fit").reset_index(drop=True)
+    pd.testing.assert_frame_equal(first[run.table("density_null").columns], run.table("density_null"))
+    keys = ["null", "method", "fraction", "layer", "module"]
+    other = fits[fits["fit"] == 1].merge(first, on=keys, suffixes=("", "_first"))
+    for _, part in other.groupby("null"):  # another start, another shuffling
+        assert (part["enrichment"] != part["enrichment_first"]).any()
+    own, columns = run.table("density"), ["method", "fraction", "layer", "module"]
+    ours = own.set_index(columns)["enrichment"]
+    theirs = fits.groupby(["null", *columns])["enrichment"].apply(list)
+    for row in tests.to_dict("records"):
+        at = (row["method"], row["fraction"], -1, row["module"])
+        values = theirs[(row["null"], *at)]
+        assert row["enrichment"] == ours[at] and row["n_fits"] == len(values) == 2
+        assert row["p_value"] == (1 + sum(value >= ours[at] for value in values)) / 3
+        assert (row["null_min"], row["null_max"]) == (min(values), max(values))
+    assert len(tests) == 2 * 2 * 2 * 6
+    assert "in 2 fits of the" in (golden.run / "report.html").read_text()
+
+    # Other shares are counted from the same fits, of which no model is kept.
+    folder = golden.copy(tmp_path / "run")
+    assert not list((folder / "null_fits").glob("*/model"))
+    kept = {path: path.stat().st_mtime_ns for path in (folder / "null_fits").rglob("neurons.parquet")}
+    changed(golden.study, folder / "study.toml", density={"fractions": [0.1]})
+    assert main(["density", str(folder), "--quiet"]) == 0
+    assert set(Run.open(folder).table("null_fits")["fraction"]) == {0.1}
+    assert len(kept) == 2 and kept == {path: path.stat().st_mtime_ns for path in kept}

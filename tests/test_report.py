@@ -50,6 +50,7 @@ HOSTILE = "</script><script>alert(1)</script>"
 UNSHOWN = (
     "selections", "concepts", "associations", "motifs", "attributed_residues", "interventions", "neuron_effects",
     "class_overlap", "stability", "modules", "modules_null", "curves_null", "class_baselines", "maximised",
+    "null_fits", "null_tests",
 )  # fmt: skip
 OPTIONAL = tuple(name for name in SCHEMA if name not in UNSHOWN)
 #: Tables that are said to be missing beside another one alone.

@@ -98,6 +98,11 @@ def kind_rows(modules: pd.DataFrame | None, model: str = "run") -> pd.DataFrame:
     return modules[keep & (modules["metric"] == KIND_METRIC)]
 
 
+def null_rows(null: pd.DataFrame | None, fits: pd.DataFrame | None) -> pd.DataFrame | None:
+    """The densities of the null models: of all their fits, where there are several."""
+    return null if fits is None else fits
+
+
 def family(method: str) -> str:
     """``activation-based``, ``gradient-based``, or ``other``.
 

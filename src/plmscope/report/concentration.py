@@ -12,10 +12,12 @@ from plmscope.report.answers import NULL_WORDS, kind_rows
 from plmscope.report.blocks import (
     Answer,
     Verdict,
+    count,
     fixed,
     interval,
     is_number,
     listed,
+    p_words,
     percent,
     words,
 )
@@ -152,7 +154,8 @@ def density_answer(density: pd.DataFrame | None, null: pd.DataFrame | None, frac
 
     Args:
         density: The density table, or None.
-        null: The same numbers for the null models, or None.
+        null: The same numbers for the null models, of every fit, or None. More than one fit of a model: the largest
+            is the limit, and the counted p value is told.
         fraction: The selected share wanted; the nearest one that was computed is used and named.
 
     >>> density_answer(None, None, 0.02).verdict
@@ -175,10 +178,13 @@ def density_answer(density: pd.DataFrame | None, null: pd.DataFrame | None, frac
             continue
         row = rows.iloc[0].to_dict()
         same = nulls[(nulls["method"] == method) & np.isclose(nulls["fraction"].astype(float), nearest)]
-        limits = {name: float(same.loc[same["null"] == name, "enrichment"].max()) for name in NULL_WORDS}
+        theirs = {name: same.loc[same["null"] == name, "enrichment"] for name in NULL_WORDS}
+        limits = {name: float(values.max()) for name, values in theirs.items()}
         verdicts[words(method)] = _dense(row, limits)
         shown = [
-            f"{fixed(limit, 2)} in the {NULL_WORDS[name]} model" for name, limit in limits.items() if is_number(limit)
+            _null_words(name, theirs[name], float(row["enrichment"]))
+            for name, limit in limits.items()
+            if is_number(limit)
         ]
         sentences.append(
             f"{fixed(row['enrichment'], 2)} by {words(method)} "
@@ -217,6 +223,17 @@ def key_rows(density: pd.DataFrame | None) -> pd.DataFrame:
     if density is None:
         return pd.DataFrame(columns=["null", *SCHEMA["density"]])
     return density[(density["module"] == "key") & (density["layer"] == -1)]
+
+
+def _null_words(name: str, theirs: pd.Series[float], ours: float) -> str:
+    """What the fits of a null model have."""
+    if len(theirs) == 1:
+        return f"{fixed(theirs.iloc[0], 2)} in the {NULL_WORDS[name]} model"
+    p = (1 + int((theirs >= ours).sum())) / (1 + len(theirs))
+    return (
+        f"{fixed(theirs.min(), 2)} to {fixed(theirs.max(), 2)} in {count(len(theirs))} fits of the {NULL_WORDS[name]} "
+        f"model, {p_words(p)}"
+    )
 
 
 def _dense(row: Mapping[Any, Any], limits: Mapping[str, float]) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from plmscope.models.architectures import MODULES
-from plmscope.report.answers import NULL_WORDS
+from plmscope.report.answers import NULL_WORDS, null_rows
 from plmscope.report.blocks import (
     Block,
     FigureGroup,
@@ -33,10 +33,10 @@ from plmscope.scoring.table import PREFERRED
 @section("density", "Density")
 def density_section(results: Results) -> Sequence[Block]:
     """Where the best-scored neurons are: module by layer, and per module beside the null models."""
-    density, null = results.get("density"), results.get("density_null")
+    density, null = results.get("density"), null_rows(results.get("density_null"), results.get("null_fits"))
     if density is None:
         notes = [results.missing("density", "where the neurons lie was not counted.")]
-        notes += [_null_missing(results)] if null is None else []
+        notes += [_null_missing(results)] if results.get("density_null") is None else []
         return notes
     intro = Text(
         "Density is the selected share of a module; enrichment divides it by the share selected overall, so 1 is even "
@@ -59,10 +59,11 @@ def density_section(results: Results) -> Sequence[Block]:
     )
     panels = (_heat_panel(density), _module_panel(density, null))
     blocks: list[Block] = [intro, FigureGroup("density-figures", caption, panels, selects)]
-    if null is None:
+    if results.get("density_null") is None:
         blocks.append(_null_missing(results))
     blocks.append(_density_table(density, null))
-    return blocks
+    tests = results.get("null_tests")
+    return blocks if tests is None else [*blocks, _tests_table(tests, results.knowledge_fraction)]
 
 
 def _null_missing(results: Results) -> Text:
@@ -151,6 +152,31 @@ def _judges_first(rows: pd.DataFrame) -> pd.DataFrame:
     order = [*PREFERRED, *sorted(set(rows["method"]) - set(PREFERRED))]
     place = rows["method"].map({method: i for i, method in enumerate(order)})
     return rows.assign(place=place).sort_values(["place", "fraction"], kind="stable")
+
+
+def _tests_table(tests: pd.DataFrame, fraction: float) -> Table:
+    """Every module kind against the fits of each null model, at the share that the verdicts are of."""
+    nearest = min(tests["fraction"].unique(), key=lambda one: (abs(one - fraction), one))
+    rows = []
+    for row in _judges_first(tests[np.isclose(tests["fraction"], nearest)]).to_dict("records"):
+        cells = [
+            cell(words(row["method"])),
+            cell(words(row["module"])),
+            cell(NULL_WORDS[row["null"]]),
+            cell(count(row["n_fits"]), row["n_fits"]),
+            cell(fixed(row["enrichment"], 2), row["enrichment"]),
+            cell(fixed(row["null_mean"], 2), row["null_mean"]),
+            cell(f"{fixed(row['null_min'], 2)} to {fixed(row['null_max'], 2)}", row["null_max"]),
+            cell(short(row["p_value"]), row["p_value"]),
+            cell(short(row["q_value"]), row["q_value"]),
+        ]
+        rows.append(TableRow(tuple(cells), strong=row["module"] == "key"))
+    columns = (
+        ("method", False), ("module", False), ("null model", False), ("fits", True), ("enrichment", True),
+        ("mean of fits", True), ("range of fits", True), ("p (counted)", True), ("q", True),
+    )  # fmt: skip
+    title = f"Enrichment among the best {percent(nearest)}, against several fits of each null model"
+    return Table("null-fits", title, columns, tuple(rows), search=True)
 
 
 def _density_table(density: pd.DataFrame, null: pd.DataFrame | None) -> Table:

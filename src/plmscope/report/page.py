@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
-from plmscope.report.answers import intervention_answer, kept_answer, knowledge_answer, quality_answer
+from plmscope.report.answers import intervention_answer, kept_answer, knowledge_answer, null_rows, quality_answer
 from plmscope.report.blocks import Answer, Cards, FigureGroup, Section, Table, json_ready
 from plmscope.report.concentration import concentration_answer
 from plmscope.report.concepts import concepts_section
@@ -68,12 +68,11 @@ SECTIONS: tuple[SectionMaker, ...] = (
 
 def answers(results: Results) -> tuple[Answer, ...]:
     """The answers that open the report."""
+    null = null_rows(results.get("density_null"), results.get("null_fits"))
     return (
         quality_answer(results.metrics),
         kept_answer(results.get("comparison"), results.kinds),
-        concentration_answer(
-            results.kinds, results.get("density"), results.get("density_null"), results.knowledge_fraction
-        ),
+        concentration_answer(results.kinds, results.get("density"), null, results.knowledge_fraction),
         knowledge_answer(results.get("neuron_cards")),
         intervention_answer(results.get("intervention_effects")),
     )

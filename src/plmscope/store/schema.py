@@ -74,6 +74,13 @@ SCHEMA: dict[str, tuple[str, ...]] = {
         "accuracy", "balanced_accuracy", "macro_f1", "log_loss", "true_class_probability", "log_probability",
     ),
     "density_null": ("null", "method", "fraction", "layer", "module", "n_total", "n_selected", "density", "enrichment"),
+    "null_fits": (
+        "null", "fit", "method", "fraction", "layer", "module", "n_total", "n_selected", "density", "enrichment",
+    ),
+    "null_tests": (
+        "null", "method", "fraction", "module", "n_fits", "enrichment", "null_mean", "null_min", "null_max", "p_value",
+        "q_value",
+    ),
     "agreement": ("method", "other", "fraction", "spearman", "overlap", "overlap_expected"),
     "concepts": ("concept", "kind", "level", "n_proteins", "n_residues", "n_domains", "source"),
     "associations": (

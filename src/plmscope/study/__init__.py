@@ -2,15 +2,15 @@
 
 ::
 
-    finetune -> score -> select -> evaluate -> nulls -> null_kinds -> density -> stability -> characterize -> describe
-             -> probe -> intervene -> layout -> faithfulness -> report
+    finetune -> score -> select -> evaluate -> nulls -> null_kinds -> density -> null_fits -> stability -> characterize
+             -> describe -> probe -> intervene -> layout -> faithfulness -> report
 
     settings.py, study_file.py, demo.py    what a study says, as a file, and that of the demo
     rules.py                               what settings exclude each other
     order.py, stages.py, execute.py        the stages, what one is, and running what is not done
     inputs.py, opened.py                   what a study reads from outside; a run folder as Python objects
-    finetuning.py, scoring.py, selecting.py, evaluating.py, nulls.py, null_kinds.py, counting.py, stability.py,
-    characterizing.py, describing.py, probing.py, intervening.py, laying_out.py, comparing_scorers.py,
+    finetuning.py, scoring.py, selecting.py, evaluating.py, nulls.py, null_kinds.py, counting.py, null_fits.py,
+    stability.py, characterizing.py, describing.py, probing.py, intervening.py, laying_out.py, comparing_scorers.py,
     reporting.py                           one stage in each file
     laying.py, laying_recall.py, laying_shared.py, laying_modules.py    what the parts of the layout share; a part each
     edited.py                              a model with neurons held for good

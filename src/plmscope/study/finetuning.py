@@ -80,6 +80,7 @@ def trained(
     folder: Path,
     name: str,
     dtype: str = "float32",
+    seed: int | None = None,
 ) -> tuple[Any, pd.DataFrame]:
     """Fine-tune ``base`` into ``folder``; continues from checkpoints beside it, takes a finished one as it is.
 
@@ -105,7 +106,7 @@ def trained(
             f.token_budget,
             f.class_weights,
             f.patience,
-            study.seed,
+            study.seed if seed is None else seed,
             f.lora_rank,
             f.frozen_layers,
         )

@@ -141,7 +141,7 @@ def _null(laying: Laying, null: str) -> list[pd.DataFrame]:
     model: Any = load_model(context.run.path / "nulls" / null / "model", device=study.device, dtype=study.dtype)
     everyone: list[Protein] = labelled(context, null)[0]
     train = one_per_cluster(everyone, laying.opened.clusters, ATTRIBUTED, laying.seed)
-    constants = means(context, null, model, everyone)
+    constants = means(context, context.run.path / "nulls" / null, model, everyone)
     attributed = per_protein(model, train, constants, study.evaluate.token_budget)
     labels, n, classes = list(model.labels), laying.settings.neurons, model.targets(train)
     rows = [e.overlap_row(attributed, classes, len(labels), n, null, seed=laying.seed)]

@@ -30,7 +30,7 @@ def run(context: Context) -> None:
         one = evaluate_null(
             null, model, test, [opened.clusters[p.id] for p in test],
             {scores.method: scores for scores in known if scores.method in study.judged},
-            means(context, null, model, labelled(context, null)[0]),
+            means(context, run.path / "nulls" / null, model, labelled(context, null)[0]),
             fractions=study.evaluate.module_fractions, draws=study.density.null_draws, seed=study.seed,
             folder=run.path / "nulls" / null / "kinds.parts", stamp=context.fingerprint("null_kinds")[:16],
             ranked_by={method: study.score.ranked_by(method) for method in study.judged},

@@ -58,6 +58,12 @@ ROWS: tuple[StageRow, ...] = (
         "count where the best neurons are, here and in null models that are trained for it",
     ),
     StageRow(
+        "null_fits",
+        "plmscope.study.null_fits",
+        "fit null models several times, and test the density of module kinds against them",
+        along="density",
+    ),
+    StageRow(
         "stability",
         "plmscope.study.stability",
         "ask whether other samples and models choose the same neurons",

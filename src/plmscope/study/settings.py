@@ -277,10 +277,18 @@ class DensitySection(SettingsSection):
         ("label_shuffled", "random_weights"),
         description="the same pipeline on shuffled labels, and from random weights",
     )
+    null_models: int = Field(
+        1, ge=1, description="fits of each null model; 19 for a counted p value of 0.05, each as dear as the first"
+    )
     null_draws: int = Field(
         9, ge=0, description="draws a method and module kind in the null models, by kinds as the run; 0: left out"
     )
     halves: bool = Field(True, description="score two halves of the scoring clusters too: do both choose the same?")
+
+    @property
+    def several_fits(self) -> bool:
+        """Whether null models are fitted more than once."""
+        return bool(self.nulls) and self.null_models > 1
 
     @property
     def resampled(self) -> bool:

@@ -1,0 +1,97 @@
+"""Several fits of each null model: how dense module kinds are where nothing, or nothing true, was learned.
+
+One null model is one fit, and a point. With n fits, each with another start or another shuffling and another order of
+training, the enrichment of a module kind in the run has a counted p value, one-sided::
+
+    p = (1 + fits in which it is as large) / (1 + n)        19 fits are the fewest that can give 0.05
+
+Shuffled labels ask whether training on *these* labels makes a kind dense; random weights whether the pretrained model
+does. The first fit is the null model of the stage ``nulls``; of the others only scores are kept.
+
+Source: permutation p value as in Phipson and Smyth (2010).
+"""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from plmscope.evaluation.density import density
+from plmscope.evaluation.selection import select_top
+from plmscope.scoring.scores import from_table
+from plmscope.stats.chance import benjamini_hochberg
+from plmscope.store.schema import SCHEMA
+from plmscope.study.nulls import fit_scores
+from plmscope.study.scoring import rankings
+from plmscope.study.stages import Context, Stage, tables
+
+
+def run(context: Context) -> None:
+    """Make what fits are missing, count where their best neurons are, and test the run against them."""
+    study, run, opened = context.study, context.run, context.opened
+    rows, own = [], []
+    for method in study.score.methods:
+        for fraction in study.density.fractions:
+            counted = density(select_top(opened.ranking(method), fraction))
+            own.append(counted.assign(method=method, fraction=fraction))
+    for null in study.density.nulls:
+        for fit in range(study.density.null_models):
+            frame = run.own(f"nulls/{null}/neurons") if fit == 0 else _scores(context, null, fit)
+            known = [from_table(frame, opened.model.index, name) for name in study.score.columns]
+            for scores in rankings(study, known):
+                for fraction in study.density.fractions:
+                    counted = density(select_top(scores, fraction))
+                    rows.append(counted.assign(null=null, fit=fit, method=scores.method, fraction=fraction))
+    fits = pd.concat(rows, ignore_index=True)[list(SCHEMA["null_fits"])]
+    run.write_table("null_fits", fits)
+    run.write_table("null_tests", tested(pd.concat(own, ignore_index=True), fits))
+
+
+def tested(own: pd.DataFrame, fits: pd.DataFrame) -> pd.DataFrame:
+    """``null_tests``: the enrichment of every module kind over all layers, against the fits of each null model.
+
+    Args:
+        own: Rows of ``density`` of the run.
+        fits: ``null_fits``.
+
+    Returns:
+        ``null, method, fraction, module, n_fits, enrichment`` (of the run), ``null_mean, null_min, null_max`` (of the
+        fits), ``p_value`` (one-sided, counted) and ``q_value`` (Benjamini-Hochberg over the kinds of a null, method
+        and share).
+    """
+    keys = ["method", "fraction", "module"]
+    kinds = own[(own["layer"] == -1) & (own["module"] != "all")].set_index(keys)["enrichment"]
+    rows = []
+    kinds_of = fits[(fits["layer"] == -1) & (fits["module"] != "all")]
+    for key, part in kinds_of.groupby(["null", *keys], sort=False):
+        of: Any = key
+        theirs, ours = part["enrichment"].to_numpy(), float(kinds.loc[of[1:]])
+        p = (1 + int((theirs >= ours).sum())) / (1 + len(theirs))
+        rows.append((*of, len(theirs), ours, theirs.mean(), theirs.min(), theirs.max(), p))
+    frame = pd.DataFrame(rows, columns=list(SCHEMA["null_tests"][:-1]))
+    own_family = frame.groupby(["null", "method", "fraction"])["p_value"]
+    return frame.assign(q_value=own_family.transform(lambda p: benjamini_hochberg(np.asarray(p))))
+
+
+def _scores(context: Context, null: str, fit: int) -> pd.DataFrame:
+    """Scores of one fit, made once."""
+    folder = context.run.path / "null_fits" / f"{null}-{fit}"
+    frame = fit_scores(context, null, fit, folder)
+    shutil.rmtree(folder / "model", ignore_errors=True)
+    return frame
+
+
+STAGE = Stage(
+    name="null_fits",
+    run=run,
+    settings=(
+        "seed", "device", "dtype", "data.task", "finetune", "score", "density.nulls", "density.null_models",
+        "density.fractions",
+    ),
+    reads=("model", "proteins", "neurons", "ablation_means", "nulls"),
+    writes=tables("null_fits", "null_tests"),
+    switch="density.several_fits",
+)  # fmt: skip
