@@ -31,6 +31,7 @@ from plmscope.explaining.decision import Decision
 from plmscope.explaining.held import held_alone
 from plmscope.explaining.residues import residue_attribution, shuffled_band
 from plmscope.models.hooked import network_of
+from plmscope.study.opened import OpenRun
 
 RESAMPLES, DRAWS = 2000, 1000
 
@@ -51,7 +52,7 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def chosen(run: ps.OpenRun, asked: argparse.Namespace) -> tuple[list[Protein], dict[str, np.ndarray]]:
+def chosen(run: OpenRun, asked: argparse.Namespace) -> tuple[list[Protein], dict[str, np.ndarray]]:
     """Proteins in random order, and their annotated residues (0-based)."""
     sites = pd.read_csv(asked.sites, sep="\t")
     sites = sites[sites["feature_type"] == asked.feature]
@@ -93,7 +94,7 @@ def interval(values: np.ndarray, weights: np.ndarray | None, seed: int) -> str:
     return f"{values.sum() / weights.sum():.3f} ({low:.3f} to {high:.3f})"
 
 
-def of_sites(run: ps.OpenRun, proteins: list[Protein], residues: dict[str, np.ndarray], asked: argparse.Namespace) -> None:
+def of_sites(run: OpenRun, proteins: list[Protein], residues: dict[str, np.ndarray], asked: argparse.Namespace) -> None:
     """The first question."""
     network, rows = network_of(run.model), []
     rng = np.random.default_rng([asked.seed, 2])
@@ -141,7 +142,7 @@ def of_sites(run: ps.OpenRun, proteins: list[Protein], residues: dict[str, np.nd
             )
 
 
-def of_neurons(run: ps.OpenRun, proteins: list[Protein], asked: argparse.Namespace) -> None:
+def of_neurons(run: OpenRun, proteins: list[Protein], asked: argparse.Namespace) -> None:
     """The second question."""
     model, found = run.model, []
     network, index = network_of(model), model.index
