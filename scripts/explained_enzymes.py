@@ -2,8 +2,8 @@
 
 Two questions, on proteins that no protein of the run's training set comes near:
 
-1. Are annotated active-site residues among the 5 % most attributed ones of their protein, more often than other residues
-   with the same letter in the same protein, and more often outside the band of shuffled copies?
+1. Are annotated active-site residues among the 5 % most attributed ones of their protein, more often than other
+   residues with the same letter in the same protein, and more often outside the band of shuffled copies?
 2. Does the attributed contribution of a neuron to one protein agree with what becomes of it when the neuron alone is
    held (Spearman over neurons drawn evenly from all sites)?
 
@@ -60,7 +60,9 @@ def chosen(run: OpenRun, asked: argparse.Namespace) -> tuple[list[Protein], dict
     left: Counter[str] = Counter()
     enzymes = enzymes[enzymes["accession"].isin(set(sites["key"]))].sample(frac=1, random_state=asked.seed)
     residues = {
-        str(key): np.unique(np.concatenate([np.arange(a - 1, b) for a, b in zip(own["start"], own["end"], strict=True)]))
+        str(key): np.unique(
+            np.concatenate([np.arange(a - 1, b) for a, b in zip(own["start"], own["end"], strict=True)])
+        )
         for key, own in sites.groupby("key")
     }
     proteins, seen = [], set()
@@ -151,7 +153,9 @@ def of_neurons(run: OpenRun, proteins: list[Protein], asked: argparse.Namespace)
         given = contributions(decision, model.ablation_means)
         rng = np.random.default_rng([asked.seed, 3, number])
         each = max(1, asked.neurons // len(index.sites))
-        drawn = [index.offsets[s] + rng.choice(index.slice(s).stop - index.offsets[s], each, False) for s in index.sites]
+        drawn = [
+            index.offsets[s] + rng.choice(index.slice(s).stop - index.offsets[s], each, False) for s in index.sites
+        ]
         places, listed = np.concatenate(drawn), given.strongest(15, 5)
         one = {}
         for name, some in (("drawn", places), ("listed", np.array(listed))):
@@ -160,7 +164,10 @@ def of_neurons(run: OpenRun, proteins: list[Protein], asked: argparse.Namespace)
             one[f"{name}_sign"] = np.mean(np.sign(given.values[some]) == np.sign(effects))
             one[f"{name}_size"] = np.abs(effects).mean()
         found.append(one)
-        print(f"  {protein.id}: r = {one['drawn']:.3f} of {len(places)} drawn, {one['listed']:.3f} of those listed", flush=True)
+        print(
+            f"  {protein.id}: r = {one['drawn']:.3f} of {len(places)} drawn, {one['listed']:.3f} of those listed",
+            flush=True,
+        )
     table = pd.DataFrame(found)
     print(f"\nneurons: {len(table)} proteins, {len(places)} neurons drawn from all sites in each, seed {asked.seed}")
     for name in table.columns:

@@ -125,20 +125,21 @@ def contributions(
             if number and points > 1:
                 n = -(-points // 2)
 
-            def integral(
-                logits: ResumedLogits, bottom: torch.Tensor, top: torch.Tensor, module: str = module
-            ) -> torch.Tensor:
-                nonlocal uneven
-                if module == "intermediate" and n in integrals:
-                    start, end, gradient, uneven = integrals[n]
-                    if _same(start, end, bottom, top):
-                        return gradient
-                gradient, uneven = _integral(decision, state, bottom, top, context, n, token_budget, logits)
-                if module == "output":
-                    integrals[n] = bottom, top, gradient, uneven
-                return gradient
-
             while True:
+
+                def integral(
+                    logits: ResumedLogits, bottom: torch.Tensor, top: torch.Tensor, module: str = module, n: int = n
+                ) -> torch.Tensor:
+                    nonlocal uneven
+                    if module == "intermediate" and n in integrals:
+                        low, high, gradient, uneven = integrals[n]
+                        if _same(low, high, bottom, top):
+                            return gradient
+                    gradient, uneven = _integral(decision, state, bottom, top, context, n, token_budget, logits)
+                    if module == "output":
+                        integrals[n] = bottom, top, gradient, uneven
+                    return gradient
+
                 gradient = through_the_stream(network, number, state, module, start, end, context, integral)
                 of_token = (gradient * (end.float() - start.float()))[0].double()  # (T, N)
                 of_neuron = of_token.sum(0)

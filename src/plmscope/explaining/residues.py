@@ -165,9 +165,9 @@ def shuffled_band(
         decision: Protein and class.
         known: Its own attribution, by which points are judged.
         copies: 20 or more, so that a twentieth of them is one.
-        points: Gauss-Legendre points of every copy, :func:`gathered`; 0: 4, 5, 6, 8, 12, ... until the error on the protein itself
-            is below :data:`BAND_ERROR`. Doubled for a copy while its gap is above ``tolerance`` of its absolute
-            attribution: a percentile asks for less than the attribution that it is compared with.
+        points: Gauss-Legendre points of every copy, :func:`gathered`; 0: 4, 5, 6, 8, 12, ... until the error on the
+            protein itself is below :data:`BAND_ERROR`. Doubled for a copy while its gap is above ``tolerance`` of its
+            absolute attribution: a percentile asks for less than the attribution that it is compared with.
         tolerance: See ``points``.
         seed: Of the shuffling.
         token_budget: Tokens times points at once.
