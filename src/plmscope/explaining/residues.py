@@ -18,10 +18,9 @@ exact in the limit as any other.
 
 **The band** says what a residue of such a protein gets for nothing: the same for shuffled copies of the sequence, and
 at every place the 5th and 95th percentile over the copies, as one more copy would lie beyond either with a chance of
-one in twenty (Weibull's plotting position). By chance one residue in ten lies outside. How many points that takes is
-found on the protein itself, whose attribution is known better: as few as get its largest tenth, residues such as the
-edges of a band are, right to 15 % on average. Few points are better where the change of the variable leaves an even
-integrand; theirs are therefore drawn together once more (:func:`gathered`).
+one in twenty (Weibull's plotting position). By chance one residue in ten lies outside. Points are as few
+as get the largest tenth of the protein's own residues, which is known better, right to 15 % on average, and are drawn
+together once more where the integrand is large (:func:`gathered`), which matters for few.
 
 Source: integrated gradients, Sundararajan et al., arXiv:1703.01365; conductance, Dhamdhere et al., arXiv:1805.12233.
 """
