@@ -13,8 +13,8 @@ Two questions, on proteins that no protein of the run's training set comes near:
 
 ``--enzymes`` has the columns ``accession, ec, sequence`` and, if homologs are to count once, ``cluster30``; ``--sites``
 has ``key`` (an accession), ``feature_type``, ``start`` and ``end`` (1-based, both included). Intervals are 95 %
-percentile bootstraps over proteins, 2,000 resamples. What is left out is counted. What the language model saw before the
-run is not looked at.
+percentile bootstraps over proteins, 2,000 resamples. What is left out is counted. What the language model saw before
+the run is not looked at.
 """
 
 import argparse
