@@ -12,6 +12,7 @@ import torch
 import plmscope as ps
 from plmscope.data.proteins import Protein
 from plmscope.errors import InputError, SelectionError
+from plmscope.evaluation.interventions import Change, outcomes
 from plmscope.evaluation.selection import Selection
 from plmscope.explaining.activations import as_protein
 from plmscope.explaining.contributions import contributions
@@ -19,7 +20,7 @@ from plmscope.explaining.decision import Decision
 from plmscope.explaining.explainer import Explainer, ExplainSettings
 from plmscope.explaining.explanation import SCHEMA
 from plmscope.explaining.held import held_alone, held_together
-from plmscope.explaining.residues import residue_attribution, shuffled_copies
+from plmscope.explaining.residues import residue_attribution, shuffled_band, shuffled_copies
 from plmscope.explaining.training import Distances, place, sample_of
 from plmscope.models.architectures import architecture_of
 from plmscope.models.classifier import Classifier
@@ -213,6 +214,46 @@ def test_held_by_hooks(tiny, proteins):
     assert len(together.draws) == 6 and 1 / 7 - 1e-9 <= together.p_value <= 1
     again = held_together(decision, mask, constants, draws=6, seed=3)
     assert np.array_equal(together.draws, again.draws)
+
+
+def test_fast_ways_and_plain_ones_agree(tiny, proteins):
+    """Neurons held from their own layer up against whole passes; a path that two modules share against its own."""
+    rng = np.random.default_rng(2)
+    decision = Decision.of(tiny, network_of(tiny), proteins[5])
+    constants = rng.normal(0, 0.5, (3, len(tiny.index)))
+    some = [tiny.index.offsets[site] + int(rng.integers(24)) for site in tiny.index.sites for _ in range(2)]
+    changes = [Change(Selection(tiny.index, np.arange(len(tiny.index)) == n, "one"), None) for n in some]
+    plain = [decision.value - odds[0, decision.label] for odds in outcomes(tiny, proteins[5:6], changes, constants)]
+    assert held_alone(decision, some, constants) == pytest.approx(np.array(plain), abs=2e-5)
+    assert held_alone(decision, [], constants).shape == (0,)
+    # Means of intermediate and output over the same tokens: output = W intermediate + b, so that their paths are one.
+    own = constants.copy()
+    for layer in range(3):
+        module = tiny.model.esm.encoder.layer[layer].output.dense
+        inner, outer = (tiny.index.slice(Site(layer, m)) for m in ("intermediate", "output"))
+        own[:, outer] = own[:, inner] @ module.weight.double().numpy().T + module.bias.double().numpy()
+    found = contributions(decision, own, points=8, tolerance=1.0)
+    apart = own.copy()
+    for layer in range(3):
+        apart[:, tiny.index.slice(Site(layer, "output"))] += 0.1
+    for layer in range(3):
+        part = tiny.index.slice(Site(layer, "intermediate"))
+        again = contributions(decision, apart, points=8, tolerance=1.0).values[part]
+        assert found.values[part] == pytest.approx(again, abs=1e-4 * np.abs(again).max())
+
+
+def test_one_more_copy_lies_outside_the_band_one_time_in_ten(tiny):
+    protein = Protein("p", "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQ")
+    decision = Decision.of(tiny, network_of(tiny), protein)
+    known = residue_attribution(decision)
+    band = shuffled_band(decision, known, points=6, seed=0)
+    others = [
+        residue_attribution(Decision.of(tiny, decision.network, copy, decision.name), points=8)
+        for copy in shuffled_copies(protein, 40, seed=9)
+    ]
+    assert np.mean([band.outside(one.values) for one in others]) == pytest.approx(0.1, abs=0.035)
+    fine = shuffled_band(decision, known, points=32, seed=0)
+    assert np.abs(band.low - fine.low).mean() < 0.05 * (fine.high - fine.low).mean()
 
 
 def test_activations_are_what_a_hook_sees(tiny, proteins):

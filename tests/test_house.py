@@ -61,7 +61,7 @@ HOUSE = (
         "null_kinds", "null_fits", "selecting", "stability", "intervening", "edited",
     )),
     ("explaining", (
-        "activations", "decision", "explanation", "held", "page", "residues", "contributions", "training", "detected",
+        "activations", "decision", "explanation", "page", "residues", "contributions", "held", "training", "detected",
         "explainer", "folder", "variants",
     )),
     ("comparing", (

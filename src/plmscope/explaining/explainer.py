@@ -54,8 +54,8 @@ class ExplainSettings:
 
     Attributes:
         copies: Shuffled copies of the band; 0: no band, no residue is outside of it.
-        band_points: Quadrature points of each; 0: as many as an error of a tenth takes.
-        neuron_points: Quadrature points a site.
+        band_points: Quadrature points of each; 0: as many as an error of 15 % takes.
+        neuron_points: Quadrature points of a site in the first layer, half as many above.
         supporting, opposing: Neurons listed of either sign.
         draws: Matched draws; 0: none.
         seed: Of shuffles and draws.

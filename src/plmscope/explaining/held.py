@@ -15,10 +15,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
-from plmscope.evaluation.interventions import CONTROL, Change, outcomes
+from plmscope.evaluation.interventions import CONTROL, Change, class_log_odds, outcomes
 from plmscope.evaluation.selection import Selection, draw, strata
+from plmscope.explaining.contributions import copies
 from plmscope.explaining.decision import Decision
+from plmscope.models.network import at_tokens
+from plmscope.models.sites import Site
+from plmscope.models.workers import in_order
 from plmscope.stats.chance import compare_with_draws
 
 
@@ -41,18 +46,56 @@ class HeldEffect:
     decided: str
 
 
-def held_alone(decision: Decision, neurons: Sequence[int], constants: np.ndarray | None) -> np.ndarray:
-    """Fall of the log-odds when each of some neurons is held, ``(K,)``.
+def held_alone(
+    decision: Decision, neurons: Sequence[int], constants: np.ndarray | None, token_budget: int = 1024
+) -> np.ndarray:
+    """Fall of the log-odds when each of some neurons is held, ``(K,)``; what lies below a neuron is not run again.
 
     Args:
         decision: Protein and class.
         neurons: ``K`` positions.
         constants: ``(3, N)`` ablation means; ``None``: zero.
+        token_budget: Tokens times neurons at once.
     """
-    index = decision.classifier.index
-    alone = [Selection(index, np.arange(len(index)) == n, "one") for n in neurons]
-    odds = _odds(decision, alone, constants)
-    falls: np.ndarray = decision.value - odds[:, decision.label]
+    network, classifier = decision.network, decision.classifier
+    index, falls = classifier.index, np.zeros(len(neurons))
+    by_site: dict[Site, list[int]] = {}
+    for k, neuron in enumerate(neurons):
+        by_site.setdefault(index.neuron(neuron).site, []).append(k)
+    at_once = max(1, token_budget // decision.batch.input_ids.shape[1])
+
+    def of_layer(number: int) -> list[tuple[int, float]]:
+        """The log-odds with each neuron of a layer held, with its place in the list."""
+        held = []
+        with torch.no_grad():
+            state = network.state(number, inputs[number], context)
+            for site, own in by_site.items():
+                if site.layer != number:
+                    continue
+                activation = state.activations[site.module]  # (1, T, n)
+                for first in range(0, len(own), at_once):
+                    part = own[first : first + at_once]
+                    many = activation.repeat(len(part), 1, 1)
+                    for row, k in enumerate(part):
+                        unit = index.neuron(neurons[k]).index
+                        at = np.zeros((3, 1)) if constants is None else constants[:, neurons[k], None]
+                        value = torch.from_numpy(np.asarray(at)).to(many)
+                        many[row : row + 1, :, unit : unit + 1] = at_tokens(value, activation[:, :, :1], context)
+                    logits = network.resume(
+                        number, copies(state, len(part)), site.module, many, context.repeat(len(part))
+                    )
+                    odds = class_log_odds(logits.double().cpu().numpy(), classifier.task)[:, decision.label]
+                    held += list(zip(part, odds.tolist(), strict=True))
+        return held
+
+    with torch.no_grad():
+        hidden, context = network.embed(decision.batch)
+        inputs = [hidden]
+        for number in range(max((site.layer for site in by_site), default=0)):
+            inputs.append(network.after(network.state(number, inputs[-1], context)))
+    for found in in_order(of_layer, sorted({site.layer for site in by_site}), classifier.device):
+        for k, odds in found:
+            falls[k] = decision.value - odds
     return falls
 
 
