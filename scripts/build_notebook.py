@@ -1,7 +1,7 @@
 """Make the notebooks of ``docs/notebooks`` from their sources in ``scripts/notebooks``, executed on a finished demo.
 
-    python scripts/build_notebook.py FOLDER                # FOLDER has runs/demo of plmscope demo, or gets it in minutes
-    python scripts/build_notebook.py FOLDER own-scorer     # one of them
+    python scripts/build_notebook.py FOLDER              # FOLDER has runs/demo, or gets it in minutes
+    python scripts/build_notebook.py FOLDER own-scorer   # one of them
 
 A source is a page of Markdown whose Python blocks become cells. Needs no notebook server: a cell's last expression is
 shown as a notebook would show it.
