@@ -30,9 +30,10 @@ check: $(STAMP)
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-# The site in site/, without network; a broken link, a missing reference or an undocumented public name ends it.
+# The site in site/, without network; a broken link, a missing reference or an undocumented public name ends it. Not with
+# --quiet: warnings that are not said are not counted either.
 docs: $(VENV)/.docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "open site/index.html"
 
 $(VENV)/.docs: $(STAMP)

@@ -1,9 +1,10 @@
-"""Execute the code cells of ``docs/notebook.ipynb`` and store what they show, after a change of the API or of the text.
+"""Make the notebooks of ``docs/notebooks`` from their sources in ``scripts/notebooks``, executed on a finished demo.
 
-    python scripts/build_notebook.py FOLDER      # FOLDER gets the small study's run folder, and keeps it
+    python scripts/build_notebook.py FOLDER              # FOLDER has runs/demo, or gets it in minutes
+    python scripts/build_notebook.py FOLDER own-scorer   # one of them
 
-Needs no notebook server: a cell's last expression is shown as a notebook would show it. The study of the first code
-cell is run if FOLDER has no finished one; that takes a few minutes on two CPU cores.
+A source is a page of Markdown whose Python blocks become cells. Needs no notebook server: a cell's last expression is
+shown as a notebook would show it.
 """
 
 from __future__ import annotations
@@ -13,13 +14,26 @@ import contextlib
 import io
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
-from plmscope.cli import main
+ROOT = Path(__file__).parents[1]
+SOURCES, NOTEBOOKS = ROOT / "scripts" / "notebooks", ROOT / "docs" / "notebooks"
 
-NOTEBOOK = Path(__file__).parents[1] / "docs" / "notebook.ipynb"
+
+def cells(text: str) -> list[dict[str, Any]]:
+    """The cells of a source, not executed yet."""
+    found: list[dict[str, Any]] = []
+    for number, part in enumerate(re.split(r"^```python\n(.*?)^```\n", text, flags=re.MULTILINE | re.DOTALL)):
+        if not (body := part.strip("\n")):
+            continue
+        cell = {"cell_type": "markdown", "id": f"cell-{len(found)}", "metadata": {}, "source": lines(body)}
+        if number % 2:
+            cell |= {"cell_type": "code", "execution_count": None, "outputs": []}
+        found.append(cell)
+    return found
 
 
 def execute(code: str, namespace: dict[str, Any]) -> list[dict[str, Any]]:
@@ -36,7 +50,7 @@ def execute(code: str, namespace: dict[str, Any]) -> list[dict[str, Any]]:
         data = {"text/plain": lines(repr(value))}
         if hasattr(value, "_repr_html_"):
             data["text/html"] = lines(value._repr_html_())
-        outputs.append({"output_type": "execute_result", "execution_count": 0, "metadata": {}, "data": data})
+        outputs.append({"output_type": "execute_result", "execution_count": None, "metadata": {}, "data": data})
     return outputs
 
 
@@ -45,27 +59,45 @@ def lines(text: str) -> list[str]:
     return text.splitlines(keepends=True)
 
 
-def build(folder: Path) -> None:
-    """Execute all code cells in ``folder`` and write the notebook."""
-    book = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
-    os.chdir(folder)
+def executed(text: str) -> dict[str, Any]:
+    """A source as a notebook, run in the working directory."""
+    book = {
+        "cells": cells(text),
+        "metadata": {
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"},
+        },
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
     namespace: dict[str, Any] = {"__name__": "notebook"}
-    number = 0
-    for cell in book["cells"]:
-        if cell["cell_type"] != "code":
-            continue
-        number += 1
-        cell["outputs"] = execute("".join(cell["source"]), namespace)
-        cell["execution_count"] = number
-        for output in cell["outputs"]:
+    code = [cell for cell in book["cells"] if cell["cell_type"] == "code"]
+    for number, cell in enumerate(code, 1):
+        outputs = execute("".join(cell["source"]), namespace)
+        cell |= {"execution_count": number, "outputs": outputs}
+        for output in outputs:
             if "execution_count" in output:
                 output["execution_count"] = number
-        if number == 1 and main(["run", "small.toml"]) != 0:
-            raise SystemExit("the study failed")
-    NOTEBOOK.write_text(json.dumps(book, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return book
+
+
+def build(folder: Path, names: list[str]) -> None:
+    """Execute the notebooks in ``folder`` and write them."""
+    from plmscope.cli import main
+
+    folder.mkdir(parents=True, exist_ok=True)
+    os.chdir(folder)
+    if not Path("runs/demo/report.html").is_file() and main(["demo"]) != 0:
+        raise SystemExit("the demo failed")
+    NOTEBOOKS.mkdir(exist_ok=True)
+    for source in sorted(SOURCES.glob("*.md")):
+        if not names or source.stem in names:
+            book = executed(source.read_text(encoding="utf-8"))
+            text = json.dumps(book, indent=1, ensure_ascii=False) + "\n"
+            (NOTEBOOKS / f"{source.stem}.ipynb").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) < 2:
         raise SystemExit(__doc__)
-    build(Path(sys.argv[1]).resolve())
+    build(Path(sys.argv[1]).resolve(), sys.argv[2:])

@@ -4,7 +4,6 @@ Python runs, one namespace a page; commands parse (``test_documented_commands.py
 lead somewhere. A Python block after a line ``<!-- not run: WHY -->`` is compiled only.
 """
 
-import json
 import os
 import re
 import shlex
@@ -21,7 +20,7 @@ import plmscope
 from plmscope.cli import app
 from plmscope.errors import PlmscopeError
 from plmscope.store.schema import SCHEMA
-from plmscope.study.study_file import parse_study, read_study
+from plmscope.study.study_file import parse_study
 from tests.conftest import Golden
 
 ROOT = Path(__file__).parents[1]
@@ -216,17 +215,3 @@ def test_the_tables_of_the_run_folder_page_have_all_their_columns() -> None:
     for table, row in rows:
         missing = [column for column in SCHEMA[table] if f"`{column}`" not in row]
         assert not missing, f"docs/run-folder.md: {table} lacks {missing}"
-
-
-def test_notebook_is_executed_and_runs(golden: Golden, desk: Path) -> None:
-    path = ROOT / "docs" / "notebook.ipynb"
-    assert path.stat().st_size < 100_000
-    book = json.loads(path.read_text())
-    code = [cell for cell in book["cells"] if cell["cell_type"] == "code"]
-    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
-    assert all(cell["outputs"] for cell in code[1:])
-    golden.copy(desk / "runs" / "small")
-    namespace: dict[str, Any] = {"__name__": "notebook"}
-    for cell in code:
-        exec(compile("".join(cell["source"]), f"notebook cell {cell['execution_count']}", "exec"), namespace)
-    assert read_study(desk / "small.toml").name == "small"

@@ -55,6 +55,7 @@ def test_tables_and_columns() -> None:
 def test_public_names_are_documented_and_linked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert reference.undocumented() == []
     page = reference.api_page()
+    assert not re.search(r":\w+:`", page)  # roles of Sphinx
     assert all(f"[`ps.{name}`][plmscope." in page for name in plmscope.__all__ if name in plmscope._HOME)
     (tmp_path / "plmscope").mkdir()
     (tmp_path / "plmscope" / "a.py").write_text(
@@ -77,6 +78,11 @@ def test_every_page_is_in_the_list_of_the_site() -> None:
     docs = ROOT / "docs"
     assert {str(path.relative_to(docs)) for path in docs.rglob("*.md")} <= listed
     assert {str(path.relative_to(docs).with_suffix(".md")) for path in docs.rglob("*.ipynb")} <= listed
+
+
+def test_warnings_end_the_build() -> None:
+    (command,) = re.findall(r"^\t.*mkdocs build.*$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert "--strict" in command and "--quiet" not in command and " -q" not in command  # MkDocs counts what it says
 
 
 def test_nothing_is_fetched_from_elsewhere() -> None:

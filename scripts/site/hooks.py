@@ -78,6 +78,7 @@ def shown(output: dict[str, Any]) -> str:
     data = output.get("data", {})
     if "text/html" in data:
         body = re.sub(r"\n\s*", " ", re.sub(r"<style.*?</style>", "", "".join(data["text/html"]), flags=re.DOTALL))
+        body = body.replace("<th></th>", "<td></td>")  # an empty head says nothing to a screen reader
     else:
         text = "".join(output.get("text", data.get("text/plain", "")))
         # Blank lines would end the block of HTML.

@@ -204,7 +204,8 @@ def first_line(home: str, name: str) -> str:
     """The first line of a name's docstring, from its source."""
     tree = ast.parse((PACKAGE / f"{home.replace('.', '/')}.py").read_text(encoding="utf-8"))
     found = next((n for n in tree.body if getattr(n, "name", "") == name), None)
-    return ((ast.get_docstring(found) if found is not None else "") or "").split("\n")[0].replace("``", "`")
+    line = ((ast.get_docstring(found) if found is not None else "") or "").split("\n")[0].replace("``", "`")
+    return re.sub(r":\w+:`~?(?:[\w.]+\.)?(\w+)`", r"`\1`", line)
 
 
 def package_page(package: str, names: list[str]) -> str:

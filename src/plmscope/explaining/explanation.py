@@ -194,6 +194,6 @@ def strip_html(residues: pd.DataFrame, width: int = 60) -> str:
             title = html.escape(f"{row.residue}{row.position}: {row.attribution:+.3f} nats", quote=True)
             style = f"background:{colour};font-weight:{weight}"
             cells.append(f'<span style="{style}" title="{title}">{html.escape(str(row.residue))}</span>')
-        number = f'<span style="opacity:.6">{start + 1:>5} </span>'
+        number = f'<span style="opacity:.75">{start + 1:>5} </span>'
         rows.append(f"<div>{number}{''.join(cells)}</div>")
     return f'<div style="font-family:monospace;white-space:pre;overflow-x:auto;margin:.4em 0">{"".join(rows)}</div>'

@@ -145,8 +145,15 @@
   fill("sort", [["rank", "best rank"], ["effect", "largest effect"], ["f1", "F1"], ["auroc", "AUROC"], ["information", "motif information"], ["place", "layer and module"]]);
   const list = block.querySelector(".card-list"), more = block.querySelector(".more"), shown = block.querySelector(".shown");
   let wanted = [], drawn = 0;
+  // Boxes that scroll are reached by the keyboard; those that fit would only be in its way.
+  const reach = (added) => {
+    const wide = added.flatMap((card) => [...card.querySelectorAll(".scroller")]).filter((box) => box.scrollWidth > box.clientWidth);
+    for (const box of wide) for (const [key, value] of [["tabindex", "0"], ["role", "group"], ["aria-label", "scrolls sideways"]]) box.setAttribute(key, value);
+  };
   const grow = (most = STEP) => {
-    list.append(...wanted.slice(drawn, drawn + most).map(build));
+    const added = wanted.slice(drawn, drawn + most).map(build);
+    list.append(...added);
+    setTimeout(() => reach(added)); // once they are laid out
     drawn = Math.min(wanted.length, drawn + most);
     more.hidden = drawn >= wanted.length;
     more.textContent = `Show more (${drawn} of ${wanted.length} drawn)`;
