@@ -61,7 +61,7 @@ def test_the_folder_loads_in_transformers(run, tmp_path, capsys):
     how = ["--model", str(folder), "--keep", "integrated_gradients:0.2", "--ablation", "zero"]
     assert main(["export", str(run), *how]) == 0
     said = capsys.readouterr().err
-    assert "keeps the best 0.2 of neurons by integrated_gradients" in said and "logits differ" in said
+    assert "keeps the best 20 % of neurons by integrated_gradients" in said and "logits differ" in said
     opened = ps.open_run(run)
     works = ps.select_top(opened.ranking("integrated_gradients"), 0.2).mask
     model, tokenizer = (

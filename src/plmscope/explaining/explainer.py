@@ -380,7 +380,7 @@ def class_neurons(opened: OpenRun, label: str) -> Selection | None:
     if scores is None:
         return None
     chosen = select_top(scores, fraction)
-    name = f"the best {fraction:.3g} of neurons for class {label} by {scores.method}"
+    name = f"the best {100 * fraction:.3g} % of neurons for class {label} by {scores.method.replace('_', ' ')}"
     return Selection(chosen.index, chosen.mask, name)
 
 

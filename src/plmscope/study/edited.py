@@ -196,7 +196,7 @@ def _kept(opened: OpenRun, text: str) -> Selection:
     if not method or not 0 < fraction < 1:
         raise SelectionError(f"{text!r} is not written like integrated_gradients:0.05, with a share between 0 and 1")
     chosen = select_top(opened.ranking(method), fraction)
-    return Selection(chosen.index, chosen.mask, f"the best {fraction:.3g} of neurons by {method}")
+    return Selection(chosen.index, chosen.mask, f"the best {100 * fraction:.3g} % of neurons by {method}")
 
 
 def _of_class(opened: OpenRun, label: str) -> Selection:
@@ -206,4 +206,5 @@ def _of_class(opened: OpenRun, label: str) -> Selection:
     if label not in scores:
         raise RunError(f"class {label!r} has no scores in {opened.run.path}; there are {', '.join(scores)}")
     chosen = select_top(scores[label], fraction)
-    return Selection(chosen.index, chosen.mask, f"the best {fraction:.3g} of neurons for class {label} by {method}")
+    name = f"the best {100 * fraction:.3g} % of neurons for class {label} by {method}"
+    return Selection(chosen.index, chosen.mask, name)

@@ -48,7 +48,7 @@
       chosen.every(([name, value]) => !trace.when || !trace.when[name] || trace.when[name].includes(value)));
     let layout = merge({ ...common, font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: "@text" } }, figure.layout);
     for (const [name, value] of chosen) layout = merge(layout, figure.patches[name]?.[value] ?? {});
-    if (printing) layout = { ...layout, width: 660 };
+    if (printing) layout = { ...layout, width: figure.small ? 210 : 660 };
     // Plotly takes "when" for a mistake, so it is left out.
     Plotly.react(plot, themed(traces.map(({ when, ...trace }) => trace), style), themed(layout, style), { ...config, displayModeBar: figure.small ? false : "hover", toImageButtonOptions: { format: "svg", filename: plot.id } });
   };
