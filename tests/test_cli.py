@@ -1034,11 +1034,11 @@ def test_stages_one_by_one_find_themselves_done(
 def test_export(golden: Golden, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folder = golden.copy(tmp_path / "run")
     assert main(["export", str(folder)]) == 0
-    assert capfd.readouterr().err == f"wrote 52 tables to {folder / 'csv'}\n"
+    assert capfd.readouterr().err == f"wrote 54 tables to {folder / 'csv'}\n"
     lines = (folder / "csv" / "curves.csv").read_text().splitlines()
     assert lines[0].startswith("method,matched_to,scope,module,draw,mode,ablation,fraction,n_neurons,accuracy")
     assert len(lines) == 1 + len(Run.open(folder).table("curves"))
-    assert len(list((folder / "csv").iterdir())) == 52
+    assert len(list((folder / "csv").iterdir())) == 54
 
 
 def test_overrides_reach_the_study(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

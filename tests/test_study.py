@@ -94,7 +94,7 @@ def test_files_of_a_run_folder(golden: Golden) -> None:
     own = {"ablation_means.parquet", "score_bootstraps.parquet", "score_sums.npz"}
     found = {path.name for path in golden.run.iterdir()}
     assert found == tables | own | {
-        "study.toml", "manifest.json", "metrics.json", "report.html", "model", "nulls", ".lock",
+        "study.toml", "manifest.json", "metrics.json", "report.html", "model", "nulls", "null_fits", ".lock",
     }  # fmt: skip
 
 
@@ -555,11 +555,11 @@ def test_changed_setting_redoes_its_stage_and_later_ones(
     assert lines[3] == "evaluate: continuing after 5 of 13 selections"
     ends = [line for line in lines[4:] if "done in" in line or "not run again" in line]
     assert [line.split(":")[0] for line in ends] == [
-        "evaluate", "nulls", "null_kinds", "density", "stability", "characterize", "describe", "probe", "intervene",
-        "layout", "faithfulness", "report",
+        "evaluate", "nulls", "null_kinds", "density", "null_fits", "stability", "characterize", "describe", "probe",
+        "intervene", "layout", "faithfulness", "report",
     ]  # fmt: skip
     # Neither the characterization nor the interventions ask for the evaluation or the null models; the layout does.
-    assert ["done in" in line for line in ends] == [True] * 5 + [False] * 4 + [True, False, True]
+    assert ["done in" in line for line in ends] == [True] * 6 + [False] * 4 + [True, False, True]
 
     after, run = contents(folder), Run.open(folder)
     same = ["proteins.parquet", "neurons.parquet", "metrics.json", "model/model.safetensors", "completeness.parquet"]

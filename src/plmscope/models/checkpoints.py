@@ -152,7 +152,10 @@ class Checkpoint:
         base = settings.get("base_model_name_or_path")
         if not isinstance(base, str) or not base:
             raise ModelError(f"{self.name}: {ADAPTER_CONFIG} names no base_model_name_or_path; add it")
-        return str(self.folder / base) if not Path(base).is_dir() and (self.folder / base).is_dir() else base
+        here, beside = Path(base), self.folder / base
+        # As peft, from here; but not some other folder of that name, where the adapter's own has a model in it.
+        held = (here / "config.json").is_file() or not (beside / "config.json").is_file()
+        return base if held and (here.is_dir() or not beside.is_dir()) else str(beside)
 
 
 def embedded_folder() -> Path:
