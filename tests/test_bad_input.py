@@ -230,8 +230,8 @@ CASES = [
     Case(
         "standard input is damaged",
         stdin(f">p ec=1.1.1.1\n{LEFT}1\n".encode()),
-        "standard input: line 1: protein 'p' has '1' at residue 34; only the 20 amino acids and X, U, B, Z, O are "
-        'allowed, or leave such proteins out with [data] other_letters = "skip"',
+        "standard input: line 1: protein 'p' has '1' at residue 34; numbers are no residues: take them "
+        'out, or leave such proteins out with [data] other_letters = "skip"',
     ),
     Case(
         "the second table lacks the ids",

@@ -104,9 +104,12 @@ def small(shown: list[dict[str, Any]]) -> str:
 
 
 def of_page(text: str) -> list[list[str]]:
-    """Its commands; of whole studies that differ in their seed alone the first, since each takes seconds."""
+    """Its commands; of studies and sweeps that differ in numbers or the engine alone the first: each takes seconds."""
     found = [line for b in blocks(text, SHELL) for line in run_by_bash(b.text, b.language == "console")]
-    kinds = [re.sub(r"\d+", "0", " ".join(line)) if line[0] == "run" else str(i) for i, line in enumerate(found)]
+    kinds = [
+        re.sub(r" --engine \w+| --workers \d+|\d+", "", " ".join(line)) if line[0] in ("run", "sweep") else str(i)
+        for i, line in enumerate(found)
+    ]
     return [line for i, line in enumerate(found) if kinds.index(kinds[i]) == i]
 
 

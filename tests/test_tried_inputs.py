@@ -337,3 +337,39 @@ def test_a_head_of_nan(base: Path, tmp_path: Path) -> None:
     AutoTokenizer.from_pretrained(base).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match=r"'classifier.out_proj.weight' holds NaN or infinite values"):
         load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "settings", "line"),
+    [
+        ("a.pir", ">P1;p1\nsome protein\n{s}*\n", {}, r"line 1: '>P1;' begins an entry of PIR"),
+        ("a.fasta", ">p1\n{s}>p2\n{s}\n", {}, r"'p1' has '>' at residue 34; two entries are joined there"),
+        ("a.fasta", ">p1\n{s}**\n", {}, r"more than one stop at its end"),
+        ("a.fasta", ">p1\n\ufeff{s}\n", {}, r"a byte order mark"),
+        ("a.tsv", "id\tsequence\na\t1 {s}\n", {}, r"'1' at residue 1; numbers are no residues"),
+        (
+            "a.tsv",
+            "id\ty\tsequence\na\t010\t{s}\n",
+            {"label": "y", "task": "multi"},
+            r"'010' is a 0 or 1 for each",
+        ),
+    ],
+)
+def test_what_is_no_residue_is_told_by_its_cause(
+    tmp_path: Path, name: str, text: str, settings: dict[str, Any], line: str
+) -> None:
+    path = tmp_path / name
+    path.write_text(text.replace("{s}", "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQ"), encoding="utf-8")
+    with pytest.raises(InputError, match=line):
+        read_proteins(path, **settings)
+
+
+def test_blanks_between_groups_of_residues_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "groups.fasta"
+    path.write_text(">a\nMKTAYIAKQR QISFVKSHFS RQLEERLGLI\n>b\nMKTAYIAKQRQISFVKSHFSRQLEERLGLV\n")
+    read = read_proteins(path)
+    assert [len(p) for p in read] == [30, 30] and read.changes["sequences with blanks, which were taken out"] == 1
+    path.write_text(">a\nMKTAYIAKQR\n>a\nMKTAYIAKQR\n")
+    with pytest.raises(InputError) as told:
+        read_proteins(path)
+    assert "[data]" not in told.value.plain

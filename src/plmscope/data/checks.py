@@ -36,6 +36,16 @@ _ILLEGAL = re.compile(f"[^{KNOWN_LETTERS}{KNOWN_LETTERS.lower()}]")
 _NUCLEOTIDES = re.compile("[ACGTUN]+")
 
 
+#: What a character that is no residue usually comes from, and what to do.
+CAUSES = {
+    ">": "two entries are joined there: start a new line before each '>'",
+    "\ufeff": "a byte order mark, of files that were joined: remove it",
+    "*": "more than one stop at its end: keep one, or none",
+    "\x1a": "Ctrl-Z, the end of a file in DOS: remove it",
+    "-": "a gap of an alignment: take the gaps out, or give the alignment as FASTA, A3M or Stockholm",
+}
+
+
 def check_id(source: str, row: ProteinRow, places: Mapping[str, str], table: bool) -> None:
     """Refuse an id that is missing, cannot be printed, or belongs to another protein already."""
     if not row.id:
@@ -48,9 +58,12 @@ def check_id(source: str, row: ProteinRow, places: Mapping[str, str], table: boo
             "the part that names the protein"
         )
     if row.id in places:
-        advice = f", write one row a protein, its classes joined by {SEPARATOR!r}, or {JOIN}" if table else ""
+        advice = f", write one row a protein, its classes joined by {SEPARATOR!r}" if table else ""
         twice = f"{places[row.id]} and {row.place}"
-        raise InputError(f"{source}: the id {row.id!r} is there twice, {twice}; rename or remove one{advice}")
+        raise InputError(
+            f"{source}: the id {row.id!r} is there twice, {twice}; rename or remove one{advice}",
+            f", or {JOIN}" if table else "",
+        )
 
 
 def of_folder(row: ProteinRow, name: str, stem: str, numbered: bool) -> ProteinRow:
@@ -81,10 +94,10 @@ def checked_sequence(source: str, row: ProteinRow, changes: Counter[str], other_
         known = "only the 20 amino acids and X, U, B, Z, O are allowed"
         if stop:
             known = "a stop codon inside it: check its translation (frame, genetic code, pseudogene)"
-        elif illegal[0] == "\x1a":
-            known = "Ctrl-Z, the end of a file in DOS: remove it"
-        elif illegal[0] == "-":
-            known = "a gap of an alignment: take the gaps out, or give the alignment as FASTA, A3M or Stockholm"
+        elif illegal[0].isdigit():
+            known = "numbers are no residues: take them out"
+        else:
+            known = CAUSES.get(illegal[0], known)
         raise InputError(
             f"{source}: {row.place}: protein {row.id!r} has {illegal[0]!r} at residue {illegal.start() + 1}; {known}",
             ', or leave such proteins out with [data] other_letters = "skip"',

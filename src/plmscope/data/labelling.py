@@ -45,6 +45,7 @@ _NUMBER = re.compile(r"[-+]?(?:\d+[.,]?\d*|[.,]\d+)(?:[eE][-+]?\d+)?")
 _BOUNDS = "<>=~\u2264\u2265 "
 _UNIT = re.compile(r"(?<=\d)\s*[^\d\s.,;|][^\d.,;|]{0,11}$")
 _DATE = re.compile(r"\d{4}-\d\d?-\d\d?(?:[T ].*)?")
+_BITS = re.compile(r"0[01]+")  # not 101, which may be the number of a class
 _WHOLE = re.compile(r"([-+]?\d+)\.0+")
 _WHOLE_NUMBER = re.compile(r"[-+]?\d+")
 _EC = re.compile(r"[1-7](?:\.\d+){0,2}(?:\.n?\d+)?(?:\.-)*")
@@ -266,6 +267,11 @@ def _cleaned(
         text = SEPARATOR.join(items)
     parts = [part.strip() for part in text.split(SEPARATOR)]
     if task == "multi":
+        if len(parts) == 1 and _BITS.fullmatch(text):
+            raise InputError(
+                f"{source}: {row.place}: protein {row.id!r}: {shown(text)} is a 0 or 1 for each class; write the names "
+                "of its classes, or one column a class and name those by label, as in label = 'a,b,c'"
+            )
         numbers = [*filter(None, (one for part in parts for one in part.split(separator)))]
         if len(numbers) > 2 and {*numbers} <= {"0", "1", "0.0", "1.0"}:
             raise InputError(

@@ -36,6 +36,10 @@ _NCBI_ORGANISM = re.compile(r"\[([^\[\]=]+)\]\s*$")
 _NCBI_FIELD = re.compile(r"\[([A-Za-z][\w.-]*)=([^\[\]]*)\]")
 _NUMBER_BEFORE = re.compile(r"\s*([0-9]+)\s+([^0-9]+)")
 _NUMBER_BEHIND = re.compile(r"([^0-9]+?)\s+([0-9]+)\s*")
+#: The first line of an entry of PIR (NBRF): kind of molecule, then the id.
+PIR = re.compile(r">(?:P1|F1|XX);")
+#: What is counted of a sequence in groups of residues.
+BLANKS = "sequences with blanks, which were taken out"
 #: Most letters that the rows of marks in a FASTA file use, one letter a residue.
 MARKS = 10
 #: Largest alignment that is held in memory, in characters.
@@ -139,7 +143,7 @@ def _table_rows(content: Content, id_column: str, sequence_column: str, number: 
         sequence = columns.pop(str(sequences)).strip()
         if len(words := sequence.split()) > 1:
             sequence = "".join(words)
-            content.changes["sequences with blanks, which were taken out"] += 1
+            content.changes[BLANKS] += 1
         if numbered:
             name = f"row{count}"
             content.changes[NUMBERED] += 1
@@ -182,7 +186,7 @@ def _fasta_rows(content: Content, before: int = 0) -> Iterator[ProteinRow]:
 
 def _entries(content: Content, before: int = 0) -> Iterator[tuple[str, str, str]]:
     """Place, header and sequence of every entry, without blanks, line numbers and comment lines."""
-    start, size, title, numbered = 0, 0, "", False
+    start, size, title, numbered, spaced = 0, 0, "", False, False
     sequence: list[str] = []
     residues, marked, marks, letters = 0, True, set[str](), set[str]()
 
@@ -190,6 +194,8 @@ def _entries(content: Content, before: int = 0) -> Iterator[tuple[str, str, str]
         nonlocal marked
         if numbered:
             content.changes["sequences with line numbers, which were taken out"] += 1
+        if spaced:
+            content.changes[BLANKS] += 1
         half = len(sequence) // 2
         second = "".join(sequence[half:])
         marked &= len(sequence) == 2 * half > 0 and 2 * len(second) == residues and second.isalpha()
@@ -200,9 +206,14 @@ def _entries(content: Content, before: int = 0) -> Iterator[tuple[str, str, str]
 
     for number, line in enumerate(content.lines, before + 1):
         if line.startswith(">"):
+            if PIR.match(line):
+                raise InputError(
+                    f"{content.source}: line {number}: {line[:4]!r} begins an entry of PIR (NBRF), whose next line "
+                    "is a title and not residues; write it as FASTA"
+                )
             if start:
                 yield entry()
-            start, size, title, numbered = number, 0, line[1:].rstrip(), False
+            start, size, title, numbered, spaced = number, 0, line[1:].rstrip(), False, False
             sequence, residues = [], 0
         elif line.startswith(";") or not start:
             if line.strip():
@@ -219,7 +230,7 @@ def _entries(content: Content, before: int = 0) -> Iterator[tuple[str, str, str]
             if not text.isalpha():
                 text, found = _without_number(text, residues)
                 numbered |= found
-                text = text.replace(" ", "").replace("\t", "")
+                spaced |= text != (text := text.replace(" ", "").replace("\t", ""))
             residues += len(text)
             sequence.append(text)
     if start:

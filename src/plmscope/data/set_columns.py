@@ -17,7 +17,7 @@ PARTS: tuple[Part, ...] = ("train", "validation", "test")
 #: What sets are called elsewhere.
 _ALSO: Mapping[str, Part] = {
     "training": "train", "valid": "validation", "val": "validation", "dev": "validation", "development": "validation",
-    "testing": "test",
+    "testing": "test", "holdout": "test", "hold-out": "test", "held-out": "test",
 }  # fmt: skip
 
 
