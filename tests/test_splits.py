@@ -194,7 +194,7 @@ def test_column_split() -> None:
         split_proteins(proteins[:-1], method="column", column="part")
     with pytest.raises(InputError, match="no protein into test"):
         split_proteins([proteins[0], proteins[1], proteins[4]], method="column", column="part")
-    with pytest.raises(InputError, match=r"'P9': column 'part' has 'no', not train, validation or test$"):
+    with pytest.raises(InputError, match=r"'P9': column 'part' has 'no', not train, validation or test; say which"):
         split_proteins([*proteins, Protein("P9", "MKV", "a", {"part": "no"})], method="column", column="part")
     with pytest.raises(InputError, match="'P0' has no column 'split'"):
         split_proteins(proteins, method="column")

@@ -194,7 +194,7 @@ def _entries(content: Content, before: int = 0) -> Iterator[tuple[str, str, str]
         nonlocal marked
         if numbered:
             content.changes["sequences with line numbers, which were taken out"] += 1
-        if spaced:
+        elif spaced:  # groups of residues usually have numbers, which are told
             content.changes[BLANKS] += 1
         half = len(sequence) // 2
         second = "".join(sequence[half:])

@@ -21,6 +21,8 @@ _ALSO: Mapping[str, Part] = {
 }  # fmt: skip
 
 
+#: The way to use other names of sets.
+VALUES = "say which values are test by test_folds, and which are validation by validation_folds; all others are train"
 FOLDS = "numbers of folds name no sets: say which are test by test_folds, and which are validation by validation_folds"
 
 
@@ -41,14 +43,14 @@ def column_split(proteins: Sequence[Protein], column: str) -> dict[str, Part]:
     for protein in proteins:
         value = value_of(protein, column, "split.column")
         if value.casefold() not in known:
-            advice = f"; {FOLDS}" if value.removesuffix(".0").isdigit() else ""
+            advice = FOLDS if value.removesuffix(".0").isdigit() else VALUES
             raise InputError(
-                f"protein {protein.id!r}: column {column!r} has {shown(value)}, not train, validation or test{advice}"
+                f"protein {protein.id!r}: column {column!r} has {shown(value)}, not train, validation or test; {advice}"
             )
         assignment[protein.id] = known[value.casefold()]
     for part in ("train", "test"):
         if part not in assignment.values():
-            raise InputError(f"column {column!r} puts no protein into {part}; name some")
+            raise InputError(f"column {column!r} puts no protein into {part}; name some, or {VALUES}")
     return assignment
 
 
