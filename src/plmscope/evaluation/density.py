@@ -109,6 +109,16 @@ def density(
     return frame
 
 
+def density_table(rankings: Sequence[NeuronScores], fractions: Sequence[float]) -> pd.DataFrame:
+    """Where the best neurons of several rankings sit: rows of :func:`density`, with ``method`` and ``fraction``."""
+    rows = [
+        density(select_top(scores, fraction)).assign(method=scores.method, fraction=fraction)
+        for scores in rankings
+        for fraction in fractions
+    ]
+    return pd.concat(rows, ignore_index=True)
+
+
 def agreement(scores: Sequence[NeuronScores], fractions: Sequence[float]) -> pd.DataFrame:
     """How far methods choose the same neurons.
 

@@ -22,6 +22,7 @@ from plmscope.report.blocks import (
     words,
 )
 from plmscope.scoring.table import PREFERRED
+from plmscope.stats.chance import compare_with_draws
 from plmscope.store.schema import SCHEMA
 
 
@@ -229,7 +230,7 @@ def _null_words(name: str, theirs: pd.Series[float], ours: float) -> str:
     """What the fits of a null model have."""
     if len(theirs) == 1:
         return f"{fixed(theirs.iloc[0], 2)} in the {NULL_WORDS[name]} model"
-    p = (1 + int((theirs >= ours).sum())) / (1 + len(theirs))
+    p = compare_with_draws(ours, theirs, +1).p_value
     return (
         f"{fixed(theirs.min(), 2)} to {fixed(theirs.max(), 2)} in {count(len(theirs))} fits of the {NULL_WORDS[name]} "
         f"model, {p_words(p)}"

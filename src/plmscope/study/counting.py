@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from plmscope.evaluation.density import density
+from plmscope.evaluation.density import density, density_table
 from plmscope.evaluation.selection import select_top
 from plmscope.scoring.scores import NeuronScores, from_table
 from plmscope.scoring.table import ACTIVITY
@@ -34,10 +34,7 @@ def run(context: Context) -> None:
     for null in study.density.nulls:
         frame = run.own(f"nulls/{null}/neurons")
         known = [from_table(frame, opened.model.index, name) for name in study.score.columns]
-        for scores in rankings(study, known):
-            for fraction in study.density.fractions:
-                counted = density(select_top(scores, fraction))
-                nulls.append(counted.assign(null=null, method=scores.method, fraction=fraction))
+        nulls.append(density_table(rankings(study, known), study.density.fractions).assign(null=null))
     run.write_table("density", pd.concat(rows, ignore_index=True))
     if nulls:
         run.write_table("density_null", pd.concat(nulls, ignore_index=True)[list(SCHEMA["density_null"])])

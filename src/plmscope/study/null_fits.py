@@ -19,10 +19,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from plmscope.evaluation.density import density
-from plmscope.evaluation.selection import select_top
+from plmscope.evaluation.density import density_table
 from plmscope.scoring.scores import from_table
-from plmscope.stats.chance import benjamini_hochberg
+from plmscope.stats.chance import benjamini_hochberg, compare_with_draws
 from plmscope.store.schema import SCHEMA
 from plmscope.study.nulls import fit_scores
 from plmscope.study.scoring import rankings
@@ -32,22 +31,16 @@ from plmscope.study.stages import Context, Stage, tables
 def run(context: Context) -> None:
     """Make what fits are missing, count where their best neurons are, and test the run against them."""
     study, run, opened = context.study, context.run, context.opened
-    rows, own = [], []
-    for method in study.score.methods:
-        for fraction in study.density.fractions:
-            counted = density(select_top(opened.ranking(method), fraction))
-            own.append(counted.assign(method=method, fraction=fraction))
+    shares, rows = study.density.fractions, []
     for null in study.density.nulls:
         for fit in range(study.density.null_models):
             frame = run.own(f"nulls/{null}/neurons") if fit == 0 else _scores(context, null, fit)
             known = [from_table(frame, opened.model.index, name) for name in study.score.columns]
-            for scores in rankings(study, known):
-                for fraction in study.density.fractions:
-                    counted = density(select_top(scores, fraction))
-                    rows.append(counted.assign(null=null, fit=fit, method=scores.method, fraction=fraction))
+            rows.append(density_table(rankings(study, known), shares).assign(null=null, fit=fit))
     fits = pd.concat(rows, ignore_index=True)[list(SCHEMA["null_fits"])]
     run.write_table("null_fits", fits)
-    run.write_table("null_tests", tested(pd.concat(own, ignore_index=True), fits))
+    own = density_table([opened.ranking(method) for method in study.score.methods], shares)
+    run.write_table("null_tests", tested(own, fits))
 
 
 def tested(own: pd.DataFrame, fits: pd.DataFrame) -> pd.DataFrame:
@@ -69,7 +62,7 @@ def tested(own: pd.DataFrame, fits: pd.DataFrame) -> pd.DataFrame:
     for key, part in kinds_of.groupby(["null", *keys], sort=False):
         of: Any = key
         theirs, ours = part["enrichment"].to_numpy(), float(kinds.loc[of[1:]])
-        p = (1 + int((theirs >= ours).sum())) / (1 + len(theirs))
+        p = compare_with_draws(ours, theirs, +1).p_value
         rows.append((*of, len(theirs), ours, theirs.mean(), theirs.min(), theirs.max(), p))
     frame = pd.DataFrame(rows, columns=list(SCHEMA["null_tests"][:-1]))
     own_family = frame.groupby(["null", "method", "fraction"])["p_value"]
