@@ -137,6 +137,14 @@ def test_a_registered_method_is_known_everywhere(own: Scorer) -> None:
     assert parse_study(RANDOM | {"score": {"methods": ["largest"]}}, "mine").score.columns == ("largest",)
 
 
+def test_a_scorer_that_is_registered_again_replaces_itself(own: Scorer) -> None:
+    changed = replace(own, methods={"largest": "another question?"})
+    assert register_scorer(changed) is row_of("largest") and methods().count("largest") == 1
+    with pytest.raises(SelectionError, match="'largest' is there already"):
+        register_scorer(replace(own, methods={"largest": "?", "more": "?"}))
+    assert row_of("largest") is changed
+
+
 def test_a_scorer_with_a_sign_has_its_forms() -> None:
     row = register_scorer(Scorer({"push": "which way?"}, "tests.own_scorer:largest_scores", signed=True, path=True))
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,16 @@ def test_an_installed_package_brings_it(monkeypatch: pytest.MonkeyPatch) -> None
     assert architecture_of("electra") is ELECTRA
 
 
-def test_a_second_row_of_a_type_is_refused(registered: None) -> None:
-    for row in (ELECTRA, ARCHITECTURES["esm"]):
-        with pytest.raises(ModelError, match=f"model type '{row.model_type}' is there already"):
-            register_architecture(row)
+def test_a_second_row_of_plmscopes_own_types_is_refused() -> None:
+    with pytest.raises(ModelError, match="model type 'esm' is there already"):
+        register_architecture(ARCHITECTURES["esm"])
+
+
+def test_a_row_registered_again_replaces_the_one_before(registered: None) -> None:
+    changed = replace(ELECTRA, layers="electra.elsewhere")
+    register_architecture(changed)
+    assert architecture_of("electra") is changed
+    unregister_architecture(ELECTRA)
+    with pytest.raises(ModelError, match="electra"):
+        architecture_of("electra")
+    register_architecture(ELECTRA)

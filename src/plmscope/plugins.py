@@ -8,7 +8,7 @@ A package names its rows as entry points, in its ``pyproject.toml``::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from importlib.metadata import entry_points
 from typing import Generic, TypeVar
 
@@ -47,13 +47,15 @@ class Registry(Generic[T]):
         error: Raised where an entry point cannot be used.
         own: Gives plmscope's rows.
         check: Refuses a row that cannot stand beside those that are there.
+        key: What two versions of one row have in common: a row that is registered again replaces the one before, as
+            when a cell of a notebook runs twice.
     """
 
     def __init__(
         self, group: str, kind: type[T], error: type[PlmscopeError], own: Callable[[], Iterable[T]],
-        check: Callable[[T, Sequence[T]], None],
+        check: Callable[[T, Sequence[T]], None], key: Callable[[T], Hashable],
     ) -> None:  # fmt: skip
-        self.group, self.kind, self.error, self._own, self._check = group, kind, error, own, check
+        self.group, self.kind, self.error, self._own, self._check, self._key = group, kind, error, own, check, key
         self.of_packages: list[T] | None = None
         self.registered: list[T] = []
 
@@ -68,11 +70,13 @@ class Registry(Generic[T]):
         return (*self._own(), *self.of_packages, *self.registered)
 
     def register(self, row: T) -> T:
-        """Add a row that only this process knows."""
-        self._check(row, self.rows())
-        self.registered.append(row)
+        """Add a row that only this process knows, in place of one that it knows by the same key."""
+        self.rows()  # reads the entry points
+        others = [one for one in self.registered if self._key(one) != self._key(row)]
+        self._check(row, (*self._own(), *(self.of_packages or ()), *others))
+        self.registered = [*others, row]
         return row
 
     def unregister(self, row: T) -> None:
-        """Take it back."""
-        self.registered.remove(row)
+        """Take it back, or what has replaced it."""
+        self.registered = [one for one in self.registered if self._key(one) != self._key(row)]

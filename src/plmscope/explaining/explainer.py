@@ -29,7 +29,7 @@ from plmscope.data.proteins import Protein
 from plmscope.data.structural import accessibility, contact_number, distance_to, secondary_structure, site_of
 from plmscope.data.structures import Matched, match_structure
 from plmscope.errors import InputError, RunError, SelectionError
-from plmscope.evaluation.selection import Selection, select_top
+from plmscope.evaluation.selection import Selection
 from plmscope.explaining.activations import as_protein, at_residues
 from plmscope.explaining.contributions import Contributions, contributions
 from plmscope.explaining.decision import Decision, number_of
@@ -41,8 +41,7 @@ from plmscope.explaining.training import Distances, Nearest, Sample, sample_of
 from plmscope.models.classifier import Classifier
 from plmscope.models.hooked import network_of
 from plmscope.progress import Track, silent
-from plmscope.scoring.scores import NeuronScores
-from plmscope.study.opened import OpenRun, class_methods, class_scores, open_run
+from plmscope.study.opened import OpenRun, best_of_class, open_run
 
 #: Places of a neuron that the table lists.
 PLACES = 10
@@ -368,20 +367,11 @@ def _structural(protein: Protein, features: FeatureSet | None, matched: Matched 
 
 
 def class_neurons(opened: OpenRun, label: str) -> Selection | None:
-    """The best neurons of a class by the scores of a run, or by those over all classes; ``None`` if it has neither."""
-    fraction = opened.study.report.knowledge_fraction
-    scores: NeuronScores | None = None
-    if opened.run.has("class_scores"):
-        try:
-            method = class_methods(opened)[0]
-            scores = class_scores(opened, method).get(label)
-        except RunError:  # no method with scores of classes
-            scores = None
-    if scores is None:
+    """The best neurons of a class by the scores of a run; ``None`` if it has none of classes."""
+    try:
+        return best_of_class(opened, label) if opened.run.has("class_scores") else None
+    except RunError:  # no method with scores of this class
         return None
-    chosen = select_top(scores, fraction)
-    name = f"the best {100 * fraction:.3g} % of neurons for class {label} by {scores.method.replace('_', ' ')}"
-    return Selection(chosen.index, chosen.mask, name)
 
 
 @overload

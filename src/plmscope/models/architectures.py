@@ -170,7 +170,7 @@ def _check(row: Architecture, known: Sequence[Architecture]) -> None:
         raise ModelError(f"model type {row.model_type!r}: its modules have to be {', '.join(MODULES)}")
 
 
-_TABLE = Registry(GROUP, Architecture, ModelError, ARCHITECTURES.values, _check)
+_TABLE = Registry(GROUP, Architecture, ModelError, ARCHITECTURES.values, _check, lambda row: row.model_type)
 
 
 def architecture_of(model_type: str) -> Architecture:

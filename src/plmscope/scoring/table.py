@@ -175,7 +175,8 @@ def register_scorer(row: Scorer) -> Scorer:
     """Add a scorer, so that studies and :func:`plmscope.score` know its methods.
 
     Only the running process knows it; a package that is to be known always names its row as an entry point of the
-    group ``plmscope.scorers``.
+    group ``plmscope.scorers``. Registered again, as when a cell of a notebook runs twice, a scorer of the same methods
+    replaces the one before.
 
     Raises:
         SelectionError: a name is taken, or is no name.
@@ -206,7 +207,7 @@ def _check(row: Scorer, known: Sequence[Scorer]) -> None:
         raise SelectionError("a scorer has to name its methods; there are none")
 
 
-_TABLE = Registry(GROUP, Scorer, SelectionError, lambda: ROWS, _check)
+_TABLE = Registry(GROUP, Scorer, SelectionError, lambda: ROWS, _check, lambda row: tuple(row.methods))
 
 
 def forms_of(method: str) -> tuple[str, ...]:

@@ -16,7 +16,6 @@ from scipy import stats
 from plmscope.errors import SelectionError
 from plmscope.stats.metrics import FloatArray
 
-#: Metrics of one set of predictions, as they are named in every table.
 #: The smallest p value that is written: none is 0, whatever double precision holds of it.
 TINY = float(np.finfo(np.float64).tiny)
 

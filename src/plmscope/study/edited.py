@@ -28,7 +28,7 @@ from plmscope.models.classifier import Classifier
 from plmscope.models.hooked import network_of
 from plmscope.models.hooks import module_of
 from plmscope.models.sites import Site
-from plmscope.study.opened import OpenRun, class_methods, class_scores
+from plmscope.study.opened import OpenRun, best_of_class
 
 #: Test proteins on which the difference is measured.
 COMPARED_PROTEINS = 32
@@ -88,7 +88,7 @@ def export_model(
         constants = classifier.ablation_means
     elif ablation != "zero":
         raise SelectionError(f"ablation {ablation!r} is neither 'mean' nor 'zero'")
-    chosen = _kept(opened, keep) if keep else _of_class(opened, suppress)
+    chosen = _kept(opened, keep) if keep else best_of_class(opened, suppress)
     works = chosen.mask if keep else ~chosen.mask
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder}: holds other things; name a new folder")
@@ -197,14 +197,3 @@ def _kept(opened: OpenRun, text: str) -> Selection:
         raise SelectionError(f"{text!r} is not written like integrated_gradients:0.05, with a share between 0 and 1")
     chosen = select_top(opened.ranking(method), fraction)
     return Selection(chosen.index, chosen.mask, f"the best {100 * fraction:.3g} % of neurons by {method}")
-
-
-def _of_class(opened: OpenRun, label: str) -> Selection:
-    """The best neurons of a class."""
-    method = class_methods(opened)[0]
-    scores, fraction = class_scores(opened, method), opened.study.report.knowledge_fraction
-    if label not in scores:
-        raise RunError(f"class {label!r} has no scores in {opened.run.path}; there are {', '.join(scores)}")
-    chosen = select_top(scores[label], fraction)
-    name = f"the best {100 * fraction:.3g} % of neurons for class {label} by {method}"
-    return Selection(chosen.index, chosen.mask, name)

@@ -14,6 +14,7 @@ import pandas as pd
 from plmscope.data.clusters import one_per_cluster
 from plmscope.data.proteins import Protein
 from plmscope.errors import InputError, RunError
+from plmscope.evaluation.selection import Selection, select_top
 from plmscope.models.sites import NeuronIndex
 from plmscope.progress import Track, silent
 from plmscope.scoring.methods import every_score
@@ -158,6 +159,21 @@ def class_methods(opened: OpenRun) -> tuple[str, ...]:
     if not known:
         raise RunError(f"{opened.run.path}: class_scores.parquet has no rows; score by {PREFERRED[0]} too")
     return (next((method for method in PREFERRED if method in known), str(known[0])),)
+
+
+def best_of_class(opened: OpenRun, label: str) -> Selection:
+    """The best neurons of a class, the report's share of all.
+
+    Raises:
+        RunError: the class has no scores in this run.
+    """
+    method, fraction = class_methods(opened)[0], opened.study.report.knowledge_fraction
+    scores = class_scores(opened, method)
+    if label not in scores:
+        raise RunError(f"class {label!r} has no scores in {opened.run.path}; there are {', '.join(scores)}")
+    chosen = select_top(scores[label], fraction)
+    name = f"the best {100 * fraction:.3g} % of neurons for class {label} by {method.replace('_', ' ')}"
+    return Selection(chosen.index, chosen.mask, name)
 
 
 def judges(opened: OpenRun) -> list[Protein]:
