@@ -16,6 +16,8 @@ from scipy import stats
 import plmscope
 from plmscope.cli import main
 from plmscope.comparing.answers import key_lead
+from plmscope.comparing.beyond import COLUMNS as BEYOND
+from plmscope.comparing.beyond import knowledge, layout
 from plmscope.comparing.comparison import REPORT, TEXT, Comparison, compare_runs
 from plmscope.comparing.estimates import estimate
 from plmscope.comparing.members import divides, gather
@@ -24,6 +26,7 @@ from plmscope.comparing.text import markdown
 from plmscope.errors import RunError
 from plmscope.report.blocks import Section, Table, TableRow, cell
 from plmscope.store.folder import Run
+from plmscope.store.schema import SCHEMA
 from tests.fake_run import make_fake_run
 from tests.test_readme import PAGES
 
@@ -334,3 +337,65 @@ def test_the_command(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().out.splitlines()[1] == "exploratory, in no estimate: seed2"
     assert main(["compare", str(tmp_path)]) == 2
     assert "not a plmscope run folder" in capsys.readouterr().err
+
+
+# --- what chosen neurons know, and how knowledge is laid out
+
+
+class FakeMember:
+    """Only tables and settings."""
+
+    def __init__(self, **tables: pd.DataFrame) -> None:
+        self.tables = tables
+        self.settings = {"characterize.min_gain": 0.5, "characterize.min_auroc": 0.8}
+
+    def table(self, name: str) -> pd.DataFrame:
+        return self.tables.get(name, pd.DataFrame(columns=list(SCHEMA[name])))
+
+
+def test_what_neurons_know_is_set_beside_others_of_their_sites() -> None:
+    """Two sites of ten neurons; three chosen of one and one of the other: the expectation weighs them 3 to 1."""
+    neurons = pd.DataFrame(
+        [(layer, "key", n) for layer in (0, 1) for n in range(10)], columns=["layer", "module", "neuron"]
+    )
+    letters = neurons.assign(
+        r2_letter=[0.95] * 3 + [0.95, 0.1] + [0.1] * 5 + [0.95] * 5 + [0.1] * 5, r2_window=1.0, highest="W", lowest="A"
+    )
+    found = neurons.assign(
+        sign="+", rank=1, concept=["tryptophan (W)"] * 10 + ["ACT_SITE"] * 10, f1_gain=0.6, auroc=0.9,
+        p_value=1e-9, confirmed=[True] * 10 + [False] * 9 + [True],
+    )  # fmt: skip
+    concepts = pd.DataFrame({"concept": ["tryptophan (W)", "ACT_SITE"], "kind": ["amino acid", "feature"]})
+    chosen = neurons[[(layer == 0 and n < 3) or (layer == 1 and n == 9) for layer, _, n in neurons.to_numpy()]]
+    cards = chosen.assign(method="activation", knows=["letter", "letter", "more", ""], r2_letter=0.0)
+    member: Any = FakeMember(letters=letters, associations=found, concepts=concepts, neuron_cards=cards)
+    frame = knowledge(member).set_index(["what", "module"])
+    own = frame.loc[("is its letter", "key")]
+    # Chosen: 3 of 4. Others: 1 of 7 in the first site, 5 of 9 in the second, weighed 3 to 1.
+    assert own["value"] == 0.75 and own["against"] == pytest.approx((3 * (1 / 7) + 5 / 9) / 4)
+    assert own["difference"] == pytest.approx(own["value"] - own["against"]) and own["n"] == 4
+    sites = frame.loc[("explained by: motif or site", "all")]
+    assert (sites["value"], sites["against"]) == (0.25, 0.0)
+    by_letter = frame.loc[("explained by: letter", "all")]
+    assert (by_letter["value"], by_letter["against"]) == (0.75, 0.75)
+    assert frame.loc[("knows more than letters", "all"), "value"] == 0.25
+    assert frame.loc[("unexplained", "all"), "value"] == 0.25
+    assert not len(knowledge(FakeMember()))  # type: ignore[arg-type]
+
+
+def test_how_knowledge_is_laid_out_stands_beside_its_null(tmp_path: Path) -> None:
+    run = make_fake_run(tmp_path / "laid")
+    sharing = pd.DataFrame({"neurons": [30, 10], "independent": [8, 2], "independent_against": [1.0, 1.0],
+                            "specific": [2, 2], "specific_against": [4.0, 4.0]})  # fmt: skip
+    run.write_table("sharing", sharing.reindex(columns=list(SCHEMA["sharing"])))
+    frame = layout(gather([run.path])[0])
+    assert list(frame.columns) == list(BEYOND) and frame["value"].notna().all()
+    whats = frame.set_index("what")
+    assert whats.loc["in the set of every group", ["value", "against"]].tolist() == [0.25, 0.05]
+    table = run.table("sufficient")
+    judged = table[(table["metric"] == "balanced_accuracy") & table["judged"].astype(bool)]
+    assert len(whats.loc[["share that suffices"]]) == len(judged) > 0
+    row = run.table("recall_summary").query("label == ''").iloc[0]
+    assert whats.loc["errors mended", "value"] == row["gained"] / row["n_enhanced"]
+    text = str(compare_runs([run.path]).markdown())
+    assert "How knowledge is laid out" in text and "share that suffices" in text

@@ -65,7 +65,7 @@ HOUSE = (
         "explainer", "folder", "variants",
     )),
     ("comparing", (
-        "estimates", "members", "alike", "tables", "found", "cells", "answers", "figures", "more_sections",
+        "estimates", "members", "alike", "beyond", "tables", "found", "cells", "answers", "figures", "more_sections",
         "sections", "text", "comparison",
     )),
     ("", ("doctor",)),

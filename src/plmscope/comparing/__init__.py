@@ -6,9 +6,9 @@ tables are read, never a model.
 
 ``members`` opens runs, refuses what cannot stand side by side and finds which settings differ; runs that differ in
 more than the seed are told apart as *groups* and are never averaged. ``estimates`` has the interval, ``alike`` the
-neurons that two runs share, ``tables`` and ``found`` every table, ``answers``, ``sections``, ``more_sections``,
-``figures`` and ``cells`` the page, ``text`` the same as Markdown, ``comparison`` the object that
-:func:`plmscope.compare_runs` returns.
+neurons that two runs share, ``beyond`` what chosen neurons know and how knowledge is laid out, ``tables`` and ``found``
+every table, ``answers``, ``sections``, ``more_sections``, ``figures`` and ``cells`` the page, ``text`` the same as
+Markdown, ``comparison`` the object that :func:`plmscope.compare_runs` returns.
 """
 
 from __future__ import annotations

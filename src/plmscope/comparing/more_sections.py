@@ -127,6 +127,48 @@ def _explained(row: Mapping[Any, Any] | None) -> TableCell:
     return cell(percent(share), share, f"{count(row['explained'])} of {count(row['neurons'])}")
 
 
+KNOWN = (
+    "What the neurons with a card know, as shares of them: beside other neurons of the same sites, which is what a "
+    "random draw with the same number in every site has on the mean. Then formulas over concepts beside the same "
+    "search where residues were moved around every protein, and scored sentences, on held-out clusters."
+)
+LAID_OUT = (
+    "How knowledge is laid out: each number beside the same for what it is held against (matched draws; dealt labels "
+    "for groups; neurons dealt anew for experts)."
+)
+
+
+def knowledge_of_runs(found: Found) -> Section:
+    """The section on what the chosen neurons know."""
+    return _beyond(found, "knowledge", "What chosen neurons know", KNOWN)
+
+
+def layout_of_runs(found: Found) -> Section:
+    """The section on how knowledge is laid out."""
+    return _beyond(found, "layout", "How knowledge is laid out", LAID_OUT)
+
+
+def _beyond(found: Found, name: str, title: str, caption: str) -> Section:
+    """Numbers of one kind: the mean over runs, what they are held against, and the difference."""
+    frame, combined = where(found.tables[name], role=CONFIRMATION), found.tables["combined"]
+    rows = []
+    for key, part in frame.groupby(["group", "what", "method", "module"], sort=False):
+        group, what, method, module = (str(one) for one in key)
+        cells = [cell(what), *in_group(found, group), cell(words(method) or "–"), cell(words(module))]
+        among = {"group": group, "what": what, "method": method, "module": module}
+        value, beyond = (only(where(combined, quantity=f"{name}{ending}", **among)) for ending in ("", "_beyond"))
+        against = part["against"].mean()
+        cells += [estimated(value), cell(fixed(against), against), estimated(beyond, plus=True)]
+        rows.append(TableRow(tuple(cells), strong=module == "all"))
+    if not rows:
+        return Section(name, title, ())
+    columns = (
+        ("what", False), *grouped(found), ("chosen by", False), ("among", False), ("mean over runs", True),
+        ("by chance", True), ("difference", True),
+    )  # fmt: skip
+    return Section(name, title, (Table(f"{name}-beyond", caption, columns, tuple(rows), search=True),))
+
+
 def interventions_of_runs(found: Found) -> Section:
     """The section on interventions: what becomes of every class when the neurons of one are changed."""
     frame, combined, names = found.tables["interventions"], found.tables["combined"], headings(found)

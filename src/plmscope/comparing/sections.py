@@ -24,6 +24,8 @@ from plmscope.comparing.more_sections import (
     curves_of_runs,
     detected_section,
     interventions_of_runs,
+    knowledge_of_runs,
+    layout_of_runs,
     method_section,
 )
 from plmscope.models.architectures import MODULES
@@ -357,5 +359,5 @@ def _neurons(found: Found) -> Section:
 
 SECTIONS: tuple[Callable[[Found], Section], ...] = (
     _runs, _outcomes, _kinds, _density, _neurons, curves_of_runs, cells_section, detected_section,
-    interventions_of_runs, completeness_of_runs, method_section,
+    knowledge_of_runs, interventions_of_runs, layout_of_runs, completeness_of_runs, method_section,
 )  # fmt: skip

@@ -15,6 +15,8 @@ import pandas as pd
 
 from plmscope.comparing.alike import COLUMNS as SHARED
 from plmscope.comparing.alike import shared_table
+from plmscope.comparing.beyond import COLUMNS as BEYOND
+from plmscope.comparing.beyond import knowledge, layout
 from plmscope.comparing.estimates import COLUMNS as ESTIMATED
 from plmscope.comparing.estimates import combine
 from plmscope.comparing.members import CONFIRMATION, Member, settings_table
@@ -26,7 +28,7 @@ CELL = ("method", "against", "scope", "module", "mode", "ablation", "metric")
 KIND = ("model", "method", "mode", "ablation", "metric", "module")
 NAMES = (
     "model", "method", "against", "scope", "module", "mode", "ablation", "metric", "fraction", "label", "factor",
-    "effect",
+    "effect", "what",
 )  # fmt: skip
 #: Columns of every table of a comparison, in order; its file is ``compared_NAME.parquet``.
 COMPARED: dict[str, tuple[str, ...]] = {
@@ -56,6 +58,8 @@ COMPARED: dict[str, tuple[str, ...]] = {
     ),
     "neurons": SHARED,
     "detected": (*WHO, "module", "neurons", "explained", "explained_share", "confirmed_weaker_share"),
+    "knowledge": (*WHO, *BEYOND),
+    "layout": (*WHO, *BEYOND),
     "interventions": (
         *WHO, "method", "label", "mode", "factor", "effect", "n_proteins", "probability_change", "against",
         "difference", "ci_low", "ci_high", "p_value", "q_value", "n_draws", "decisions_right", "decisions_lost",
@@ -79,6 +83,8 @@ def all_tables(members: Sequence[Member]) -> dict[str, pd.DataFrame]:
         "curves": _each(members, "curves", _curves),
         "neurons": shared_table(members),
         "detected": _each(members, "detected", _detected),
+        "knowledge": _each(members, "knowledge", knowledge),
+        "layout": _each(members, "layout", layout),
         "interventions": _each(members, "interventions", _interventions),
         "completeness": _each(members, "completeness", _completeness),
     }
@@ -218,7 +224,8 @@ def _completeness(member: Member) -> pd.DataFrame:
 
 def _combined(made: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Every estimate over the confirmation runs of a group."""
-    some = {name: made[name] for name in ("runs", "outcomes", "kinds", "density", "detected", "interventions")}
+    names = ("runs", "outcomes", "kinds", "density", "detected", "knowledge", "layout", "interventions")
+    some = {name: made[name] for name in names}
     some = {name: frame[frame["role"] == CONFIRMATION] for name, frame in some.items()}
     # What holding a kind costs does not depend on a method: once a run.
     held = some["kinds"].drop_duplicates(["run", "model", "ablation", "metric", "module"]).assign(method="")
@@ -238,6 +245,11 @@ def _combined(made: dict[str, pd.DataFrame]) -> pd.DataFrame:
         for value in ("density", "enrichment")
     ]
     frames += [combine(some["detected"], ["group", "module"], "explained_share", "explained_share")]
+    frames += [
+        combine(some[name], ["group", "what", "method", "module"], value, f"{name}{ending}")
+        for name in ("knowledge", "layout")
+        for value, ending in (("value", ""), ("difference", "_beyond"))
+    ]
     frames += [
         combine(
             some["interventions"], ["group", "method", "label", "mode", "factor", "effect"], "difference",
