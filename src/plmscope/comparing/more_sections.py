@@ -151,22 +151,27 @@ def layout_of_runs(found: Found) -> Section:
 def _beyond(found: Found, name: str, title: str, caption: str) -> Section:
     """Numbers of one kind: the mean over runs, what they are held against, and the difference."""
     frame, combined = where(found.tables[name], role=CONFIRMATION), found.tables["combined"]
-    rows = []
+    together: list[TableRow] = []
+    by_kind: list[TableRow] = []
     for key, part in frame.groupby(["group", "what", "method", "module"], sort=False):
         group, what, method, module = (str(one) for one in key)
         cells = [cell(what), *in_group(found, group), cell(words(method) or "–"), cell(words(module))]
         among = {"group": group, "what": what, "method": method, "module": module}
         value, beyond = (only(where(combined, quantity=f"{name}{ending}", **among)) for ending in ("", "_beyond"))
         against = part["against"].mean()
-        cells += [estimated(value), cell(fixed(against), against), estimated(beyond, plus=True)]
-        rows.append(TableRow(tuple(cells), strong=module == "all"))
-    if not rows:
-        return Section(name, title, ())
+        cells += [estimated(value), cell(fixed(against), against)]
+        cells.append(estimated(beyond, plus=True) if is_number(against) else cell("–"))
+        (together if module == "all" else by_kind).append(TableRow(tuple(cells)))
     columns = (
         ("what", False), *grouped(found), ("chosen by", False), ("among", False), ("mean over runs", True),
         ("by chance", True), ("difference", True),
     )  # fmt: skip
-    return Section(name, title, (Table(f"{name}-beyond", caption, columns, tuple(rows), search=True),))
+    folded = f"the same by module kind, {len(by_kind)} rows"
+    tables = (
+        Table(f"{name}-beyond", caption, columns, tuple(together)),
+        Table(f"{name}-kinds", "By module kind", columns, tuple(by_kind), search=True, folded=folded),
+    )
+    return Section(name, title, tuple(table for table in tables if table.rows))
 
 
 def interventions_of_runs(found: Found) -> Section:
