@@ -48,6 +48,9 @@ SMALL: dict[str, dict[str, Any]] = {
 DRIVER = """
 import contextlib, io, json, os, signal, sys, threading, time
 from plmscope.cli import main
+from plmscope.explaining.explainer import ExplainSettings
+# No file has these settings: few copies, points, neurons and draws. The random model's paths would take many points.
+ExplainSettings.__init__.__defaults__ = (2, 4, 2, 3, 1, 2, 0)
 def stop_when_it_serves(said):
     while "explore: http" not in said.getvalue():
         time.sleep(0.05)
