@@ -29,7 +29,7 @@ from tests.test_structures import backbone, pdb
 #: What makes any study small; all else is as the page has it.
 SMALL: dict[str, dict[str, Any]] = {
     "": {"device": "cpu"},
-    "data": {"min_per_class": 2},
+    "data": {"min_per_class": 2, "task": "single"},
     "split": {"method": "random", "train": 0.6, "validation": 0.2, "test": 0.2},
     "finetune": {"epochs": 1, "token_budget": 1024},
     "score": {"methods": ["activation_contrast", "conductance"], "conductance_points": 2, "proteins_per_class": 4},
@@ -48,6 +48,9 @@ SMALL: dict[str, dict[str, Any]] = {
 DRIVER = """
 import contextlib, io, json, os, signal, sys, threading, time
 from plmscope.cli import main
+from plmscope.explaining.explainer import ExplainSettings
+# No file has these settings: few copies, points, neurons and draws. The random model's paths would take many points.
+ExplainSettings.__init__.__defaults__ = (2, 4, 2, 3, 1, 2, 0)
 def stop_when_it_serves(said):
     while "explore: http" not in said.getvalue():
         time.sleep(0.05)
@@ -103,19 +106,37 @@ def small(shown: list[dict[str, Any]]) -> str:
     return write_study(parse_study(content, "the page's study"))
 
 
-def of_page(text: str) -> list[list[str]]:
-    """Its commands; of studies and sweeps that differ in numbers or the engine alone the first: each takes seconds."""
-    found = [line for b in blocks(text, SHELL) for line in run_by_bash(b.text, b.language == "console")]
-    kinds = [
-        re.sub(r" --engine \w+| --workers \d+|\d+", "", " ".join(line)) if line[0] in ("run", "sweep") else str(i)
-        for i, line in enumerate(found)
-    ]
-    return [line for i, line in enumerate(found) if kinds.index(kinds[i]) == i]
+def of_page(text: str, study: str = "", ran: set[str] | None = None) -> list[list[str]]:
+    """Its commands, without what differs from one before in seed, engine or place alone: each takes seconds.
+
+    Args:
+        text: The page.
+        study: The study that it shows.
+        ran: What pages before it have run, of the same kind on the same study; added to.
+    """
+    ran = set() if ran is None else ran
+    found = []
+    for line in [line for b in blocks(text, SHELL) for line in run_by_bash(b.text, b.language == "console")]:
+        kind = " ".join(line)
+        if line[0] in ("run", "sweep"):
+            kind = re.sub(r"\S+\.toml| --(engine|workers|seeds?|out) \S+", "", kind) + study
+        if line[0] in ("run", "sweep", "explain"):
+            if kind in ran:
+                continue
+            ran.add(kind)
+        found.append(line)
+    return found
+
+
+def shown_by(text: str) -> list[dict[str, Any]]:
+    """The settings that a page shows."""
+    return [tomllib.loads(block.text) for block in blocks(text, ("toml",))]
 
 
 #: Pages whose commands need what other blocks of the page make: page and the test that runs all of it.
 ELSEWHERE = {"docs/bring-your-own-classifier.md": "tests/test_bring_your_own.py"}
-COMMANDS = {page: of_page(text) for page, text in PAGES.items() if page not in ELSEWHERE}
+RAN: set[str] = set()
+COMMANDS = {page: of_page(text, small(shown_by(text)), RAN) for page, text in PAGES.items() if page not in ELSEWHERE}
 
 
 def test_bash_expands_loops_arrays_and_continued_lines() -> None:
@@ -126,12 +147,16 @@ def test_bash_expands_loops_arrays_and_continued_lines() -> None:
         ["score", "1/2"], ["score", "2/2"],
     ]  # fmt: skip
     assert run_by_bash("$ plmscope a\nplmscope said\n", True) == [["a"]]
-    seeds = "```sh\nfor a in 0 1; do plmscope run x --seed $a; plmscope score x --shard $a/2; done\n```\n"
+    seeds = "```sh\nfor a in 0 1; do plmscope run x.toml --seed $a; plmscope score x --shard $a/2; done\n```\n"
     assert of_page(seeds) == [
-        ["run", "x", "--seed", "0"],
+        ["run", "x.toml", "--seed", "0"],
         ["score", "x", "--shard", "0/2"],
         ["score", "x", "--shard", "1/2"],
     ]
+    ran: set[str] = set()
+    assert of_page(seeds, "a", ran) and of_page(seeds, "b", ran)[0] == ["run", "x.toml", "--seed", "0"]
+    assert of_page(seeds.replace("x.toml", "y.toml"), "a", ran)[0][0] == "score"  # it was run already
+    assert of_page(seeds.replace("x.toml", "x.toml --lora"), "a", ran)[0] == ["run", "x.toml", "--lora", "--seed", "0"]
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +176,7 @@ def ends(golden: Golden, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
         (folder / "protein.fasta").write_text(f">P1\n{data.proteins[0].sequence}\n")
         (folder / "protein.pdb").write_text(pdb(data.proteins[0].sequence, backbone(len(data.proteins[0]), -57, -47)))
         (folder / "labels.tsv").write_text("id\tkind\n" + "".join(f"{p.id}\tkind {p.label}\n" for p in data))
-        shown = [tomllib.loads(block.text) for block in blocks(PAGES[page], ("toml",))]
+        shown = shown_by(PAGES[page])
         for name in {word for line in lines for word in line if word.endswith(".toml")}:
             created = any(line[:2] == ["init", name] for line in lines)
             template = [tomllib.loads(write_study(Study()))] if created else []

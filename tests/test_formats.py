@@ -151,9 +151,10 @@ def test_named_columns_and_those_of_uniprot(tmp_path: Path) -> None:
 
 
 def test_parquet_values_become_text(tmp_path: Path) -> None:
+    none = None if int(pa.__version__.split(".")[0]) >= 26 else [None, None]  # a missing pair is read by pyarrow 26
     columns = {
         "id": list("abcd"), "sequence": [A] * 4, "kinds": [["x", "y"], ["x"], [], None],
-        "pair": pa.array([["x", None], None, ["y", "z"], ["x", "x"]], pa.list_(pa.string(), 2)),
+        "pair": pa.array([["x", None], none, ["y", "z"], ["x", "x"]], pa.list_(pa.string(), 2)),
         "number": pa.array([1.5, float("nan"), None, 2.0]), "level": pa.array(["k"] * 4).dictionary_encode(),
     }  # fmt: skip
     pq.write_table(pa.table(columns), tmp_path / "f")

@@ -187,6 +187,7 @@ def small_sweep(golden: Golden) -> list[Combination]:
     content["finetune"] |= {"epochs": 1}
     content["score"] |= {"methods": ("activation_std", "gradient_activation")}
     content["evaluate"] |= {"draws": 2, "draws_elsewhere": 2, "scopes": ("pooled",), "controls": ("random_matched",)}
+    content["evaluate"] |= {"fractions": (0.2,), "modes": ("keep",), "ablations": ("mean",)}
     content["layout"] |= {"parts": ()}
     content["characterize"] |= {"enabled": False}
     content |= {name: content[name] | {"enabled": False} for name in ("describe", "probe", "intervene", "faithfulness")}

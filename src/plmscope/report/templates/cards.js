@@ -146,14 +146,17 @@
   const list = block.querySelector(".card-list"), more = block.querySelector(".more"), shown = block.querySelector(".shown");
   let wanted = [], drawn = 0;
   // Boxes that scroll are reached by the keyboard; those that fit would only be in its way.
-  const reach = (added) => {
-    const wide = added.flatMap((card) => [...card.querySelectorAll(".scroller")]).filter((box) => box.scrollWidth > box.clientWidth);
+  // Which these are is known once a card is laid out, and that it is when it comes near the window.
+  const reach = new IntersectionObserver((seen) => seen.forEach(({ isIntersecting, target }) => {
+    if (!isIntersecting) return;
+    reach.unobserve(target);
+    const wide = [...target.querySelectorAll(".scroller")].filter((box) => box.scrollWidth > box.clientWidth);
     for (const box of wide) for (const [key, value] of [["tabindex", "0"], ["role", "group"], ["aria-label", "scrolls sideways"]]) box.setAttribute(key, value);
-  };
+  }), { rootMargin: "300px" });
   const grow = (most = STEP) => {
     const added = wanted.slice(drawn, drawn + most).map(build);
     list.append(...added);
-    setTimeout(() => reach(added)); // once they are laid out
+    added.forEach((card) => reach.observe(card));
     drawn = Math.min(wanted.length, drawn + most);
     more.hidden = drawn >= wanted.length;
     more.textContent = `Show more (${drawn} of ${wanted.length} drawn)`;

@@ -53,8 +53,8 @@
     Plotly.react(plot, themed(traces.map(({ when, ...trace }) => trace), style), themed(layout, style), { ...config, displayModeBar: figure.small ? false : "hover", toImageButtonOptions: { format: "svg", filename: plot.id } });
   };
   // The library is carried packed by gzip. It is unpacked when the page stands, and a plot is drawn when it comes near
-  // the window, so that neither holds up the text and the tables. The browser's own DecompressionStream would answer
-  // later only, and what is printed at once would have no plots; so RFC 1951 is read here.
+  // the window, so that neither holds up the text and the tables. The browser's own DecompressionStream answers later
+  // only, and what is printed at once would have no plots; for that RFC 1951 is read here.
   const inflate = (data) => {
     const out = new Uint8Array(new DataView(data.buffer).getUint32(data.length - 4, true));
     let at = 10, to = 0, held = 0, kept = 0; // the header has 10 bytes: no name, no comment
@@ -124,21 +124,31 @@
   const resized = new ResizeObserver((entries) => entries.forEach((entry) => {
     if (entry.target.data && entry.contentRect.width) Plotly.Plots.resize(entry.target);
   }));
+  const queue = []; // each is drawn in a task of its own, so that the page answers in between
+  const drawNext = () => {
+    const plot = queue.shift();
+    if (!ready.has(plot)) ready.add(plot), draw(plot);
+    if (queue.length) setTimeout(drawNext);
+  };
   const near = new IntersectionObserver((entries) => entries.forEach(({ isIntersecting, target }) => {
     if (!isIntersecting) return;
     near.unobserve(target);
-    ready.add(target);
-    draw(target);
+    if (queue.push(target) === 1) setTimeout(drawNext);
   }), { rootMargin: "800px 0px" });
-  const start = () => {
+  const packed = () => {
+    const text = atob(document.getElementById("plotly").textContent), bytes = new Uint8Array(text.length);
+    for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+    return bytes;
+  };
+  const start = (bytes) => {
     if (globalThis.Plotly) return;
-    const packed = Uint8Array.from(atob(document.getElementById("plotly").textContent), (c) => c.charCodeAt(0));
     const library = document.createElement("script");
-    library.textContent = new TextDecoder().decode(inflate(packed));
+    library.textContent = new TextDecoder().decode(bytes);
     document.head.append(library);
     library.remove();
     plots.forEach((plot) => { near.observe(plot); resized.observe(plot); });
   };
+  const startSoon = () => new Response(new Blob([packed()]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer().then(start);
   for (const select of document.querySelectorAll(".figures select")) {
     select.addEventListener("change", () => [...select.closest(".figures").querySelectorAll(".plot")].filter((plot) => ready.has(plot)).forEach(draw));
   }
@@ -246,7 +256,7 @@
     root.dataset.theme = "light";
     before.folded.forEach((item) => { item.open = true; });
     printing = true;
-    start();
+    if (!globalThis.Plotly) start(inflate(packed()));
     plots.forEach((plot) => { near.unobserve(plot); ready.add(plot); });
     drawReady();
   });
@@ -261,5 +271,6 @@
 
   label();
   unfold();
-  setTimeout(start); // after the first paint
+  // After the first paint, and after the scripts that follow: a timer alone would run between the two.
+  addEventListener("DOMContentLoaded", () => setTimeout(startSoon));
 })();
