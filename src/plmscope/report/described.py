@@ -14,6 +14,11 @@ from plmscope.stats.chance import benjamini_hochberg
 
 MADE = "maximised"
 KEYS = ("layer", "module", "neuron", "sign")
+#: What a window that was made by gradient is held against, and how a card says it.
+HELD_AGAINST = {
+    "direction": "those of a random direction of the site",
+    "random_weights": "of this neuron where all weights are random",
+}
 #: q value below which a formula is better than its best concept.
 BETTER = 0.05
 
@@ -82,19 +87,22 @@ def made_windows(results: Results) -> dict[tuple[Any, ...], dict[str, Any]]:
     table = results.get(MADE)
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     for where, rows in () if table is None else table.groupby(list(KEYS), sort=False):
-        own, other = rows[rows["of"] == "neuron"], rows[rows["of"] == "direction"]
+        own = rows[rows["of"] == "neuron"]
         if not len(own):
             continue
         mean = np.mean([np.reshape(one, (-1, 20)) for one in own["matrix"]], axis=0)
         best = own.sort_values("percentile", kind="stable").iloc[-1]
-        beside = f", those of a random direction {fixed(other['agreement'].iloc[0], 1)}" if len(other) else ""
+        agreed = rows.drop_duplicates("of").set_index("of")["agreement"]
+        others = [f"{said} {fixed(agreed[of], 1)}" for of, said in HELD_AGAINST.items() if of in agreed.index]
+        beside = f" ({', '.join(others)})" if others else ""
         found[tuple(where)] = {
             "matrix": [[round(1000 * float(x)) for x in column] for column in mean],
             "consensus": str(best["window"]),
             "said": (
                 f"Made by gradient, small letters natural: {best['window']}, above {percent(best['percentile'])} of "
-                f"natural residues. Three starts share {fixed(own['agreement'].iloc[0], 1)} bits{beside}. A free "
-                f"vector at the middle is nearest to {best['nearest_letter']} (cosine {fixed(best['cosine'], 2)})."
+                f"natural residues. Its three starts share {fixed(own['agreement'].iloc[0], 1)} bits"
+                f"{beside}. A free vector at the middle is nearest to {best['nearest_letter']} (cosine "
+                f"{fixed(best['cosine'], 2)})."
             ),
         }
     return found
