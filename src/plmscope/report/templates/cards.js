@@ -43,7 +43,7 @@
     });
     return svg;
   };
-  // Sites stand in rows under the letters: a triangle for an annotated residue, a bracket for a match of a pattern.
+  // Sites stand in rows under the letters: a triangle for an annotated residue, a bar for a stretch, a bracket for a pattern.
   const strip = (one) => {
     const step = 13, under = 57, row = 11, wide = one.sequence.length * step;
     const top = Math.max(0, ...one.heights), range = top - Math.min(0, ...one.heights), scale = 36 / Math.max(1000, range);
@@ -74,7 +74,10 @@
       // Wide and invisible, so that a pointer finds thin marks.
       const mark = draw("g", { class: annotated ? "site" : "match" });
       mark.append(draw("title", {}, text), draw("rect", { x, y, width: end - x, height: row - 1, class: "touch" }));
-      for (let left = x; annotated && left < end; left += step) {
+      // A helix is one bar, a site a triangle a residue.
+      const stretch = last - first >= 4;
+      if (annotated && stretch) mark.append(draw("path", { d: `M${x + 2} ${y + 2} H${end - 2} V${y + 6} H${x + 2} Z` }));
+      for (let left = x; annotated && !stretch && left < end; left += step) {
         mark.append(draw("path", { d: `M${left + 2} ${y + 8} L${left + step / 2} ${y} L${left + step - 2} ${y + 8} Z` }));
       }
       if (!annotated) mark.append(draw("path", { d: `M${x + 2} ${y} V${y + 5} H${end - 2} V${y}` }));
