@@ -13,12 +13,18 @@ Two questions, on proteins that no protein of the run's training set comes near:
 
 ``--enzymes`` has the columns ``accession, ec, sequence`` and, if homologs are to count once, ``cluster30``; ``--sites``
 has ``key`` (an accession), ``feature_type``, ``start`` and ``end`` (1-based, both included). Intervals are 95 %
-percentile bootstraps over proteins, 2,000 resamples. What is left out is counted. What the language model saw before
-the run is not looked at.
+percentile bootstraps over proteins, 2,000 resamples. What is left out is counted.
+
+What a language model saw before the run is not known to the run. Of the embedded one it is known: everything half or
+more identical with a protein that the embedded table marks ``held_out`` was left out of its training. With ``--unseen
+TABLE`` only such enzymes are taken; those that are the table's own held-out proteins, to which *no* protein of either
+training comes that near, go first and are told apart as well.
 """
 
 import argparse
 from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,14 +36,16 @@ from plmscope.data.proteins import Protein
 from plmscope.explaining.contributions import contributions
 from plmscope.explaining.decision import Decision
 from plmscope.explaining.held import held_alone
-from plmscope.explaining.residues import residue_attribution, shuffled_band
+from plmscope.explaining.residues import Band, residue_attribution, shuffled_band
 from plmscope.models.hooked import network_of
 from plmscope.study.opened import OpenRun
 
 RESAMPLES, DRAWS = 2000, 1000
+#: Identity with a held-out protein from which the embedded model was not trained on a sequence.
+LEFT_OUT = 0.5
 
 
-def arguments() -> argparse.Namespace:
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="a scored run")
     parser.add_argument("--enzymes", required=True, help="table of enzymes")
@@ -48,18 +56,26 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--neurons", type=int, default=200, help="neurons held alone in each of them")
     parser.add_argument("--longest", type=int, default=300, help="residues of a protein at most")
     parser.add_argument("--identity", type=float, default=0.5, help="largest identity with a training protein")
+    parser.add_argument("--unseen", help="table with columns held_out and sequence: only what resembles those held out")
     parser.add_argument("--top", type=float, default=0.05, help="share of residues that is the most attributed")
     parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def chosen(run: OpenRun, asked: argparse.Namespace) -> tuple[list[Protein], dict[str, np.ndarray]]:
-    """Proteins in random order, and their annotated residues (0-based)."""
+def chosen(run: OpenRun, asked: argparse.Namespace) -> tuple[list[Protein], dict[str, np.ndarray], set[str]]:
+    """Proteins in random order, their annotated residues (0-based), and the ids of those that are themselves held out.
+
+    With ``--unseen`` the latter go first.
+    """
     sites = pd.read_csv(asked.sites, sep="\t")
     sites = sites[sites["feature_type"] == asked.feature]
     enzymes = pd.read_csv(asked.enzymes, sep="\t", keep_default_na=False)
     left: Counter[str] = Counter()
     enzymes = enzymes[enzymes["accession"].isin(set(sites["key"]))].sample(frac=1, random_state=asked.seed)
+    held = held_out(asked.unseen) if asked.unseen else []
+    themselves = {p.sequence for p in held}
+    if held:
+        enzymes = enzymes.sort_values("sequence", key=lambda s: ~s.isin(themselves), kind="stable")
     residues = {
         str(key): np.unique(
             np.concatenate([np.arange(a - 1, b) for a, b in zip(own["start"], own["end"], strict=True)])
@@ -84,8 +100,48 @@ def chosen(run: OpenRun, asked: argparse.Namespace) -> tuple[list[Protein], dict
     near = leakage(run.proteins("train"), proteins).set_index("id")["identity"].fillna(0)
     far = [p for p in proteins if near[p.id] < asked.identity]
     left[f"{asked.identity:.0%} or more identical with a training protein"] = len(proteins) - len(far)
-    print(f"{len(far)} proteins can be used; left out: {dict(left)}")
-    return far, residues
+    if held:
+        among = leakage(held, far).set_index("id")["identity"].fillna(0)
+        unseen = [p for p in far if among[p.id] >= LEFT_OUT]
+        left["unlike the held-out ones, so perhaps seen"] = len(far) - len(unseen)
+        far = unseen
+    own = {p.id for p in far if p.sequence in themselves}
+    print(f"{len(far)} proteins can be used, {len(own)} themselves held out; left out: {dict(left)}")
+    return far, residues, own
+
+
+def held_out(table: str) -> list[Protein]:
+    """The proteins that an embedded table keeps from every training."""
+    rows = pd.read_csv(table, sep="\t", dtype=str, keep_default_na=False)
+    return [Protein(f"held {n}", text) for n, text in enumerate(rows.loc[rows["held_out"] == "1", "sequence"])]
+
+
+def tallied(
+    values: np.ndarray, band: Band, own: np.ndarray, letters: np.ndarray, top: float, rng: np.random.Generator
+) -> dict[str, Any]:
+    """How many annotated residues of one protein are among the strongest and outside the band, and how many others.
+
+    Args:
+        values: ``(R,)`` attribution.
+        band: Of shuffled copies.
+        own: Annotated residues.
+        letters: ``(R,)``.
+        top: Share that is the strongest, by absolute attribution.
+        rng: Draws for each annotated residue others with its letter; one without has no say there.
+    """
+    size = np.abs(values)
+    strong = size >= np.sort(size)[-max(1, round(top * len(size)))]
+    above, outside = values > band.high, band.outside(values)
+    others = [np.setdiff1d(np.flatnonzero(letters == letters[r]), own) for r in own]
+    usable = [(r, place) for r, place in zip(own, others, strict=True) if len(place)]
+    drawn = [rng.choice(place, DRAWS) for _, place in usable]
+    found: dict[str, Any] = {"sites": len(own), "length": len(values), "usable": len(usable)}
+    for name, mask in (("strong", strong), ("outside", outside), ("above", above)):
+        found |= {
+            name: mask[own].sum(), f"all_{name}": mask.sum(), f"usable_{name}": sum(mask[r] for r, _ in usable),
+            f"drawn_{name}": np.sum([mask[d] for d in drawn], axis=0) if drawn else np.zeros(DRAWS),
+        }  # fmt: skip
+    return found
 
 
 def interval(values: np.ndarray, weights: np.ndarray | None, seed: int) -> str:
@@ -97,7 +153,13 @@ def interval(values: np.ndarray, weights: np.ndarray | None, seed: int) -> str:
     return f"{values.sum() / weights.sum():.3f} ({low:.3f} to {high:.3f})"
 
 
-def of_sites(run: OpenRun, proteins: list[Protein], residues: dict[str, np.ndarray], asked: argparse.Namespace) -> None:
+def of_sites(
+    run: OpenRun,
+    proteins: list[Protein],
+    residues: dict[str, np.ndarray],
+    themselves: set[str],
+    asked: argparse.Namespace,
+) -> None:
     """The first question."""
     network, rows = network_of(run.model), []
     rng = np.random.default_rng([asked.seed, 2])
@@ -105,28 +167,17 @@ def of_sites(run: OpenRun, proteins: list[Protein], residues: dict[str, np.ndarr
         decision = Decision.of(run.model, network, protein, protein.label)
         found = residue_attribution(decision)
         band = shuffled_band(decision, found, seed=asked.seed)
-        size, own = np.abs(found.values), residues[protein.id]
-        strong = size >= np.sort(size)[-max(1, round(asked.top * len(size)))]
-        above, outside = found.values > band.high, band.outside(found.values)
-        letters = np.array(list(protein.sequence))
-        # Each annotated residue has all others with its letter to be drawn from; one without has no say in the draws.
-        others = [np.setdiff1d(np.flatnonzero(letters == letters[r]), own) for r in own]
-        usable = [(r, place) for r, place in zip(own, others, strict=True) if len(place)]
-        drawn = [rng.choice(place, DRAWS) for _, place in usable]
-        rows.append(
-            {
-                "right": decision.decided == (protein.label,), "sites": len(own), "length": len(protein),
-                "strong": strong[own].sum(), "above": above[own].sum(), "outside": outside[own].sum(),
-                "all_strong": strong.sum(), "all_above": above.sum(), "all_outside": outside.sum(),
-                "usable": len(usable), "usable_strong": sum(strong[r] for r, _ in usable),
-                "usable_outside": sum(outside[r] for r, _ in usable),
-                "drawn_strong": np.sum([strong[d] for d in drawn], axis=0) if drawn else np.zeros(DRAWS),
-                "drawn_outside": np.sum([outside[d] for d in drawn], axis=0) if drawn else np.zeros(DRAWS),
-            }
-        )  # fmt: skip
-        print(f"  {protein.id}: {strong[own].sum()} of {len(own)} among the strongest", flush=True)
+        one = tallied(found.values, band, residues[protein.id], np.array(list(protein.sequence)), asked.top, rng)
+        rows.append(one | {"right": decision.decided == (protein.label,), "held": protein.id in themselves})
+        said = f"{one['outside']} of {one['sites']} outside the band, {one['strong']} among the strongest"
+        print(f"  {protein.id}: {said}", flush=True)
     every = pd.DataFrame(rows)
-    for name, table in (("all", every), ("decided rightly", every[every["right"]])):
+    groups = {"all": every, "decided rightly": every[every["right"]]}
+    groups |= {
+        "themselves held out": every[every["held"]],
+        "and decided rightly": every[every["held"] & every["right"]],
+    }
+    for name, table in groups.items():
         if not len(table):
             continue
         print(f"\n{name}: {len(table)} proteins, {table['sites'].sum()} annotated residues, seed {asked.seed}")
@@ -134,7 +185,7 @@ def of_sites(run: OpenRun, proteins: list[Protein], residues: dict[str, np.ndarr
             of = interval(table[what].to_numpy(float), table["sites"].to_numpy(float), asked.seed)
             rest = interval(table[f"all_{what}"].to_numpy(float), table["length"].to_numpy(float), asked.seed)
             print(f"  share {what}: annotated {of}, all residues {rest}")
-        for what in ("strong", "outside"):
+        for what in ("strong", "outside", "above"):
             draws = np.stack(table[f"drawn_{what}"].to_list())  # (P, D)
             n, had = table["usable"].to_numpy(float), table[f"usable_{what}"].to_numpy(float)
             p = (1 + (draws.sum(0) >= had.sum()).sum()) / (1 + DRAWS)
@@ -175,12 +226,13 @@ def of_neurons(run: OpenRun, proteins: list[Protein], asked: argparse.Namespace)
         print(f"  {name}: {interval(table[name].to_numpy(), None, asked.seed)}")
 
 
-def main() -> None:
-    asked = arguments()
+def main(argv: Sequence[str] | None = None) -> None:
+    asked = arguments(argv)
     run = ps.open_run(asked.run)
-    proteins, residues = chosen(run, asked)
-    of_neurons(run, proteins[: asked.ablated], asked)
-    of_sites(run, proteins[: asked.proteins], residues, asked)
+    proteins, residues, themselves = chosen(run, asked)
+    if asked.ablated:
+        of_neurons(run, proteins[: asked.ablated], asked)
+    of_sites(run, proteins[: asked.proteins], residues, themselves, asked)
 
 
 if __name__ == "__main__":

@@ -647,7 +647,7 @@ def _knowledge(rng: np.random.Generator, neurons: pd.DataFrame, proteins: pd.Dat
     )  # fmt: skip
     made = pd.concat(
         [searched.head(5).assign(of=of, start=start, agreement=6.0 if of == "neuron" else 1.0)
-         for of in ("neuron", "direction") for start in ("random", "natural", "reversed")],
+         for of in ("neuron", "direction", "random_weights") for start in ("random", "natural", "reversed")],
         ignore_index=True,
     )  # fmt: skip
     made = made.assign(
@@ -657,6 +657,12 @@ def _knowledge(rng: np.random.Generator, neurons: pd.DataFrame, proteins: pd.Dat
     )  # fmt: skip
     described["maximised"] = made
     described |= {"probe_curves": curves, "probe_layers": layers}
+    two = proteins.head(2)
+    structures = two[["id", "sequence"]].assign(told="x.pdb, chain A: all residues have coordinates", pdb="END\n")
+    views = searched.head(6).assign(id=np.resize(two["id"], 6))
+    lengths = dict(zip(two["id"], two["sequence"].str.len(), strict=True))
+    views = views.assign(activation=[rng.uniform(-1, 1, lengths[name]).round(3).tolist() for name in views["id"]])
+    described |= {"card_views": views, "card_structures": structures}
     more = {"attributed_residues": attributed, "letters": letters, "class_baselines": baselines}
     return tables | described | more | {"concept_neurons": best}
 

@@ -13,6 +13,7 @@ from plmscope.explaining import folder as module
 from plmscope.explaining.explainer import Explainer, ExplainSettings
 from plmscope.explaining.explanation import SCHEMA
 from plmscope.explaining.folder import explain_file
+from plmscope.report.html import own_text
 
 FEW = ExplainSettings(supporting=3, opposing=1, draws=3, seed=1)
 HOSTILE = "<script>alert(1)</script>&amp;\"'"
@@ -143,3 +144,25 @@ def test_the_page_of_the_docs_has_every_column():
     for name, columns in SCHEMA.items():
         row = re.search(rf"^\| `{name}` \|(.*)$", text, re.MULTILINE)[1]
         assert not [column for column in columns if f"`{column}`" not in row]
+
+
+def test_letters_are_read_on_the_strongest_colour():
+    """Contrast of text and the strip's strongest colours, 4.5 at least (WCAG 2.2, 1.4.3), in both themes."""
+    styles = own_text("report.css"), own_text("explained.css", package="plmscope.explaining")
+    for start in (":root {", ':root[data-theme="dark"] {'):
+        colours, tints = (
+            dict(re.findall(r"--(\w+): ([^;]+);", str(css).split(start)[1].split("}")[0])) for css in styles
+        )
+        share = float(tints["tint"].rstrip("%")) / 100
+
+        def light(rgb):
+            linear = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in rgb]
+            return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+        def parts(name, colours=colours):
+            return [int(colours[name][i : i + 2], 16) / 255 for i in (1, 3, 5)]
+
+        for name in ("c0", "c1"):
+            mixed = [share * x + (1 - share) * y for x, y in zip(parts(name), parts("surface"), strict=True)]
+            dark, bright = sorted((light(parts("text")), light(mixed)))
+            assert (bright + 0.05) / (dark + 0.05) >= 4.5, (start, name)

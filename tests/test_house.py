@@ -47,12 +47,12 @@ HOUSE = (
     ("knowledge", (
         "codes", "patterns", "concepts", "motifs", "class_baselines", "discovery", "concept_neurons", "confirmation",
         "residues", "letters", "masks", "formulas", "stream", "maximised", "saved", "characterize", "samples",
-        "strips", "cards", "units", "sentences",
+        "strips", "cards", "views", "units", "sentences",
     )),
     ("report", (
         "blocks", "input", "answers", "data", "curves", "kinds", "density", "classes", "concentration", "closing",
-        "concepts", "described", "knowledge", "faithfulness", "html", "layout", "modularity", "neurons", "recall",
-        "salient", "sharing", "methods", "page",
+        "concepts", "described", "structures", "knowledge", "faithfulness", "html", "layout", "modularity", "neurons",
+        "recall", "salient", "sharing", "methods", "page",
     )),
     ("study", (
         "order", "rules", "settings", "demo", "inputs", "study_file", "opened", "stages", "characterizing",
@@ -87,7 +87,7 @@ TORCH = {
     "layout.pruning", "layout.recall", "layout.claims", "layout.shared", "layout.substitutions", "layout.sufficient",
     "knowledge.codes", "knowledge.discovery", "knowledge.concept_neurons", "knowledge.confirmation",
     "knowledge.residues", "knowledge.letters", "knowledge.stream", "knowledge.maximised", "knowledge.saved",
-    "knowledge.characterize", "knowledge.samples", "knowledge.units", "knowledge.sentences",
+    "knowledge.characterize", "knowledge.samples", "knowledge.views", "knowledge.units", "knowledge.sentences",
     "study.comparing_scorers", "study.edited", "explaining.activations", "explaining.decision", "explaining.held",
     "explaining.residues", "explaining.contributions", "explaining.training", "explaining.detected",
     "explaining.explainer", "explaining.folder", "explaining.variants", "exploring.changes", "exploring.session",

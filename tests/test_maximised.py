@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from transformers import EsmForSequenceClassification
 
 from plmscope.data.proteins import Protein
 from plmscope.knowledge.maximised import LETTERS, REACH, STARTS, Leaky, around, bits_of, maximised_table
@@ -24,11 +25,20 @@ def found():
     peak = next(k for k in range(2, len(sequence)) if sequence[k - 2] + sequence[k] == "WC")
     neurons = {role: index.position(roles[role][0]) for role in ("and", "read_w")}
     wanted = [(position, 1, [(-1, 0), (row, peak)]) for position in neurons.values()]
-    return classifier, neurons, sequence, peak, maximised_table(classifier, wanted, proteins)
+    untrained = EsmForSequenceClassification(model.config).eval()
+    control = Classifier(untrained, planted_tokenizer(), architecture_of("esm"), ("0", "1"), index, "untrained")
+    return (
+        classifier,
+        neurons,
+        sequence,
+        peak,
+        maximised_table(classifier, wanted, proteins, untrained=control),
+        control,
+    )
 
 
 def test_the_and_neuron_asks_for_its_motif_from_every_start(found):
-    _, neurons, sequence, peak, table = found
+    _, neurons, sequence, peak, table, _ = found
     own = table[(table["position"] == neurons["and"]) & (table["of"] == "neuron")]
     assert own["start"].tolist() == list(STARTS)
     natural = around(Protein("x", sequence), peak)[0][16 - REACH : 16 + REACH + 1].lower()
@@ -44,11 +54,11 @@ def test_the_and_neuron_asks_for_its_motif_from_every_start(found):
     reader = table[(table["position"] == neurons["read_w"]) & (table["of"] == "neuron")]
     assert {window[REACH] for window in reader["window"]} == {"W"} == set(reader["nearest_letter"])
     directions = table[table["of"] == "direction"]
-    assert len(directions) == len(table) / 2 and directions["agreement"].max() < own["agreement"].iloc[0]
+    assert len(directions) == len(table) / 3 and directions["agreement"].max() < own["agreement"].iloc[0]
 
 
 def test_the_activation_is_that_of_the_real_sequence(found):
-    classifier, neurons, sequence, peak, table = found
+    classifier, neurons, sequence, peak, table, _ = found
     row = table[(table["position"] == neurons["and"]) & (table["of"] == "neuron")].iloc[0]
     residues, _ = around(Protein("x", sequence), peak)
     made = residues[: 16 - REACH] + row["window"].upper() + residues[16 + REACH + 1 :]
@@ -58,6 +68,26 @@ def test_the_activation_is_that_of_the_real_sequence(found):
         classifier.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
     value = seen[site][0, 1 + 16, classifier.index.neuron(neurons["and"]).index].item()
     assert row["discrete_activation"] == pytest.approx(value, abs=1e-4)
+
+
+def test_the_same_neuron_of_random_weights_asks_for_no_motif(found):
+    _, neurons, sequence, peak, table, control = found
+    own, untrained = (
+        table[(table["position"] == neurons["and"]) & (table["of"] == of)] for of in ("neuron", "random_weights")
+    )
+    assert untrained["start"].tolist() == list(STARTS)
+    assert untrained["agreement"].iloc[0] != own["agreement"].iloc[0]
+    windows = {(row.window[REACH - 2], row.window[REACH]) for row in untrained.itertuples()}
+    assert windows != {("W", "C")}
+    # What it reaches is that of the model with random weights.
+    row = untrained.iloc[0]
+    residues, _ = around(Protein("x", sequence), peak)
+    made = residues[: 16 - REACH] + row["window"].upper() + residues[16 + REACH + 1 :]
+    (batch,) = control.batches([Protein("made", made)], 64)
+    neuron = control.index.neuron(neurons["and"])
+    with torch.no_grad(), record(control, [neuron.site]) as seen:
+        control.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+    assert row["discrete_activation"] == pytest.approx(seen[neuron.site][0, 17, neuron.index].item(), abs=1e-4)
 
 
 def test_where_a_gelu_is_shut_some_gradient_passes():

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 import plmscope as ps
-from plmscope import explaining
+from plmscope import report
 from plmscope.data.annotations import FeatureSet
 from plmscope.data.proteins import Protein
 from plmscope.data.structural import (
@@ -296,7 +296,7 @@ def test_an_explanation_with_its_structure(written):
     assert "have coordinates" in repr(found.first)
 
 
-LIBRARY = Path(explaining.__file__).parent / "templates" / "molecules"
+LIBRARY = Path(report.__file__).parent / "templates" / "molecules"
 
 
 def test_the_page_carries_the_viewer_where_it_is_needed(written, opened, tmp_path):

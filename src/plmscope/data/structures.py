@@ -96,9 +96,8 @@ class Matched:
     def told(self) -> str:
         """In words what fits and what does not."""
         length, known = len(self.protein), int(self.resolved.sum())
-        parts = [
-            f"{self.source}, chain {self.chain}: {known:,} of {length:,} residues of {self.protein.id} have coordinates"
-        ]
+        file = Path(self.source).name  # pages are sent to others, who have no use for where it lay
+        parts = [f"{file}, chain {self.chain}: {known:,} of {length:,} residues of {self.protein.id} have coordinates"]
         if other := self.different:
             named = ", ".join(f"{self.protein.sequence[p]}{p + 1} is {letter}" for p, letter in other[:5])
             rest = f" and {len(other) - 5} more" if len(other) > 5 else ""

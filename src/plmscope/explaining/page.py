@@ -6,10 +6,8 @@ as text by its script; a content security policy forbids the file any request.
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from plmscope import __version__
 from plmscope.data.proteins import AMINO_ACIDS
 from plmscope.explaining.explanation import trust
 from plmscope.report.blocks import address
-from plmscope.report.html import environment, own_text
+from plmscope.report.html import environment, molecules, own_text
 from plmscope.report.input import Results
 from plmscope.store.files import write_atomic
 from plmscope.study.opened import OpenRun
@@ -110,14 +108,12 @@ def _filled(opened: OpenRun, name: str, source: str, total: int, shown: int, dat
     """The template of a name with its data, styles and scripts; the viewer of structures where there is one to view."""
     viewer = licence = ""
     if any("view" in one for one in data["proteins"]):
-        folder = resources.files(OWN) / "templates" / "molecules"
-        viewer = base64.b64encode((folder / "3Dmol-min.js.gz").read_bytes()).decode("ascii")
-        licence = own_text("molecules/LICENSE", package=OWN)
+        viewer, licence = molecules()
     return environment(OWN).get_template(f"{name}.html").render(
         name=opened.study.name, version=__version__, source=Path(source).name, total=total, shown=shown, data=data,
         viewer=viewer, licence=licence,
         css=own_text("report.css") + own_text("explained.css", package=OWN),
-        js=own_text("common.js") + own_text(*SCRIPTS[name], package=OWN),
+        js=own_text("common.js", "solid.js") + own_text(*SCRIPTS[name], package=OWN),
     )  # fmt: skip
 
 

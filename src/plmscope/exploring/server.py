@@ -199,7 +199,8 @@ def _page(facts: Mapping[str, Any], token: str) -> Response:
         name=facts["run"], version=__version__, nonce=nonce, data={**facts, "token": token, "header": TOKEN_HEADER},
         css=own_text("report.css") + own_text("explained.css", package="plmscope.explaining")
         + own_text("explore.css", package="plmscope.exploring"),
-        js=own_text("common.js") + own_text("page.js", "structure.js", "protein.js", package="plmscope.explaining")
+        js=own_text("common.js", "solid.js")
+        + own_text("page.js", "structure.js", "protein.js", package="plmscope.explaining")
         + own_text("state.js", "explore.js", package="plmscope.exploring"),
     )  # fmt: skip
     policy = (

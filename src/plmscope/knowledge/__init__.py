@@ -19,6 +19,7 @@
     maximised.py            what a neuron would like best: windows made by gradient
     residues.py             how far attributed residues are annotated sites
     cards.py, strips.py     one sentence a neuron, and the proteins in which it is strongest
+    views.py                structures that cards show, and what neurons do along them
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ or more and the natural one (small) elsewhere: what it reaches, and the share of
 Free: instead of letters, a vector at the middle alone with the mean norm of the letters' embeddings; the letter nearest
 to it and their cosine say whether the neuron asks for a letter at all.
 
-A random direction of the same site goes through the same, since anything can be maximised.
+A random direction of the same site goes through the same, since anything can be maximised, and so does the same neuron
+of a model with the same architecture and random weights, that has learned nothing.
 
 Source: feature textualization and activation maximisation (Erhan et al. 2009). The constants are ours.
 """
@@ -250,11 +251,15 @@ def maximised_table(
     wanted: Sequence[tuple[int, int, Sequence[tuple[int, int]]]],
     proteins: Sequence[Protein],
     *,
+    untrained: Classifier | None = None,
     token_budget: int = 2048,
     seed: int = 0,
     track: Track = silent,
 ) -> pd.DataFrame:
-    """Three rows, one a start, for each neuron and for a random direction of its site: the columns :data:`COLUMNS`.
+    """Three rows, one a start, for each neuron and for what it is held against: the columns :data:`COLUMNS`.
+
+    That is a random direction of its site and, with ``untrained``, the neuron of its place in that model, whose
+    percentile is among natural residues there.
 
     A neuron has none whose proteins are all too short, or which the head sees at the first token alone (last layer).
 
@@ -263,6 +268,7 @@ def maximised_table(
         wanted: Position and sign of each neuron, and its peaks, highest first: protein (a row of ``proteins``, -1:
             none) and residue.
         proteins: Natural ones.
+        untrained: The same architecture with random weights.
         token_budget: Padded tokens a batch.
         seed: Of starts, directions and the proteins that are natural.
         track: Progress.
@@ -272,9 +278,11 @@ def maximised_table(
     rng = np.random.default_rng([seed, 48])
     some = [proteins[row] for row in np.sort(rng.permutation(len(proteins))[:NATURAL])]
     every = list(dict.fromkeys(sites.values()))
-    parts = [chunk.values.cpu().numpy() for chunk in stream_of(classifier, every, token_budget, track)(some, "natural")]
-    values, ends = np.concatenate(parts), np.cumsum([0, *(_width(index, site) for site in every)])
-    natural = {site: values[:, a:b] for site, a, b in zip(every, ends, ends[1:], strict=False)}
+    natural = _natural(classifier, every, some, token_budget, track)
+    models = {"neuron": (classifier, network, natural), "direction": (classifier, network, natural)}
+    if untrained is not None:
+        of_untrained = _natural(untrained, every, some, token_budget, track)
+        models["random_weights"] = (untrained, network_of(untrained), of_untrained)
     rows = []
     for position, sign, peaks in track(list(wanted), "maximising", len(wanted)):
         site = sites[position]
@@ -284,11 +292,12 @@ def maximised_table(
         one = np.eye(1, _width(index, site), position - index.slice(site).start)[0]
         spread = natural[site].std(0)
         random = rng.normal(size=len(one)) / np.where(spread > 0, spread, np.inf)
-        for of, direction in (("neuron", one), ("direction", random)):
-            known = sign * (natural[site] @ direction)
+        for of, (model, parts, values) in models.items():
+            direction = random if of == "direction" else one
+            known = sign * (values[site] @ direction)
             if not known.std():
                 continue
-            made = maximise(classifier, network, site, direction, sign, shown, float(known.std()), seed=seed)
+            made = maximise(model, parts, site, direction, sign, shown, float(known.std()), seed=seed)
             for k, start in enumerate(STARTS):
                 below = float((known < sign * made.reached[k]).mean())
                 rows.append(
@@ -297,6 +306,16 @@ def maximised_table(
                      made.agreement)
                 )  # fmt: skip
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _natural(
+    classifier: Classifier, sites: Sequence[Site], proteins: Sequence[Protein], token_budget: int, track: Track
+) -> dict[Site, np.ndarray]:
+    """``(R, N)`` activations of each site at the residues of natural proteins."""
+    chunks = stream_of(classifier, sites, token_budget, track)(proteins, "natural")
+    values = np.concatenate([chunk.values.cpu().numpy() for chunk in chunks])
+    ends = np.cumsum([0, *(_width(classifier.index, site) for site in sites)])
+    return {site: values[:, a:b] for site, a, b in zip(sites, ends, ends[1:], strict=False)}
 
 
 def _at_residues(classifier: Classifier, network: Network, site: Site, residues: str) -> bool:

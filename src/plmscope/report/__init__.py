@@ -14,6 +14,7 @@ tables it needs, and makes plain blocks of them: texts, tables, figures.
     layout.py, recall.py, sharing.py, modularity.py  sections on how knowledge is laid out
     faithfulness.py                             which scorer to trust
     described.py, concepts.py                   formulas and scored sentences; the neurons of each concept
+    structures.py                               structures on cards
     salient.py                                  what probes decide from few neurons
 """
 

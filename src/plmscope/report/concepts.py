@@ -27,7 +27,8 @@ def concepts_section(results: Results) -> Sequence[Block]:
         f"Which neurons know a concept? For each of {count(best['concept'].nunique())} concepts the {SHOWN} best "
         "neurons of all, by intersection over union of where the neuron fires and where the concept is; neuron, sign "
         "and threshold were chosen on train clusters, the numbers beside are of held-out ones. "
-        f"{count(good)} concepts have a neuron with half or more in common. concept_neurons.parquet has 20 for each."
+        f"{count(good) if good else 'No'} concept{'s have' if good > 1 else ' has'} a neuron with half or more in "
+        "common. concept_neurons.parquet has 20 for each."
     )
     named = results.get("concepts")
     kinds = {} if named is None else dict(zip(named["concept"], named["kind"], strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,11 @@ from plmscope.stats.chance import benjamini_hochberg
 
 MADE = "maximised"
 KEYS = ("layer", "module", "neuron", "sign")
+#: What a window that was made by gradient is held against, and how a card says it.
+HELD_AGAINST = {
+    "direction": "those of a random direction of the site",
+    "random_weights": "of this neuron where all weights are random",
+}
 #: q value below which a formula is better than its best concept.
 BETTER = 0.05
 
@@ -23,7 +29,7 @@ def told(results: Results) -> dict[tuple[Any, ...], list[str]]:
     found: dict[tuple[Any, ...], list[str]] = {}
     formulas, sentences = results.get("formulas"), results.get("descriptions")
     for row in [] if formulas is None else formulas.to_dict("records"):
-        text = f"Formula: fires on {row['formula']}: IoU {fixed(row['iou'], 2)}"
+        text = f"Formula: fires on {spelled(row['formula'])}: IoU {fixed(row['iou'], 2)}"
         if row["length"] > 1:
             sure = f", q {short(row['q_value'])}" if row["q_value"] < BETTER else ", no better on held-out clusters"
             text += f", best single concept {row['atom']} {fixed(row['atom_iou'], 2)}{sure}"
@@ -51,25 +57,47 @@ def described_section(results: Results) -> Sequence[Block]:
     """How much formulas gain over single concepts, and what sentences predict."""
     said = results.tables["descriptions"]
     own, formulas = said[said["source"] == "template"], results.get("formulas")
+    beat = int(own["counts"].astype(bool).sum())
     text = (
-        f"{count(own['counts'].astype(bool).sum())} of {count(len(own))} sentences predict where their neuron is "
-        "highest better than sentences of other neurons of its site do, and better than the residue's letter alone."
+        f"{_some(beat)} of the {count(len(own))} sentences predict where their neuron is highest better than sentences "
+        "of other neurons of its site do, and better than the residue's letter alone. The cards say which."
     )
+    blocks: list[Block] = []
     if formulas is not None:
         better = int((formulas["q_value"] < BETTER).sum())
-        text = (
-            f"For {count(better)} of the {count(len(formulas))} neurons and signs that were searched, "
+        by_chance = _some(_sure_by_chance(formulas)).lower()
+        found = (
+            f"For {_some(better).lower()} of the {count(len(formulas))} neurons and signs that were searched, "
             "a formula over concepts says better than the best single concept where they fire, on held-out "
-            f"clusters; where their residues were moved around every protein, for {count(_sure_by_chance(formulas))}. "
-        ) + text
-    blocks: list[Block] = [Text(f"{text} The cards say which.")]
+            f"clusters; where their residues were moved around every protein, for {by_chance}."
+        )
+        blocks.append(Text(found))
+    blocks.append(Text(text))
     if formulas is None:
         blocks.append(results.missing("formulas", "no neuron fires at enough residues to be searched for a formula."))
     program = said[said["source"] == "program"]
     if len(program):
         beat = int(program["counts"].astype(bool).sum())
-        blocks.append(Text(f"Of the {count(len(program))} sentences of your program {count(beat)} beat both."))
+        blocks.append(Text(f"Of the {count(len(program))} sentences of your program {_some(beat).lower()} beat both."))
     return (*blocks, described_table(formulas, said))
+
+
+def _some(n: int) -> str:
+    """A number in a sentence.
+
+    >>> _some(0), _some(1200)
+    ('None', '1,200')
+    """
+    return count(n) if n else "None"
+
+
+def spelled(formula: str) -> str:
+    """A formula as a card says it.
+
+    >>> spelled("(leucine (L) AND near(alanine (A), 1)) OR near(GxSxG, 4)")
+    '(leucine (L) AND within 1 of alanine (A)) OR within 4 of GxSxG'
+    """
+    return re.sub(r"near\((.*?), (\d+)\)", r"within \2 of \1", formula)
 
 
 def _sure_by_chance(formulas: pd.DataFrame) -> int:
@@ -82,19 +110,22 @@ def made_windows(results: Results) -> dict[tuple[Any, ...], dict[str, Any]]:
     table = results.get(MADE)
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     for where, rows in () if table is None else table.groupby(list(KEYS), sort=False):
-        own, other = rows[rows["of"] == "neuron"], rows[rows["of"] == "direction"]
+        own = rows[rows["of"] == "neuron"]
         if not len(own):
             continue
         mean = np.mean([np.reshape(one, (-1, 20)) for one in own["matrix"]], axis=0)
         best = own.sort_values("percentile", kind="stable").iloc[-1]
-        beside = f", those of a random direction {fixed(other['agreement'].iloc[0], 1)}" if len(other) else ""
+        agreed = rows.drop_duplicates("of").set_index("of")["agreement"]
+        others = [f"{said} {fixed(agreed[of], 1)}" for of, said in HELD_AGAINST.items() if of in agreed.index]
+        beside = f" ({', '.join(others)})" if others else ""
         found[tuple(where)] = {
             "matrix": [[round(1000 * float(x)) for x in column] for column in mean],
             "consensus": str(best["window"]),
             "said": (
                 f"Made by gradient, small letters natural: {best['window']}, above {percent(best['percentile'])} of "
-                f"natural residues. Three starts share {fixed(own['agreement'].iloc[0], 1)} bits{beside}. A free "
-                f"vector at the middle is nearest to {best['nearest_letter']} (cosine {fixed(best['cosine'], 2)})."
+                f"natural residues. Its three starts share {fixed(own['agreement'].iloc[0], 1)} bits"
+                f"{beside}. A free vector at the middle is nearest to {best['nearest_letter']} (cosine "
+                f"{fixed(best['cosine'], 2)})."
             ),
         }
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from importlib import resources
 
 import jinja2
@@ -25,6 +26,13 @@ def environment(*packages: str) -> jinja2.Environment:
     )
     templates.policies["json.dumps_kwargs"] = {"sort_keys": True, "allow_nan": False}
     return templates
+
+
+def molecules() -> tuple[str, Markup]:
+    """The viewer of structures as a page carries it, packed, and its licence."""
+    folder = resources.files(SHARED) / "templates" / "molecules"
+    packed = base64.b64encode((folder / "3Dmol-min.js.gz").read_bytes()).decode("ascii")
+    return packed, own_text("molecules/LICENSE")
 
 
 def own_text(*names: str, package: str = SHARED) -> Markup:

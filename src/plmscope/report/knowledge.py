@@ -39,6 +39,7 @@ from plmscope.report.blocks import (
 from plmscope.report.classes import KEYS, explained_classes
 from plmscope.report.described import made_windows, told
 from plmscope.report.input import Results, section
+from plmscope.report.structures import card_structures, structures_told, views_of
 
 SHOWN_CONCEPTS = 5
 COMPARED_WORDS = {
@@ -75,6 +76,8 @@ def knowledge_section(results: Results) -> Sequence[Block]:
         tables.append(results.missing("letters", "the chosen neurons cannot be set beside all others."))
     if (classes := explained_classes(results)) is not None:
         tables.append(classes)
+    if (solid := structures_told(results)) is not None:
+        tables.append(solid)
     return (intro, *tables, Cards("cards", card_data(results)))
 
 
@@ -111,7 +114,7 @@ def card_data(results: Results) -> dict[str, Any]:
     """What the page draws the cards from: plain values, one entry a neuron, best rank first."""
     cards = results.get("neuron_cards")
     if cards is None:
-        return {"labels": [], "cards": []}
+        return {"labels": [], "cards": [], "structures": []}
     single, motifs = (_by_neuron(results.get(name)) for name in ("neuron_effects", "motifs"))
     associations = results.get("associations")
     if associations is not None:
@@ -119,7 +122,7 @@ def card_data(results: Results) -> dict[str, Any]:
         order = ["confirmed", "f1"]
         associations = associations.merge(wanted, on=KEYS).sort_values(order, ascending=False, kind="stable")
     known = _by_neuron(associations)
-    said, made = told(results), made_windows(results)
+    said, made, views = told(results), made_windows(results), views_of(results)
     named = results.get("concepts")
     kinds = {} if named is None else dict(zip(named["concept"], named["kind"], strict=True))
     out = []
@@ -134,7 +137,7 @@ def card_data(results: Results) -> dict[str, Any]:
                 "sentence": str(first["sentence"]), "explained": bool(first["explained"]),
                 "knows": str(first["knows"]), "letter": [first["r2_letter"], first["r2_window"]],
                 "told": said.get((*where, int(first["sign"])), []),
-                "made": made.get((*where, int(first["sign"]))),
+                "made": made.get((*where, int(first["sign"]))), "view": views.get((*where, int(first["sign"]))),
                 "concept": str(first["concept"]), "auroc": first["auroc"], "f1": first["f1"],
                 "strips": _strips(first["top_proteins"], kinds), "motif": _motif(motif),
                 "concepts": [
@@ -148,7 +151,8 @@ def card_data(results: Results) -> dict[str, Any]:
             }
         )  # fmt: skip
     labels = sorted({str(e[0]) for one in out for e in one["effects"]} | {c for one in out for c in one["motif"]["in"]})
-    return {"labels": {label: results.class_name(label) for label in labels}, "cards": out}
+    named_classes = {label: results.class_name(label) for label in labels}
+    return {"labels": named_classes, "cards": out, "structures": card_structures(results)}
 
 
 def _by_neuron(frame: pd.DataFrame | None) -> dict[Any, list[dict[Any, Any]]]:

@@ -26,7 +26,7 @@ from plmscope.report.data import data_section, quality_section
 from plmscope.report.density import density_section
 from plmscope.report.described import described_section
 from plmscope.report.faithfulness import faithfulness_section
-from plmscope.report.html import SHARED, environment, own_text
+from plmscope.report.html import SHARED, environment, molecules, own_text
 from plmscope.report.input import Results, SectionMaker
 from plmscope.report.kinds import kinds_figure, kinds_table
 from plmscope.report.knowledge import intervention_fact, interventions_section, knowledge_section
@@ -145,6 +145,7 @@ def page(
         for panel in group.panels
     }
     cards = [json_ready(block.data) for section in sections for block in section.blocks if isinstance(block, Cards)]
+    viewer, viewer_licence = molecules() if cards and cards[0].get("structures") else ("", "")
     plotly = resources.files(SHARED) / "templates" / "plotly"
     return (
         environment()
@@ -163,7 +164,9 @@ def page(
             cards=cards[0] if cards else None,
             css=own_text("report.css"),
             js=own_text("report.js"),
-            cards_js=own_text("common.js", "cards.js"),
+            cards_js=own_text("common.js", "solid.js", "cards.js"),
+            viewer=viewer,
+            viewer_licence=viewer_licence,
             plotly=base64.b64encode((plotly / "plotly-cartesian.min.js.gz").read_bytes()).decode("ascii"),
             plotly_licence=own_text("plotly/LICENSE"),
         )

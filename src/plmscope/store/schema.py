@@ -8,7 +8,7 @@ A new column is a minor version of the schema, a changed or removed one a major.
 
 from __future__ import annotations
 
-SCHEMA_VERSION = "1.6"
+SCHEMA_VERSION = "1.7"
 
 
 _MODULES = (
@@ -102,6 +102,8 @@ SCHEMA: dict[str, tuple[str, ...]] = {
         "layer", "module", "neuron", "method", "rank", "sign", "sentence", "explained", "concept", "auroc", "f1",
         "motif", "top_proteins", "knows", "r2_letter", "r2_window", "auroc_beyond_letter",
     ),
+    "card_views": ("layer", "module", "neuron", "sign", "id", "activation"),
+    "card_structures": ("id", "sequence", "told", "pdb"),
     "attributed_residues": (
         "concept", "of", "n_clusters", "auroc", "null_auroc", "p_value", "q_value", "auroc_same_letter",
         "p_same_letter", "q_same_letter",

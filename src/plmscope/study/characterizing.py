@@ -26,6 +26,8 @@ from plmscope.study.opened import OpenRun
 from plmscope.study.settings import Study
 from plmscope.study.stages import Context, Stage, tables
 
+#: Only where the study names a folder of structures.
+VIEWS = ("card_views", "card_structures")
 TABLES = (
     "concepts", "associations", "class_baselines", "motifs", "letters", "neuron_cards", "attributed_residues",
     "concept_neurons",
@@ -126,6 +128,7 @@ def characterize_run(
     from plmscope.knowledge.class_baselines import class_baselines, with_baselines
     from plmscope.knowledge.discovery import CharacterizeSettings
     from plmscope.knowledge.residues import attributed_residues
+    from plmscope.knowledge.views import card_views
 
     study, settings = opened.study, opened.study.characterize
     if parts.folder.is_dir():
@@ -176,6 +179,14 @@ def characterize_run(
     opened.run.write_table("letters", index.placed(result.letters))
     opened.run.write_table("neuron_cards", cards)
     opened.run.write_table("concept_neurons", index.placed(result.best))
+    views = None
+    if settings.structures:
+        files = files_of(settings.structures, found.proteins)
+        views = card_views(opened.model, cards, discovery, files, token_budget=settings.token_budget, track=track)
+        opened.run.write_table("card_views", views.views)
+        opened.run.write_table("card_structures", views.structures)
+        left = f"; {views.left_out:,} more were left out, for {views.without:,} cards" if views.without else ""
+        say(f"characterize: {len(views.views):,} cards have a structure, of {len(views.structures):,}{left}")
     parts.remove()
     best_rows = result.associations[result.associations["rank"] == 1]
     with_concept = best_rows.loc[explained(best_rows, bars), "position"].nunique()
@@ -202,6 +213,8 @@ def characterize_run(
         "selected_know": {name: int(knows.get(name, 0)) for name in ("letter", "more", "unsettled")},
         "features_excluded": {} if features is None else dict(features.excluded),
         "features_clipped": 0 if features is None else features.clipped,
+        "cards_without_structure": 0 if views is None else views.without,
+        "structures_left_out": 0 if views is None else views.left_out,
     }  # fmt: skip
 
 
@@ -222,6 +235,7 @@ STAGE = Stage(
     ),
     reads=("model", "proteins", "neurons", "ablation_means"),
     writes=tables(*TABLES),
+    asked={file: lambda study: bool(study.characterize.structures) for file in tables(*VIEWS)},
     digests=("data", "features"),
     switch="characterize.enabled",
     off={"characterize": {"enabled": False}},

@@ -135,7 +135,7 @@ def describe_run(
         say(
             f"describe: windows made by gradient for {(made['of'] == 'neuron').sum() // 3:,} neurons; their starts "
             f"share {of.get('neuron', np.nan):.1f} bits, of random directions "
-            f"{of.get('direction', np.nan):.1f}"
+            f"{of.get('direction', np.nan):.1f}, with random weights {of.get('random_weights', np.nan):.1f}"
         )
     gains = table[table["length"] > 1]
     better = gains["q_value"] < study.characterize.fdr
@@ -179,8 +179,8 @@ def _maximised(
         peaks = zip(*(part[unit].tolist() for part in units.peaks), strict=True)
         wanted.append((position, sign, list(peaks)))
     found = maximised_table(
-        opened.model, wanted, units.discovery.proteins, token_budget=study.characterize.token_budget, seed=study.seed,
-        track=track,
+        opened.model, wanted, units.discovery.proteins, untrained=opened.untrained,
+        token_budget=study.characterize.token_budget, seed=study.seed, track=track,
     )  # fmt: skip
     without = len(wanted) - found[["position", "sign"]].drop_duplicates().shape[0]
     if without:

@@ -71,6 +71,17 @@ class OpenRun:
             classifier.ablation_means = frame[["first", "last", "residue"]].to_numpy(dtype=np.float64, copy=True).T
         return classifier
 
+    @cached_property
+    def untrained(self) -> Any:
+        """A classifier of the same architecture with random weights, which has learned nothing."""
+        from plmscope.models.loading import load_model
+
+        model, study = self.model, self.study
+        return load_model(
+            self.run.path / "model", labels=model.labels, task=model.task, device=study.device, dtype=study.dtype,
+            seed=study.seed, random_weights=True, pooling=model.pooling,
+        )  # fmt: skip
+
     def scores(self, method: str) -> NeuronScores:
         """Scores of every neuron by one method of the run, with the ids of the proteins they came from."""
         index: NeuronIndex = self.model.index

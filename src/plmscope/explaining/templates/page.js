@@ -1,7 +1,8 @@
 // What the pages of proteins share: signed numbers, colours, bars along a sequence, a sequence as a strip, the theme.
 const signed = (x, digits = 2) => (isNumber(x) && x > 0 ? "+" : "") + number(x, digits);
 const percent = (x) => isNumber(x) ? `${(100 * x).toFixed(1)} %` : "–";
-const tint = (value, largest) => `color-mix(in srgb, var(--${value > 0 ? "c1" : "c0"}) ${Math.round(85 * Math.min(1, Math.abs(value) / largest))}%, transparent)`;
+// Never so strong that a letter on it could not be read.
+const tint = (value, largest) => `color-mix(in srgb, var(--${value > 0 ? "c1" : "c0"}) calc(${Math.min(1, Math.abs(value) / largest).toFixed(3)} * var(--tint)), transparent)`;
 // Names of a column such as "glycine (G) (3); Walker A": without the number of neurons that say so.
 const names = (text) => text ? text.split("; ").map((name) => name.replace(/ \(\d+\)$/, "")) : [];
 
@@ -25,10 +26,18 @@ const bars = (values, { height = 34, band, width, ruler }) => {
   }
   return svg;
 };
-// The same where a long one scrolls; only then is it a stop of the keyboard.
+// The same where a long one scrolls; only then is it a stop of the keyboard, also after the window became narrower.
+const stops = new ResizeObserver((seen) => {
+  for (const { target } of seen) {
+    const wide = target.scrollWidth > target.clientWidth;
+    for (const [key, value] of [["tabindex", "0"], ["role", "region"], ["aria-label", target.dataset.name]]) {
+      if (wide) target.setAttribute(key, value); else target.removeAttribute(key);
+    }
+  }
+});
 const alongSequence = (values, name, how) => {
-  const box = make("div", { class: "tracks" }, bars(values, how));
-  if (how.width > document.querySelector("main").clientWidth) for (const [key, value] of [["tabindex", "0"], ["role", "region"], ["aria-label", name]]) box.setAttribute(key, value);
+  const box = make("div", { class: "tracks", "data-name": name }, bars(values, how));
+  stops.observe(box);
   return box;
 };
 

@@ -284,9 +284,10 @@
     const rows = found.rows.map((row) => {
       const name = view.neuronName(row), see = make("button", { type: "button", "aria-label": `${name} along the protein` }, "along the protein");
       see.addEventListener("click", () => along(row, shown));
-      return [name, switches({ neurons: [[row.layer, row.module, row.neuron]] }, name), see, ...(scored ? [signed(row.score, 4)] : []), row.motif || "–", row.concepts || "–", view.shortSentence(row) || "–"];
+      const ofCard = facts.cards.length ? [row.motif || "–", row.concepts || "–", view.shortSentence(row) || "–"] : [];
+      return [name, switches({ neurons: [[row.layer, row.module, row.neuron]] }, name), see, ...(scored ? [signed(row.score, 4)] : []), ...ofCard];
     });
-    const head = ["neuron", "switch", "see", ...(scored ? [`score for class ${found.asked.label}`] : []), "motif", "concepts", "card"];
+    const head = ["neuron", "switch", "see", ...(scored ? [`score for class ${found.asked.label}`] : []), ...(facts.cards.length ? ["motif", "concepts", "card"] : [])];
     const text = new Set(head.map((_, k) => k).filter((k) => !(scored && k === 3)));
     const more = found.total > found.rows.length ? `; the first ${found.rows.length} are shown` : "";
     box.replaceChildren(shown, found.total ? tableOf(`${found.total.toLocaleString("en")} neurons fit${more}`, head, rows, text) : make("p", { class: "note" }, "No neuron of this run fits all of that."));
@@ -309,6 +310,8 @@
   fill(form.namedItem("layer"), [...Array(facts.layers).keys()]);
   fill(form.namedItem("label"), facts.labels, className);
   fill(form.namedItem("concept"), facts.concepts);
+  for (const one of document.querySelectorAll(".of-cards")) one.hidden = !facts.cards.length;
+  $("no-cards").hidden = facts.cards.length > 0;
   themeButton();
   restart(readState(location.hash.slice(1), facts));
 })();

@@ -1,7 +1,7 @@
 // Draws the cards of neurons from their data, a few at a time. Text goes in as text, never as markup.
 (() => {
   const block = document.querySelector(".cards");
-  const { labels, cards } = JSON.parse(document.getElementById("cards-data").textContent);
+  const { labels, cards, structures } = JSON.parse(document.getElementById("cards-data").textContent);
   const STEP = 20;
   const ACIDS = "ACDEFGHIKLMNPQRSTVWY";
   const KIND = { D: "acid", E: "acid", K: "base-aa", R: "base-aa", H: "base-aa" };
@@ -43,7 +43,7 @@
     });
     return svg;
   };
-  // Sites stand in rows under the letters: a triangle for an annotated residue, a bracket for a match of a pattern.
+  // Sites stand in rows under the letters: a triangle for an annotated residue, a bar for a stretch, a bracket for a pattern.
   const strip = (one) => {
     const step = 13, under = 57, row = 11, wide = one.sequence.length * step;
     const top = Math.max(0, ...one.heights), range = top - Math.min(0, ...one.heights), scale = 36 / Math.max(1000, range);
@@ -74,7 +74,10 @@
       // Wide and invisible, so that a pointer finds thin marks.
       const mark = draw("g", { class: annotated ? "site" : "match" });
       mark.append(draw("title", {}, text), draw("rect", { x, y, width: end - x, height: row - 1, class: "touch" }));
-      for (let left = x; annotated && left < end; left += step) {
+      // A helix is one bar, a site a triangle a residue.
+      const stretch = last - first >= 4;
+      if (annotated && stretch) mark.append(draw("path", { d: `M${x + 2} ${y + 2} H${end - 2} V${y + 6} H${x + 2} Z` }));
+      for (let left = x; annotated && !stretch && left < end; left += step) {
         mark.append(draw("path", { d: `M${left + 2} ${y + 8} L${left + step / 2} ${y} L${left + step - 2} ${y + 8} Z` }));
       }
       if (!annotated) mark.append(draw("path", { d: `M${x + 2} ${y} V${y + 5} H${end - 2} V${y}` }));
@@ -89,6 +92,30 @@
     make("caption", {}, caption), make("thead", {}, make("tr", {}, ...heads.map(([text, n]) => make("th", n ? { scope: "col", class: "n" } : { scope: "col" }, text)))),
     make("tbody", {}, ...rows.map((row) => make("tr", {}, ...row.map((text, i) =>
       i === 0 ? make("th", { scope: "row" }, text) : make("td", heads[i][1] ? { class: "n" } : {}, text)))))));
+  // Opened, a structure is unpacked and drawn; one at a time, since a browser keeps few.
+  let open = null;
+  const structure = (card) => {
+    const { structure: at, heights } = card.view, one = structures[at];
+    const strongest = heights.map((h, k) => [h, k]).sort((a, b) => b[0] - a[0]).slice(0, 5).filter(([h]) => h > 0);
+    const residue = (k) => `${one.sequence[k]}${k + 1}: ${heights[k]} % of the largest`;
+    const told = make("p", { class: "said", role: "status" }, strongest.length ? `Highest at ${strongest.map(([h, k]) => `${one.sequence[k]}${k + 1} (${h} %)`).join(", ")}.` : "");
+    const box = make("details", { class: "solid" }, make("summary", {}, `Structure of ${one.id}`));
+    box.addEventListener("toggle", () => {
+      if (!box.open) {
+        if (open?.of === box) { open.view.stop(); open.inside.remove(); open = null; }
+        return;
+      }
+      if (open) open.of.open = false, open.view.stop(), open.inside.remove();
+      const view = solidView({ name: one.id, lines: () => unpacked(one.packed), values: () => heights, up: "--c0", down: "--c1",
+        chosen: (k) => { told.textContent = k < heights.length ? residue(k) : ""; view.pick(k); } });
+      const inside = make("div", {}, make("p", { class: "said" }, `${one.told}. Blue: the neuron is ${card.sign < 0 ? "low" : "high"} there; orange: the other way; grey: near 0.`),
+        make("div", { class: "controls" }, ...view.tools), view.box, told);
+      open = { of: box, view, inside };
+      box.append(inside);
+      requestAnimationFrame(view.start); // when the box has its size
+    });
+    return box;
+  };
   const part = (title, wide, ...inside) => make("div", { class: wide ? "part wide" : "part" }, make("h4", {}, title), ...inside);
   // What a neuron knows, beside its letter; cards of older runs say only whether they are explained.
   const knows = { more: "more than its letter", letter: "its letter", letters: "letters alone", unsettled: "letter or more" };
@@ -118,12 +145,13 @@
         card.effects.map(([label, moved, lost, right]) => [className(label), signed(moved), `${lost} of ${right}`]))));
     }
     if (card.strips.length) parts.push(part(card.sign < 0 ? "Where it is lowest" : "Where it fires most", true, ...card.strips.map(strip)));
+    if (card.view) parts.push(part("In three dimensions", true, structure(card)));
     return make("article", { class: "card", id, "aria-labelledby": `${id}-name` },
       make("h3", { id: `${id}-name` }, make("a", { href: `#${id}` }, `${words(card.module)} ${card.neuron}, layer ${card.layer}`),
         make("span", { class: card.knows === "more" || (card.explained && !card.knows) ? "tag" : "tag none" }, knows[kind(card)] ?? (card.explained ? "explained" : "unexplained")), make("small", {}, ranks)),
       make("p", { class: "said" }, card.sentence),
       ...(card.told ?? []).map((text) => make("p", { class: "said" }, text)),
-      ...(card.letter[0] == null ? [] : [make("p", { class: "said" }, `Variance explained by its letter ${number(card.letter[0])}, with both neighbours' ${number(card.letter[1])}`)]), make("div", { class: "parts" }, ...parts));
+      ...(card.letter[0] == null ? [] : [make("p", { class: "said" }, `Variance explained by its letter ${number(card.letter[0])}, with both neighbours' ${number(card.letter[1])}.`)]), make("div", { class: "parts" }, ...parts));
   };
 
   // --- Which cards, in which order
