@@ -187,6 +187,28 @@ def test_a_stage_by_ray_without_a_common_disk_and_with_an_actor_killed(
     alike(folder, golden.run, STAGES[stage][0])
 
 
+@pytest.mark.skipif(not HAS_RAY, reason="Ray is not installed")
+def test_two_nodes_share_the_evaluation_and_a_full_cluster_is_no_end(golden: Golden, tmp_path: Path) -> None:
+    """Nodes of one core each: both work, a third worker finds no place, an actor that dies is replaced."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        cluster.add_node(num_cpus=1)
+        tasks = [Task("killer", "tests.tasks_work:die_once_with", {"marker": str(tmp_path / "died")})]
+        tasks += [Task(str(i), "tests.tasks_work:node") for i in range(12)]
+        found = {o.id: o for o in run_tasks(tasks, "ray", 3, cluster.address)}
+        assert not any(o.error for o in found.values())
+        assert (found.pop("killer").tries, len({o.result for o in found.values()})) == (2, 2)
+        folder = again(golden, tmp_path / "run", "evaluate")
+        how = ["--engine", "ray", "--address", cluster.address, "--workers", "2", "--quiet"]
+        assert main(["evaluate", str(folder), *how]) == 0
+        alike(folder, golden.run, STAGES["evaluate"][0])
+        assert len(cluster.list_all_nodes()) == 2  # one that was there before stays
+    finally:
+        cluster.shutdown()
+
+
 @pytest.mark.parametrize("engine", ["processes", RAY])
 def test_proteins_explained_by_workers(
     engine: str, golden: Golden, tmp_path: Path, deaths: list[str], monkeypatch: pytest.MonkeyPatch

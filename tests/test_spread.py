@@ -74,9 +74,13 @@ def test_a_spread_model_is_saved_whole(
     np.testing.assert_array_equal(again.log_probabilities(proteins), tiny.log_probabilities(proteins))
 
 
-def test_without_a_gpu_all_of_it_is_here(tiny_folder: Path, tiny: Classifier, proteins: list[Protein]) -> None:
+def test_without_a_gpu_all_of_it_is_here(
+    tiny_folder: Path, tiny: Classifier, proteins: list[Protein], tmp_path: Path
+) -> None:
     """Where everything fits one place, nothing is spread and nothing refused."""
     whole = load_model(tiny_folder, device="auto")
     if not is_spread(whole.model):
         assert network_of(whole)
+        whole.save(tmp_path / "saved")
+        assert load_model(tmp_path / "saved").index == tiny.index
     np.testing.assert_allclose(whole.log_probabilities(proteins), tiny.log_probabilities(proteins), atol=1e-5)

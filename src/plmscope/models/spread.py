@@ -45,8 +45,9 @@ def spread(model: Any, layers: str, places: Mapping[str, int | str] | None = Non
         places = infer_auto_device_map(model, memory, no_split_module_classes=whole, dtype=model.dtype)
     folder = tempfile.TemporaryDirectory(prefix="plmscope-") if "disk" in places.values() else None
     model = dispatch_model(model, dict(places), offload_dir=folder and folder.name)
-    model.hf_device_map = dict(places)  # also where all of it is in one place
     model.offloaded_to = folder  # goes with the model
+    if len(set(places.values())) == 1:  # all in one place: an ordinary model
+        del model.hf_device_map
     return model
 
 
