@@ -58,8 +58,9 @@ from plmscope.models.checkpoints import embedded_folder
 from plmscope.models.classifier import DTYPES, Classifier
 from plmscope.models.finetune import Training, finetune
 from plmscope.models.hooked import network_of
-from plmscope.models.loading import _placed, load_model
+from plmscope.models.loading import load_model
 from plmscope.models.sites import NeuronIndex
+from plmscope.models.spread import placed
 from plmscope.scoring import activation, conductance, paths
 from plmscope.scoring import integrated_gradients as gradients
 from plmscope.scoring.linear import gradient_activation
@@ -653,7 +654,7 @@ def _speed_of(setup: Setup, name: str, classifier: Classifier, cost: Cost) -> No
     for dtype in ("bfloat16", "float32") if setup.device.type == "cuda" else ("float32",):
         model: Any = copy.deepcopy(classifier.model)
         one = Classifier(
-            _placed(model, setup.device, DTYPES[dtype]), classifier.tokenizer, classifier.architecture, LABELS,
+            placed(model, setup.device, DTYPES[dtype]), classifier.tokenizer, classifier.architecture, LABELS,
             classifier.index, name,
         )  # fmt: skip
         one.freeze()

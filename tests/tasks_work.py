@@ -44,3 +44,30 @@ def wait_long(marker: str) -> None:
 def threads() -> str:
     """How many threads a worker may use."""
     return os.environ.get("OMP_NUM_THREADS", "")
+
+
+def die_once_with(marker: str, **shared: object) -> str:
+    """Kill its own process the first time, whatever the other tasks have in common."""
+    return die(marker, 1)
+
+
+def gpu_seen() -> tuple[str, int]:
+    """The GPU that this process may see, and who it is."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES", ""), os.getpid()
+
+
+def gpu_and_die(marker: str) -> tuple[str, str]:
+    """The GPU of a process that died, and of the one after it."""
+    path, own = Path(marker), gpu_seen()[0]
+    if not path.is_file():
+        path.write_text(own)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return path.read_text(), own
+
+
+def node() -> str:
+    """Where in a Ray cluster it runs; it takes a while, so that others get some too."""
+    import ray
+
+    time.sleep(0.5)
+    return str(ray.get_runtime_context().get_node_id())

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import engine, faithfulness
+from benchmarks import engine, faithfulness, workers
 from plmscope.data.proteins import Protein
 from plmscope.scoring.methods import SCORERS
 from plmscope.scoring.table import row_of
@@ -131,3 +131,33 @@ def test_the_model_that_faithfulness_makes_by_itself() -> None:
     assert (study.finetune.epochs, study.data.path, study.model.checkpoint) == (
         2, "plmscope:enzymes", "plmscope:embedded",
     )  # fmt: skip
+
+
+def a_list(**given: object) -> dict[str, object]:
+    """A list of 640 items in 40 tasks of a second each."""
+    return {
+        "stage": "evaluate", "what": "predictions_of", "seconds": [1.0] * 40, "items": [16] * 40, "bytes_back": 0.0,
+        "bytes_sent": 0, "start": 0.0, "take_in": 0.0, "alone": 0.0, **given,
+    }  # fmt: skip
+
+
+def test_simulated_workers_take_what_can_be_reckoned() -> None:
+    """No costs: the work is divided. What one process does alone, a start and what is taken in add up by hand."""
+    assert workers.simulate([a_list()], 1) == pytest.approx((40, 40))
+    assert workers.simulate([a_list()], 8) == pytest.approx((40, 5))
+    assert workers.simulate([a_list(alone=10.0)], 8) == pytest.approx((50, 15))
+    assert workers.simulate([a_list(start=3.0), a_list(start=3.0)], 8) == pytest.approx((80, 13))
+    assert workers.simulate([a_list(bytes_sent=100)], 1, rate=50) == pytest.approx((40, 42))
+    # 64 workers: 256 runs of a few items; results of half a second, one after the other, take longest
+    _, total = workers.simulate([a_list(take_in=0.5)], 64)
+    assert total > 0.5 * 320 and workers.simulate([a_list(take_in=0.5)], 1)[1] == pytest.approx(40.5)
+
+
+def test_stages_are_measured_by_one_worker(golden: Golden) -> None:
+    (found,) = workers.measure(golden.run, ["evaluate"])
+    assert found["what"] == "predictions_of" and len(found["seconds"]) == len(found["items"]) > 4
+    assert found["start"] > 0.5 and found["bytes_sent"] > 1000 and 0 < found["take_in"] < 1
+    shown = workers.table([found], 1, 0, workers.RATE)
+    (row,) = rows_of(shown)
+    shares = [float(cell.rstrip("%")) for cell in row[3:]]
+    assert shares[0] < 100 and shares[-1] < shares[0]

@@ -448,7 +448,7 @@ CASES = [
     Case(
         "a value has 100,000 letters",
         study(f'device = "{"x" * 100_000}"'),
-        f"{{study}}: device = '{'x' * 99}...{'x' * 99}': use cpu, cuda or cuda:1",
+        f"{{study}}: device = '{'x' * 99}...{'x' * 99}': use cpu, cuda, cuda:1, cuda:all or auto",
     ),
     Case(
         "a key is like no other",
@@ -693,7 +693,7 @@ CASES = [
     Case(
         "the device does not exist",
         nothing,
-        "command line: device = 'gpu': use cpu, cuda or cuda:1",
+        "command line: device = 'gpu': use cpu, cuda, cuda:1, cuda:all or auto",
         ("run", "{study}", "--out", "{out}", "--device", "gpu"),
     ),
     # --- run folders

@@ -25,11 +25,11 @@ HOUSE = (
         "fetch",
     )),
     ("stats", ("metrics", "chance", "curves", "ranks")),
-    ("tasks", ("crew", "task", "on_ray", "engines", "worker")),
+    ("tasks", ("task", "sent", "staff", "on_ray", "engines", "crew", "worker")),
     ("", ("plugins",)),
     ("models", (
-        "workers", "checkpoints", "architectures", "sites", "heads", "lora", "classifier", "finetune", "hooks",
-        "network", "finding", "folded_layer", "folded", "esm", "hooked", "loading", "quality",
+        "workers", "checkpoints", "architectures", "sites", "heads", "lora", "spread", "classifier", "finetune",
+        "hooks", "network", "finding", "folded_layer", "folded", "esm", "hooked", "loading", "supplied", "quality",
     )),
     ("scoring", (
         "table", "scores", "methods", "shards", "targets", "driver", "activation", "paths", "integrated_gradients",
@@ -46,7 +46,7 @@ HOUSE = (
     )),
     ("knowledge", (
         "codes", "patterns", "concepts", "motifs", "class_baselines", "discovery", "concept_neurons", "confirmation",
-        "residues", "letters", "masks", "formulas", "stream", "maximised", "saved", "characterize", "samples",
+        "residues", "letters", "masks", "formulas", "stream", "maximised", "saved", "passes", "characterize", "samples",
         "strips", "cards", "views", "units", "sentences",
     )),
     ("report", (
@@ -77,8 +77,9 @@ ORDER = tuple(f"{package}.{name}".lstrip(".") for package, names in HOUSE for na
 
 #: Only these import torch or transformers.
 TORCH = {
-    "models.workers", "models.lora", "models.classifier", "models.finetune", "models.hooks", "models.network",
-    "models.folded_layer", "models.folded", "models.esm", "models.hooked", "models.loading", "scoring.targets",
+    "models.workers", "models.lora", "models.spread", "models.classifier", "models.finetune", "models.hooks",
+    "models.network", "models.folded_layer", "models.folded", "models.esm", "models.hooked", "models.loading",
+    "models.supplied", "scoring.targets",
     "scoring.driver", "scoring.activation", "scoring.paths", "scoring.integrated_gradients", "scoring.conductance",
     "scoring.linear", "scoring.ablation", "scoring.relp", "probing.scorers", "evaluation.predict",
     "evaluation.resampled", "evaluation.curves", "evaluation.interventions", "evaluation.faithfulness",
@@ -87,7 +88,8 @@ TORCH = {
     "layout.pruning", "layout.recall", "layout.claims", "layout.shared", "layout.substitutions", "layout.sufficient",
     "knowledge.codes", "knowledge.discovery", "knowledge.concept_neurons", "knowledge.confirmation",
     "knowledge.residues", "knowledge.letters", "knowledge.stream", "knowledge.maximised", "knowledge.saved",
-    "knowledge.characterize", "knowledge.samples", "knowledge.views", "knowledge.units", "knowledge.sentences",
+    "knowledge.passes", "knowledge.characterize", "knowledge.samples", "knowledge.views", "knowledge.units",
+    "knowledge.sentences",
     "study.comparing_scorers", "study.edited", "explaining.activations", "explaining.decision", "explaining.held",
     "explaining.residues", "explaining.contributions", "explaining.training", "explaining.detected",
     "explaining.explainer", "explaining.folder", "explaining.variants", "exploring.changes", "exploring.session",

@@ -999,7 +999,7 @@ def test_a_folder_at_home_is_found_from_anywhere(tmp_path: Path, monkeypatch: py
         ({"score": {"methods": ["activation"] * 2}}, "a method is there twice; remove one"),
         ({"finetune": {"learning_rate": float("inf")}}, "learning_rate = inf: Input should be a finite number"),
         ({"name": "../x"}, "name = '../x': use letters, digits, '.', '_' and '-', a letter or digit first"),
-        ({"device": "tpu"}, "device = 'tpu': use cpu, cuda or cuda:1"),
+        ({"device": "tpu"}, "device = 'tpu': use cpu, cuda, cuda:1, cuda:all or auto"),
         ({"data": {"path": ""}}, "data.path = '': String should have at least 1 character"),
     ],
 )  # fmt: skip

@@ -56,7 +56,7 @@ Out = Annotated[
     Path | None, typer.Option("--out", "-o", help="Run folder; default runs/NAME of the study.", show_default=False)
 ]
 Seed = Annotated[int | None, typer.Option("--seed", help="Overrides the study's seed.", show_default=False)]
-Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda or cuda:1.", show_default=False)]
+Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, cuda:all, auto.", show_default=False)]
 Dtype = Annotated[
     str | None,
     typer.Option("--dtype", help="Of scoring and evaluation: float32, bfloat16 or float16.", show_default=False),
@@ -260,6 +260,9 @@ def score(
         Path | None,
         typer.Option("--out", "-o", help="Where the shards are written and read; default RUN/score.parts."),
     ] = None,
+    engine: Engine = "local",
+    workers: Workers = 1,
+    address: Address = "",
     quiet: Quiet = False,
     progress: Progress = "text",
 ) -> None:
@@ -269,6 +272,9 @@ def score(
 
     if shard and merge:
         raise StudyError("--shard and --merge exclude each other; merge when all shards are there")
+    crew = _crew(engine, workers, address)
+    if (shard or merge) and engine != "local":
+        raise StudyError("--shard and --merge exclude --engine; a shard is the share of one process")
     if out and not (shard or merge):
         raise StudyError("--out needs --shard or --merge; without them the scores go into the run folder")
     if shard:
@@ -276,7 +282,7 @@ def score(
         _stages(opened, quiet).score_shard(Shard.parse(shard), out)
         _summary(opened)
     else:
-        _stage(folder, "score", quiet, (out or folder / "score.parts") if merge else None)
+        _stage(folder, "score", quiet, (out or folder / "score.parts") if merge else None, crew=crew)
 
 
 @app.command(help=_help("describe"))
@@ -334,6 +340,9 @@ def intervene(
     other: Annotated[
         Path | None, typer.Option("--other", help="Another run, say of another seed, to compare.", show_default=False)
     ] = None,
+    engine: Engine = "local",
+    workers: Workers = 1,
+    address: Address = "",
     quiet: Quiet = False,
     progress: Progress = "text",
 ) -> None:
@@ -346,6 +355,9 @@ def intervene(
         raise StudyError("--label and --factor need --selection; without it every class's own neurons are judged")
     if selection is not None and other is not None:
         raise StudyError("--selection and --other exclude each other; give one command for each")
+    crew = _crew(engine, workers, address)
+    if selection is not None and engine != "local":
+        raise StudyError("--selection is judged by this process; leave out --engine")
     opened = open_run(folder)
     if selection is not None:
         intervention = judge_selection(opened, selection, label, factor)
@@ -357,7 +369,7 @@ def intervene(
         if theirs is not None:
             add_other_run(opened, theirs)
 
-    _stage(folder, "intervene", quiet, then=compare)
+    _stage(folder, "intervene", quiet, then=compare, crew=crew)
 
 
 def _stage_command(row: StageRow) -> None:
@@ -416,6 +428,9 @@ def explain(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object a protein and line instead of text.")
     ] = False,
+    engine: Engine = "local",
+    workers: Workers = 1,
+    address: Address = "",
     quiet: Quiet = False,
     progress: Progress = "text",
 ) -> None:
@@ -428,7 +443,7 @@ def explain(
 
     explained = explain_file(
         open_run(folder), proteins, out, label=label, neurons=neurons, features=features, structure=structure,
-        as_json=as_json, track=track(quiet), say=say(quiet),
+        as_json=as_json, track=track(quiet), say=say(quiet), crew=_crew(engine, workers, address),
     )  # fmt: skip
     shown = Console(highlight=False, markup=False, emoji=False)
     if as_json:

@@ -146,6 +146,13 @@ class Explainer:
         check_readable(self.model, protein)
         return self._explain(protein, None, None)
 
+    @property
+    def how(self) -> dict[str, Any]:
+        """Keywords that make the same explainer elsewhere, but for the structure of a single protein."""
+        return {
+            "label": self.label, "neurons": self._neurons, "features": self._features, "settings": self.settings
+        }  # fmt: skip
+
     @cached_property
     def sample(self) -> Sample | None:
         """How active every neuron is in training proteins, which the activations of a protein are compared with."""

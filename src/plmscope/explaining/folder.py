@@ -7,9 +7,12 @@ proteins and settings did not change.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import hashlib
 import io
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,10 +30,16 @@ from plmscope.evaluation.selection import Selection
 from plmscope.explaining.explainer import Explainer, ExplainSettings
 from plmscope.explaining.explanation import SCHEMA, Explanation
 from plmscope.explaining.page import MOST_ON_PAGE, write_page
+from plmscope.explaining.training import CACHE
 from plmscope.progress import Track, silent
 from plmscope.store.files import lock, write_atomic
+from plmscope.store.folder import Run
 from plmscope.store.resume import Arrays, Parts
 from plmscope.study.opened import OpenRun
+from plmscope.study.settings import Study
+from plmscope.tasks.crew import ALONE, Crew
+from plmscope.tasks.sent import Sent
+from plmscope.tasks.task import Task
 
 #: Proteins whose nearest training proteins are searched together, and that are written together.
 AT_ONCE = 16
@@ -67,6 +76,7 @@ def explain_file(
     as_json: bool = False,
     track: Track = silent,
     say: Callable[[str], None] = lambda line: None,
+    crew: Crew = ALONE,
 ) -> ExplainedFile:
     """Explain every protein of a file.
 
@@ -82,6 +92,7 @@ def explain_file(
         as_json: Also write one JSON object a protein and line.
         track: Progress.
         say: Told one line at a time.
+        crew: Who explains them.
 
     Raises:
         InputError: the file cannot be used, or holds no protein that the model can read.
@@ -114,20 +125,22 @@ def explain_file(
             say(f"{folder}: these proteins are explained already")
             return ExplainedFile(folder, len(readable), len(readable.excluded), None)
         parts = Parts(folder / PARTS, stamp)
-        first = None
-        groups = {
-            f"{start:09d}": readable.proteins[start : start + AT_ONCE] for start in range(0, len(readable), AT_ONCE)
-        }
-        todo = {name: proteins for name, proteins in groups.items() if parts.read(name) is None}
-        if len(todo) < len(groups):
-            left = sum(len(proteins) for proteins in todo.values())
-            say(f"explain: continuing after {len(readable) - left:,} of {len(readable):,} proteins")
+        first, crew = None, crew.at(opened.run.path / "model", opened.study.device, opened.study.dtype)
+        names = [name for name in parts.names() if NAMED.fullmatch(name) and parts.read(name) is not None]
+        parts.drop(*(name for name in parts.names() if name not in names))  # damaged, or of an earlier version
+        todo = _missing(readable.proteins, names)
+        if len(todo) < len(readable):
+            say(f"explain: continuing after {len(readable) - len(todo):,} of {len(readable):,} proteins")
         if todo:
             explainer.prepare()
-        for name, explained in _explained(explainer, todo, track):
-            first = first or explained[0]
-            parts.write(name, _packed(explained))
-        tables, lines = _join([parts.read(name) or {} for name in groups])
+        if crew.alone or len(todo) < 2:
+            made = _explained(explainer, readable.proteins, _runs(todo, AT_ONCE), track)
+        else:
+            made = _explained_by(crew, opened, explainer.how, readable.proteins, todo, stamp, track)
+        for name, arrays, one in made:
+            first = first or one
+            parts.write(name, arrays)
+        tables, lines = _join([parts.read(name) or {} for name in sorted(parts.names())])
         for name, frame in tables.items():
             write_atomic(folder / f"{name}.parquet", frame.to_parquet(index=False, compression="zstd"))
             write_atomic(folder / f"{name}.csv", frame.to_csv(index=False).encode())
@@ -208,18 +221,87 @@ def _read_note(path: Path) -> dict[str, Any]:
     return note if isinstance(note, dict) else {}
 
 
+def _missing(proteins: Sequence[Protein], names: Sequence[str]) -> list[int]:
+    """Places of the proteins that no part has."""
+    known = {place for name in names for place in range(int(name[:9]), int(name[:9]) + int(name[10:]))}
+    return [place for place in range(len(proteins)) if place not in known]
+
+
+def _runs(places: Sequence[int], most: int) -> list[list[int]]:
+    """Places that follow one another, a few at a time."""
+    runs: list[list[int]] = []
+    for place in places:
+        if runs and runs[-1][-1] == place - 1 and len(runs[-1]) < most:
+            runs[-1].append(place)
+        else:
+            runs.append([place])
+    return runs
+
+
+#: What a part is called.
+NAMED = re.compile(r"\d{9}-\d+")
+
+
+def _name(run: Sequence[int]) -> str:
+    """Of the part of some proteins: the place of the first, and how many they are."""
+    return f"{run[0]:09d}-{len(run)}"
+
+
+Made = Iterator[tuple[str, Arrays, Explanation]]
+
+
 def _explained(
-    explainer: Explainer, todo: Mapping[str, Sequence[Protein]], track: Track
-) -> Iterator[tuple[str, list[Explanation]]]:
-    """Every group's name with its explanations, one step of progress a protein."""
-    total = sum(len(proteins) for proteins in todo.values())
-    each = ((name, len(proteins), one) for name, proteins in todo.items() for one in explainer(proteins))
+    explainer: Explainer, proteins: Sequence[Protein], runs: Sequence[Sequence[int]], track: Track = silent
+) -> Made:
+    """Name and content of every part, and its first explanation; one step of progress a protein."""
+    total = sum(map(len, runs))
+    each = ((run, one) for run in runs for one in explainer([proteins[place] for place in run]))
     done: list[Explanation] = []
-    for name, size, one in track(each, "explaining", total):
+    for run, one in track(each, "explaining", total):
         done.append(one)
-        if len(done) == size:
-            yield name, done
+        if len(done) == len(run):
+            yield _name(run), _packed(done), done[0]
             done = []
+
+
+def _explained_by(
+    crew: Crew,
+    opened: OpenRun,
+    how: Mapping[str, Any],
+    proteins: Sequence[Protein],
+    todo: Sequence[int],
+    stamp: str,
+    track: Track,
+) -> Made:
+    """The same by workers, a few proteins a task; the run is read, or sent, once."""
+    runs = _runs(todo, max(1, min(AT_ONCE, len(todo) // (4 * crew.workers))))
+    shared = {
+        "stamp": stamp, "run": crew.sent(opened.run.path, "*.parquet", "*.json", "*.toml", "model/*", f"{CACHE}/*"),
+        "study": opened.study.model_copy(update={"device": crew.device}), "how": how,
+    }  # fmt: skip
+    tasks = [
+        Task(_name(run), f"{__name__}:explained_part", {"proteins": [proteins[place] for place in run]}) for run in runs
+    ]
+    for name, (arrays, first) in track(crew.results(tasks, shared), "explaining, a few at a time", len(tasks)):
+        yield name, arrays, first
+
+
+def explained_part(
+    run: Sent, study: Study, how: Mapping[str, Any], stamp: str, proteins: list[Protein]
+) -> tuple[Arrays, Explanation]:
+    """The task of a few proteins, on a worker, which opens the run once."""
+    if _OPEN.get("stamp") != stamp:
+        _OPEN.clear()
+        held = contextlib.ExitStack()
+        atexit.register(held.close)
+        path = held.enter_context(run.there())
+        _OPEN.update(stamp=stamp, explainer=Explainer(OpenRun(Run.open(path), study), **how))
+    ((_, arrays, first),) = _explained(_OPEN["explainer"], proteins, [range(len(proteins))])
+    return arrays, first
+
+
+#: What this process explains with, and the stamp of that.
+_OPEN: dict[str, Any] = {}
 
 
 def _packed(explained: Sequence[Explanation]) -> Arrays:

@@ -7,7 +7,7 @@
     stream.py, codes.py     activations chunk by chunk, and as 256 ranks
     discovery.py            the best concepts of each neuron, on two thirds of the clusters
     confirmation.py         the same pairs on the other third, against shifted and permuted ones
-    characterize.py         all of it in two passes; saved.py keeps what a killed one has
+    characterize.py         all of it in two passes (passes.py); saved.py keeps what a killed one has
     concept_neurons.py      turned around: the neurons that fire on a concept
     letters.py              how far a neuron is its own letter
     class_baselines.py      what length and composition alone reach for a class

@@ -21,8 +21,7 @@ Departs: both signs, concept chosen by gain so that frequent ones do not win by 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -34,26 +33,26 @@ from plmscope.data.proteins import Protein
 from plmscope.errors import InputError, SelectionError
 from plmscope.evaluation.selection import Selection
 from plmscope.knowledge.codes import Codes, firing_codes
-from plmscope.knowledge.concept_neurons import CHOSEN, COUNTED, ConceptNeurons, best_neurons, best_of_all
+from plmscope.knowledge.concept_neurons import CHOSEN, best_neurons, best_of_all
 from plmscope.knowledge.concepts import ConceptSet, build_concepts
-from plmscope.knowledge.confirmation import Confirmation, association_table, offsets, permuted_marks, shifted_marks
+from plmscope.knowledge.confirmation import association_table, permuted_marks
 from plmscope.knowledge.discovery import (
     CharacterizeSettings,
-    Counts,
     Pairs,
     chosen_pairs,
     marked_protein,
-    marked_residues,
 )
-from plmscope.knowledge.letters import LETTERS_DISCOVERED, LETTERS_JUDGED, Letters
+from plmscope.knowledge.letters import LETTERS_DISCOVERED
 from plmscope.knowledge.motifs import MOTIF_FRACTION, Motifs, TopWindows, joined_motifs, make_motifs
-from plmscope.knowledge.saved import CONFIRMED, DISCOVERED, MOTIFS, PAIRS, PEAKS, Saved, arrays_of, put_back
-from plmscope.knowledge.stream import Chunk, Stream, by_protein, of_both_signs, protein_means, stream_of
+from plmscope.knowledge.passes import ConfirmationPass, DiscoveryPass, Others, by_crew, go_through
+from plmscope.knowledge.saved import MOTIFS, PAIRS, PEAKS, Saved, arrays_of, put_back
+from plmscope.knowledge.stream import Chunk, Stream, by_protein, protein_means, stream_of
 from plmscope.models.classifier import Classifier
 from plmscope.progress import Track, silent
 from plmscope.stats.chance import benjamini_hochberg
 from plmscope.store.resume import Parts
 from plmscope.store.schema import SCHEMA
+from plmscope.tasks.crew import ALONE, Crew
 
 #: Neurons counted in one pass over the proteins; larger models take several passes.
 NEURONS_AT_ONCE = 40_000
@@ -101,6 +100,7 @@ def characterize(
     token_budget: int = 2048,
     track: Track = silent,
     parts: Parts | None = None,
+    crew: Crew = ALONE,
 ) -> Characterization:
     """Compare every neuron of a classifier with every concept; find the motifs of the selected ones.
 
@@ -115,10 +115,11 @@ def characterize(
         token_budget: Padded tokens a batch.
         track: Progress.
         parts: Where the passes keep what they have counted, now and then, and continue after a kill.
+        crew: Who goes through the proteins.
 
     Raises:
         InputError: there are no proteins on one side, or a protein is on both.
-        RunError: the disk is full.
+        RunError: the disk is full, or workers died again and again.
 
     The first module of the embedded model, on a few short enzymes:
 
@@ -144,6 +145,7 @@ def characterize(
         of_group = associate(
             stream, len(where), discovery, confirmation, concepts, selected[where], settings,
             parts=parts, name=f"pass-{number}", device=classifier.device,
+            others=None if crew.alone else by_crew(crew, classifier, sites, token_budget, track),
         )  # fmt: skip
         if of_group.motifs is not None:
             of_group.motifs.moved(where)
@@ -248,6 +250,7 @@ def associate(
     parts: Parts | None = None,
     name: str = "pass",
     device: torch.device | None = None,
+    others: Others | None = None,
 ) -> Characterization:
     """Do the same for any ``n`` numbers at every residue, wherever they come from; ``q_value`` comes later.
 
@@ -259,97 +262,53 @@ def associate(
     both = {p.id for p in discovery} & {p.id for p in confirmation}
     if both:
         raise InputError(f"protein {min(both)!r} is among those of discovery and of confirmation; split them")
-    firing = firing_codes(settings.fractions)
+    firing, device = firing_codes(settings.fractions), device or torch.device("cpu")
     saved = Saved(parts, name)
     chosen = np.flatnonzero(selected)
-    windows = TopWindows(2 * len(chosen), min(settings.windows, max(1, len(discovery) // 4)))
+    size = min(settings.windows, max(1, len(discovery) // 4))
     if (all_ := saved.read("found")) is not None:
-        put_back(windows, PEAKS, all_, "windows/")
-        motifs = make_motifs(windows, chosen, discovery, concepts, confirmation) if len(chosen) else None
-        if motifs is not None:
-            put_back(motifs, MOTIFS, all_, "motifs/")
-        if motifs is not None:
-            motifs = motifs.finished(all_["motifs beyond"])
-        table, of_letters, best = (
-            pd.DataFrame({key.removeprefix(prefix): _plain(all_[key]) for key in all_ if key.startswith(prefix)})
-            for prefix in ("table/", "letters/", "best/")
-        )
-        return Characterization(table, motifs, 0, 0, of_letters, best)
-    residue_codes, protein_codes = _fitted(stream, n, discovery, settings, saved, device or torch.device("cpu"))
+        return _found_before(all_, TopWindows(2 * len(chosen), size), chosen, discovery, concepts, confirmation)
+    codes = _fitted(stream, n, discovery, settings, saved)
     held = np.zeros(len(concepts), np.int64)  # by how many proteins of confirmation
     marks = []
     for protein in confirmation:
         annotation = concepts.annotate(protein)
         held[[*annotation.positions, *annotation.holds]] += 1
         marks.append(marked_protein(annotation))
-    letters = Letters(residue_codes.center, chosen)
     saved_pairs = saved.read("chosen")
     if saved_pairs is None:
-        pairs, chosen_for = _discovered(
-            stream, n, discovery, held, concepts, settings, windows, letters, residue_codes, protein_codes, saved
-        )
+        first = DiscoveryPass(concepts, n, chosen, firing, size, codes, device)
+        go_through(first, stream, discovery, "discovering", saved, others)
+        first.windows.settle()
+        pairs, chosen_for = _chosen(first, n, held, settings)
+        windows, letters = first.windows, arrays_of(first.letters, LETTERS_DISCOVERED)
+        del first  # its counts are large
         saved.write(
             "chosen",
             lambda: {
-                **arrays_of(pairs, PAIRS), **arrays_of(windows, PEAKS), **arrays_of(letters, LETTERS_DISCOVERED),
+                **arrays_of(pairs, PAIRS), **arrays_of(windows, PEAKS), **letters,
                 **{f"best{k}/{name}": one[name] for k, one in enumerate(chosen_for) for name in CHOSEN},
             },
         )  # fmt: skip
         saved.drop("discovering")
     else:
-        pairs = Pairs(*(saved_pairs[field] for field in PAIRS))
+        pairs, windows = Pairs(*(saved_pairs[field] for field in PAIRS)), TopWindows(2 * len(chosen), size)
         put_back(windows, PEAKS, saved_pairs)
-        put_back(letters, LETTERS_DISCOVERED, saved_pairs)
+        letters = {name: saved_pairs[name] for name in LETTERS_DISCOVERED}
         chosen_for = [{name: saved_pairs[f"best{k}/{name}"] for name in CHOSEN} for k in (0, 1)]
-    letters.begin(concepts, pairs.neuron, pairs.sign, pairs.concept)
-    motifs = make_motifs(windows, chosen, discovery, concepts, confirmation) if len(chosen) else None
-
-    levels = [Confirmation(pairs, concepts, level, n) for level in ("residue", "protein")]
-    bests = [ConceptNeurons(one, concepts) for one in chosen_for]
-    permuted = permuted_marks(marks, np.random.default_rng([settings.seed, 12]))
-    # A neuron of few values may have none as rare as that: its highest then, if it is not its usual one.
     rare, usual = (int(firing[np.argmin(np.abs(np.array(settings.fractions) - f))]) for f in (MOTIF_FRACTION, 0.2))
-    high = np.clip(residue_codes.highest[chosen].astype(int), usual, rare)
-    low = 255 - np.clip(255 - residue_codes.lowest[chosen].astype(int), usual, rare)
-    done = np.zeros(len(confirmation), bool)
-
-    def state() -> dict[str, np.ndarray]:
-        kept = arrays_of(levels[0], CONFIRMED, "residue/") | arrays_of(levels[1], CONFIRMED, "protein/")
-        kept |= arrays_of(letters, LETTERS_JUDGED, "letters/")
-        kept |= {key: part for k in (0, 1) for key, part in arrays_of(bests[k], COUNTED, f"best{k}/").items()}
-        return kept | (arrays_of(motifs, MOTIFS, "motifs/") if motifs is not None else {}) | {"done": done}
-
-    if (before := saved.read("confirming")) is not None:
-        done = before["done"]
-        for level, prefix in zip(levels, ("residue/", "protein/"), strict=True):
-            put_back(level, CONFIRMED, before, prefix)
-        put_back(letters, LETTERS_JUDGED, before, "letters/")
-        for k, one in enumerate(bests):
-            put_back(one, COUNTED, before, f"best{k}/")
-        if motifs is not None:
-            put_back(motifs, MOTIFS, before, "motifs/")
-    for chunk in saved.rest(stream, confirmation, "confirming", done, state):
-        proteins = [confirmation[row] for row in chunk.rows]
-        annotations = [concepts.annotate(protein) for protein in proteins]
-        marked = [marked_residues(a, length) for a, length in zip(annotations, chunk.lengths, strict=True)]
-        shifts = [offsets(protein, settings.seed) for protein in proteins]
-        others = [[shifted_marks(one, shift[k]) for one, shift in zip(marked, shifts, strict=True)] for k in (0, 1)]
-        codes = residue_codes(chunk.values)
-        levels[0].add(codes, marked, others)
-        again = [permuted[row] for row in chunk.rows]
-        of_proteins, own = protein_codes(protein_means(chunk)), [marks[row] for row in chunk.rows]
-        levels[1].add(of_proteins, own, [again, again])
-        bests[0].add(codes, marked)
-        bests[1].add(of_proteins, own)
-        if motifs is not None:
-            fires = np.concatenate([codes[:, chosen] >= high, codes[:, chosen] <= low], axis=1)
-            hits = motifs.add(proteins, annotations, fires)
-            letters.judge(chunk.values, codes[:, chosen], hits, proteins, annotations)
-    table = association_table(pairs, levels, concepts, [residue_codes, protein_codes])
-    table["auroc_beyond_letter"] = letters.beyond()
-    of_letters = letters.table()
-    best = pd.concat([one.table() for one in bests], ignore_index=True)
-    beyond = letters.beyond_of(motifs) if motifs is not None else np.zeros(0)
+    second = ConfirmationPass(
+        concepts, n, chosen, pairs, chosen_for, letters,
+        make_motifs(windows, chosen, discovery, concepts, confirmation) if len(chosen) else None, (usual, rare),
+        marks, permuted_marks(marks, np.random.default_rng([settings.seed, 12])), settings.seed, codes, device,
+    )  # fmt: skip
+    go_through(second, stream, confirmation, "confirming", saved, others)
+    motifs = second.motifs
+    table = association_table(pairs, second.levels, concepts, second.codes)
+    table["auroc_beyond_letter"] = second.letters.beyond()
+    of_letters = second.letters.table()
+    best = pd.concat([one.table() for one in second.best], ignore_index=True)
+    beyond = second.letters.beyond_of(motifs) if motifs is not None else np.zeros(0)
 
     def everything() -> dict[str, np.ndarray]:
         columns = {f"table/{key}": table[key].to_numpy() for key in table.columns}
@@ -369,73 +328,44 @@ def _plain(values: np.ndarray) -> np.ndarray:
     return values.astype(object) if values.dtype.kind == "U" else values
 
 
-def _discovered(
-    stream: Stream,
-    n: int,
-    discovery: Sequence[Protein],
-    held: np.ndarray,
-    concepts: ConceptSet,
-    settings: CharacterizeSettings,
+def _found_before(
+    all_: Mapping[str, np.ndarray],
     windows: TopWindows,
-    letters: Letters,
-    residue_codes: Codes,
-    protein_codes: Codes,
-    saved: Saved,
+    chosen: np.ndarray,
+    discovery: Sequence[Protein],
+    concepts: ConceptSet,
+    confirmation: Sequence[Protein],
+) -> Characterization:
+    """What an earlier process found and kept whole."""
+    put_back(windows, PEAKS, all_, "windows/")
+    motifs = make_motifs(windows, chosen, discovery, concepts, confirmation) if len(chosen) else None
+    if motifs is not None:
+        put_back(motifs, MOTIFS, all_, "motifs/")
+        motifs = motifs.finished(all_["motifs beyond"])
+    table, of_letters, best = (
+        pd.DataFrame({key.removeprefix(prefix): _plain(all_[key]) for key in all_ if key.startswith(prefix)})
+        for prefix in ("table/", "letters/", "best/")
+    )
+    return Characterization(table, motifs, 0, 0, of_letters, best)
+
+
+def _chosen(
+    first: DiscoveryPass, n: int, held: np.ndarray, settings: CharacterizeSettings
 ) -> tuple[Pairs, list[dict[str, np.ndarray]]]:
-    """The pass over the discovery proteins fills windows and letters and chooses pairs, and the neurons of concepts.
-
-    ``held`` counts the held-out proteins of every concept.
-    """
-    firing, chosen = firing_codes(settings.fractions), letters.chosen
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        of_residues = Counts(concepts, "residue", n, firing, pool)
-        of_proteins = Counts(concepts, "protein", n, firing, pool)
-        seen, done = np.zeros(len(concepts), np.int64), np.zeros(len(discovery), bool)
-
-        def state() -> dict[str, np.ndarray]:
-            windows.settle()
-            kept = arrays_of(of_residues, DISCOVERED, "residue/") | arrays_of(of_proteins, DISCOVERED, "protein/")
-            kept |= arrays_of(letters, LETTERS_DISCOVERED, "letters/")
-            return kept | arrays_of(windows, PEAKS, "windows/") | {"seen": seen, "done": done}
-
-        if (before := saved.read("discovering")) is not None:
-            seen, done = before["seen"], before["done"]
-            put_back(of_residues, DISCOVERED, before, "residue/")
-            put_back(of_proteins, DISCOVERED, before, "protein/")
-            put_back(windows, PEAKS, before, "windows/")
-            put_back(letters, LETTERS_DISCOVERED, before, "letters/")
-        for chunk in saved.rest(stream, discovery, "discovering", done, state):
-            annotations = [concepts.annotate(discovery[row]) for row in chunk.rows]
-            for annotation in annotations:
-                seen[[*annotation.positions, *annotation.holds]] += 1
-            codes = residue_codes(chunk.values)
-            letters.discover(chunk.values, codes[:, chosen], [discovery[row] for row in chunk.rows])
-            of_residues.add(
-                codes,
-                [marked_residues(a, length) for a, length in zip(annotations, chunk.lengths, strict=True)],
-            )
-            of_proteins.add(protein_codes(protein_means(chunk)), [marked_protein(a) for a in annotations])
-            if len(chosen):
-                windows.add(of_both_signs(chunk, chosen), chunk.rows, chunk.lengths)
-        windows.settle()
-    eligible = np.flatnonzero((seen >= settings.min_proteins) & (2 * held >= settings.min_proteins))
+    """Pairs to confirm, and the neurons of concepts; ``held`` counts the held-out proteins of every concept."""
+    eligible = np.flatnonzero((first.seen >= settings.min_proteins) & (2 * held >= settings.min_proteins)).tolist()
     selected = np.zeros(n, bool)
-    selected[chosen] = True
-    pairs = chosen_pairs([of_residues, of_proteins], eligible.tolist(), selected, settings, firing)
-    return pairs, [best_neurons(counts, eligible.tolist()) for counts in (of_residues, of_proteins)]
+    selected[first.chosen] = True
+    pairs = chosen_pairs(first.counts, eligible, selected, settings, firing_codes(settings.fractions))
+    return pairs, [best_neurons(counts, eligible) for counts in first.counts]
 
 
 def _fitted(
-    stream: Stream,
-    n: int,
-    proteins: Sequence[Protein],
-    settings: CharacterizeSettings,
-    saved: Saved,
-    device: torch.device,
-) -> tuple[Codes, Codes]:
-    """Codes of residues and of protein means, from a sample of the discovery proteins."""
+    stream: Stream, n: int, proteins: Sequence[Protein], settings: CharacterizeSettings, saved: Saved
+) -> Mapping[str, np.ndarray]:
+    """Codes of residues and of protein means, from a sample of the discovery proteins, as arrays."""
     if (before := saved.read("codes")) is not None:
-        return Codes.of(before, "residue/", device), Codes.of(before, "protein/", device)
+        return before
     rng = np.random.default_rng([settings.seed, 10])
     some = [proteins[i] for i in np.sort(rng.permutation(len(proteins))[:SAMPLE_PROTEINS])]
     each = -(-min(16_384, max(1024, SAMPLE_SIZE // n)) // len(some))
@@ -446,5 +376,6 @@ def _fitted(
             residues.append(part[torch.from_numpy(np.sort(rows)).to(part.device)])
         means.append(protein_means(chunk))
     fitted = Codes.fit(torch.cat(residues), settings.fractions), Codes.fit(torch.cat(means), settings.fractions)
-    saved.write("codes", lambda: fitted[0].arrays("residue/") | fitted[1].arrays("protein/"))
-    return fitted
+    codes = fitted[0].arrays("residue/") | fitted[1].arrays("protein/")
+    saved.write("codes", lambda: codes)
+    return codes

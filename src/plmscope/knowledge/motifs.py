@@ -84,17 +84,20 @@ class TopWindows:
         """Keep the highest of the peaks seen so far, highest first; equal ones in the order of their proteins."""
         if not self._waiting:
             return
-        n, k = self.value.shape
-        value = np.concatenate([self.value, np.stack([one[0] for one in self._waiting], 1)], axis=1)
-        new = np.broadcast_to(np.array([one[1] for one in self._waiting], np.int32), (n, len(self._waiting)))
-        protein = np.concatenate([self.protein, new], axis=1)
-        position = np.concatenate([self.position, np.stack([one[2] for one in self._waiting], 1)], axis=1)
-        strip = np.concatenate([self.strip, np.stack([one[3] for one in self._waiting], 1)], axis=1)
+        value, row, position, strip = zip(*self._waiting, strict=True)
+        self._waiting = []
+        protein = np.broadcast_to(np.array(row, np.int32), (len(self.value), len(row)))
+        self.take(np.stack(value, 1), protein, np.stack(position, 1), np.stack(strip, 1))
+
+    def take(self, value: np.ndarray, protein: np.ndarray, position: np.ndarray, strip: np.ndarray) -> None:
+        """Keep the highest of these peaks and of those that are here."""
+        k = self.value.shape[1]
+        value, protein = np.concatenate([self.value, value], 1), np.concatenate([self.protein, protein], 1)
+        position, strip = np.concatenate([self.position, position], 1), np.concatenate([self.strip, strip], 1)
         order = np.lexsort((protein, -value), axis=1)[:, :k]
         self.value, self.protein = np.take_along_axis(value, order, 1), np.take_along_axis(protein, order, 1)
         self.position = np.take_along_axis(position, order, 1).astype(np.int32)
         self.strip = np.take_along_axis(strip, order[:, :, None], 1)
-        self._waiting = []
 
 
 def background(proteins: Sequence[Protein]) -> np.ndarray:

@@ -13,7 +13,7 @@ annotated residue with the others of *its own* amino acid in the protein: what i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,12 +27,15 @@ from plmscope.models.classifier import Batch, Classifier
 from plmscope.models.hooked import network_of
 from plmscope.models.network import Network
 from plmscope.models.sites import Site
+from plmscope.models.supplied import Supplies, supplies
 from plmscope.models.workers import splitting
 from plmscope.progress import Track, silent
 from plmscope.scoring.paths import EMBEDDING, activations_and_gradients
 from plmscope.scoring.targets import Target, request
 from plmscope.stats.chance import benjamini_hochberg
 from plmscope.store.resume import Parts
+from plmscope.tasks.crew import ALONE, Crew
+from plmscope.tasks.task import Task
 
 INPUT = "input"
 PART = "attribution"
@@ -54,6 +57,7 @@ def attributed_residues(
     token_budget: int = 2048,
     track: Track = silent,
     parts: Parts | None = None,
+    crew: Crew = ALONE,
 ) -> pd.DataFrame:
     """Whether patterns and features attract more attribution than the same annotation elsewhere in the protein.
 
@@ -68,6 +72,7 @@ def attributed_residues(
         token_budget: Padded tokens a batch.
         track: Progress.
         parts: Where it keeps what it has, now and then, and continues after a kill.
+        crew: Who does the work.
 
     Returns:
         One row a concept and set of neurons, :data:`COLUMNS`.
@@ -76,10 +81,6 @@ def attributed_residues(
     # A protein with several classes is explained for the first of them: it is one cluster, not several.
     first = list({name: row for row, name in reversed(list(enumerate(asked.ids)))}.values())[::-1]
     proteins, classes = [asked.proteins[row] for row in first], asked.classes[first]
-    network = network_of(classifier)
-    told = [i for i, c in enumerate(concepts.concepts) if c.kind in ("feature", "pattern")]
-    names = [INPUT, *selections]
-    masks = {name: torch.from_numpy(mask).to(classifier.device).float() for name, mask in selections.items()}
     values_of: dict[tuple[int, str], list[tuple[float, ...]]] = {}
     done = np.zeros(len(proteins), bool)
 
@@ -93,38 +94,26 @@ def attributed_residues(
         for key, rows_before in before.items():
             concept, _, name = key.partition("/")
             values_of[int(concept), name] = [tuple(row) for row in rows_before.tolist()]
-    left = np.flatnonzero(~done)
-    batches = classifier.batches([proteins[row] for row in left.tolist()], token_budget)
-
-    def work(part: Batch, _: int) -> tuple[Batch, dict[str, np.ndarray]]:
-        batch = replace(part, rows=left[part.rows].tolist())
-        return batch, _of_tokens(classifier, network, batch, classes[batch.rows], asked.target, masks)
-
-    split = splitting(work, 0)
-    tracked = track(batches, "attributing to residues", len(batches))
-    for batch, values in (one for whole in tracked for one in split(whole)):
-        for place, row in enumerate(batch.rows):
-            protein = proteins[row]
-            if len(protein) <= 2 * MIN_SHIFT + 1:
-                continue
-            annotation = concepts.annotate(protein)
-            shift, _ = offsets(protein, seed)
-            codes = np.frombuffer(protein.sequence.encode(), np.uint8)
-            for number in told:
-                where = annotation.positions.get(number)
-                if where is None or not 0 < len(where) < len(protein):
-                    continue
-                for name in names:
-                    own = values[name][place, 1 : len(protein) + 1]
-                    values_of.setdefault((number, name), []).append(
-                        (
-                            _auroc(own, where),
-                            _auroc(own, (where + shift) % len(protein)),
-                            _auroc_within_letters(own, where, codes),
-                            0.5,
-                        )
-                    )
-        done[batch.rows] = True
+    left = np.flatnonzero(~done).tolist()
+    plan = classifier.batches([proteins[row] for row in left], token_budget).plan
+    how: dict[str, Any] = {
+        "concepts": concepts, "selections": dict(selections), "target": target, "seed": seed,
+        "token_budget": token_budget,
+    }  # fmt: skip
+    runs = [[left[place] for batch in run for place in batch] for run in _runs(crew, plan)]
+    given = [([proteins[row] for row in run], classes[run]) for run in runs]
+    if crew.alone:
+        found = (_judged(classifier, *one, **how) for one in given)
+    else:
+        tasks = [
+            Task(str(number), f"{__name__}:judged", {"proteins": one, "classes": own})
+            for number, (one, own) in enumerate(given)
+        ]
+        found = (result for _, result in crew.results(tasks, supplies(crew, how=how), in_turn=True))
+    for run, areas in zip(runs, track(found, "attributing to residues", len(runs)), strict=True):
+        for pair, values in areas:
+            values_of.setdefault(pair, []).append(values)
+        done[run] = True
         if parts is not None:
             parts.keep(PART, state)
     if parts is not None:
@@ -146,6 +135,59 @@ def attributed_residues(
     for kind in ("value", "same_letter"):
         frame[f"q_{kind}"] = benjamini_hochberg(frame[f"p_{kind}"].to_numpy(dtype=np.float64))
     return frame[list(COLUMNS)]
+
+
+def _runs(crew: Crew, plan: list[list[int]]) -> list[list[list[int]]]:
+    """Batches that are done together: one here, a few by a worker."""
+    return [[batch] for batch in plan] if crew.alone else crew.runs_of(plan)
+
+
+#: Of a concept's number and a set of neurons: AUROC of the annotation, of the shifted one, within letters, and a half.
+Areas = list[tuple[tuple[int, str], tuple[float, ...]]]
+
+
+def judged(supplies: Supplies, proteins: list[Protein], classes: np.ndarray) -> Areas:
+    """The task of some proteins, on a worker."""
+    return _judged(supplies.classifier, proteins, classes, **supplies["how"])
+
+
+def _judged(
+    classifier: Classifier,
+    proteins: list[Protein],
+    classes: np.ndarray,
+    concepts: ConceptSet,
+    selections: Mapping[str, np.ndarray],
+    target: str,
+    seed: int,
+    token_budget: int,
+) -> Areas:
+    """How well attribution tells the annotated residues of some proteins."""
+    asked, network = request(classifier, proteins, target), network_of(classifier)
+    masks = {name: torch.from_numpy(mask).to(classifier.device).float() for name, mask in selections.items()}
+    told = [i for i, c in enumerate(concepts.concepts) if c.kind in ("feature", "pattern")]
+    areas: Areas = []
+
+    def work(batch: Batch, _: int) -> tuple[Batch, dict[str, np.ndarray]]:
+        return batch, _of_tokens(classifier, network, batch, classes[batch.rows], asked.target, masks)
+
+    split = splitting(work, 0)
+    for batch, values in (one for whole in classifier.batches(proteins, token_budget) for one in split(whole)):
+        for place, row in enumerate(batch.rows):
+            protein = proteins[row]
+            if len(protein) <= 2 * MIN_SHIFT + 1:
+                continue
+            annotation = concepts.annotate(protein)
+            shift, _ = offsets(protein, seed)
+            codes = np.frombuffer(protein.sequence.encode(), np.uint8)
+            for number in told:
+                where = annotation.positions.get(number)
+                if where is None or not 0 < len(where) < len(protein):
+                    continue
+                for name in (INPUT, *selections):
+                    own = values[name][place, 1 : len(protein) + 1]
+                    real, null = _auroc(own, where), _auroc(own, (where + shift) % len(protein))
+                    areas.append(((number, name), (real, null, _auroc_within_letters(own, where, codes), 0.5)))
+    return areas
 
 
 def _of_tokens(

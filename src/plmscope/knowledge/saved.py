@@ -66,6 +66,11 @@ class Saved:
         if self.parts is not None:
             self.parts.write(f"{self.name}-{what}", make())
 
+    def keep(self, what: str, make: Callable[[], Mapping[str, np.ndarray]]) -> None:
+        """Keep what ``make`` gives if it is time to."""
+        if self.parts is not None:
+            self.parts.keep(f"{self.name}-{what}", make)
+
     def drop(self, *what: str) -> None:
         """Keep it no longer."""
         if self.parts is not None:
@@ -90,5 +95,4 @@ class Saved:
             rows = left[chunk.rows]
             yield replace(chunk, rows=rows.tolist())
             done[rows] = True
-            if self.parts is not None:
-                self.parts.keep(f"{self.name}-{what}", state)
+            self.keep(what, state)

@@ -14,7 +14,8 @@ one output unit of a site.
     network.py                      what every way to run a model in parts offers
     esm.py, hooked.py               ESM spelled out; any architecture by hooks
     folded.py, folded_layer.py      held neurons folded away
-    workers.py                      threads and memory
+    workers.py, spread.py           threads and memory; one device or several
+    supplied.py                     a model on a worker of a crew
 """
 
 from __future__ import annotations

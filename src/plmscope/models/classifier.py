@@ -23,6 +23,7 @@ from plmscope.models.heads import (
     PROBLEM_TYPES,
 )
 from plmscope.models.sites import NeuronIndex
+from plmscope.models.spread import device_of
 from plmscope.models.workers import splitting
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -166,8 +167,8 @@ class Classifier:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.model.parameters()).device
+        """Where the weights are; of a model that is spread, where batches go."""
+        return device_of(self.model)
 
     @property
     def max_residues(self) -> int:
@@ -331,7 +332,7 @@ class MeanPooling:
         self.lengths = kwargs["attention_mask"].sum(1)
 
     def _pool(self, module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        return args if args[0].shape[1] == 1 else (residue_mean(args[0], self.lengths), *args[1:])
+        return args if args[0].shape[1] == 1 else (residue_mean(args[0], self.lengths.to(args[0].device)), *args[1:])
 
 
 def log_probabilities(logits: torch.Tensor, task: LabelTask) -> torch.Tensor:

@@ -28,6 +28,7 @@ from plmscope.data.proteins import Protein
 from plmscope.errors import ModelError
 from plmscope.models.classifier import Classifier
 from plmscope.models.lora import require_peft, with_adapters
+from plmscope.models.spread import is_spread
 from plmscope.models.workers import out_of_memory
 from plmscope.progress import Track, silent
 from plmscope.stats.metrics import metric
@@ -185,9 +186,14 @@ def finetune(
         One row an epoch: ``epoch, train_loss, validation_loss, validation_balanced_accuracy``.
 
     Raises:
-        ModelError: the loss became NaN (lower the learning rate), peft is missing, or more layers are frozen than there
-            are.
+        ModelError: the loss became NaN (lower the learning rate), peft is missing, more layers are frozen than there
+            are, or the model is spread over several devices.
     """
+    if is_spread(classifier.model):
+        raise ModelError(
+            f"{classifier.name}: device 'auto' has spread it over several devices, where it is not trained; set "
+            "finetune.epochs = 0 to take its head as it is, or use cuda with finetune.lora_rank"
+        )
     data = {"train": _Encoded(classifier, train), "validation": _Encoded(classifier, validation)}
     weights = torch.tensor(class_weights(classifier.membership(train), classifier.task), dtype=torch.float32)
     sampler = _TokenBatches([len(ids) for ids in data["train"].ids], training.token_budget, training.seed)

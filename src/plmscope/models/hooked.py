@@ -22,12 +22,14 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 
+from plmscope.errors import ModelError
 from plmscope.models.architectures import MODULES
 from plmscope.models.classifier import Batch, Batches, Classifier, residue_mean
 from plmscope.models.esm import EsmNetwork
 from plmscope.models.hooks import Rewrite, record, replace
 from plmscope.models.network import BatchContext, HeldLogits, LayerState, Network, at_tokens, logits_of, run_layer
 from plmscope.models.sites import Site
+from plmscope.models.spread import is_spread
 
 
 class _Reached(Exception):
@@ -202,7 +204,16 @@ NETWORKS: tuple[type[EsmNetwork] | type[Hooked], ...] = (EsmNetwork, Hooked)
 
 
 def network_of(classifier: Classifier, recompute: bool = False) -> Network:
-    """The first of :data:`NETWORKS` that fits the classifier."""
+    """The first of :data:`NETWORKS` that fits the classifier.
+
+    Raises:
+        ModelError: the model is spread over several devices.
+    """
+    if is_spread(classifier.model):
+        raise ModelError(
+            f"{classifier.name}: device 'auto' has spread it over several devices, where only activations can be "
+            "scored; this runs it in parts and needs it on one: use cuda, or a smaller model"
+        )
     fitting = next(kind for kind in NETWORKS if kind.fits(classifier))
     return fitting(classifier, recompute=recompute)
 

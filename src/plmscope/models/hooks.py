@@ -56,10 +56,11 @@ def replace(classifier: Classifier, changes: Mapping[Site, Rewrite]) -> Iterator
 def record(classifier: Classifier, sites: Iterable[Site]) -> Iterator[dict[Site, torch.Tensor]]:
     """Within the block, every forward pass leaves the sites' activations ``(B, T, N)`` in the dictionary."""
     seen: dict[Site, torch.Tensor] = {}
+    device = classifier.device
 
     def keep(site: Site) -> Rewrite:
         def look(activation: torch.Tensor) -> torch.Tensor:
-            seen[site] = activation
+            seen[site] = activation.to(device)  # of a model that is spread, all in one place
             return activation
 
         return look

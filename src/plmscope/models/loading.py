@@ -37,6 +37,7 @@ from plmscope.models.heads import (
 )
 from plmscope.models.lora import Adapter
 from plmscope.models.sites import NeuronIndex
+from plmscope.models.spread import AUTO, placed, spread
 
 #: Types of stored weights other than float32, as safetensors calls them.
 STORED = {"F16": "float16", "BF16": "bfloat16", "F64": "float64"}
@@ -68,7 +69,8 @@ def load_model(
             task, even if it has more; otherwise there is a fresh one. ``None`` takes the checkpoint's own head.
         task: ``single``, or ``multi`` for proteins with several classes; ``None``: as the checkpoint says, else
             ``single``.
-        device: ``cpu``, ``cuda`` or ``cuda:1``.
+        device: ``cpu``, ``cuda`` or ``cuda:1``; ``cuda:all`` is the first here, with workers on the others; ``auto``
+            spreads a model over all GPUs and the host's memory (:mod:`plmscope.models.spread`).
         dtype: ``float32``, ``bfloat16`` or ``float16``.
         revision: Hub revision: a branch, tag or commit.
         seed: Seeds the fresh head (and the weights, if they are random).
@@ -137,7 +139,9 @@ def load_model(
     for key, weight in model.named_parameters():
         if not torch.isfinite(weight).all():
             raise ModelError(f"{name}: the weight {key!r} holds NaN or infinite values; the file is damaged")
-    model = _placed(model, place, DTYPES[dtype])
+    model = placed(model, place, DTYPES[dtype])
+    if device == AUTO:
+        model = spread(model, architecture.layers)
     if choice.pooling == "mean":
         MeanPooling(model, architecture.head)
     index = NeuronIndex.of(config.num_hidden_layers, config.hidden_size, config.intermediate_size)
@@ -184,13 +188,15 @@ def find_on(checkpoint: str, device: str, revision: str | None, say: Callable[[s
 
 
 def _device(device: str) -> torch.device:
-    """The device, if it is here."""
+    """The device, if it is here; a model that is spread comes from the host's memory."""
+    if device == AUTO:
+        return torch.device("cpu")
     try:
-        place = torch.device(device)
+        place = torch.device("cuda" if device == "cuda:all" else device)
     except RuntimeError:
         place = None
     if place is None or place.type not in ("cpu", "cuda"):  # others lack float64, which sums are in
-        raise ModelError(f"device {device!r} is not known; use cpu, cuda or cuda:1")
+        raise ModelError(f"device {device!r} is not known; use cpu, cuda, cuda:1, cuda:all or auto")
     if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
         raise ModelError(
             f"device {device!r} is not available here; run the study with --device cpu, or on a machine that has it"
@@ -285,16 +291,6 @@ def _with_weights(
     if others:
         say(f"{found.name}: {len(others)} weights of another head are left out, first {min(others)!r}")
     return model, heads
-
-
-def _placed(model: Any, device: torch.device, dtype: torch.dtype) -> Any:
-    """Move a model; its weights take the type, its buffers (rotary frequencies) keep their own, as they must."""
-    buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
-    model = model.to(device=device, dtype=dtype)
-    for name, buffer in buffers.items():
-        owner, _, own = name.rpartition(".")
-        setattr(model.get_submodule(owner), own, buffer.to(device))
-    return model
 
 
 def _quiet() -> None:

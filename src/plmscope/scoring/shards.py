@@ -207,6 +207,7 @@ def score_shard(
     track: Track,
     say: Callable[[str], None],
     constants: np.ndarray | None = None,
+    others: Callable[[Sequence[list[int]]], Iterator[PartialScores]] | None = None,
 ) -> PartialScores:
     """Score one shard of the proteins, continuing after what is kept of it.
 
@@ -220,6 +221,8 @@ def score_shard(
         track: Progress.
         say: Told where it continues.
         constants: ``(3, N)`` ablation means, kept beside the sums.
+        others: Workers that score parts, given as positions of their proteins; they give them in the same order, so
+            that the sums are those of one process to the last bit.
 
     Raises:
         RunError: the disk is full.
@@ -230,11 +233,18 @@ def score_shard(
         partial = PartialScores(constants=constants)
     if partial.done:
         say(f"score: continuing after {partial.done:,} of {len(mine):,} parts")
-    for number, rows in enumerate(mine[partial.done :], partial.done + 1):
-        own = None if groups is None else [groups[row] for row in rows]
-        scores = score([proteins[row] for row in rows], own, _part_of(track, number, len(mine)))
-        partial = partial + PartialScores.of(scores, constants)
-        if number < len(mine):
+
+    def here(lists: Sequence[list[int]]) -> Iterator[PartialScores]:
+        for number, rows in enumerate(lists, len(mine) - len(lists) + 1):
+            own = None if groups is None else [groups[row] for row in rows]
+            yield PartialScores.of(
+                score([proteins[row] for row in rows], own, _part_of(track, number, len(mine))), constants
+            )
+
+    left = mine[partial.done :]
+    for one in here(left) if others is None or len(left) < 2 else others(left):
+        partial = partial + one
+        if partial.done < len(mine):
             parts.keep(shard.name, partial.arrays)
     return partial
 

@@ -25,6 +25,7 @@ from plmscope.store.resume import Parts
 from plmscope.study.opened import OpenRun
 from plmscope.study.settings import Study
 from plmscope.study.stages import Context, Stage, tables
+from plmscope.tasks.crew import ALONE, Crew
 
 #: Only where the study names a folder of structures.
 VIEWS = ("card_views", "card_structures")
@@ -113,7 +114,12 @@ def known_sides(opened: OpenRun, found: ProteinSet, say: Callable[[str], None], 
 
 
 def characterize_run(
-    opened: OpenRun, found: ProteinSet, parts: Parts, track: Track, say: Callable[[str], None]
+    opened: OpenRun,
+    found: ProteinSet,
+    parts: Parts,
+    track: Track,
+    say: Callable[[str], None],
+    crew: Crew = ALONE,
 ) -> dict[str, Any]:
     """Write :data:`TABLES` of a run; returns what the manifest keeps.
 
@@ -123,6 +129,7 @@ def characterize_run(
         parts: Where the passes keep what they have counted; removed at the end.
         track: Progress.
         say: Told one line at a time.
+        crew: Who goes through the proteins.
     """
     from plmscope.knowledge.characterize import characterize
     from plmscope.knowledge.class_baselines import class_baselines, with_baselines
@@ -152,7 +159,7 @@ def characterize_run(
         CharacterizeSettings(
             settings.fractions, settings.fdr, settings.min_proteins, windows=settings.windows, seed=study.seed
         ),
-        token_budget=settings.token_budget, track=track, parts=parts,
+        token_budget=settings.token_budget, track=track, parts=parts, crew=crew,
     )  # fmt: skip
     if result.motifs is None:  # some neuron is always selected
         raise InputError("no neuron is selected; report.knowledge_fraction is too small")
@@ -169,7 +176,7 @@ def characterize_run(
     }
     attributed = attributed_residues(
         opened.model, confirmation, concepts, of_method, target=study.score.target, seed=study.seed,
-        token_budget=settings.token_budget, track=track, parts=parts,
+        token_budget=settings.token_budget, track=track, parts=parts, crew=crew,
     )  # fmt: skip
     opened.run.write_table("attributed_residues", attributed)
     opened.run.write_table("concepts", concepts.table([*discovery, *confirmation]))
@@ -221,7 +228,7 @@ def characterize_run(
 def run(context: Context) -> dict[str, Any]:
     """Discover on training clusters, confirm on others."""
     parts = Parts(context.parts, context.fingerprint(context.stage))
-    told = characterize_run(context.opened, context.inputs.data, parts, context.track, context.say)
+    told = characterize_run(context.opened, context.inputs.data, parts, context.track, context.say, context.crew)
     inputs = context.inputs.known | {"features": context.inputs.features_digest}
     return {"characterize": {"enabled": True, **told}, "inputs": inputs}
 

@@ -32,6 +32,7 @@ from plmscope.study.settings import Study
 from plmscope.study.stages import Context, Graph, Stage, parts_of, settings_of, versions
 from plmscope.study.study_file import write_study
 from plmscope.tasks.crew import ALONE, Crew
+from plmscope.tasks.staff import Staff
 
 #: How fingerprints are made; one made otherwise says nothing of what has changed.
 FINGERPRINTS = 2
@@ -78,7 +79,8 @@ class Stages:
         names = list(self.graph.rows) if wanted is None else self.graph.together(wanted)
         first = next(iter(self.graph.rows))
         self.inputs.again = first in names
-        with self.run.locked():
+        with self.run.locked(), Staff() as staff:
+            self.crew = replace(self.crew, staff=staff)
             started = time.time()
             # Input is refused before anything is written: an old run stays as it was, a new folder is taken back.
             try:
@@ -170,7 +172,7 @@ class Stages:
 
     def context(self, name: str) -> Context:
         """What a stage works with."""
-        crew = replace(self.crew, model=self.run.path / "model", device=self.study.device, dtype=self.study.dtype)
+        crew = self.crew.at(self.run.path / "model", self.study.device, self.study.dtype)
         return Context(
             name, self.study, self.run, self.inputs, self.track, self.say, self.fingerprint, self.shards, crew
         )

@@ -92,9 +92,9 @@ def trained(
 
     f, study = context.study.finetune, context.study
     checkpoints, log_file = folder.with_name(f"{folder.name}.checkpoints"), folder / "training_log.json"
-    stamp = context.fingerprint(STAGE.name) + name
+    stamp = _stamp(context, name)
     mark = checkpoints / "fingerprint"
-    if not (log_file.is_file() and json.loads(log_file.read_text()).get("fingerprint") == stamp):
+    if not is_trained(context, folder, name):
         if checkpoints.is_dir() and not (mark.is_file() and mark.read_text() == stamp):
             shutil.rmtree(checkpoints)
         checkpoints.mkdir(parents=True, exist_ok=True)
@@ -120,16 +120,32 @@ def trained(
         base.save(temporary)
         content = {"fingerprint": stamp, "log": log.to_dict("list")}
         (temporary / log_file.name).write_text(json.dumps(content))
-        # What was counted with other weights goes first: their parts may have the stamp of the same settings.
-        for parts in folder.parent.glob("*.parts"):
-            shutil.rmtree(parts)
-        (folder.parent / "neurons.parquet").unlink(missing_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.replace(folder)
+        put_in_place(temporary, folder)
         shutil.rmtree(checkpoints)
     log = pd.DataFrame(json.loads(log_file.read_text())["log"])
     # Loaded again even if just trained: a resumed study then has exactly the weights that an undisturbed one has.
     return load_model(folder, device=study.device, dtype=dtype), log
+
+
+def is_trained(context: Context, folder: Path, name: str) -> bool:
+    """Whether :func:`trained` has finished a model of this name and these settings."""
+    log_file = folder / "training_log.json"
+    return log_file.is_file() and json.loads(log_file.read_text()).get("fingerprint") == _stamp(context, name)
+
+
+def _stamp(context: Context, name: str) -> str:
+    """What a model depends on."""
+    return context.fingerprint(STAGE.name) + name
+
+
+def put_in_place(temporary: Path, folder: Path) -> None:
+    """Give a finished model its name, in place of an older one."""
+    # What was counted with other weights goes first: their parts may have the stamp of the same settings.
+    for parts in folder.parent.glob("*.parts"):
+        shutil.rmtree(parts)
+    (folder.parent / "neurons.parquet").unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.replace(folder)
 
 
 def _threads() -> int:

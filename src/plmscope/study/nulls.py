@@ -2,10 +2,16 @@
 
 Each has a folder of its own, ``nulls/NAME``: its model, its rows of ``training`` and its scores. A model that is there
 already is not trained again, and neither is one scored again whose scores are those of the same settings.
+
+By several workers every fit is a task: its training, or all of it where of many fits only scores are kept. What the
+workers of a Ray cluster make comes back as files.
 """
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,25 +22,97 @@ import pandas as pd
 
 from plmscope.data.clusters import one_per_cluster
 from plmscope.data.proteins import Protein
+from plmscope.progress import silent
 from plmscope.scoring.scores import score_table
 from plmscope.scoring.shards import Shard
+from plmscope.store.files import write_atomic
+from plmscope.store.folder import Run
 from plmscope.store.resume import Parts, make_folder, make_once
-from plmscope.study.finetuning import trained
+from plmscope.study.finetuning import is_trained, put_in_place, trained
+from plmscope.study.inputs import Inputs
 from plmscope.study.scoring import ablation_means, score_parts
 from plmscope.study.settings import NULLS, Study
 from plmscope.study.stages import Context, Stage
+from plmscope.tasks.crew import ALONE, Crew
+from plmscope.tasks.sent import Sent, write_files
+from plmscope.tasks.task import Task
 
 #: Between the seeds of two fits of a null model, so that they are no seeds that a user is likely to run.
 FITS_APART = 1_000_003
+#: Beside the scores of a fit: what they were made from.
+MARK = "fingerprint"
 
 
 def run(context: Context) -> None:
     """Train and score every null model of the study."""
-    for null in context.study.density.nulls:
-        fit_scores(context, null, 0, context.run.path / "nulls" / null)
+    folders = {null: context.run.path / "nulls" / null for null in context.study.density.nulls}
+    todo = {(null, 0): folder for null, folder in folders.items()}
+    train_by_crew(
+        context, {one: f for one, f in todo.items() if not is_trained(context, f / "model", _name(one[0], 0))}
+    )
+    for null, folder in folders.items():
+        fit_scores(context, null, 0, folder, replace(context.crew, model=folder / "model"))
 
 
-def fit_scores(context: Context, null: str, fit: int, folder: Path) -> pd.DataFrame:
+def train_by_crew(context: Context, folders: Mapping[tuple[str, int], Path], scored: bool = False) -> None:
+    """Let workers train null models that are not trained yet, one task a fit; nothing where there are no workers.
+
+    Args:
+        context: Of the stage.
+        folders: Null model and number of the fit to where it is kept, in the run folder.
+        scored: Whether they score them too, and keep nothing of the model.
+    """
+    crew, path = context.crew, context.run.path
+    if crew.alone or len(folders) < 2:
+        return
+    checkpoint = Path(context.study.model.checkpoint).expanduser()
+    travels = crew.travels and checkpoint.is_dir()  # a hub id is the same everywhere
+    shared = {
+        "run": crew.sent(path, "*.json", "*.toml", "proteins.parquet", "model/*"),
+        "base": crew.sent(checkpoint, "*", "model/*") if travels else None,
+        "study": context.study.model_copy(update={"device": crew.device}),
+        "marks": {stage: context.fingerprint(stage) for stage in ("finetune", "score", "nulls")},
+    }
+    tasks, of = [], {}
+    for (null, fit), folder in folders.items():
+        make_folder(folder)
+        where = {"null": null, "fit": fit, "folder": str(folder.relative_to(path)), "scored": scored}
+        tasks.append(Task(_name(null, fit), f"{__name__}:fit_by_worker", where))
+        of[_name(null, fit)] = folder
+    for name, files in context.track(crew.results(tasks, shared), "null models", len(tasks)):
+        model = {file: content for file, content in files.items() if file.startswith("model/")}
+        if model:
+            temporary = of[name] / "model.tmp"
+            shutil.rmtree(temporary, ignore_errors=True)
+            write_files(of[name], {f"model.tmp/{file.removeprefix('model/')}": one for file, one in model.items()})
+            put_in_place(temporary, of[name] / "model")
+        for file in sorted(files.keys() - model.keys(), key=lambda file: file == MARK):  # it says that all are there
+            write_atomic(of[name] / file, files[file])
+
+
+def fit_by_worker(
+    run: Sent, base: Sent | None, study: Study, marks: Mapping[str, str], null: str, fit: int, folder: str, scored: bool
+) -> dict[str, bytes]:
+    """The task of one fit, in the run folder; the files that it made, where that was sent to it."""
+    with contextlib.ExitStack() as held:
+        path = held.enter_context(run.there())
+        if base is not None:
+            own = study.model.model_copy(update={"checkpoint": str(held.enter_context(base.there()))})
+            study = study.model_copy(update={"model": own})
+        inputs = Inputs(study, Run.open(path), silent, lambda line: None)
+        context = Context("nulls", study, inputs.run, inputs, silent, lambda line: None, marks.__getitem__)
+        where = path / folder
+        make_folder(where)
+        if scored:
+            fit_scores(context, null, fit, where)
+            shutil.rmtree(where / "model", ignore_errors=True)
+        else:
+            _trained(context, null, fit, where, *labelled(context, null, fit))
+        made = [file for file in where.rglob("*") if file.is_file()] if run.files else []
+        return {str(file.relative_to(where)): file.read_bytes() for file in made}
+
+
+def fit_scores(context: Context, null: str, fit: int, folder: Path, crew: Crew = ALONE) -> pd.DataFrame:
     """The scores of one fit of a null model: trained and scored in its folder, unless both are there.
 
     Args:
@@ -42,16 +120,27 @@ def fit_scores(context: Context, null: str, fit: int, folder: Path) -> pd.DataFr
         null: Which null model.
         fit: 0 is the run's own; every other number is another start, shuffling and order of training.
         folder: Where it is kept.
+        crew: Scores it, and has its model.
     """
     make_folder(folder)
-    table, mark = folder / "neurons.parquet", folder / "fingerprint"
-    stamp = context.fingerprint("score") if fit == 0 else context.fingerprint("nulls")  # which follows from the other
-    if fit and table.is_file() and mark.is_file() and mark.read_text() == stamp:
+    table, stamp = folder / "neurons.parquet", _stamp(context, fit)
+    if fit and has_scores(context, fit, folder):
         return pd.read_parquet(table)  # of these only scores are kept
     train, validation = labelled(context, null, fit)
     model = _trained(context, null, fit, folder, train, validation)
-    _score(context, model, train, folder, stamp)
+    _score(context, model, train, folder, stamp, crew)
     return pd.read_parquet(table)
+
+
+def has_scores(context: Context, fit: int, folder: Path) -> bool:
+    """Whether the scores of a fit are there, and of the same settings."""
+    table, mark = folder / "neurons.parquet", folder / MARK
+    return table.is_file() and mark.is_file() and mark.read_text() == _stamp(context, fit)
+
+
+def _stamp(context: Context, fit: int) -> str:
+    """What the scores of a fit depend on; that of the null models follows from that of the scores."""
+    return context.fingerprint("nulls" if fit else "score")
 
 
 def labelled(context: Context, null: str, fit: int = 0) -> tuple[list[Protein], list[Protein]]:
@@ -79,8 +168,7 @@ def _trained(
         seed=seed, revision=context.run.manifest()["model"]["revision"] or None,
         random_weights=null == "random_weights", pooling=opened.model.pooling, new_head=True,
     )  # fmt: skip
-    name = f"{null} {fit}" if fit else null
-    model, log = trained(context, base, train, validation, folder / "model", name, study.dtype, seed)
+    model, log = trained(context, base, train, validation, folder / "model", _name(null, fit), study.dtype, seed)
     context.run.write_table("training", log, str(folder.relative_to(context.run.path)))
     return model
 
@@ -97,7 +185,7 @@ def means(context: Context, folder: Path, model: Any, train: list[Protein]) -> n
     return pd.read_parquet(path).to_numpy(dtype=np.float64, copy=True).T
 
 
-def _score(context: Context, model: Any, train: list[Protein], folder: Path, stamp: str) -> None:
+def _score(context: Context, model: Any, train: list[Protein], folder: Path, stamp: str, crew: Crew) -> None:
     """Score one null model, on as many proteins of every class as in the run, by the labels of its own."""
     opened, study = context.opened, context.study
     parts = Parts(folder / "score.parts", context.fingerprint("score"))
@@ -107,11 +195,16 @@ def _score(context: Context, model: Any, train: list[Protein], folder: Path, sta
             train, opened.clusters, study.score.proteins_per_class, study.seed, task=study.data.task_or_single
         )
         constants = means(context, folder, model, train) if study.score.baseline == "mean" else None
-        partial = score_parts(context, model, chosen, None, constants, Shard(1, 1), parts)
+        partial = score_parts(context, model, chosen, None, constants, Shard(1, 1), parts, crew)
         return score_table(partial.finish(study.score.columns, chosen)).to_parquet(index=False)
 
-    make_once(folder / "neurons.parquet", folder / "fingerprint", stamp, make)
+    make_once(folder / "neurons.parquet", folder / MARK, stamp, make)
     parts.remove()
+
+
+def _name(null: str, fit: int) -> str:
+    """Of a fit, in the table ``training``."""
+    return f"{null} {fit}" if fit else null
 
 
 def _asked(null: str, study: Study) -> bool:

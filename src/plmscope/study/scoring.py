@@ -1,4 +1,4 @@
-"""The second stage: score the neurons on training proteins, in one process or in shards; find the ablation means."""
+"""The second stage: score the neurons on training proteins, by workers or in shards; find the ablation means."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from plmscope.store.resume import Parts
 from plmscope.study.opened import OpenRun, score_all
 from plmscope.study.settings import Study
 from plmscope.study.stages import Context, Stage, settings_of, tables, versions
+from plmscope.tasks.crew import ALONE, Crew
+from plmscope.tasks.task import Task
 
 #: Proteins that are scored in float32 too when a study asks for less.
 PRECISION_PROTEINS_PER_CLASS = 2
@@ -53,7 +55,7 @@ def run(context: Context) -> dict[str, Any]:
         context.say(f"score: merged the shards in {folder}")
     else:
         parts = Parts(folder, stamp, shared=True)
-        partial = score_parts(context, model, chosen, groups, constants, Shard(1, 1), parts)
+        partial = score_parts(context, model, chosen, groups, constants, Shard(1, 1), parts, context.crew)
     first, last, residue = constants
     run.write_own("ablation_means", model.index.table().assign(first=first, last=last, residue=residue))
     scores = partial.finish(study.score.columns, chosen)
@@ -151,15 +153,39 @@ def score_parts(
     constants: np.ndarray | None,
     shard: Shard,
     parts: Parts,
+    crew: Crew = ALONE,
 ) -> PartialScores:
-    """Score one shard; keeps what it has among ``parts`` now and then and continues from there."""
+    """Score one shard, by a crew that has the model; keeps what it has among ``parts`` and continues from there."""
     settings, seed = context.study.score, context.study.seed
     base = constants if settings.baseline == "mean" else None
 
     def score(some: list[Protein], of_these: list[str] | None, track: Track) -> list[NeuronScores]:
         return score_all(model, some, settings, base, of_these, track, seed, fit=False)
 
-    return score_shard(score, proteins, groups, model.index, parts, shard, context.track, context.say, base)
+    def by_crew(lists: Sequence[list[int]]) -> Iterator[PartialScores]:
+        from plmscope.models.supplied import supplies
+
+        tasks = [
+            Task(
+                str(number), f"{__name__}:score_part",
+                {"proteins": [proteins[row] for row in rows], "groups": groups and [groups[row] for row in rows]},
+            )
+            for number, rows in enumerate(lists)
+        ]  # fmt: skip
+        results = crew.results(tasks, supplies(crew, settings=settings, seed=seed, base=base), in_turn=True)
+        for _, one in context.track(results, "scoring, parts of the proteins", len(tasks)):
+            yield one
+
+    others = None if crew.alone else by_crew
+    return score_shard(score, proteins, groups, model.index, parts, shard, context.track, context.say, base, others)
+
+
+def score_part(supplies: Any, proteins: list[Protein], groups: list[str] | None) -> PartialScores:
+    """The task of one part of the proteins, on a worker: sums of every scorer."""
+    base, seed = supplies["base"], supplies["seed"]
+    return PartialScores.of(
+        score_all(supplies.classifier, proteins, supplies["settings"], base, groups, seed=seed, fit=False)
+    )
 
 
 def _compared_precision(context: Context, chosen: Sequence[Protein], constants: np.ndarray) -> dict[str, Any]:

@@ -420,7 +420,11 @@ class Study(SettingsSection):
         "study", max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="names the run folder"
     )
     seed: int = Field(0, ge=0, le=MAX_SEED, description="of everything that is random")
-    device: str = Field("cpu", pattern=r"^(cpu|cuda(:[0-9]+)?)$", description="cpu, cuda, cuda:1")
+    device: str = Field(
+        "cpu",
+        pattern=r"^(cpu|auto|cuda(:([0-9]+|all))?)$",
+        description="cpu, cuda, cuda:1; cuda:all: a worker a GPU; auto: a model spread over GPUs",
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of scoring and evaluation")
     data: DataSection = DataSection()
     split: SplitSection = SplitSection()

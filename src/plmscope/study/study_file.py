@@ -65,7 +65,7 @@ def parse_study(content: dict[str, Any], source: str) -> Study:
 #: What a text has to look like, in words.
 _PATTERNS = {
     "name": "use letters, digits, '.', '_' and '-', a letter or digit first",
-    "device": "use cpu, cuda or cuda:1",
+    "device": "use cpu, cuda, cuda:1, cuda:all or auto",
 }
 
 

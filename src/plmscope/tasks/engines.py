@@ -6,31 +6,26 @@
 
 Work is pulled: whoever is free gets the next task. The task of a worker that died (killed, or out of memory) is given
 to another, :data:`~plmscope.tasks.task.TRIES` times at most. However the loop is left, by its end, by an error or by
-Ctrl-C, no worker stays behind.
+Ctrl-C, no worker stays behind; those of a :class:`~plmscope.tasks.staff.Staff` that wait for the next list of tasks go
+with it.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import signal
-import socket
-import subprocess
-import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from typing import Any, Literal, get_args
 
 from plmscope.errors import StudyError
+from plmscope.tasks.staff import Process, Staff
 from plmscope.tasks.task import TRIES, Outcome, Task, do
 
 Engine = Literal["local", "processes", "ray"]
 ENGINES: tuple[str, ...] = get_args(Engine)
-#: How long a worker that is told to end may take, in seconds.
-PATIENCE = 5.0
 
 
 def run_tasks(
@@ -40,6 +35,8 @@ def run_tasks(
     address: str = "",
     extras: Mapping[str, Any] | None = None,
     shared: Mapping[str, Any] | None = None,
+    gpu_each: bool = False,
+    staff: Staff | None = None,
 ) -> Iterator[Outcome]:
     """Do all tasks; their outcomes in the order in which they end. A task that fails does not stop the others.
 
@@ -50,6 +47,8 @@ def run_tasks(
         address: Of the Ray cluster; ``auto`` finds one that runs here, empty starts one.
         extras: More keywords of the tasks' functions where they run in this process.
         shared: Keywords that all tasks have, of values that can be pickled; every worker gets them once.
+        gpu_each: Every worker gets a GPU of its own and sees no other.
+        staff: Keeps workers for the next list of tasks; left out: they end with this one.
 
     Raises:
         StudyError: there is no such engine, or no such number of workers.
@@ -57,13 +56,13 @@ def run_tasks(
     check_engine(engine, workers, address)
     if len({task.id for task in tasks}) < len(tasks):
         raise StudyError("two tasks have one id; every task needs an id of its own")
-    workers, more = min(workers, len(tasks)), {**(shared or {}), **(extras or {})}
-    if engine == "processes":
-        yield from _in_processes(tasks, workers, shared or {})
-    elif engine == "ray":
+    more = {**(shared or {}), **(extras or {})}
+    if engine != "local":
         from plmscope.tasks.on_ray import run_on_ray
 
-        yield from run_on_ray(tasks, workers, address, shared=shared or {})
+        run = run_on_ray if engine == "ray" else _in_processes
+        with Staff() as own:
+            yield from run(tasks, workers, staff or own, shared=shared or {}, address=address, gpu_each=gpu_each)
     elif workers > 1:
         with ThreadPoolExecutor(workers) as pool:
             for future in as_completed([pool.submit(do, task, **more) for task in tasks]):
@@ -91,60 +90,32 @@ def check_engine(engine: str, workers: int, address: str = "") -> None:
         require_ray()
 
 
-class _Worker:
-    """A process that does one task at a time; it leads a group of processes of its own."""
-
-    def __init__(self, cores: int, shared: Mapping[str, Any]) -> None:
-        mine, theirs = socket.socketpair()
-        paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
-        environment = {"OMP_NUM_THREADS": str(cores)} | os.environ | {"PYTHONPATH": paths}
-        with theirs:
-            command = [sys.executable, "-m", "plmscope.tasks.worker", str(theirs.fileno()), str(os.getpid())]
-            self.process = subprocess.Popen(
-                command, pass_fds=[theirs.fileno()], env=environment, stdin=subprocess.DEVNULL, start_new_session=True
-            )
-        self.pipe = Connection(mine.detach())
-        self.task: Task | None = None
-        with contextlib.suppress(OSError):
-            self.pipe.send(dict(shared))
-
-    def give(self, task: Task) -> None:
-        """Send a task; a worker that has died is noticed when its answer is read."""
-        self.task = task
-        with contextlib.suppress(OSError):
-            self.pipe.send(task)
-
-    def end(self) -> int | None:
-        """End the process and what it has started; its exit status."""
-        self.pipe.close()
-        if self.task is not None:
-            self._signal(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(PATIENCE)
-        self._signal(signal.SIGKILL)  # what the process has started may be there still
-        return self.process.wait()
-
-    def _signal(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, number)
-
-
-def _in_processes(tasks: Sequence[Task], workers: int, shared: Mapping[str, Any]) -> Iterator[Outcome]:
-    """The engine ``processes``."""
+def _in_processes(
+    tasks: Sequence[Task],
+    workers: int,
+    staff: Staff,
+    *,
+    shared: Mapping[str, Any],
+    address: str = "",
+    gpu_each: bool = False,
+) -> Iterator[Outcome]:
+    """The engine ``processes``, which has no use for an address."""
     waiting = deque(tasks)
     tries: dict[str, int] = {}
-    cores = max(1, _cores() // max(1, workers))
-    at_work: dict[Any, _Worker] = {}
+    at_work: dict[Any, Process] = {}
 
-    def start(worker: _Worker) -> None:
+    def start(worker: Process) -> None:
         task = waiting.popleft()
         tries[task.id] = tries.get(task.id, 0) + 1
         worker.give(task)
         at_work[worker.pipe] = worker
 
+    def hire() -> Process:
+        return staff.hire(list(at_work.values()), workers, shared, gpu_each)
+
     try:
-        for _ in range(workers):
-            start(_Worker(cores, shared))
+        for _ in range(min(workers, len(tasks))):
+            start(hire())
         while at_work:
             for pipe in wait(list(at_work)):
                 worker = at_work.pop(pipe)
@@ -157,27 +128,22 @@ def _in_processes(tasks: Sequence[Task], workers: int, shared: Mapping[str, Any]
                     status = worker.end()
                     if tries[task.id] < TRIES:
                         waiting.appendleft(task)
-                        start(_Worker(cores, shared))
+                        start(hire())
                     else:
                         error = f"its worker died {TRIES} times ({_status(status)}); is there memory enough?"
                         yield Outcome(task.id, error=error, tries=TRIES)
                         if waiting:
-                            start(_Worker(cores, shared))
+                            start(hire())
                     continue
                 worker.task = None
                 if waiting:
                     start(worker)
                 else:
-                    worker.end()
+                    staff.keep(worker)
                 yield replace(outcome, tries=tries[task.id])
     finally:
         for worker in at_work.values():
             worker.end()
-
-
-def _cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _status(code: int | None) -> str:

@@ -1,7 +1,8 @@
 """Tasks on a Ray cluster: an actor a worker, tasks pulled, the task of an actor that died given to another.
 
-Ray is optional (``pip install 'plmscope[ray]'``). Results come back through this process. Actors are killed when the
-loop is left, and a cluster that was started here is shut down; one that was there before stays.
+Ray is optional (``pip install 'plmscope[ray]'``). Results come back through this process. Actors end with the
+:class:`~plmscope.tasks.staff.Staff` that they belong to, and so does a cluster that was started here; one that was
+there before stays.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from plmscope.errors import StudyError
+from plmscope.tasks.staff import Staff
 from plmscope.tasks.task import TRIES, Outcome, Task, do
 
 
@@ -30,6 +32,9 @@ def require_ray() -> None:
 class Doer:
     """What an actor is: it does a task."""
 
+    def ready(self) -> None:
+        """Answers once there is a place for the actor."""
+
     def do(self, task: Task, shared: Mapping[str, Any]) -> Outcome:
         """One task at a time."""
         return do(task, **shared)
@@ -38,18 +43,23 @@ class Doer:
 def run_on_ray(
     tasks: Sequence[Task],
     workers: int,
+    staff: Staff,
+    *,
+    shared: Mapping[str, Any],
     address: str = "",
+    gpu_each: bool = False,
     cores: float = 1.0,
-    shared: Mapping[str, Any] | None = None,
 ) -> Iterator[Outcome]:
     """The engine ``ray``.
 
     Args:
         tasks: With ids that differ.
         workers: Actors.
-        address: Of a cluster, ``auto`` for one that runs here; empty: start one on this machine.
-        cores: Of each actor, which Ray finds a place for.
+        staff: Keeps them afterwards.
         shared: Keywords that all tasks have; they are put into the object store once.
+        address: Of a cluster, ``auto`` for one that runs here; empty: start one on this machine.
+        gpu_each: Whether every actor asks Ray for a GPU of its own.
+        cores: Of each actor, which Ray finds a place for.
 
     Raises:
         StudyError: Ray is not installed, or the cluster cannot be reached.
@@ -57,8 +67,7 @@ def run_on_ray(
     require_ray()
     import ray
 
-    started = not ray.is_initialized()
-    if started:
+    if not ray.is_initialized():
         how: dict[str, Any] = {"address": address} if address else {"num_cpus": max(workers, 1)}
         try:
             ray.init(include_dashboard=None if address else False, log_to_driver=False, logging_level="ERROR", **how)
@@ -66,42 +75,63 @@ def run_on_ray(
             raise StudyError(
                 f"--address {address!r}: no Ray cluster answers ({' '.join(str(error).split())})"
             ) from None
-    common = ray.put(dict(shared or {}))
-    actor_of = ray.remote(Doer).options(num_cpus=cores, max_restarts=0)
+        staff.cluster = True
+    if gpu_each and not ray.cluster_resources().get("GPU"):
+        raise StudyError("device = 'cuda:all': no machine of the Ray cluster has a GPU; use --device cpu")
+    common = ray.put(dict(shared))
+    actor_of = ray.remote(Doer).options(num_cpus=cores, num_gpus=1 if gpu_each else 0, max_restarts=0)
     waiting, tries = deque(tasks), dict.fromkeys((task.id for task in tasks), 0)
-    at_work: dict[Any, tuple[Any, Task]] = {}
+    unborn = 0
+    at_work: dict[Any, tuple[Any, Task | None]] = {}
 
-    def start(actor: Any) -> None:
-        task = waiting.popleft()
-        tries[task.id] += 1
-        at_work[actor.do.remote(task, common)] = (actor, task)
+    def hire() -> None:
+        # Asked first whether it is there: a full cluster has no place for some, and their tasks would wait for ever.
+        actor = staff.actors.pop() if staff.actors else actor_of.remote()
+        at_work[actor.ready.remote()] = (actor, None)
 
     try:
         for _ in range(min(workers, len(tasks))):
-            start(actor_of.remote())
-        while at_work:
+            hire()
+        while waiting or any(task is not None for _, task in at_work.values()):
             (ready,), _ = ray.wait(list(at_work), num_returns=1)
             actor, task = at_work.pop(ready)
             try:
                 outcome = ray.get(ready)
             except ray.exceptions.RayError as error:
+                line = " ".join(str(error).split())[:200]
                 with contextlib.suppress(Exception):
                     ray.kill(actor)
-                actor, outcome = None, None
-                if tries[task.id] < TRIES:
+                actor = outcome = None
+                unborn += task is None
+                if unborn >= TRIES:
+                    raise StudyError(f"the Ray cluster starts no worker ({line})") from None
+                if task is not None and tries[task.id] < TRIES:
                     waiting.appendleft(task)
-                else:
-                    line = " ".join(str(error).split())[:200]
+                elif task is not None:
                     outcome = Outcome(task.id, error=f"its worker died {TRIES} times ({line})")
-            if waiting:
-                start(actor or actor_of.remote())
-            elif actor is not None:
-                ray.kill(actor)
-            if outcome is not None:
+            if not waiting and actor is not None:
+                staff.actors.append(actor)
+            elif waiting and actor is None:
+                hire()
+            elif waiting:
+                one = waiting.popleft()
+                tries[one.id] += 1
+                at_work[actor.do.remote(one, common)] = (actor, one)
+            if outcome is not None and task is not None:
                 yield replace(outcome, tries=tries[task.id])
     finally:
         for actor, _ in at_work.values():
             with contextlib.suppress(Exception):
                 ray.kill(actor)
-        if started:
-            ray.shutdown()
+
+
+def dismiss(staff: Staff) -> None:
+    """End the actors that wait, and a cluster that was started for them."""
+    import ray
+
+    while staff.actors:
+        with contextlib.suppress(Exception):
+            ray.kill(staff.actors.pop())
+    if staff.cluster:
+        staff.cluster = False
+        ray.shutdown()

@@ -25,15 +25,16 @@ def main(handle: int, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started it decides
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
     pipe = Connection(handle)
-    shared: dict[str, Any] | None = None
+    shared: dict[str, Any] = {}
     while True:
         try:
-            if shared is None:
-                shared = pipe.recv()  # comes first, once
             task = pipe.recv()
+            while isinstance(task, dict):  # what the next tasks have in common
+                shared = task
+                task = pipe.recv()
         except (EOFError, OSError):
             return
-        outcome = do(task, **(shared or {}))
+        outcome = do(task, **shared)
         try:
             pipe.send(outcome)
         except OSError:  # nobody is there any more
