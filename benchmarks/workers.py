@@ -172,7 +172,7 @@ def overhead(engine: str, workers: int, tasks: int, seed: int = 0) -> float:
 def table(measured: Sequence[Mapping[str, Any]], times: int, seed: int, rate: float) -> str:
     """A Markdown table: one row a stage, one column a number of workers; the work ``times`` as large."""
     names = ["stage", "tasks", "alone", *map(str, WORKERS)]
-    rows = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+    rows = [f"| {' | '.join(names)} |", "| --- " * len(names) + "|"]
     for stage in dict.fromkeys(str(one["stage"]) for one in measured):
         lists = [
             {**one, "seconds": list(one["seconds"]) * times, "items": list(one["items"]) * times}

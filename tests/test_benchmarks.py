@@ -158,6 +158,6 @@ def test_stages_are_measured_by_one_worker(golden: Golden) -> None:
     assert found["what"] == "predictions_of" and len(found["seconds"]) == len(found["items"]) > 4
     assert found["start"] > 0.5 and found["bytes_sent"] > 1000 and 0 < found["take_in"] < 1
     shown = workers.table([found], 1, 0, workers.RATE)
-    (row,) = rows_of(shown)
+    (row,) = rows_of(shown + "\n")
     shares = [float(cell.rstrip("%")) for cell in row[3:]]
     assert shares[0] < 100 and shares[-1] < shares[0]

@@ -31,7 +31,6 @@ from plmscope.explaining.explanation import SCHEMA as EXPLAINED
 from plmscope.explaining.folder import explain_file
 from plmscope.models.classifier import Classifier
 from plmscope.store import resume
-from plmscope.store.folder import Run
 from plmscope.study.opened import open_run
 from plmscope.tasks.crew import Crew
 from plmscope.tasks.engines import run_tasks
@@ -156,7 +155,7 @@ def again(golden: Golden, folder: Path, stage: str) -> Path:
 def alike(folder: Path, before: Path, tables: tuple[str, ...]) -> None:
     """Tables of two runs, exact but for sums that were added in another order."""
     for name in tables:
-        one, other = (Run.open(path).table(name) for path in (folder, before))
+        one, other = (pd.read_parquet(path / f"{name}.parquet") for path in (folder, before))
         assert_frame_equal(one, other, rtol=1e-12, atol=1e-12, obj=name)
 
 

@@ -55,8 +55,8 @@ CONTROLS = ["random", "random_matched", "random_active"]
 NEURONS = 3 * sum(MODULES.values())
 METRICS = ["accuracy", "balanced_accuracy", "macro_f1", "log_loss", "true_class_probability"]
 
-#: Tables that the stages write.
-WRITTEN = sorted(SCHEMA)
+#: Tables that the stages write; no protein of the tiny study has a structure (tests/test_card_views.py).
+WRITTEN = sorted(set(SCHEMA) - {"card_views", "card_structures"})
 
 #: A cheap evaluation, for tests that run one again.
 CHEAP = {"fractions": [0.2], "modes": ["keep"], "controls": ["random_matched"], "scopes": ["pooled"], "draws": 2}
@@ -495,7 +495,8 @@ def test_second_time_nothing_is_run_again(golden: Golden, tmp_path: Path, capfd:
     assert lines == [f"{stage}: finished before, nothing changed, not run again" for stage in STAGES]
     after = contents(folder)
     stages = plmscope.study.Stages(read_study(folder / "study.toml"), Run.open(folder))
-    for stage, name in ((one.name, name) for one in stages.graph for name in one.asked):
+    study = read_study(folder / "study.toml")
+    for stage, name in ((one.name, name) for one in stages.graph for name, asked in one.asked.items() if asked(study)):
         content = (folder / name).read_bytes()
         (folder / name).unlink()
         assert not stages.is_done(stage), name

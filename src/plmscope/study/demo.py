@@ -46,7 +46,7 @@ def _fast_demo() -> Study:
             proteins_per_class=4,
             points=2,
             token_budget=1024,
-            mean_proteins_per_class=30,
+            mean_proteins_per_class=50,
         ),
         evaluate=EvaluateSection(
             fractions=(0.5,),
@@ -59,10 +59,10 @@ def _fast_demo() -> Study:
             module_fractions=(0.1, 0.3),
             module_modes=("keep",),
             module_draws=2,
-            max_proteins=42,
+            max_proteins=48,
         ),
         density=DensitySection(bootstraps=100, nulls=(), halves=False),
-        characterize=CharacterizeSection(max_proteins=120, max_neurons=200),
+        characterize=CharacterizeSection(max_proteins=150, max_neurons=200),
         describe=DescribeSection(enabled=False),
         intervene=InterveneSection(enabled=False),
     )

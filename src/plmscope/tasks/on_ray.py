@@ -67,6 +67,7 @@ def run_on_ray(
     require_ray()
     import ray
 
+    staff.dismiss = dismiss
     if not ray.is_initialized():
         how: dict[str, Any] = {"address": address} if address else {"num_cpus": max(workers, 1)}
         try:

@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any
@@ -83,6 +83,7 @@ class Staff:
         idle: Those that wait.
         actors: Of a Ray cluster.
         cluster: Whether a Ray cluster was started for them.
+        dismiss: Ends the actors and that cluster; given by who hires them.
     """
 
     def __init__(self) -> None:
@@ -90,6 +91,7 @@ class Staff:
         self.idle: list[Process] = []
         self.actors: list[Any] = []
         self.cluster = False
+        self.dismiss: Callable[[Staff], None] | None = None
 
     def __enter__(self) -> Staff:
         return self
@@ -100,10 +102,8 @@ class Staff:
         self.idle.clear()
         while self.hired:  # those at work too: an error may have left a list in the middle
             self.hired.pop().end()
-        if self.actors or self.cluster:
-            from plmscope.tasks.on_ray import dismiss
-
-            dismiss(self)
+        if self.dismiss is not None:
+            self.dismiss(self)
 
     def hire(self, others: Sequence[Process], workers: int, shared: Mapping[str, Any], gpu_each: bool) -> Process:
         """A process that waits, or a new one in the place of one that is not there.
