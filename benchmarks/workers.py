@@ -23,8 +23,10 @@ from __future__ import annotations
 import argparse
 import heapq
 import json
+import os
 import pickle
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -218,4 +220,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    here = str(Path(__file__).resolve().parents[1])  # where workers find this file as a module
+    sys.path.insert(0, here)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH", ""))))
     main()
