@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -193,6 +195,31 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> Golden:
             assert main(["run", str(made.study), "--out", str(made.run), "--quiet"]) == 0
             (folder / "made").touch()
     return made
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A browser, where one is installed."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="the browser test needs playwright")
+    with playwright.sync_playwright() as started:
+        own = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+        try:
+            browser = started.chromium.launch(executable_path=own)
+        except playwright.Error as error:
+            pytest.skip(f"Chromium is not installed (playwright install chromium): {str(error).splitlines()[0]}")
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def offline_page(chromium: Any) -> Iterator[tuple[Any, list[str]]]:
+    """A page, and what goes wrong on it: errors, and requests that leave the file."""
+    page, wrong = chromium.new_page(), list[str]()
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    own = ("file:", "blob:", "data:")
+    page.on("request", lambda one: None if one.url.startswith(own) else wrong.append(one.url))
+    yield page, wrong
+    page.close()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -116,29 +116,19 @@ def test_the_report_carries_them_once_and_says_what_is_left_out(made):
     assert structures_told(results) is None and views_of(results) == {} and card_structures(results) == []
 
 
-def test_a_browser_opens_one_at_a_time(made):
-    playwright = pytest.importorskip("playwright.sync_api", reason="the browser test needs playwright")
+def test_a_browser_opens_one_at_a_time(made, offline_page):
     _, run, _ = made
-    with playwright.sync_playwright() as started:
-        try:
-            browser = started.chromium.launch(executable_path=shutil.which("chromium"))
-        except playwright.Error as error:
-            pytest.skip(f"Chromium is not installed (playwright install chromium): {str(error).splitlines()[0]}")
-        page, wrong = browser.new_page(), []
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        own = ("file:", "blob:", "data:")
-        page.on("request", lambda one: None if one.url.startswith(own) else wrong.append(one.url))
-        page.goto((run.path / "report.html").as_uri())
-        page.wait_for_selector("details.solid")
-        assert page.locator(".molecule").count() == 0 and not page.evaluate("'$3Dmol' in window")
-        for number in (0, 1, 0):
-            page.locator("details.solid > summary").nth(number).press("Enter")
-            page.wait_for_selector("details.solid[open] .molecule[data-drawn=yes]", timeout=30_000)
-            assert page.locator("details.solid[open]").count() == page.locator(".molecule canvas").count() == 1
-        page.locator("details.solid > summary").first.press("Enter")
-        page.wait_for_function("() => !document.querySelector('.molecule')")
-        assert not wrong
-        browser.close()
+    page, wrong = offline_page
+    page.goto((run.path / "report.html").as_uri())
+    page.wait_for_selector("details.solid")
+    assert page.locator(".molecule").count() == 0 and not page.evaluate("'$3Dmol' in window")
+    for number in (0, 1, 0):
+        page.locator("details.solid > summary").nth(number).press("Enter")
+        page.wait_for_selector("details.solid[open] .molecule[data-drawn=yes]", timeout=30_000)
+        assert page.locator("details.solid[open]").count() == page.locator(".molecule canvas").count() == 1
+    page.locator("details.solid > summary").first.press("Enter")
+    page.wait_for_function("() => !document.querySelector('.molecule')")
+    assert not wrong
 
 
 def test_without_structures_there_are_none(made, golden, tmp_path):

@@ -3,7 +3,6 @@
 One server on a free port; what a person does is done by mouse and by keyboard, and what they read is looked at.
 """
 
-import shutil
 import threading
 import time
 from urllib.parse import quote
@@ -19,19 +18,6 @@ from plmscope.exploring.session import Session
 
 FEW = ExplainSettings(copies=20, supporting=6, opposing=2, draws=4)
 HOSTILE = '"><img src=x onerror=document.title=1>'
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    playwright = pytest.importorskip("playwright.sync_api", reason="the browser test needs playwright")
-    with playwright.sync_playwright() as started:
-        own = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-        try:
-            browser = started.chromium.launch(executable_path=own)
-        except playwright.Error as error:
-            pytest.skip(f"Chromium is not installed (playwright install chromium): {str(error).splitlines()[0]}")
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

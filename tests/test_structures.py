@@ -4,7 +4,6 @@ import base64
 import gzip
 import hashlib
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -317,18 +316,8 @@ def test_a_structure_is_of_one_protein(opened, tmp_path, written):
         explain_file(opened, tmp_path / "two.fasta", structure=written[0].folder.parent / "p.pdb")
 
 
-def test_the_structure_is_drawn(written):
-    playwright = pytest.importorskip("playwright.sync_api", reason="the browser test needs playwright")
-    with playwright.sync_playwright() as started:
-        try:
-            browser = started.chromium.launch(executable_path=shutil.which("chromium"))
-        except playwright.Error as error:
-            pytest.skip(f"Chromium is not installed (playwright install chromium): {str(error).splitlines()[0]}")
-        page, wrong = browser.new_page(), []
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        own = ("file:", "blob:", "data:")
-        page.on("request", lambda one: None if one.url.startswith(own) else wrong.append(one.url))
-        page.goto((written[0].folder / "explained.html").as_uri())
-        page.wait_for_selector("#molecule[data-drawn=yes]", timeout=30_000)
-        assert page.locator("#molecule canvas").count() >= 1 and not wrong
-        browser.close()
+def test_the_structure_is_drawn(written, offline_page):
+    page, wrong = offline_page
+    page.goto((written[0].folder / "explained.html").as_uri())
+    page.wait_for_selector("#molecule[data-drawn=yes]", timeout=30_000)
+    assert page.locator("#molecule canvas").count() >= 1 and not wrong
