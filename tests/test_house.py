@@ -25,7 +25,7 @@ HOUSE = (
         "fetch",
     )),
     ("stats", ("metrics", "chance", "curves", "ranks")),
-    ("tasks", ("task", "sent", "staff", "on_ray", "engines", "crew", "worker")),
+    ("tasks", ("task", "shard", "sent", "staff", "on_ray", "engines", "crew", "worker")),
     ("", ("plugins",)),
     ("models", (
         "workers", "checkpoints", "architectures", "sites", "heads", "lora", "spread", "classifier", "finetune",
@@ -55,7 +55,7 @@ HOUSE = (
         "recall", "salient", "sharing", "methods", "page",
     )),
     ("study", (
-        "order", "rules", "settings", "demo", "inputs", "study_file", "opened", "stages", "characterizing",
+        "order", "rules", "settings", "demo", "inputs", "study_file", "opened", "stages", "sharding", "characterizing",
         "comparing_scorers", "describing", "evaluating", "finetuning", "laying", "laying_recall", "laying_shared",
         "probing", "reporting", "scoring", "counting", "execute", "nulls", "laying_modules", "laying_out",
         "null_kinds", "null_fits", "selecting", "stability", "intervening", "edited",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,12 +17,13 @@ from pandas.testing import assert_frame_equal
 from plmscope.cli import main
 from plmscope.data.proteins import Protein
 from plmscope.errors import BusyError, RunError, SelectionError
+from plmscope.evaluation import collected
 from plmscope.models.classifier import Classifier
 from plmscope.progress import silent
 from plmscope.scoring import shards
 from plmscope.scoring.methods import SCORERS
 from plmscope.scoring.scores import NeuronScores, resampling_groups, signed_form, with_class_means
-from plmscope.scoring.shards import PartialScores, Shard, merge_shards, score_shard
+from plmscope.scoring.shards import PartialScores, merge_shards, score_shard
 from plmscope.scoring.table import row_of, signed_methods
 from plmscope.store import resume
 from plmscope.store.folder import Run
@@ -29,6 +31,7 @@ from plmscope.store.resume import Parts
 from plmscope.study import Stages
 from plmscope.study.scoring import parts_stamp
 from plmscope.study.study_file import read_study
+from plmscope.tasks.shard import Shard
 from tests.conftest import Golden
 from tests.test_scores import QUICK
 
@@ -203,7 +206,9 @@ def test_shards_in_another_folder_from_a_copy_that_cannot_be_written(
     study = (folder / "study.toml").read_text().replace(str(golden.data), "nowhere.tsv")
     (folder / "study.toml").write_text(study)
     with Run.open(folder).locked(), monkeypatch.context() as patch:
-        patch.setattr("plmscope.study.scoring.os.access", lambda path, mode: mode != os.W_OK)  # root may write anywhere
+        patch.setattr(
+            "plmscope.study.sharding.os.access", lambda path, mode: mode != os.W_OK
+        )  # root may write anywhere
         for number in (1, 2):
             assert main(["score", str(folder), "--shard", f"{number}/2", "--out", str(parts), "--quiet"]) == 0
     mine = golden.copy(tmp_path / "mine")
@@ -215,15 +220,15 @@ def test_shards_in_another_folder_from_a_copy_that_cannot_be_written(
 
 
 def test_one_shard_is_scored_by_one_process(golden: Golden, tmp_path: Path) -> None:
-    folder = golden.copy(tmp_path / "run")
+    folder = outdated(golden.copy(tmp_path / "run"), "neurons.parquet")
     opened = Run.open(folder)
     stages = Stages(read_study(folder / "study.toml"), opened)
     with opened.locked(), pytest.raises(BusyError, match="another plmscope process is writing here"):
-        stages.score_shard(Shard(1, 2))
+        stages.share("score", Shard(1, 2))
     path = file_of(folder / "score.parts", parts_stamp(stages.study, stages.run), Shard(1, 2))
     path.parent.mkdir()
-    with shards_lock(path), pytest.raises(BusyError, match="another process scores this shard"):
-        stages.score_shard(Shard(1, 2))
+    with shards_lock(path), pytest.raises(BusyError, match="another process does this shard"):
+        stages.share("score", Shard(1, 2))
     with opened.locked(shared=True), pytest.raises(BusyError, match="another plmscope process is writing here"):
         stages.execute()
 
@@ -244,4 +249,92 @@ def shards_lock(path: Path) -> Any:
 )
 def test_refused_options(golden: Golden, options: list[str], message: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["score", str(golden.run), *options]) == 2
+    assert message in capfd.readouterr().err
+
+
+def outdated(folder: Path, *products: str) -> Path:
+    """A run that lacks some of its files."""
+    for name in products:
+        path = folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return folder
+
+
+DIVIDED = {
+    "evaluate": ("curves", "predictions", "comparison", "modules"),
+    "density": ("modules_null", "curves_null", "density", "density_null", "null_fits", "null_tests", "stability"),
+    "intervene": ("interventions", "intervention_effects", "neuron_effects"),
+}
+
+
+@pytest.mark.parametrize("stage", list(DIVIDED))
+def test_shards_of_other_stages_give_their_tables(
+    stage: str, golden: Golden, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first two keep their share and change no table; a command for the last one finishes the stage."""
+    monkeypatch.setattr(collected, "FEW", 0)
+    folder = outdated(golden.copy(tmp_path / "run"), *(f"{name}.parquet" for name in DIVIDED[stage]))
+    if stage == "density":
+        outdated(folder, "nulls", "null_fits")
+    before = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+    for number in (3, 1):
+        with Run.open(folder).locked(shared=True):  # as another shard does
+            assert main([stage, str(folder), "--shard", f"{number}/3"]) == 0
+        assert f"{stage}: shard {number}/3 is done; the stage waits for others" in capfd.readouterr().err
+    assert {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()} == before
+    assert main([stage, str(folder), "--shard", "2/3"]) == 0
+    said = capfd.readouterr().err
+    assert f"{stage}: done in" in said
+    assert all(known == total for known, total in re.findall(r"continuing after ([\d,]+) of ([\d,]+)", said))
+    for name in DIVIDED[stage]:
+        assert_frame_equal(table(folder, name), table(golden.run, name), check_exact=True, obj=name)
+    assert not (folder / f"{stage}.parts").exists()
+    assert main([stage, str(folder), "--shard", "1/3"]) == 0
+    assert f"{stage}: finished before" in capfd.readouterr().err
+
+
+def test_the_command_of_a_stage_does_what_shards_left(golden: Golden, tmp_path: Path) -> None:
+    """Half of the selections are a shard's; the rest is done by the plain command, and by it alone."""
+    folder = outdated(golden.copy(tmp_path / "run"), "curves.parquet")
+    assert main(["evaluate", str(folder), "--shard", "2/2", "--quiet"]) == 0
+    with np.load(next((folder / "evaluate.parts").glob("*.npz"))) as kept:
+        done = kept["tasks"].tolist()
+    assert done == list(range(1, 2 * len(done), 2))
+    tried: list[int] = []
+    of = collected.evaluate_points
+
+    def watched(classifier: Classifier, proteins: Any, grid: Any, points: Sequence[Any], *more: Any) -> Any:
+        tried.append(len(points))
+        return of(classifier, proteins, grid, points, *more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(collected, "evaluate_points", watched)
+        assert main(["evaluate", str(folder), "--quiet"]) == 0
+    assert tried == [len(table(folder, "curves")) - len(done)]
+    assert_frame_equal(table(folder, "curves"), table(golden.run, "curves"), check_exact=True)
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["evaluate", "RUN", "--shard", "1/2", "--engine", "processes"], "--shard excludes --engine"),
+        (["intervene", "RUN", "--shard", "1/2", "--other", "RUN"], "leave out --selection and --other"),
+        (
+            ["density", "NO_NULLS", "--shard", "1/2"],
+            "nothing to divide, since the study asks for none ([density] nulls)",
+        ),
+        (["evaluate", "UNSCORED", "--shard", "1/2"], "the stage 'score' comes first; run 'plmscope run "),
+    ],
+)
+def test_refused_shards(
+    golden: Golden, tmp_path: Path, command: list[str], message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = golden.copy(tmp_path / "run")
+    if "NO_NULLS" in command:
+        study = (folder / "study.toml").read_text()
+        (folder / "study.toml").write_text(re.sub(r"(?m)^nulls = .*$", "nulls = []", study))
+    if "UNSCORED" in command:
+        outdated(folder, "neurons.parquet", "curves.parquet")
+    named = [str(folder) if word in ("RUN", "NO_NULLS", "UNSCORED") else word for word in command]
+    assert main(named) == 2
     assert message in capfd.readouterr().err

@@ -72,6 +72,15 @@ Workers = Annotated[int, typer.Option("--workers", help="How many, with processe
 Address = Annotated[
     str, typer.Option("--address", help="Of a Ray cluster, or auto; default: start one.", show_default=False)
 ]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        help="Do the I-th of N shares of the work; several processes or machines can do one each in this folder.",
+        show_default=False,
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors and the closing table only.")]
 
 
@@ -90,6 +99,8 @@ Progress = Annotated[
 ]
 
 
+#: Why a shard has no workers.
+ONE_SHARE = "--shard excludes --engine; a shard is the share of one process"
 #: What comes first, second ... in the help of the stages' commands.
 _ORDINALS = (
     "First",
@@ -267,9 +278,6 @@ def score(
     progress: Progress = "text",
 ) -> None:
     """The stage ``score``, which has options of its own."""
-    from plmscope.scoring.shards import Shard
-    from plmscope.store.folder import Run
-
     if shard and merge:
         raise StudyError("--shard and --merge exclude each other; merge when all shards are there")
     crew = _crew(engine, workers, address)
@@ -278,9 +286,7 @@ def score(
     if out and not (shard or merge):
         raise StudyError("--out needs --shard or --merge; without them the scores go into the run folder")
     if shard:
-        opened = Run.open(folder)
-        _stages(opened, quiet).score_shard(Shard.parse(shard), out)
-        _summary(opened)
+        _share(folder, "score", shard, quiet, out)
     else:
         _stage(folder, "score", quiet, (out or folder / "score.parts") if merge else None, crew=crew)
 
@@ -340,6 +346,7 @@ def intervene(
     other: Annotated[
         Path | None, typer.Option("--other", help="Another run, say of another seed, to compare.", show_default=False)
     ] = None,
+    shard: ShardOption = None,
     engine: Engine = "local",
     workers: Workers = 1,
     address: Address = "",
@@ -358,6 +365,13 @@ def intervene(
     crew = _crew(engine, workers, address)
     if selection is not None and engine != "local":
         raise StudyError("--selection is judged by this process; leave out --engine")
+    if shard and engine != "local":
+        raise StudyError(ONE_SHARE)
+    if shard and (selection is not None or other is not None):
+        raise StudyError("--shard divides the stage itself; leave out --selection and --other")
+    if shard:
+        _share(folder, "intervene", shard, quiet)
+        return
     opened = open_run(folder)
     if selection is not None:
         intervention = judge_selection(opened, selection, label, factor)
@@ -375,6 +389,23 @@ def intervene(
 def _stage_command(row: StageRow) -> None:
     """Add the command of a stage that has no options of its own."""
 
+    def divided(
+        folder: RunFolder,
+        shard: ShardOption = None,
+        engine: Engine = "local",
+        workers: Workers = 1,
+        address: Address = "",
+        quiet: Quiet = False,
+        progress: Progress = "text",
+    ) -> None:
+        crew = _crew(engine, workers, address)
+        if shard and engine != "local":
+            raise StudyError(ONE_SHARE)
+        if shard:
+            _share(folder, row.name, shard, quiet)
+        else:
+            _stage(folder, row.name, quiet, crew=crew)
+
     def command(
         folder: RunFolder,
         engine: Engine = "local",
@@ -385,8 +416,9 @@ def _stage_command(row: StageRow) -> None:
     ) -> None:
         _stage(folder, row.name, quiet, crew=_crew(engine, workers, address))
 
-    command.__name__ = row.name
-    app.command(row.name, help=_help(row.name))(command)
+    made = divided if row.shards else command
+    made.__name__ = row.name
+    app.command(row.name, help=_help(row.name))(made)
 
 
 def _complete() -> None:
@@ -736,6 +768,16 @@ def _stage(
         then()
         if stage != "report" and (folder / "report.html").is_file():
             write_report(opened)
+    _summary(opened)
+
+
+def _share(folder: Path, stage: str, shard: str, quiet: bool, out: Path | None = None) -> None:
+    """One shard of a stage of an existing run; the last one finishes the stage."""
+    from plmscope.store.folder import Run
+    from plmscope.tasks.shard import Shard
+
+    opened = Run.open(folder)
+    _stages(opened, quiet).share(stage, Shard.parse(shard), out)
     _summary(opened)
 
 

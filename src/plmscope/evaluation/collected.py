@@ -7,6 +7,7 @@ gives the same whoever does it and whenever (:mod:`plmscope.store.resume`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +20,47 @@ from plmscope.evaluation.resampled import Donors
 from plmscope.evaluation.shared_out import outcomes_by, predicted_by
 from plmscope.models.classifier import Classifier
 from plmscope.progress import Track
-from plmscope.store.resume import Arrays, collect
+from plmscope.store.resume import Arrays, Work, collect, collect_share
 from plmscope.tasks.crew import ALONE, Crew
+from plmscope.tasks.shard import Shard
 
 #: Fewer tasks than this are done here: starting workers would take longer.
 FEW = 16
 
 
-def collect_predictions(
+@dataclass(frozen=True)
+class Tried:
+    """A list of changes of one model on some proteins, a task each, and what keeps their results.
+
+    Attributes:
+        like: Name to an array with the shape and type of one result.
+        total: Number of tasks.
+        work: Does some of them.
+        folder: Where results are kept; the caller removes it.
+        stamp: Digest of what they depend on.
+        what: What a task is, in the plural.
+    """
+
+    like: Mapping[str, np.ndarray]
+    total: int
+    work: Work
+    folder: Path
+    stamp: str
+    what: str
+
+    def all(self, say: Callable[[str], None]) -> Arrays:
+        """Every result, stacked; ``say`` is told once how many were known before."""
+        return collect(
+            self.folder, self.stamp, self.like, self.total, self.work, lambda line: say(f"{line} {self.what}")
+        )
+
+    def share(self, shard: Shard) -> bool:
+        """Do one share of the tasks; whether all results are there now."""
+        numbers = shard.of(range(self.total))
+        return collect_share(self.folder, self.stamp, self.like, self.total, self.work, numbers)
+
+
+def selections_tried(
     classifier: Classifier,
     proteins: Sequence[Protein],
     grid: Grid,
@@ -38,12 +72,11 @@ def collect_predictions(
     stamp: str,
     description: str,
     track: Track,
-    say: Callable[[str], None],
     hear: Callable[[int, Predictions], None] = lambda number, one: None,
     given: Donors | None = None,
     crew: Crew = ALONE,
-) -> list[Predictions]:
-    """Predictions at every curve point, in the order of the points.
+) -> Tried:
+    """Predictions at every curve point, in the order of the points; :func:`predictions_of` reads them.
 
     Args:
         classifier: The model.
@@ -56,7 +89,6 @@ def collect_predictions(
         stamp: Digest of what they depend on.
         description: Of the progress.
         track: Progress.
-        say: Told once how many selections were known before.
         hear: Told every new prediction, with the number of its point.
         given: For the ablation ``resample``.
         crew: Who does the work.
@@ -80,11 +112,15 @@ def collect_predictions(
             yield number, {"predicted": one.predicted, "log_prob": one.log_prob_true}
             hear(number, one)
 
-    known = collect(folder, stamp, like, len(points), work, lambda line: say(f"{line} selections"))
+    return Tried(like, len(points), work, folder, stamp, "selections")
+
+
+def predictions_of(known: Mapping[str, np.ndarray]) -> list[Predictions]:
+    """The results of :func:`selections_tried`, one a point."""
     return [Predictions(a, b) for a, b in zip(known["predicted"], known["log_prob"], strict=True)]
 
 
-def collect_outcomes(
+def changes_tried(
     classifier: Classifier,
     proteins: Sequence[Protein],
     changes: Sequence[Change],
@@ -94,13 +130,12 @@ def collect_outcomes(
     stamp: str,
     description: str,
     track: Track,
-    say: Callable[[str], None],
     crew: Crew = ALONE,
-) -> np.ndarray:
-    """Natural log-odds ``(K, P, C)`` of every class under every change.
+) -> Tried:
+    """Natural log-odds ``(K, P, C)`` of every class under every change, under the name ``odds``.
 
     They are those of :func:`~plmscope.evaluation.interventions.outcomes`; neurons are held at the ablation means of the
-    classifier. The other arguments are those of :func:`collect_predictions`.
+    classifier. The other arguments are those of :func:`selections_tried`.
     """
     like = {"odds": np.zeros((len(proteins), len(classifier.labels)))}
 
@@ -115,4 +150,4 @@ def collect_outcomes(
         for number, odds in track(stream, description, len(todo)):
             yield number, {"odds": odds}
 
-    return collect(folder, stamp, like, len(changes), work, lambda line: say(f"{line} changes"))["odds"]
+    return Tried(like, len(changes), work, folder, stamp, "changes")

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from plmscope.data.proteins import Protein
-from plmscope.evaluation.collected import collect_predictions
+from plmscope.evaluation.collected import predictions_of, selections_tried
 from plmscope.evaluation.curves import (
     INTACT,
     CurveCell,
@@ -96,11 +96,11 @@ def evaluate_null(
     grid = Grid(scores, (fractions[0],), seed, module_fractions=tuple(fractions))
 
     def predictions(name: str, points: Sequence[CurvePoint]) -> list[Predictions]:
-        return collect_predictions(
+        tried = selections_tried(
             model, proteins, grid, points, {"mean": constants}, token_budget=token_budget, folder=folder,
-            stamp=f"{null}-{name}-{stamp}", description=f"kinds of the null model {null}", track=track,
-            say=lambda line: say(f"density: {null}: {line}"), crew=crew,
+            stamp=f"{null}-{name}-{stamp}", description=f"kinds of the null model {null}", track=track, crew=crew,
         )  # fmt: skip
+        return predictions_of(tried.all(lambda line: say(f"density: {null}: {line}")))
 
     def curves_of(points: Sequence[CurvePoint], found: Sequence[Predictions]) -> Curves:
         return Curves(points, found, true, clusters, len(model.labels), seed, ranked_by)

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from dataclasses import replace as changed
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -33,43 +33,17 @@ from plmscope.progress import Track
 from plmscope.scoring.scores import GroupSums, NeuronScores, check_ranking
 from plmscope.store.files import write_arrays
 from plmscope.store.resume import Arrays, Parts, read_arrays
+from plmscope.tasks.shard import Shard
 
 T = TypeVar("T")
 #: Proteins that are scored together; a change changes scores by rounding.
 PART_PROTEINS = 16
 
 
-class Shard(NamedTuple):
-    """Which share of the parts: ``number`` of ``total``, counted from 1."""
-
-    number: int
-    total: int
-
-    @classmethod
-    def parse(cls, text: str) -> Shard:
-        """Read ``2/8``.
-
-        Raises:
-            SelectionError: it is something else.
-        """
-        number, slash, total = text.partition("/")
-        if not (slash and number.isdecimal() and total.isdecimal() and 1 <= int(number) <= int(total)):
-            raise SelectionError(f"--shard {text!r}: need NUMBER/TOTAL, such as 1/8 to 8/8")
-        return cls(int(number), int(total))
-
-    def __str__(self) -> str:
-        return f"{self.number}/{self.total}"
-
-    @property
-    def name(self) -> str:
-        """That of its file among the :class:`~plmscope.store.resume.Parts` of the same settings and model."""
-        return f"{self.number}-of-{self.total}"
-
-    def of(self, proteins: Sequence[Protein]) -> list[list[int]]:
-        """Positions of the proteins of each of its parts."""
-        order = sorted(range(len(proteins)), key=lambda row: (-len(proteins[row]), row))
-        lists = [order[start : start + PART_PROTEINS] for start in range(0, len(order), PART_PROTEINS)]
-        return lists[self.number - 1 :: self.total]
+def protein_parts(proteins: Sequence[Protein]) -> list[list[int]]:
+    """Positions of the proteins of every part."""
+    order = sorted(range(len(proteins)), key=lambda row: (-len(proteins[row]), row))
+    return [order[start : start + PART_PROTEINS] for start in range(0, len(order), PART_PROTEINS)]
 
 
 @dataclass(frozen=True)
@@ -227,7 +201,7 @@ def score_shard(
     Raises:
         RunError: the disk is full.
     """
-    mine = shard.of(proteins)
+    mine = shard.of(protein_parts(proteins))
     partial = PartialScores.from_arrays(parts.read(shard.name), index) or PartialScores(constants=constants)
     if partial.done > len(mine):
         partial = PartialScores(constants=constants)
@@ -305,7 +279,7 @@ def _gaps(parts: Parts, proteins: Sequence[Protein], index: NeuronIndex) -> dict
         missing[total] = []
         for shard in (Shard(number, total) for number in range(1, total + 1)):
             one = PartialScores.from_arrays(parts.read(shard.name), index) if shard in there else None
-            if one is None or one.done < len(shard.of(proteins)):
+            if one is None or one.done < len(shard.of(protein_parts(proteins))):
                 missing[total].append(shard)
     return missing
 

@@ -5,7 +5,8 @@ often it is done. What the tasks gave is kept in a folder, and whoever continues
 two ways to keep it:
 
 - *By id.* :func:`collect` is for many small tasks, each of which gives arrays of the same shape; several are kept in
-  one file. :class:`Parts` is for few large ones, a file each.
+  one file, and some of the tasks may be done by another process (:func:`collect_share`). :class:`Parts` is for few
+  large ones, a file each.
 - *As a sum*, where results only matter together: a file of :class:`Parts` has the sum so far and which tasks are in
   it.
 
@@ -154,6 +155,42 @@ def collect(
     Raises:
         RunError: the folder is not writable or the disk is full.
     """
+    results, missing = _kept(folder, stamp, like, total)
+    todo = np.flatnonzero(missing).tolist()
+    if len(todo) < total:
+        say(f"continuing after {total - len(todo):,} of {total:,}")
+    _do(folder, stamp, results, work, todo)
+    return results
+
+
+def collect_share(
+    folder: Path, stamp: str, like: Mapping[str, np.ndarray], total: int, work: Work, numbers: Sequence[int]
+) -> bool:
+    """Do some of the tasks of :func:`collect`, and keep all that they gave; others may do theirs at the same time.
+
+    Args:
+        folder: As for :func:`collect`.
+        stamp: As there.
+        like: As there.
+        total: Of all tasks.
+        work: Does those of ``numbers`` that are missing.
+        numbers: Of the tasks that are to be done.
+
+    Returns:
+        Whether the results of all tasks are there now.
+
+    Raises:
+        RunError: the folder is not writable or the disk is full.
+    """
+    results, missing = _kept(folder, stamp, like, total)
+    new = _do(folder, stamp, results, work, [number for number in numbers if missing[number]])
+    if new:
+        _save(folder, stamp, results, new, Pace())
+    return not _kept(folder, stamp, like, total)[1].any()
+
+
+def _kept(folder: Path, stamp: str, like: Mapping[str, np.ndarray], total: int) -> tuple[Arrays, np.ndarray]:
+    """What is known of the tasks of :func:`collect`, and ``(total,)`` which are missing; damaged files go."""
     make_folder(folder)
     results = {name: np.zeros((total, *one.shape), dtype=one.dtype) for name, one in like.items()}
     missing = np.ones(total, dtype=bool)
@@ -166,19 +203,26 @@ def collect(
         for name, part in saved.items():
             results[name][tasks] = part
         missing[tasks] = False
-    todo = np.flatnonzero(missing).tolist()
-    if len(todo) < total:
-        say(f"continuing after {total - len(todo):,} of {total:,}")
+    return results, missing
+
+
+def _do(folder: Path, stamp: str, results: Arrays, work: Work, todo: Sequence[int]) -> list[int]:
+    """Put the results of tasks in their places, and save them now and then; those that are not saved yet."""
     pace, new = Pace(times=0), list[int]()
     for number, result in work(todo) if todo else ():
         for name, one in result.items():
             results[name][number] = one
         new.append(number)
         if pace.due:
-            saved = {NUMBERS: np.array(new)} | {name: array[new] for name, array in results.items()}
-            pace.save(folder / f"{stamp}-{min(new):09d}.npz", saved)
+            _save(folder, stamp, results, new, pace)
             new = []
-    return results
+    return new
+
+
+def _save(folder: Path, stamp: str, results: Arrays, new: list[int], pace: Pace) -> None:
+    """Write new results into a file that is named after the first of them."""
+    saved = {NUMBERS: np.array(new)} | {name: array[new] for name, array in results.items()}
+    pace.save(folder / f"{stamp}-{min(new):09d}.npz", saved)
 
 
 def read_arrays(path: Path) -> Arrays | None:

@@ -8,6 +8,7 @@
     settings.py, study_file.py, demo.py    what a study says, as a file, and that of the demo
     rules.py                               what settings exclude each other
     order.py, stages.py, execute.py        the stages, what one is, and running what is not done
+    sharding.py                            a share of a stage's tasks, beside others
     inputs.py, opened.py                   what a study reads from outside; a run folder as Python objects
     finetuning.py, scoring.py, selecting.py, evaluating.py, nulls.py, null_kinds.py, counting.py, null_fits.py,
     stability.py, characterizing.py, describing.py, probing.py, intervening.py, laying_out.py, comparing_scorers.py,

@@ -18,7 +18,7 @@ from plmscope.study.stages import Context, Stage, tables
 
 def run(context: Context) -> dict[str, Any]:
     """Score a few proteins by every scorer, judge every score on test proteins, and recommend one."""
-    from plmscope.evaluation.collected import collect_predictions
+    from plmscope.evaluation.collected import predictions_of, selections_tried
     from plmscope.evaluation.curves import Grid
 
     opened, study = context.opened, context.study
@@ -43,11 +43,11 @@ def run(context: Context) -> dict[str, Any]:
     grid = Grid(judged, shares, study.seed)
     points = area_points(grid, settings.draws)
     zero = {"zero": np.zeros((3, len(model.index)))}
-    answers = collect_predictions(
+    tried = selections_tried(
         model, test, grid, points, zero, token_budget=study.evaluate.token_budget, folder=context.parts / "areas",
-        stamp=context.stamp, description="keep and ablate", track=context.track,
-        say=lambda line: context.say(f"faithfulness: {line}"), crew=context.crew,
+        stamp=context.stamp, description="keep and ablate", track=context.track, crew=context.crew,
     )  # fmt: skip
+    answers = predictions_of(tried.all(lambda line: context.say(f"faithfulness: {line}")))
     intact, area = areas(points, answers, shares, model.targets(test), len(model.labels))
     frame = table(scores, halves, seconds, area, intact, len(proteins))
     context.run.write_table("faithfulness", frame)

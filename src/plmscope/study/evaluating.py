@@ -2,28 +2,54 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from plmscope.data.labels import packed_labels
+from plmscope.data.proteins import Protein
 from plmscope.evaluation.selection import MODULE
 from plmscope.report.closing import first_lines
+from plmscope.scoring.scores import NeuronScores
 from plmscope.scoring.table import ACTIVITY
 from plmscope.study.opened import judges
+from plmscope.study.sharding import held
 from plmscope.study.stages import Context, Stage, tables
+from plmscope.tasks.shard import Shard
 
-
-def run(context: Context) -> dict[str, Any]:
-    """Keep and ablate; save predictions as they come; compare with chance."""
-    from plmscope.evaluation.collected import collect_predictions
-    from plmscope.evaluation.curves import Curves, Grid, Within, compare, curve_table
-    from plmscope.evaluation.kinds import module_table
+if TYPE_CHECKING:
+    from plmscope.evaluation.collected import Tried
+    from plmscope.evaluation.curves import CurvePoint
     from plmscope.evaluation.predict import Predictions
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is kept and ablated.
+
+    Attributes:
+        scores: Method to what its selections are ranked by.
+        points: One task each.
+        test: The proteins that judge.
+        tried: The tasks.
+    """
+
+    scores: dict[str, NeuronScores]
+    points: list[CurvePoint]
+    test: list[Protein]
+    tried: Tried
+
+
+def asked(context: Context) -> Asked:
+    """The selections of a study, and who hears of the methods' own as soon as they are known."""
+    from plmscope.evaluation.collected import selections_tried
+    from plmscope.evaluation.curves import Grid, Within, curve_table
     from plmscope.evaluation.resampled import RESAMPLE, donors
 
-    study, run, opened = context.study, context.run, context.opened
+    study, opened = context.study, context.opened
     e, model, test = study.evaluate, opened.model, judges(opened)
     scores = {method: opened.ranking(method) for method in study.judged}
     activity = opened.scores(ACTIVITY).values if ACTIVITY in study.score.methods else None
@@ -46,15 +72,33 @@ def run(context: Context) -> dict[str, Any]:
                 for line in first_lines(curve_table(own, first, true, len(model.labels), model.index)):
                     context.say(f"evaluate: {line}")
 
-    answers = collect_predictions(
+    tried = selections_tried(
         model, test, grid, points, constants, token_budget=e.token_budget, folder=context.parts, stamp=context.stamp,
-        description="keep and ablate", track=context.track, say=lambda line: context.say(f"evaluate: {line}"),
-        hear=hear, given=given, crew=context.crew,
+        description="keep and ablate", track=context.track, hear=hear, given=given, crew=context.crew,
     )  # fmt: skip
+    return Asked(scores, points, test, tried)
+
+
+def share(context: Context, shard: Shard, out: Path | None) -> bool:
+    """Keep and ablate one share of the selections."""
+    with held(context.run, context.parts, f"shard-{shard.name}"):
+        return asked(context).tried.share(shard)
+
+
+def run(context: Context) -> dict[str, Any]:
+    """Keep and ablate; save predictions as they come; compare with chance."""
+    from plmscope.evaluation.collected import predictions_of
+    from plmscope.evaluation.curves import Curves, compare, curve_table
+    from plmscope.evaluation.kinds import module_table
+
+    study, run, opened = context.study, context.run, context.opened
+    of, e, model = asked(context), study.evaluate, opened.model
+    points, test, true = of.points, of.test, model.targets(of.test)
+    answers = predictions_of(of.tried.all(lambda line: context.say(f"evaluate: {line}")))
     run.write_table("curves", curve_table(points, answers, true, len(model.labels), model.index))
     curves = Curves(
         points, answers, true, [opened.clusters[p.id] for p in test], len(model.labels), study.seed,
-        {method: study.score.ranked_by(method) for method in scores},
+        {method: study.score.ranked_by(method) for method in of.scores},
     )  # fmt: skip
     places = np.tile(np.arange(len(test), dtype=np.int32), len(points))
     ids = pd.Categorical.from_codes(places, dtype=pd.CategoricalDtype([p.id for p in test]))
@@ -76,6 +120,7 @@ def run(context: Context) -> dict[str, Any]:
 STAGE = Stage(
     name="evaluate",
     run=run,
+    share=share,
     settings=("seed", "device", "dtype", "evaluate", "judged", "score.methods", "score.ranking"),
     reads=("model", "proteins", "neurons", "ablation_means"),
     writes=tables("curves", "predictions", "comparison"),

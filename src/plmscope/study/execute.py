@@ -20,18 +20,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from plmscope.errors import BusyError, RunError
+from plmscope.errors import BusyError, RunError, StudyError
 from plmscope.progress import Track, silent
-from plmscope.scoring.shards import Shard
 from plmscope.store.files import write_atomic
 from plmscope.store.folder import Run
 from plmscope.store.schema import SCHEMA_VERSION
 from plmscope.study.inputs import Inputs, anchored, completed
-from plmscope.study.scoring import advice, score_one_shard
+from plmscope.study.scoring import advice
 from plmscope.study.settings import Study
 from plmscope.study.stages import Context, Graph, Stage, parts_of, settings_of, versions
 from plmscope.study.study_file import write_study
 from plmscope.tasks.crew import ALONE, Crew
+from plmscope.tasks.shard import Shard
 from plmscope.tasks.staff import Staff
 
 #: How fingerprints are made; one made otherwise says nothing of what has changed.
@@ -177,19 +177,35 @@ class Stages:
             name, self.study, self.run, self.inputs, self.track, self.say, self.fingerprint, self.shards, crew
         )
 
-    def score_shard(self, shard: Shard, out: Path | None = None) -> None:
-        """Score one share of the proteins into a file of the run folder, or of ``out``.
+    def share(self, name: str, shard: Shard, out: Path | None = None) -> None:
+        """Do one share of the tasks of a stage, and keep what they gave in the run folder, or in ``out``.
 
         Needs the run folder alone, not the files that the study was made from, and changes nothing else in it: any
-        number of shards may run at the same time. The one that finishes last in the run folder merges them all.
+        number of shards may run at the same time. The one that finishes last in the run folder finishes the stage.
 
         Raises:
-            BusyError: another process scores this shard, or writes to the run folder.
-            RunError: the model is not fine-tuned yet, or a folder is not writable.
+            BusyError: another process does this shard, or writes to the run folder.
+            RunError: a stage has to come first, or a folder is not writable.
+            StudyError: the study leaves the stage out, or it has nothing to divide.
         """
-        if score_one_shard(self.context("score"), shard, out):
+        stage = next((self.graph[one] for one in self.graph.together([name]) if self.graph[one].share), None)
+        if stage is None or stage.share is None:
+            raise StudyError(f"{name}: has no shards; leave out --shard")
+        if not stage.wanted(self.study):
+            switch = " ".join(f"[{part}]" if not place else part for place, part in enumerate(stage.switch.split(".")))
+            raise StudyError(f"{name}: nothing to divide, since the study asks for none ({switch})")
+        if out is None and all(self.is_done(one) for one in self.graph.together([name])):
+            self.say(f"{name}: finished before, nothing changed, not run again")
+            return
+        missing = next((one for one in self.graph.before(stage.name) if not self.is_done(one)), None)
+        if missing:
+            command = missing if missing == "finetune" else "run"
+            raise RunError(f"{self.run.path}: the stage {missing!r} comes first; {advice(self.run, command)}")
+        if stage.share(self.context(stage.name), shard, out):
             with contextlib.suppress(BusyError):  # whoever ends last finds all files and no lock
-                self.execute(["score"])
+                self.execute([name])
+        elif out is None:
+            self.say(f"{name}: shard {shard} is done; the stage waits for others")
 
     def _begin(self) -> None:
         """Settings and versions into the run folder; what a killed process left of a file goes."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,10 +16,71 @@ from plmscope.errors import RunError
 from plmscope.evaluation.selection import Selection, select_top
 from plmscope.progress import Track, silent
 from plmscope.study.opened import OpenRun, class_methods, class_scores, judges
+from plmscope.study.sharding import held
 from plmscope.study.stages import Context, Stage, tables
 from plmscope.tasks.crew import ALONE, Crew
+from plmscope.tasks.shard import Shard
+
+if TYPE_CHECKING:
+    from plmscope.evaluation.collected import Tried
+    from plmscope.evaluation.interventions import Change, Trial
 
 TABLES = ("interventions", "intervention_effects")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is suppressed and enhanced.
+
+    Attributes:
+        trials: Of the classes' neurons and their draws.
+        proteins: On which they are tried.
+        few: Those on which single neurons are tried.
+        single: Positions of these neurons, the best first.
+        classes: The tasks of the trials, the intact model first.
+        neurons: The tasks of single neurons, the intact model first.
+    """
+
+    trials: list[Trial]
+    proteins: list[Protein]
+    few: list[Protein]
+    single: np.ndarray
+    classes: Tried
+    neurons: Tried
+
+
+def asked(opened: OpenRun, parts: Path, stamp: str, track: Track = silent, crew: Crew = ALONE) -> Asked:
+    """The changes of a study; the arguments are those of :func:`intervene_run`."""
+    from plmscope.evaluation.collected import changes_tried
+    from plmscope.evaluation.interventions import Change, nothing, plan
+
+    settings, model, seed, run = opened.study.intervene, opened.model, opened.study.seed, opened.run
+    methods, fraction = class_methods(opened), settings.fraction
+    scores = {method: class_scores(opened, method) for method in methods}
+    selections: dict[tuple[str, str], Selection] = {
+        (method, label): select_top(one, fraction) for method in methods for label, one in scores[method].items()
+    }
+    if model.ablation_means is None:
+        raise RunError(f"{run.path}: no ablation means; run 'plmscope score {shlex.quote(str(run.path))}'")
+
+    def tried(name: str, description: str, proteins: Sequence[Protein], changes: Sequence[Change]) -> Tried:
+        return changes_tried(
+            model, proteins, [nothing(model.index), *changes], token_budget=opened.study.evaluate.token_budget,
+            folder=parts, stamp=f"{name}-{stamp}", description=description, track=track, crew=crew,
+        )  # fmt: skip
+
+    proteins = judges(opened)
+    draws: dict[float | None, int] = {None: settings.draws, 0.0: settings.draws}
+    draws |= {factor: settings.draws if factor == 2 else 0 for factor in settings.factors if factor != 1}
+    trials = plan(selections, fraction, draws, seed)
+    single = _single(opened, methods[0], settings.neurons)
+    few = one_per_cluster(proteins, opened.clusters, settings.proteins_per_class, seed, task=model.task)
+    alone = [Change(Selection(model.index, np.arange(len(model.index)) == position), None) for position in single]
+    return Asked(
+        trials, proteins, few, single,
+        tried("classes", "suppress and enhance", proteins, [trial.change for trial in trials]),
+        tried("neurons", "one neuron at a time", few, alone),
+    )  # fmt: skip
 
 
 def intervene_run(
@@ -46,58 +108,32 @@ def intervene_run(
     Raises:
         RunError: the run has no scores or no ablation means.
     """
-    from plmscope.evaluation.collected import collect_outcomes
-    from plmscope.evaluation.interventions import (
-        Change,
-        effect_table,
-        intervention_table,
-        neuron_effects,
-        nothing,
-        plan,
-    )
+    from plmscope.evaluation.interventions import effect_table, intervention_table, neuron_effects
 
-    settings, model, seed, run = opened.study.intervene, opened.model, opened.study.seed, opened.run
-    methods, fraction = class_methods(opened), settings.fraction
-    scores = {method: class_scores(opened, method) for method in methods}
-    selections: dict[tuple[str, str], Selection] = {
-        (method, label): select_top(one, fraction) for method in methods for label, one in scores[method].items()
-    }
-    if model.ablation_means is None:
-        raise RunError(f"{run.path}: no ablation means; run 'plmscope score {shlex.quote(str(run.path))}'")
+    model, seed, run = opened.model, opened.study.seed, opened.run
+    of = asked(opened, parts, stamp, track, crew)
 
-    def tried(name: str, description: str, proteins: Sequence[Protein], changes: Sequence[Change]) -> np.ndarray:
+    def outcomes(tried: Tried) -> np.ndarray:
         """Log-odds ``(1 + K, P, C)`` in the intact model and under every change."""
-        return collect_outcomes(
-            model, proteins, [nothing(model.index), *changes], token_budget=opened.study.evaluate.token_budget,
-            folder=parts, stamp=f"{name}-{stamp}", description=description, track=track,
-            say=lambda line: say(f"intervene: {line}"), crew=crew,
-        )  # fmt: skip
+        return tried.all(lambda line: say(f"intervene: {line}"))["odds"]
 
-    proteins = judges(opened)
-    members, labels = model.membership(proteins), list(model.labels)
-    draws: dict[float | None, int] = {None: settings.draws, 0.0: settings.draws}
-    draws |= {factor: settings.draws if factor == 2 else 0 for factor in settings.factors if factor != 1}
-    trials = plan(selections, fraction, draws, seed)
-    before, *after = tried("classes", "suppress and enhance", proteins, [trial.change for trial in trials])
-    clusters = [opened.clusters[p.id] for p in proteins]
-    effects = effect_table(trials, before, after, members, labels, clusters, seed, model.task)
-    run.write_table("interventions", intervention_table(trials, before, after, members, labels, model.task))
+    members, labels = model.membership(of.proteins), list(model.labels)
+    before, *after = outcomes(of.classes)
+    clusters = [opened.clusters[p.id] for p in of.proteins]
+    effects = effect_table(of.trials, before, after, members, labels, clusters, seed, model.task)
+    run.write_table("interventions", intervention_table(of.trials, before, after, members, labels, model.task))
     run.write_table("intervention_effects", effects)
-    chosen = _single(opened, methods[0], settings.neurons)
-    if len(chosen):
-        few = one_per_cluster(proteins, opened.clusters, settings.proteins_per_class, seed, task=model.task)
-        places = [np.arange(len(model.index)) == position for position in chosen]
-        alone = [Change(Selection(model.index, mask), None) for mask in places]
-        before, *after = tried("neurons", "one neuron at a time", few, alone)
-        where = model.index.table().iloc[chosen].reset_index(drop=True)
-        single = neuron_effects(before, after, model.membership(few), labels, where, model.task)
+    if len(of.single):
+        before, *after = outcomes(of.neurons)
+        where = model.index.table().iloc[of.single].reset_index(drop=True)
+        single = neuron_effects(before, after, model.membership(of.few), labels, where, model.task)
         run.write_table("neuron_effects", single)
     lost = effects[(effects["label"] == effects["effect_on"]) & effects["factor"].isna()]
     say(
         f"intervene: held at the mean, the neurons of a class lose it {lost['decisions_lost'].sum():,} of "
         f"{lost['decisions_right'].sum():,} right decisions; matched draws {lost['decisions_lost_against'].sum():,.1f}"
     )
-    return {"proteins": len(proteins)}
+    return {"proteins": len(of.proteins)}
 
 
 def judge_selection(opened: OpenRun, path: str | Path, label: str | None, factor: float | None) -> Any:
@@ -118,6 +154,14 @@ def _single(opened: OpenRun, method: str, most: int) -> np.ndarray:
     return best
 
 
+def share(context: Context, shard: Shard, out: Path | None) -> bool:
+    """Try one share of the changes."""
+    with held(context.run, context.parts, f"shard-{shard.name}"):
+        of = asked(context.opened, context.parts, context.stamp, context.track, context.crew)
+        there = of.classes.share(shard)
+        return (not len(of.single) or of.neurons.share(shard)) and there
+
+
 def run(context: Context) -> dict[str, Any]:
     """Measure what becomes of every class and its decisions."""
     told = intervene_run(context.opened, context.parts, context.stamp, context.track, context.say, context.crew)
@@ -127,6 +171,7 @@ def run(context: Context) -> dict[str, Any]:
 STAGE = Stage(
     name="intervene",
     run=run,
+    share=share,
     settings=("seed", "device", "dtype", "score.ranking", "evaluate.max_proteins", "intervene"),
     reads=("model", "proteins", "neurons", "class_scores", "ablation_means"),
     writes=tables(*TABLES),

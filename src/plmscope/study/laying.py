@@ -98,10 +98,11 @@ class Laying:
 
     def measure(self, name: str, proteins: Sequence[Protein], changes: Sequence[Any]) -> np.ndarray:
         """Log-odds ``(K, P, C)`` under every change; what is known of a series so far is kept in the run folder."""
-        from plmscope.evaluation.collected import collect_outcomes
+        from plmscope.evaluation.collected import changes_tried
 
-        return collect_outcomes(
+        tried = changes_tried(
             self.model, proteins, changes, token_budget=self.context.study.evaluate.token_budget,
             folder=self.context.parts, stamp=f"{name}-{self.context.stamp}", description=name, track=self.context.track,
-            say=lambda line: self.context.say(f"layout: {name}: {line}"), crew=self.context.crew,
+            crew=self.context.crew,
         )  # fmt: skip
+        return tried.all(lambda line: self.context.say(f"layout: {name}: {line}"))["odds"]

@@ -13,8 +13,6 @@ Source: permutation p value as in Phipson and Smyth (2010).
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +22,7 @@ from plmscope.evaluation.density import density_table
 from plmscope.scoring.scores import from_table
 from plmscope.stats.chance import benjamini_hochberg, compare_with_draws
 from plmscope.store.schema import SCHEMA
-from plmscope.study.nulls import fit_scores, has_scores, train_by_crew
+from plmscope.study.nulls import fit_scores, fits_of, folder_of, has_scores, train_by_crew
 from plmscope.study.scoring import rankings
 from plmscope.study.stages import Context, Stage, tables
 
@@ -33,13 +31,12 @@ def run(context: Context) -> None:
     """Make what fits are missing, count where their best neurons are, and test the run against them."""
     study, run, opened = context.study, context.run, context.opened
     shares, rows = study.density.fractions, []
-    more = [(str(null), fit) for null in study.density.nulls for fit in range(1, study.density.null_models)]
-    folders = {one: _folder(context, *one) for one in more}
+    folders = {one: folder_of(context, *one) for one in fits_of(study) if one[1]}
     missing = {one: folder for one, folder in folders.items() if not has_scores(context, one[1], folder)}
     train_by_crew(context, missing, scored=True)
     for null in study.density.nulls:
         for fit in range(study.density.null_models):
-            frame = run.own(f"nulls/{null}/neurons") if fit == 0 else _scores(context, null, fit)
+            frame = run.own(f"nulls/{null}/neurons") if fit == 0 else fit_scores(context, null, fit, folders[null, fit])
             known = [from_table(frame, opened.model.index, name) for name in study.score.columns]
             rows.append(density_table(rankings(study, known), shares).assign(null=null, fit=fit))
     fits = pd.concat(rows, ignore_index=True)[list(SCHEMA["null_fits"])]
@@ -72,19 +69,6 @@ def tested(own: pd.DataFrame, fits: pd.DataFrame) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=list(SCHEMA["null_tests"][:-1]))
     own_family = frame.groupby(["null", "method", "fraction"])["p_value"]
     return frame.assign(q_value=own_family.transform(lambda p: benjamini_hochberg(np.asarray(p))))
-
-
-def _folder(context: Context, null: str, fit: int) -> Path:
-    """Where a fit is kept."""
-    return context.run.path / "null_fits" / f"{null}-{fit}"
-
-
-def _scores(context: Context, null: str, fit: int) -> pd.DataFrame:
-    """Scores of one fit, made once."""
-    folder = _folder(context, null, fit)
-    frame = fit_scores(context, null, fit, folder)
-    shutil.rmtree(folder / "model", ignore_errors=True)
-    return frame
 
 
 STAGE = Stage(

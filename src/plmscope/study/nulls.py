@@ -24,7 +24,6 @@ from plmscope.data.clusters import one_per_cluster
 from plmscope.data.proteins import Protein
 from plmscope.progress import silent
 from plmscope.scoring.scores import score_table
-from plmscope.scoring.shards import Shard
 from plmscope.store.files import write_atomic
 from plmscope.store.folder import Run
 from plmscope.store.resume import Parts, make_folder, make_once
@@ -32,9 +31,11 @@ from plmscope.study.finetuning import is_trained, put_in_place, trained
 from plmscope.study.inputs import Inputs
 from plmscope.study.scoring import ablation_means, score_parts
 from plmscope.study.settings import NULLS, Study
+from plmscope.study.sharding import held
 from plmscope.study.stages import Context, Stage
 from plmscope.tasks.crew import ALONE, Crew
 from plmscope.tasks.sent import Sent, write_files
+from plmscope.tasks.shard import Shard
 from plmscope.tasks.task import Task
 
 #: Between the seeds of two fits of a null model, so that they are no seeds that a user is likely to run.
@@ -45,13 +46,41 @@ MARK = "fingerprint"
 
 def run(context: Context) -> None:
     """Train and score every null model of the study."""
-    folders = {null: context.run.path / "nulls" / null for null in context.study.density.nulls}
+    folders = {str(null): folder_of(context, str(null), 0) for null in context.study.density.nulls}
     todo = {(null, 0): folder for null, folder in folders.items()}
     train_by_crew(
         context, {one: f for one, f in todo.items() if not is_trained(context, f / "model", _name(one[0], 0))}
     )
     for null, folder in folders.items():
         fit_scores(context, null, 0, folder, replace(context.crew, model=folder / "model"))
+
+
+def share(context: Context, shard: Shard, out: Path | None) -> bool:
+    """Train and score one share of all fits of the null models, those of the stage ``null_fits`` among them."""
+    fits = fits_of(context.study)
+    with held(context.run, context.run.path / "nulls", shard.name):
+        for null, fit in shard.of(fits):
+            if not _there(context, null, fit):
+                context.say(f"density: {_name(null, fit)}")
+                fit_scores(context, null, fit, folder_of(context, null, fit))
+        return all(_there(context, *one) for one in fits)
+
+
+def fits_of(study: Study) -> list[tuple[str, int]]:
+    """Every fit of the null models of a study: which null model, and its number; the first ones come first."""
+    return [(str(null), fit) for fit in range(study.density.null_models) for null in study.density.nulls]
+
+
+def folder_of(context: Context, null: str, fit: int) -> Path:
+    """Where a fit is kept."""
+    return context.run.path.joinpath(*(("null_fits", f"{null}-{fit}") if fit else ("nulls", null)))
+
+
+def _there(context: Context, null: str, fit: int) -> bool:
+    """Whether a fit is scored."""
+    folder = folder_of(context, null, fit)
+    trained_too = fit or is_trained(context, folder / "model", _name(null, fit))
+    return bool(trained_too) and has_scores(context, fit, folder)
 
 
 def train_by_crew(context: Context, folders: Mapping[tuple[str, int], Path], scored: bool = False) -> None:
@@ -105,7 +134,6 @@ def fit_by_worker(
         make_folder(where)
         if scored:
             fit_scores(context, null, fit, where)
-            shutil.rmtree(where / "model", ignore_errors=True)
         else:
             _trained(context, null, fit, where, *labelled(context, null, fit))
         made = [file for file in where.rglob("*") if file.is_file()] if run.files else []
@@ -124,11 +152,12 @@ def fit_scores(context: Context, null: str, fit: int, folder: Path, crew: Crew =
     """
     make_folder(folder)
     table, stamp = folder / "neurons.parquet", _stamp(context, fit)
-    if fit and has_scores(context, fit, folder):
-        return pd.read_parquet(table)  # of these only scores are kept
-    train, validation = labelled(context, null, fit)
-    model = _trained(context, null, fit, folder, train, validation)
-    _score(context, model, train, folder, stamp, crew)
+    if not (fit and has_scores(context, fit, folder)):
+        train, validation = labelled(context, null, fit)
+        model = _trained(context, null, fit, folder, train, validation)
+        _score(context, model, train, folder, stamp, crew)
+    if fit:  # only its scores are kept
+        shutil.rmtree(folder / "model", ignore_errors=True)
     return pd.read_parquet(table)
 
 
@@ -215,6 +244,7 @@ def _asked(null: str, study: Study) -> bool:
 STAGE = Stage(
     name="nulls",
     run=run,
+    share=share,
     settings=("seed", "device", "dtype", "data.task", "finetune", "score", "density.nulls"),
     reads=("model", "proteins", "ablation_means"),
     asked={f"nulls/{null}/{name}.parquet": partial(_asked, null) for null in NULLS for name in ("neurons", "training")},

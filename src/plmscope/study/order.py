@@ -19,12 +19,14 @@ class StageRow:
         module: Where its ``STAGE`` is.
         about: What it does, in a line, for the command line and the documentation.
         along: The stage whose command runs it too; it has none of its own. Empty: ``plmscope NAME RUN``.
+        shards: Whether its command takes ``--shard``.
     """
 
     name: str
     module: str
     about: str
     along: str = ""
+    shards: bool = False
 
 
 ROWS: tuple[StageRow, ...] = (
@@ -33,6 +35,7 @@ ROWS: tuple[StageRow, ...] = (
         "score",
         "plmscope.study.scoring",
         "score every neuron by every method of the study, at once or in shards",
+        shards=True,
     ),
     StageRow(
         "select",
@@ -44,6 +47,7 @@ ROWS: tuple[StageRow, ...] = (
         "evaluate",
         "plmscope.study.evaluating",
         "keep and ablate the best neurons on test proteins, against random selections",
+        shards=True,
     ),
     StageRow("nulls", "plmscope.study.nulls", "train and score the null models", along="density"),
     StageRow(
@@ -56,6 +60,7 @@ ROWS: tuple[StageRow, ...] = (
         "density",
         "plmscope.study.counting",
         "count where the best neurons are, here and in null models that are trained for it",
+        shards=True,
     ),
     StageRow(
         "null_fits",
@@ -88,6 +93,7 @@ ROWS: tuple[StageRow, ...] = (
         "intervene",
         "plmscope.study.intervening",
         "suppress and enhance each class's neurons on test proteins, and see what becomes of decisions",
+        shards=True,
     ),
     StageRow(
         "layout",

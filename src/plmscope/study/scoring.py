@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -22,15 +20,16 @@ from plmscope.errors import RunError
 from plmscope.evaluation.density import precision_agreement
 from plmscope.progress import Track
 from plmscope.scoring.scores import NeuronScores, class_table, resampling_groups, score_table, signed_form
-from plmscope.scoring.shards import PartialScores, Shard, complete, merge_shards, score_shard
+from plmscope.scoring.shards import PartialScores, complete, merge_shards, score_shard
 from plmscope.scoring.table import path_methods
-from plmscope.store.files import lock
 from plmscope.store.folder import Run
 from plmscope.store.resume import Parts
 from plmscope.study.opened import OpenRun, score_all
 from plmscope.study.settings import Study
+from plmscope.study.sharding import held
 from plmscope.study.stages import Context, Stage, settings_of, tables, versions
 from plmscope.tasks.crew import ALONE, Crew
+from plmscope.tasks.shard import Shard
 from plmscope.tasks.task import Task
 
 #: Proteins that are scored in float32 too when a study asks for less.
@@ -79,7 +78,7 @@ def rankings(study: Study, scores: Sequence[NeuronScores]) -> list[NeuronScores]
     return [replace(of[study.score.ranked_by(name)], method=name) for name in study.score.methods]
 
 
-def score_one_shard(context: Context, shard: Shard, out: Path | None) -> bool:
+def share(context: Context, shard: Shard, out: Path | None) -> bool:
     """Score one share of the proteins into a file; whether all shares in the run folder are there now.
 
     Raises:
@@ -88,16 +87,9 @@ def score_one_shard(context: Context, shard: Shard, out: Path | None) -> bool:
     """
     run, folder = context.run, out or context.parts
     stamp = parts_stamp(context.study, run)
-    with contextlib.ExitStack() as held:
-        if os.access(run.path, os.W_OK):  # a copy for reading needs no lock
-            held.enter_context(run.locked(shared=True))
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(f"{folder}: cannot be made ({error.strerror}); name another with --out") from None
-        parts = Parts(folder, stamp, shared=True)
-        path = parts.path(shard.name)
-        held.enter_context(lock(path.with_suffix(".lock"), f"{path}: another process scores this shard"))
+    parts = Parts(folder, stamp, shared=True)
+    path = parts.path(shard.name)
+    with held(run, folder, path.stem):
         opened = context.opened
         chosen, groups = scored_proteins(opened)
         constants = None
@@ -223,6 +215,7 @@ def read_sums(run: Run, index: Any) -> PartialScores:
 STAGE = Stage(
     name="score",
     run=run,
+    share=share,
     settings=("seed", "device", "dtype", "score", "density.resampled", "data.task"),
     reads=("model", "proteins"),
     writes=tables("neurons", "class_scores", "ablation_means"),

@@ -23,6 +23,7 @@ from plmscope.study.opened import OpenRun
 from plmscope.study.order import ROWS, StageRow
 from plmscope.study.settings import WITHOUT_EFFECT, SettingsSection, Study
 from plmscope.tasks.crew import ALONE, Crew
+from plmscope.tasks.shard import Shard
 
 #: Among what a stage reads: every table of every other stage.
 EVERYTHING = "*"
@@ -82,6 +83,8 @@ class Stage:
     Attributes:
         name: That of its row in :data:`~plmscope.study.order.ROWS`.
         run: Does it; returns what the manifest keeps.
+        share: Does one shard of its tasks, keeps what they gave, in a folder that the user names or else in the run
+            folder, and says whether all of the stage's are in the run folder now. None: it has no shards.
         settings: What its results depend on, such as ``seed``, ``evaluate.draws``, or ``evaluate`` for a whole section.
             Settings that change memory and speed alone, and names of files, do not count.
         reads: Tables and files of other stages; ``model`` is the folder of that name.
@@ -97,6 +100,7 @@ class Stage:
 
     name: str
     run: Callable[[Context], Mapping[str, Any] | None]
+    share: Callable[[Context, Shard, Path | None], bool] | None = None
     settings: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
