@@ -46,6 +46,11 @@ def threads() -> str:
     return os.environ.get("OMP_NUM_THREADS", "")
 
 
+def priority() -> int:
+    """That of this process, as the system counts it; lower goes first."""
+    return os.nice(0)
+
+
 def die_once_with(marker: str, **shared: object) -> str:
     """Kill its own process the first time, whatever the other tasks have in common."""
     return die(marker, 1)

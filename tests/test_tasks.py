@@ -88,6 +88,14 @@ def test_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {o.result for o in run_tasks(tasks[:1], "processes", 2)} == {"7"}
 
 
+@pytest.mark.parametrize("engine", OTHERS)
+def test_workers_have_the_priority_of_the_command(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray would lower theirs by 15, and any other program of the machine would stop them."""
+    monkeypatch.delenv("RAY_worker_niceness", raising=False)
+    (outcome,) = run_tasks([Task("a", f"{WORK}:priority")], engine, 1)
+    assert outcome.result == os.nice(0)
+
+
 @pytest.mark.parametrize(
     ("engine", "how"),
     [("processes", "interrupt"), ("processes", "kill"), pytest.param("ray", "interrupt", marks=RAY.marks)],

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -70,6 +71,9 @@ def run_on_ray(
     staff.dismiss = dismiss
     if not ray.is_initialized():
         how: dict[str, Any] = {"address": address} if address else {"num_cpus": max(workers, 1)}
+        # Ray lowers the priority of its workers by 15, so that any other program on the machine would starve them. Here
+        # they do what this process would do itself; a cluster that others started keeps its own rule.
+        os.environ.setdefault("RAY_worker_niceness", "0")
         try:
             ray.init(include_dashboard=None if address else False, log_to_driver=False, logging_level="ERROR", **how)
         except (ConnectionError, RuntimeError, ValueError) as error:
