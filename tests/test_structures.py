@@ -15,8 +15,8 @@ from plmscope import report
 from plmscope.data.annotations import FeatureSet
 from plmscope.data.proteins import Protein
 from plmscope.data.structural import (
-    LARGEST,
     HEAVY,
+    LARGEST,
     _bridges,
     _states,
     _surface,
@@ -282,7 +282,8 @@ def test_one_line_that_helps(tmp_path, helix):
     other.write_text(pdb("WWCCHHWWCCHHPPWWCCHH", backbone(20, -57, -47)))
     for path, said in (
         (other, "no chain is protein 'p'"),
-        (tmp_path / "none.pdb", "cannot be read as a structure"),
+        (other, r"in the nearest \(A\) \d of 20 residues align with its 30"),
+        (tmp_path / "none.pdb", r"none.pdb: cannot be read as a structure \(No such file or directory\)"),
     ):
         with pytest.raises(InputError, match=said) as error:
             match_structure(path, Protein("p", SEQUENCE))
@@ -292,6 +293,17 @@ def test_one_line_that_helps(tmp_path, helix):
         path.write_text(text)
         with pytest.raises(InputError, match="give PDB or mmCIF"):
             match_structure(path, Protein("p", SEQUENCE))
+
+
+@pytest.mark.parametrize(("name", "form"), [("x.pdb", "cif"), ("x.cif", "pdb"), ("x.PDB", "gz"), ("x.cif.gz", "cif")])
+def test_the_content_says_what_it_is(tmp_path, name, form):
+    import gemmi
+
+    text = pdb(SEQUENCE, HELIX)
+    if form == "cif":
+        text = "# a remark\n#\n" + gemmi.read_pdb_string(text).make_mmcif_document().as_string()
+    (tmp_path / name).write_bytes(gzip.compress(text.encode()) if form == "gz" else text.encode())
+    assert match_structure(tmp_path / name, Protein("p", SEQUENCE)).resolved.all()
 
 
 # --- as concepts
@@ -426,3 +438,17 @@ def test_the_structure_is_drawn(written, offline_page):
     page.goto((written[0].folder / "explained.html").as_uri())
     page.wait_for_selector("#molecule[data-drawn=yes]", timeout=30_000)
     assert page.locator("#molecule canvas").count() >= 1 and not wrong
+
+
+def test_a_trace_of_alphas_is_drawn_too(opened, offline_page, tmp_path):
+    """The viewer makes ribbons of whole backbones alone: without its other style the box stays empty."""
+    (tmp_path / "p.fasta").write_text(f">p\n{SEQUENCE}\n")
+    alphas = [line for line in pdb(SEQUENCE, HELIX).splitlines() if line[12:16] == " CA "]
+    (tmp_path / "p.pdb").write_text("\n".join(alphas))
+    found = explain_file(opened, tmp_path / "p.fasta", tmp_path / "out", structure=tmp_path / "p.pdb", settings=FEW)
+    page, wrong = offline_page
+    page.goto((found.folder / "explained.html").as_uri())
+    page.wait_for_selector("#molecule[data-drawn=yes]", timeout=30_000)
+    drawn = page.locator("#molecule").screenshot()
+    page.evaluate("document.querySelector('#molecule canvas').style.display = 'none'")
+    assert len(drawn) > 3 * len(page.locator("#molecule").screenshot()) and not wrong

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -150,8 +151,9 @@ def match_structure(path: str | Path, protein: Protein) -> Matched:
     n_beside = sum(b >= 0 for b in beside)
     if same < LEAST_IDENTITY * n_beside or n_beside < min(FEWEST_ALIGNED, len(protein)):
         raise InputError(
-            f"{path}: no chain is protein {protein.id!r}: in the nearest ({chain.name}) {same:,} of {n_beside:,} "
-            f"aligned residues are the same, of {len(protein):,} in the sequence; give its own structure"
+            f"{path}: no chain is protein {protein.id!r}: in the nearest ({chain.name}) {n_beside:,} of "
+            f"{len(residues):,} residues align with its {len(protein):,}, {same:,} of them the same; "
+            "give its own structure"
         )
     return replace(_matched(gemmi, str(path), protein, chain, residues, beside), models=len(structure))
 
@@ -299,16 +301,17 @@ def _letter(gemmi: Any, residue: Any) -> str:
 def _read(gemmi: Any, path: Path) -> Any:
     try:
         data = path.read_bytes()
-        if path.name.endswith(".gz"):
+        if data[:2] == b"\x1f\x8b":
             data = gzip.decompress(data)
         text = data.decode("utf-8", errors="replace")
-        if ".cif" in path.name.lower() or ".mmcif" in path.name.lower():
+        if re.match(r"\s*(#.*\s+)*data_", text):  # whatever the file is called
             structure = gemmi.make_structure_from_block(gemmi.cif.read_string(text)[0])
         else:
             structure = gemmi.read_pdb_string(text)
         structure.setup_entities()
     except (OSError, EOFError, RuntimeError, ValueError, IndexError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        known = error.strerror if isinstance(error, OSError) else None  # else it names the file once more
+        reason = known or " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path}: cannot be read as a structure ({reason}); give PDB or mmCIF") from None
     if not len(structure) or not len(structure[0]):
         raise InputError(f"{path}: holds no atoms; give PDB or mmCIF")
