@@ -227,7 +227,7 @@ def test_annotated_sites_stand_at_their_residues_on_the_strips():
     """Positions of a file, counted from 1, come back as they were; the letter under the mark is the annotated one."""
     sequence = "M" + "A" * 5 + "GHSMG" + "A" * 189  # the serine is residue 9 as biologists count
     proteins = [Protein(f"p{i}", sequence) for i in range(12)]
-    rows = [("p0", "ACT_SITE", 8, 9), ("p0", "BINDING", 28, 32), ("p0", "BINDING", 100, 101)]
+    rows = [("p0", "ACT_SITE", 8, 9), ("p0", "BINDING", 28, 32), ("p0", "BINDING", 100, 101), ("p0", "buried", 0, 30)]
     features = FeatureSet(pd.DataFrame(rows, columns=["id", "feature_type", "start", "end"]), {}, "sites.tsv", "")
     concepts = build_concepts(proteins, features=features, min_proteins=1)
     selections = pd.DataFrame({"method": ["ig"], "rank": [1], "position": [2]})
@@ -236,7 +236,7 @@ def test_annotated_sites_stand_at_their_residues_on_the_strips():
     sites = {}
     for position, name in first["sites"]:
         sites.setdefault(name, []).append(position)
-    # The strip ends at residue 30: what is annotated behind it is not on it.
+    # The strip ends at residue 30: what is annotated behind it is not on it; nor is what a structure says of all.
     assert sites == {"GxSxG": [7, 8, 9, 10, 11], "ACT_SITE": [9], "BINDING": [29, 30]}
     assert first["sequence"][9 - first["start"]] == "S"
     assert {name for _, name in second["sites"]} == {"GxSxG"}  # nothing is known of it but its sequence

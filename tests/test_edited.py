@@ -1,4 +1,9 @@
-"""Models with neurons held for good: the logits of ablation, in a folder that transformers loads by itself."""
+"""Models with neurons held for good: the logits of ablation, in a folder that transformers loads by itself.
+
+And what else leaves a run for other programs: sets of neurons, directions of classes.
+"""
+
+import json
 
 import numpy as np
 import pytest
@@ -10,6 +15,7 @@ from plmscope.cli import main
 from plmscope.errors import ModelError
 from plmscope.models.loading import load_model
 from plmscope.study.edited import export_model, largest_difference, with_held
+from plmscope.study.scoring import mean_proteins
 from tests.families import HOOKED
 
 
@@ -105,7 +111,45 @@ def test_one_line_that_helps(run, tmp_path, capsys, how, said):
 
 def test_a_model_is_asked_for_by_its_folder(run, tmp_path, capsys):
     assert main(["export", str(run), "--keep", "activation_std:0.1"]) == 2
-    assert "--model FOLDER" in capsys.readouterr().err
+    assert "--model FOLDER or --neurons FILE" in capsys.readouterr().err
     (tmp_path / "mine.txt").write_text("x")
     assert main(["export", str(run), "--model", str(tmp_path), "--keep", "activation_std:0.1"]) == 2
     assert "holds other things" in capsys.readouterr().err
+
+
+def test_a_set_of_neurons_as_text(run, tmp_path, capsys):
+    """What is written is what explain --neurons and others read."""
+    opened, place = ps.open_run(run), tmp_path / "new" / "n.tsv"
+    assert main(["export", str(run), "--neurons", str(place), "--keep", "integrated_gradients:0.2"]) == 0
+    assert f"{place}: the best 20 % of neurons by integrated_gradients" in capsys.readouterr().err.replace("\n", " ")
+    again = ps.Selection.from_tsv(place, opened.model.index)
+    assert (again.mask == ps.select_top(opened.ranking("integrated_gradients"), 0.2).mask).all()
+    assert main(["export", str(run), "--neurons", str(place)]) == 2
+    assert "give one of them" in capsys.readouterr().err
+    for option in ("--neurons", "--directions"):
+        (tmp_path / "file").write_text("")
+        assert main(["export", str(run), option, str(tmp_path / "file" / "x"), "--suppress", "2"]) == 2
+        assert "name another file" in capsys.readouterr().err
+
+
+def test_directions_of_classes(run, tmp_path):
+    """By activations residue by residue: the class's mean over proteins of their means, less that of the others."""
+    from safetensors import safe_open
+
+    opened, place = ps.open_run(run), tmp_path / "d.safetensors"
+    assert main(["export", str(run), "--directions", str(place)]) == 0
+    with safe_open(place, "np") as file:
+        found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+        told = file.metadata()
+    index, labels = opened.model.index, json.loads(told["classes"])
+    assert sorted(found) == sorted(f"{site.layer}.{site.module}" for site in index.sites)
+    train = mean_proteins(opened.model, opened.proteins("train"), opened.clusters, opened.study)
+    assert labels == list(opened.model.labels) and int(told["proteins"]) == len(train)
+    some = [index.neuron(k) for k in range(0, len(index), len(index) // 7)]
+    frame = ps.activations(opened.model, train, some)
+    means = frame.groupby("id")[list(frame.columns[3:])].mean().loc[[p.id for p in train]].to_numpy()
+    own = np.array([p.label for p in train])
+    for row, label in enumerate(labels):
+        expected = means[own == label].mean(0) - means[own != label].mean(0)
+        given = [found[f"{n.site.layer}.{n.site.module}"][row, n.index] for n in some]
+        assert given == pytest.approx(expected, abs=2e-5)

@@ -58,7 +58,7 @@ HOUSE = (
         "order", "rules", "settings", "demo", "inputs", "study_file", "opened", "stages", "sharding", "characterizing",
         "comparing_scorers", "describing", "evaluating", "finetuning", "laying", "laying_recall", "laying_shared",
         "probing", "reporting", "scoring", "counting", "execute", "nulls", "laying_modules", "laying_out",
-        "null_kinds", "null_fits", "selecting", "stability", "intervening", "edited",
+        "null_kinds", "null_fits", "selecting", "stability", "intervening", "edited", "directions",
     )),
     ("explaining", (
         "activations", "decision", "explanation", "page", "residues", "contributions", "held", "training", "detected",

@@ -15,7 +15,11 @@ from plmscope import report
 from plmscope.data.annotations import FeatureSet
 from plmscope.data.proteins import Protein
 from plmscope.data.structural import (
+    HEAVY,
+    LARGEST,
     _bridges,
+    _states,
+    _surface,
     accessibility,
     contact_number,
     distance_to,
@@ -65,11 +69,14 @@ def backbone(length, phi, psi):
     return np.array(out)
 
 
-def pdb(sequence, atoms, first=1, chain="A", skip=()):
-    """PDB lines of a chain; ``skip`` are positions that are not resolved."""
+def pdb(sequence, atoms, first=1, chain="A", skip=(), whole=False):
+    """PDB lines of a chain; ``skip`` are positions that are not resolved; ``whole``: side chains, as straight rods."""
     lines, serial = [], 0
     for position, (letter, own) in enumerate(zip(sequence, atoms, strict=True)):
-        for name, xyz in zip(("N", "CA", "C", "O", "CB"), own, strict=True):
+        named = dict(zip(("N", "CA", "C", "O", "CB"), own, strict=True))
+        for k in range(1, HEAVY[letter] - 4 if whole else 0):
+            named[f"C{k}"] = own[4] + k * (own[4] - own[1])
+        for name, xyz in named.items():
             if position in skip or (name == "CB" and letter == "G"):
                 continue
             serial += 1
@@ -111,13 +118,41 @@ def test_bridges_by_the_rules():
         matrix = np.zeros((20, 20), bool)
         for a, b in bonds:
             matrix[a, b] = True
-        return {(int(i), int(j)) for i, j in zip(*np.nonzero(_bridges(matrix, linked)), strict=True) if i < j}
+        both = np.logical_or(*_bridges(matrix, linked))
+        return {(int(i), int(j)) for i, j in zip(*np.nonzero(both), strict=True) if i < j}
 
     assert found((4, 12), (12, 4)) == {(4, 12)}  # antiparallel, both bonds between the two
     assert found((3, 13), (11, 5)) == {(4, 12)}  # antiparallel, bonds of their neighbours
     assert found((3, 12), (12, 5)) == {(4, 12)}  # parallel
     assert found((11, 4), (4, 13)) == {(4, 12)}  # parallel, the other way round
     assert found((4, 12)) == set() and found((4, 6), (6, 4)) == set()
+
+
+def states(*bonds, length=30, broken=()):
+    """Of a chain with these bonds, from the C=O of the first to the N-H of the second."""
+    matrix, linked = np.zeros((length, length), bool), np.full(length, True)
+    for a, b in bonds:
+        matrix[a, b] = True
+    linked[[0, *broken]] = False
+    return "".join(_states(matrix, linked))
+
+
+def test_a_bulge_joins_two_ladders():
+    """Antiparallel (4, 20), (5, 19), then one residue is extra on one side: (6, 17), (7, 16)."""
+    ladder = [(4, 20), (20, 4), (5, 19), (19, 5)]
+    bulge = [*ladder, (6, 17), (17, 6), (7, 16), (16, 7)]
+    assert states(*bulge) == "----EEEE--------EEEEE---------"
+    apart = [*ladder, (10, 15), (15, 10)]  # 4 are extra on one side, 3 on the other
+    assert states(*apart) == "----EE----E----E---EE---------"
+
+
+def test_which_helix_goes_first():
+    """As in DSSP: alpha before 3-10, which takes only what is free; a pi helix takes from an alpha helix."""
+    alpha = [(1, 5), (2, 6), (3, 7)]
+    assert states(*alpha) == "--HHHHH" + "-" * 23
+    assert states(*alpha, (5, 8), (6, 9)) == "--HHHHH" + "-" * 23  # residue 6 is taken
+    assert states((10, 13), (11, 14), (12, 15)) == "-" * 11 + "HHHH" + "-" * 15
+    assert states(*alpha, (4, 9), (5, 10)) == "--HHHHHHHH" + "-" * 20
 
 
 def test_numbers_by_hand(helix):
@@ -128,9 +163,9 @@ def test_numbers_by_hand(helix):
     nearest = [np.linalg.norm(one[:, None] - own[10][None], axis=2).min() for one in own]
     assert distance_to(helix, site) == pytest.approx(nearest, abs=2e-3)
     assert np.isnan(distance_to(helix, np.zeros(len(SEQUENCE), bool))).all()
-    # A lone atom is wholly accessible; one in the middle of others is not.
-    relative = accessibility(helix)
-    assert (relative > 0).all() and relative[0] > np.median(relative)
+    # An end is more accessible than the middle.
+    surface = _surface(helix)
+    assert (surface > 0).all() and surface[0] > np.median(surface)
 
 
 def test_accessibility_of_spheres(helix):
@@ -143,7 +178,26 @@ def test_accessibility_of_spheres(helix):
     )  # fmt: skip
     radius = 1.7 + 1.4
     cap = 2 * np.pi * radius * (radius - 1.5)
-    assert accessibility(alone) == pytest.approx([(4 * np.pi * radius**2 - cap) / 104] * 2, rel=0.03)
+    assert _surface(alone) == pytest.approx([4 * np.pi * radius**2 - cap] * 2, rel=0.03)
+
+
+def test_what_lacks_atoms_is_not_called_buried(tmp_path):
+    """Of a chain of C-alphas, and of a lysine that ends at its C-beta, no accessibility is known."""
+    whole = pdb(SEQUENCE, HELIX, whole=True)
+    (tmp_path / "whole.pdb").write_text(whole)
+    one = match_structure(tmp_path / "whole.pdb", Protein("p", SEQUENCE))
+    found = accessibility(one)
+    assert found == pytest.approx(_surface(one) / [LARGEST[letter] for letter in SEQUENCE])
+    short = "\n".join(line for line in whole.splitlines() if not re.match(r".{12} C\d  LYS A   2", line))
+    (tmp_path / "short.pdb").write_text(short)
+    less = accessibility(match_structure(tmp_path / "short.pdb", Protein("p", SEQUENCE)))
+    assert np.flatnonzero(np.isnan(less)).tolist() == [1] and not np.isnan(found).any()
+    (tmp_path / "trace.pdb").write_text(
+        "\n".join(line for line in whole.splitlines() if line[12:16] in (" CA ", "TER"))
+    )
+    trace = match_structure(tmp_path / "trace.pdb", Protein("p", SEQUENCE))
+    assert np.isnan(accessibility(trace)).all() and set(secondary_structure(trace)) == {" "}
+    assert "30 without a whole backbone, so without secondary structure" in trace.told()
 
 
 @pytest.mark.parametrize("ending", [".pdb", ".pdb.gz", ".cif"])
@@ -163,7 +217,7 @@ def test_parts_tags_gaps_and_numbers(tmp_path, ending):
     expected = [""] * 3 + [str(103 + k) for k in range(22)] + [""] * 5
     expected[7] = expected[8] = ""
     assert list(one.numbers) == expected
-    assert "20 of 30 residues of p have coordinates; 1 are another amino acid there (S13 is W)" in one.told()
+    assert "20 of 30 residues of p have coordinates; 1 is another amino acid there (S13 is W)" in one.told()
     assert "2 residues of the chain are not in the sequence" in one.told()
     state = secondary_structure(one)
     assert [k for k, s in enumerate(state) if s == " "] == [k for k, n in enumerate(expected) if not n]
@@ -172,12 +226,64 @@ def test_parts_tags_gaps_and_numbers(tmp_path, ending):
     assert seen == {k + 1 for k, n in enumerate(expected) if n}
 
 
+def test_what_real_files_hold(tmp_path):
+    """Several models, two amino acids at one place, atoms that are called B and C, modified residues, no elements."""
+    import gemmi
+
+    lines = pdb(SEQUENCE, HELIX).splitlines()
+
+    def matched(changed):
+        (tmp_path / "x.pdb").write_text("\n".join(changed))
+        return match_structure(tmp_path / "x.pdb", Protein("p", SEQUENCE))
+
+    def at(number, line):
+        return line.startswith("ATOM") and int(line[22:26]) == number
+
+    plain = matched(lines)
+    models = [part for k in "12" for part in (f"MODEL        {k}", *lines[:-1], "ENDMDL")]
+    assert "x.pdb, chain A of the first of 2 models: 30 of 30" in matched(models).told() and "model" not in plain.told()
+    # Threonine 3 is serine as well.
+    both = [line for line in lines if not at(3, line)]
+    third = [line for line in lines if at(3, line)]
+    put = lines.index(third[0])
+    both[put:put] = [line[:16] + "ATHR" + line[20:] for line in third] + [
+        line[:16] + "BSER" + line[20:] for line in third
+    ]
+    found = matched(both)
+    assert (
+        found.extra == 0
+        and not found.different
+        and len(found.atoms) == len(plain.atoms)
+        and "SER A   3" not in found.text
+    )
+    # Its atoms stand twice, called B and C.
+    twice = [new for line in lines for new in ([f"{line[:16]}{k}{line[17:]}" for k in "BC"] if at(3, line) else [line])]
+    assert len(matched(twice).atoms) == len(plain.atoms) and matched(twice).text == plain.text
+    # Selenomethionine is methionine, and no stranger to the viewer.
+    seleno = [line.replace("ATOM  ", "HETATM").replace(" MET ", " MSE ") if at(1, line) else line for line in lines]
+    assert (
+        matched(seleno).letters == SEQUENCE
+        and "HETATM" not in matched(seleno).text
+        and "MSE A   1" in matched(seleno).text
+    )
+    # A simulation's histidine; names from the first column on, where CA is calcium to who trusts columns.
+    simulated = [
+        f"{line[:12]}{line[13:16]} {line[16:].replace(' HIS ', ' HSD ')}"[:66] if line.startswith("ATOM") else line
+        for line in lines
+    ]
+    (tmp_path / "x.pdb").write_text("\n".join(simulated))
+    assert gemmi.read_pdb(str(tmp_path / "x.pdb"))[0][0][0][1].element.name == "Ca"
+    found = matched(simulated)
+    assert found.letters == SEQUENCE and not found.different and found.elements.tolist() == plain.elements.tolist()
+
+
 def test_one_line_that_helps(tmp_path, helix):
     other = tmp_path / "other.pdb"
     other.write_text(pdb("WWCCHHWWCCHHPPWWCCHH", backbone(20, -57, -47)))
     for path, said in (
         (other, "no chain is protein 'p'"),
-        (tmp_path / "none.pdb", "cannot be read as a structure"),
+        (other, r"in the nearest \(A\) \d of 20 residues align with its 30"),
+        (tmp_path / "none.pdb", r"none.pdb: cannot be read as a structure \(No such file or directory\)"),
     ):
         with pytest.raises(InputError, match=said) as error:
             match_structure(path, Protein("p", SEQUENCE))
@@ -189,6 +295,17 @@ def test_one_line_that_helps(tmp_path, helix):
             match_structure(path, Protein("p", SEQUENCE))
 
 
+@pytest.mark.parametrize(("name", "form"), [("x.pdb", "cif"), ("x.cif", "pdb"), ("x.PDB", "gz"), ("x.cif.gz", "cif")])
+def test_the_content_says_what_it_is(tmp_path, name, form):
+    import gemmi
+
+    text = pdb(SEQUENCE, HELIX)
+    if form == "cif":
+        text = "# a remark\n#\n" + gemmi.read_pdb_string(text).make_mmcif_document().as_string()
+    (tmp_path / name).write_bytes(gzip.compress(text.encode()) if form == "gz" else text.encode())
+    assert match_structure(tmp_path / name, Protein("p", SEQUENCE)).resolved.all()
+
+
 # --- as concepts
 
 
@@ -196,8 +313,8 @@ def test_one_line_that_helps(tmp_path, helix):
 def folder(tmp_path):
     place = tmp_path / "structures"
     place.mkdir()
-    (place / "p.pdb").write_text(pdb(SEQUENCE, HELIX))
-    (place / "AF-q-F1-model_v4.pdb").write_text(pdb(SEQUENCE[::-1], backbone(len(SEQUENCE), -135, 135)))
+    (place / "p.pdb").write_text(pdb(SEQUENCE, HELIX, whole=True))
+    (place / "AF-q-F1-model_v4.pdb").write_text(pdb(SEQUENCE[::-1], backbone(len(SEQUENCE), -135, 135), whole=True))
     (place / "other.pdb").write_text(pdb(SEQUENCE, HELIX))
     (place / "notes.txt").write_text("not a structure")
     return place
@@ -275,7 +392,7 @@ def opened(golden, tmp_path_factory):
 def written(opened, tmp_path_factory):
     folder = tmp_path_factory.mktemp("with a structure")
     (folder / "p.fasta").write_text(f">p\n{SEQUENCE}\n")
-    (folder / "p.pdb").write_text(pdb(SEQUENCE, HELIX, skip=(14,)))
+    (folder / "p.pdb").write_text(pdb(SEQUENCE, HELIX, skip=(14,), whole=True))
     (folder / "sites.tsv").write_text("id\tfeature_type\tstart\tend\np\tActive site\t11\t11\n")
     said = []
     found = explain_file(
@@ -321,3 +438,17 @@ def test_the_structure_is_drawn(written, offline_page):
     page.goto((written[0].folder / "explained.html").as_uri())
     page.wait_for_selector("#molecule[data-drawn=yes]", timeout=30_000)
     assert page.locator("#molecule canvas").count() >= 1 and not wrong
+
+
+def test_a_trace_of_alphas_is_drawn_too(opened, offline_page, tmp_path):
+    """The viewer makes ribbons of whole backbones alone: without its other style the box stays empty."""
+    (tmp_path / "p.fasta").write_text(f">p\n{SEQUENCE}\n")
+    alphas = [line for line in pdb(SEQUENCE, HELIX).splitlines() if line[12:16] == " CA "]
+    (tmp_path / "p.pdb").write_text("\n".join(alphas))
+    found = explain_file(opened, tmp_path / "p.fasta", tmp_path / "out", structure=tmp_path / "p.pdb", settings=FEW)
+    page, wrong = offline_page
+    page.goto((found.folder / "explained.html").as_uri())
+    page.wait_for_selector("#molecule[data-drawn=yes]", timeout=30_000)
+    drawn = page.locator("#molecule").screenshot()
+    page.evaluate("document.querySelector('#molecule canvas').style.display = 'none'")
+    assert len(drawn) > 3 * len(page.locator("#molecule").screenshot()) and not wrong

@@ -662,29 +662,50 @@ def export(
             "--model", help="Write a model with neurons held for good here instead of tables.", show_default=False
         ),
     ] = None,
+    neurons: Annotated[
+        Path | None,
+        typer.Option("--neurons", help="Write the neurons of --keep or --suppress here, as TSV.", show_default=False),
+    ] = None,
+    directions: Annotated[
+        Path | None,
+        typer.Option(
+            "--directions", help="Write how class means differ at every site here, as safetensors.", show_default=False
+        ),
+    ] = None,
     keep: Annotated[
-        str, typer.Option("--keep", help="With --model, METHOD:SHARE: all other neurons are held.", show_default=False)
+        str,
+        typer.Option(
+            "--keep", help="The best neurons, METHOD:SHARE; of a model all others are held.", show_default=False
+        ),
     ] = "",
     suppress: Annotated[
-        str, typer.Option("--suppress", help="With --model, a class: its neurons are held.", show_default=False)
+        str, typer.Option("--suppress", help="A class's neurons; of a model they are held.", show_default=False)
     ] = "",
     ablation: Annotated[str, typer.Option("--ablation", help="With --model: held at mean or zero.")] = "mean",
 ) -> None:
     """Write the tables of a run as CSV, for other programs; all but ablation_means and score_bootstraps.
 
-    With --model, write its model with neurons held for good, a Hugging Face folder, instead.
+    With --model, write its model with neurons held for good, a Hugging Face folder, instead; with --neurons a set
+    of neurons, with --directions class directions.
     """
     from plmscope.errors import SelectionError
     from plmscope.store.folder import Run
 
-    if model is not None:
-        from plmscope.study.edited import export_model
+    if model or neurons or directions:
+        from plmscope.study.directions import export_directions
+        from plmscope.study.edited import export_model, export_neurons
         from plmscope.study.opened import open_run
 
-        tell(repr(export_model(open_run(folder), model, keep=keep, suppress=suppress, ablation=ablation)))
+        opened = open_run(folder)
+        if model:
+            tell(repr(export_model(opened, model, keep=keep, suppress=suppress, ablation=ablation)))
+        if neurons:
+            tell(export_neurons(opened, neurons, keep=keep, suppress=suppress))
+        if directions:
+            tell(export_directions(opened, directions))
         return
     if keep or suppress:
-        raise SelectionError("--keep and --suppress say which neurons of an exported model work; add --model FOLDER")
+        raise SelectionError("--keep and --suppress name neurons; add --model FOLDER or --neurons FILE")
 
     written = Run.open(folder).export(out or folder / "csv")
     tell(f"wrote {len(written)} tables to {out or folder / 'csv'}")

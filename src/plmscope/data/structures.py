@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -31,6 +32,11 @@ LEAST_IDENTITY, FEWEST_ALIGNED = 0.8, 10
 #: Longest peptide bond in Angstrom.
 PEPTIDE = 2.5
 BACKBONE = ("N", "CA", "C", "O")
+#: Names of simulation programs for protonated amino acids, which gemmi does not know.
+SIMULATED = {
+    **dict.fromkeys(("HSD", "HSE", "HSP", "HID", "HIE", "HIP"), "H"),
+    "CYX": "C", "CYM": "C", "ASH": "D", "GLH": "E", "LYN": "K",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,7 @@ class Matched:
         owner: ``(A,)`` the residue of the chain that each is of.
         text: The chain and what is bound to it as PDB lines, for a viewer: the protein's residues are chain A, by their
             position in the sequence; others chain B.
+        models: How many the file holds; this is of the first.
     """
 
     protein: Protein
@@ -65,6 +72,7 @@ class Matched:
     elements: np.ndarray
     owner: np.ndarray
     text: str
+    models: int = 1
 
     @property
     def different(self) -> list[tuple[int, str]]:
@@ -97,13 +105,20 @@ class Matched:
         """In words what fits and what does not."""
         length, known = len(self.protein), int(self.resolved.sum())
         file = Path(self.source).name  # pages are sent to others, who have no use for where it lay
-        parts = [f"{file}, chain {self.chain}: {known:,} of {length:,} residues of {self.protein.id} have coordinates"]
+        chain = f"chain {self.chain}" if self.chain.strip() else "the chain without a name"
+        chain += f" of the first of {self.models:,} models" if self.models > 1 else ""
+        parts = [f"{file}, {chain}: {known:,} of {length:,} residues of {self.protein.id} have coordinates"]
+        if bare := int((np.isnan(self.backbone).any((1, 2)) & (self.where >= 0)).sum()):
+            parts.append(f"{bare:,} without a whole backbone, so without secondary structure")
         if other := self.different:
             named = ", ".join(f"{self.protein.sequence[p]}{p + 1} is {letter}" for p, letter in other[:5])
             rest = f" and {len(other) - 5} more" if len(other) > 5 else ""
-            parts.append(f"{len(other):,} are another amino acid there ({named}{rest})")
+            parts.append(
+                f"{len(other):,} {'is' if len(other) == 1 else 'are'} another amino acid there ({named}{rest})"
+            )
         if self.extra:
-            parts.append(f"{self.extra:,} residues of the chain are not in the sequence")
+            several = "residue of the chain is" if self.extra == 1 else "residues of the chain are"
+            parts.append(f"{self.extra:,} {several} not in the sequence")
         return "; ".join(parts)
 
 
@@ -121,8 +136,10 @@ def match_structure(path: str | Path, protein: Protein) -> Matched:
     structure = _read(gemmi, Path(path))
     found: list[tuple[int, int, Any, list[Any], list[int]]] = []
     for chain in structure[0]:
-        residues = [r for r in chain.get_polymer() if r.find_atom("CA", "*") is not None]
-        residues = residues or [r for r in chain if r.find_atom("CA", "*", gemmi.Element("C")) is not None]
+        # Where two amino acids share a place, the first stands for it.
+        residues = [r for r in chain.get_polymer().first_conformer() if r.find_atom("CA", "*") is not None]
+        if not residues:
+            residues = [r for r in chain.first_conformer() if r.find_atom("CA", "*", gemmi.Element("C")) is not None]
         if residues:
             letters = "".join(_letter(gemmi, r) for r in residues)
             beside = aligned(letters, protein.sequence, _breaks(residues))
@@ -134,10 +151,11 @@ def match_structure(path: str | Path, protein: Protein) -> Matched:
     n_beside = sum(b >= 0 for b in beside)
     if same < LEAST_IDENTITY * n_beside or n_beside < min(FEWEST_ALIGNED, len(protein)):
         raise InputError(
-            f"{path}: no chain is protein {protein.id!r}: in the nearest ({chain.name}) {same:,} of {n_beside:,} "
-            f"aligned residues are the same, of {len(protein):,} in the sequence; give its own structure"
+            f"{path}: no chain is protein {protein.id!r}: in the nearest ({chain.name}) {n_beside:,} of "
+            f"{len(residues):,} residues align with its {len(protein):,}, {same:,} of them the same; "
+            "give its own structure"
         )
-    return _matched(gemmi, str(path), protein, chain, residues, beside)
+    return replace(_matched(gemmi, str(path), protein, chain, residues, beside), models=len(structure))
 
 
 def aligned(letters: str, sequence: str, breaks: Sequence[bool] | None = None) -> list[int]:
@@ -216,8 +234,11 @@ def _matched(gemmi: Any, source: str, protein: Protein, chain: Any, residues: li
     atoms: list[list[float]] = []
     elements, owner = [], []
     for k, (residue, position) in enumerate(zip(residues, beside, strict=True)):
-        for atom in residue:
-            if not atom.is_hydrogen() and atom.altloc in ("\0", "A"):
+        if residue.name in SIMULATED or gemmi.find_tabulated_residue(residue.name).is_standard():
+            for atom in residue:  # files without elements may have a C-alpha where calcium would stand
+                atom.element = gemmi.Element(atom.name.lstrip("0123456789")[:1])
+        for atom in residue.first_conformer():
+            if not atom.is_hydrogen():
                 atoms.append(atom.pos.tolist())
                 elements.append(atom.element.name.upper())
                 owner.append(k)
@@ -252,6 +273,8 @@ def _viewed(gemmi: Any, chain: Any, residues: list[Any], beside: list[int]) -> s
         copy, position = residue.clone(), place.get(str(residue.seqid), -1)
         if residue.is_water():
             continue
+        if position >= 0:
+            copy.het_flag = "A"  # the viewer breaks a ribbon at a modified residue that is not called an amino acid
         copy.seqid = gemmi.SeqId(position + 1 if position >= 0 else 1 + len(other), " ")
         (own if position >= 0 else other).add_residue(copy)
     model = gemmi.Model(1)
@@ -261,6 +284,7 @@ def _viewed(gemmi: Any, chain: Any, residues: list[Any], beside: list[int]) -> s
     view = gemmi.Structure()
     view.add_model(model)
     view.remove_hydrogens()
+    view.remove_alternative_conformations()  # of those the viewer draws what is called A, and else nothing
     view.setup_entities()
     lines = [line for line in view.make_pdb_string().splitlines() if line.startswith(("ATOM", "HETATM", "TER"))]
     return "\n".join(lines) + "\nEND\n"
@@ -268,6 +292,8 @@ def _viewed(gemmi: Any, chain: Any, residues: list[Any], beside: list[int]) -> s
 
 def _letter(gemmi: Any, residue: Any) -> str:
     """One-letter code; modified residues are their parent, unknown ones X."""
+    if residue.name in SIMULATED:
+        return SIMULATED[residue.name]
     letter = gemmi.find_tabulated_residue(residue.name).one_letter_code.upper()
     return letter if letter.isalpha() else "X"
 
@@ -275,16 +301,17 @@ def _letter(gemmi: Any, residue: Any) -> str:
 def _read(gemmi: Any, path: Path) -> Any:
     try:
         data = path.read_bytes()
-        if path.name.endswith(".gz"):
+        if data[:2] == b"\x1f\x8b":
             data = gzip.decompress(data)
         text = data.decode("utf-8", errors="replace")
-        if ".cif" in path.name.lower() or ".mmcif" in path.name.lower():
+        if re.match(r"\s*(#.*\s+)*data_", text):  # whatever the file is called
             structure = gemmi.make_structure_from_block(gemmi.cif.read_string(text)[0])
         else:
             structure = gemmi.read_pdb_string(text)
         structure.setup_entities()
     except (OSError, EOFError, RuntimeError, ValueError, IndexError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        known = error.strerror if isinstance(error, OSError) else None  # else it names the file once more
+        reason = known or " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path}: cannot be read as a structure ({reason}); give PDB or mmCIF") from None
     if not len(structure) or not len(structure[0]):
         raise InputError(f"{path}: holds no atoms; give PDB or mmCIF")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from plmscope.data.proteins import Protein
+from plmscope.data.structure_features import TYPES
 from plmscope.knowledge.concepts import ConceptSet
 from plmscope.knowledge.motifs import STRIP, Motifs
 
@@ -27,7 +28,10 @@ class MarkedSites:
 
     def __init__(self, proteins: Sequence[Protein], concepts: ConceptSet) -> None:
         self.proteins, self.concepts = proteins, concepts
-        self.told = [i for i, concept in enumerate(concepts.concepts) if concept.kind in MARKED]
+        # What structures say is true of nearly every residue, and the card has the structure itself.
+        self.told = [
+            i for i, concept in enumerate(concepts.concepts) if concept.kind in MARKED and concept.name not in TYPES
+        ]
         self._of: dict[int, list[tuple[int, str]]] = {}
 
     def between(self, number: int, start: int, stop: int) -> list[tuple[int, str]]:

@@ -118,6 +118,16 @@ class ActivationSummary:
         absolute, mean, variance, square = (self.sums[name][rows].sum(0) / n for name in _STATISTICS[:4])
         return absolute, np.sqrt(variance + np.maximum(square - mean**2, 0))
 
+    def difference(self, label: int) -> np.ndarray:
+        """Mean of the residue means of one class less that of all other proteins, ``(N,)``; 0 where either has none."""
+        everyone = self._everyone
+        n, total = self.counts[label], self.counts[everyone].sum()
+        if not 0 < n < total:
+            return np.zeros(len(self.index))
+        inside = self.sums["mean"][label]
+        found: np.ndarray = inside / n - (self.sums["mean"][everyone].sum(0) - inside) / (total - n)
+        return found
+
     def _contrast(self, label: int) -> np.ndarray:
         """Standardised difference between one class and the rest, ``(N,)``."""
         everyone = self._everyone
@@ -131,8 +141,8 @@ class ActivationSummary:
         # A constant neuron leaves rounding noise in the sum of squares: relative to its size, that is not a spread.
         noise = 1e-10 * np.maximum(self.sums["mean_square"][everyone].sum(0), 1e-30)
         deviation = np.sqrt(np.where(spread > noise, spread, np.inf) / (total - 2))
-        difference: np.ndarray = np.abs(inside / n - outside / (total - n)) / deviation
-        return difference
+        contrast: np.ndarray = np.abs(self.difference(label)) / deviation
+        return contrast
 
     def constants(self, ablation: str) -> np.ndarray:
         """Values an ablated neuron is held at, ``(3, N)``: at the first token, at the last token, at residues.

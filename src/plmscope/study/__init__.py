@@ -14,7 +14,7 @@
     stability.py, characterizing.py, describing.py, probing.py, intervening.py, laying_out.py, comparing_scorers.py,
     reporting.py                           one stage in each file
     laying.py, laying_recall.py, laying_shared.py, laying_modules.py    what the parts of the layout share; a part each
-    edited.py                              a model with neurons held for good
+    edited.py, directions.py               a model with neurons held for good; where classes lie at every site
 
 A stage is one object (:class:`~plmscope.study.stages.Stage`). It says which settings it depends on and which tables it
 reads, so that one whose inputs did not change is not run again. A study that is killed continues where it was.

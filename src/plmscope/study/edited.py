@@ -78,8 +78,7 @@ def export_model(
         RunError: the method or class has no scores, or the folder holds other things.
         ModelError: a site of the model is no linear map of its own.
     """
-    if bool(keep) == bool(suppress):
-        raise SelectionError("a model is exported with --keep METHOD:SHARE or with --suppress CLASS; give one of them")
+    chosen = named_neurons(opened, keep, suppress)
     classifier: Classifier = opened.model
     constants = np.zeros((3, len(classifier.index)))
     if ablation == "mean":
@@ -88,7 +87,6 @@ def export_model(
         constants = classifier.ablation_means
     elif ablation != "zero":
         raise SelectionError(f"ablation {ablation!r} is neither 'mean' nor 'zero'")
-    chosen = _kept(opened, keep) if keep else best_of_class(opened, suppress)
     works = chosen.mask if keep else ~chosen.mask
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder}: holds other things; name a new folder")
@@ -107,6 +105,37 @@ def export_model(
     except OSError as error:
         raise RunError(f"{folder}: cannot be written ({error.strerror}); name another folder") from None
     return done
+
+
+def export_neurons(opened: OpenRun, path: Path, *, keep: str = "", suppress: str = "") -> str:
+    """Write a set of neurons as TSV, ``layer, module, neuron``; arguments as of :func:`export_model`.
+
+    Returns:
+        What was written, in words.
+
+    Raises:
+        SelectionError: as :func:`named_neurons`.
+        RunError: so too, or the file cannot be written.
+    """
+    chosen = named_neurons(opened, keep, suppress)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        chosen.to_tsv(path)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written ({error.strerror}); name another file") from None
+    return f"{path}: {chosen.name}, {int(chosen.mask.sum()):,} neurons"
+
+
+def named_neurons(opened: OpenRun, keep: str, suppress: str) -> Selection:
+    """The neurons that ``--keep`` or ``--suppress`` names.
+
+    Raises:
+        SelectionError: neither or both are given, or the share is outside its range.
+        RunError: the method or class has no scores.
+    """
+    if bool(keep) == bool(suppress):
+        raise SelectionError("which neurons is said by --keep METHOD:SHARE or by --suppress CLASS; give one of them")
+    return _kept(opened, keep) if keep else best_of_class(opened, suppress)
 
 
 def with_held(classifier: Classifier, works: np.ndarray, constants: np.ndarray) -> Classifier:

@@ -125,15 +125,19 @@ def scored_proteins(opened: OpenRun) -> tuple[list[Protein], list[str] | None]:
     return chosen, resampling_groups([opened.clusters[p.id] for p in chosen], own)
 
 
+def mean_proteins(model: Any, train: Sequence[Protein], clusters: dict[str, str], study: Study) -> list[Protein]:
+    """The training proteins that means of activations are taken over."""
+    most = study.score.mean_proteins_per_class
+    return one_per_cluster(train, clusters, most, study.seed, distinct=False, task=model.task)
+
+
 def ablation_means(
     model: Any, train: Sequence[Protein], clusters: dict[str, str], study: Study, track: Track
 ) -> tuple[np.ndarray, int]:
     """What neurons are held at, ``(3, N)``, and of how many proteins it is the mean."""
     from plmscope.scoring.activation import summarise_activations
 
-    means = one_per_cluster(
-        train, clusters, study.score.mean_proteins_per_class, study.seed, distinct=False, task=model.task
-    )
+    means = mean_proteins(model, train, clusters, study)
     return summarise_activations(model, means, track=track).constants("mean"), len(means)
 
 

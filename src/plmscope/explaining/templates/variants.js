@@ -83,7 +83,7 @@
     const status = make("p", { class: "told", id: "told", role: "status" });
     shown.replaceChildren();
     const map = make("section", { "aria-labelledby": "protein-name" }, make("h1", { id: "protein-name" }, one.id),
-      make("p", { class: "question" }, `${one.rows.length.toLocaleString("en")} variants of ${one.sequence.length} residues; followed is class ${className(one.label)} (log-odds ${signed(one.log_odds)}). Of ${other.toLocaleString("en")} the model says another class.`));
+      make("p", { class: "question" }, `${one.rows.length.toLocaleString("en")} variants of ${one.sequence.length} residues; followed is class ${className(one.label)} (log-odds ${signed(one.log_odds)}). ${other ? `Of ${other.toLocaleString("en")} the model says another class` : "The model says this class of all"}.`));
     if (single.length) {
       const legend = make("p", { class: "legend" });
       for (const [value, text] of [[-1, `speaks less for the class, down to ${signed(rows[0][1])} nats`], [1, `more, up to ${signed(rows.at(-1)[1])}`]]) {
@@ -98,7 +98,7 @@
     shown.append(map);
     if (one.agreement.length) {
       shown.append(make("section", {}, make("h2", {}, "Beside measured scores"), tableOf("Spearman’s rank correlation with the measured scores; 95 % bootstrap intervals over variants", ["by", "Spearman", "interval", "variants"],
-        one.agreement.map((row) => [row.by === "model" ? "change of the log-odds" : row.by, signed(row.spearman, 3), `${signed(row.ci_low, 3)} to ${signed(row.ci_high, 3)}`, String(row.n)]))));
+        one.agreement.map((row) => [{ model: "change of the log-odds", blosum62: "BLOSUM62" }[row.by] ?? row.by, signed(row.spearman, 3), `${signed(row.ci_low, 3)} to ${signed(row.ci_high, 3)}`, String(row.n)]))));
     }
     const listed = ([name, change, decided, silent, awake]) => [name, signed(change, 3), className(decided), String(names(silent).length), String(names(awake).length)];
     shown.append(make("section", {}, make("h2", {}, "The largest changes"), tableOf("The ten largest falls and the five largest gains; variants.csv has all", ["variant", "change (nats)", "the model then says", "neurons silent", "woken"],

@@ -23,7 +23,7 @@ const solidView = ({ name, lines, values, up, down, chosen }) => {
   const colours = () => {
     const now = values(), largest = Math.max(1e-9, ...now.map(Math.abs)), style = getComputedStyle(document.documentElement);
     const rgb = (colour) => { const text = style.getPropertyValue(colour).trim(); return [1, 3, 5].map((i) => parseInt(text.slice(i, i + 2), 16)); };
-    const plain = rgb("--line"), above = rgb(up), below = rgb(down);
+    const plain = rgb("--ribbon"), above = rgb(up), below = rgb(down);
     return now.map((value) => {
       const share = Math.min(1, Math.abs(value) / largest), to = value > 0 ? above : below;
       return `#${plain.map((x, i) => Math.round(x + (to[i] - x) * share).toString(16).padStart(2, "0")).join("")}`;
@@ -34,7 +34,9 @@ const solidView = ({ name, lines, values, up, down, chosen }) => {
     const colour = colours();
     viewer.setBackgroundColor(getComputedStyle(document.body).getPropertyValue("--surface").trim() || "#ffffff");
     viewer.setStyle({}, {});
-    viewer.setStyle({ chain: "A" }, { cartoon: { colorfunc: (atom) => colour[atom.resi - 1] ?? "#999999" } });
+    // A chain of C-alphas alone has no ribbon.
+    const drawn = viewer.selectedAtoms({ chain: "A", atom: "O" }).length ? {} : { style: "trace", thickness: 0.4 };
+    viewer.setStyle({ chain: "A" }, { cartoon: { ...drawn, colorfunc: (atom) => colour[atom.resi - 1] ?? "#999999" } });
     viewer.setStyle({ chain: "B" }, { stick: { radius: 0.12, color: "#888888" } });
     if (at !== null) viewer.addStyle({ chain: "A", resi: at + 1 }, { stick: { radius: 0.25, color: colour[at] } });
     viewer.render();
@@ -48,6 +50,7 @@ const solidView = ({ name, lines, values, up, down, chosen }) => {
       viewer.setClickable({ chain: "A" }, true, (atom) => chosen(atom.resi - 1));
       paint();
       viewer.zoomTo();
+      viewer.zoom(Math.min(1, box.clientWidth / box.clientHeight)); // it fits the height alone
       viewer.render();
       box.dataset.drawn = "yes";
     } catch (error) {
