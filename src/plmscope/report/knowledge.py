@@ -134,7 +134,7 @@ def card_data(results: Results) -> dict[str, Any]:
                 "layer": int(first["layer"]), "module": str(first["module"]), "neuron": int(first["neuron"]),
                 "sign": int(first["sign"]),
                 "ranks": {str(r["method"]): int(r["rank"]) for r in rows.to_dict("records")},
-                "sentence": str(first["sentence"]), "explained": bool(first["explained"]),
+                "sentence": _without_place(first.to_dict()), "explained": bool(first["explained"]),
                 "knows": str(first["knows"]), "letter": [first["r2_letter"], first["r2_window"]],
                 "told": said.get((*where, int(first["sign"])), []),
                 "made": made.get((*where, int(first["sign"]))), "view": views.get((*where, int(first["sign"]))),
@@ -153,6 +153,13 @@ def card_data(results: Results) -> dict[str, Any]:
     labels = sorted({str(e[0]) for one in out for e in one["effects"]} | {c for one in out for c in one["motif"]["in"]})
     named_classes = {label: results.class_name(label) for label in labels}
     return {"labels": named_classes, "cards": out, "structures": card_structures(results)}
+
+
+def _without_place(row: Mapping[Any, Any]) -> str:
+    """The sentence without layer, module and neuron at its end, which are the heading of its card."""
+    sentence = str(row["sentence"])
+    place = f"; {row['module']}, layer {row['layer']}, neuron {row['neuron']}."
+    return f"{sentence.removesuffix(place)}." if sentence.endswith(place) else sentence
 
 
 def _by_neuron(frame: pd.DataFrame | None) -> dict[Any, list[dict[Any, Any]]]:
