@@ -255,15 +255,18 @@ def _card(
     if concept is None and own:
         concept = _leader(own).row
     said: list[str] = []
-    of_motif = f"motif {motif['consensus']}{_anchor(motif)}, AUROC {motif['auroc_held_out']:.2f}"
+    of_motif, one_residue = _motif_text(motif), "-" not in motif["consensus"]
     if leader is not None and leader.row is None:
-        said.append(f"{'Fires' if sign > 0 else 'Goes low'} on the {of_motif} on held-out clusters")
-    elif concept is not None:
+        article = "" if one_residue else "the "
+        said.append(f"{'Fires' if sign > 0 else 'Goes low'} on {article}{of_motif} on held-out clusters")
+    elif concept is not None and leader is not None:
         said.append(_concept_text(concept, known.of[str(concept["concept"])], sign, bars))
-        said += [of_motif] if has_motif else []
+        said += [of_motif] if has_motif and not (one_residue and leader.letters) else []  # what was just said
     if leader is not None:
         said += [*_where(motifs, row, proteins), *(_classes(motif, class_name) if has_motif else [])]
-        said += [f"also {text[0].lower()}{text[1:]}" for text in _second(leader, concept, explanations, known, bars)]
+        if not (leader.letters and _share(letters) >= IS_LETTER):  # the order of all its letters is told
+            also = _second(leader, concept, explanations, known, bars)
+            said += [f"also {text[0].lower()}{text[1:]}" for text in also]
     knows, best = _knows(explanations, leader, letters)
     said = _letter_text(said, knows, best, leader, letters)
     sentence = "; ".join([*said, f"{neuron.site.module}, layer {neuron.site.layer}"])
@@ -326,9 +329,7 @@ def _letter_text(
         measured += f" for {best.name}"
     if share >= IS_LETTER:
         extremes = f"highest on {', '.join(str(letters['highest']))}, lowest on {', '.join(str(letters['lowest']))}"
-        if not said:
-            return [f"Is its letter, which explains {variance}: {extremes}"]
-        return [*said, f"is its letter, which explains {variance}"]
+        return [*said, f"{'is' if said else 'Is'} its letter, which explains {variance}: {extremes}"]
     if knows == "more":
         return [*said, f"more than its letter, which explains {variance}: {measured}"]
     if knows == "letter":
@@ -367,10 +368,21 @@ def _concept_text(row: pd.Series, concept: Concept, sign: int, bars: Bars) -> st
         verb = "Tends to be high on" if sign > 0 else "Tends to be low on"
     # Of a stretch, a neuron that fires on one residue has found it; the AUROC asks for all of them.
     area = "" if verb in ("Fires on", "Goes low on") and concept.has_stretches else f", AUROC {row['auroc']:.2f}"
+    chance = (row["f1"] - row["f1_gain"]) / max(1 - row["f1_gain"], 1e-9)  # the F1 of firing everywhere
     return (
-        f"{verb} {concept.phrase}: F1 {row['f1']:.2f}{area} on {row['n_clusters']:,} held-out "
-        f"clusters (q = {row['q_value']:.1g})"
+        f"{verb} {concept.phrase}: F1 {row['f1']:.2f} (by chance {max(chance, 0):.2f}){area} on "
+        f"{row['n_clusters']:,} held-out clusters (q = {row['q_value']:.1g})"
     )
+
+
+def _motif_text(motif: pd.Series) -> str:
+    """A motif and how well it tells where the neuron fires; one of a single residue by its letters."""
+    area = f"AUROC {motif['auroc_held_out']:.2f}"
+    if "-" in motif["consensus"] or not motif["consensus"]:
+        return f"motif {motif['consensus']}{_anchor(motif)}, {area}"
+    letters = list(motif["consensus"].strip("[]").upper())
+    said = " or ".join(filter(None, [", ".join(letters[:-1]), letters[-1]]))
+    return f"{said}{_anchor(motif)} (a motif of one residue): {area}"
 
 
 def _anchor(motif: pd.Series) -> str:
@@ -398,12 +410,13 @@ def _where(motifs: Motifs, row: int, proteins: Sequence[Protein]) -> list[str]:
     peak = motifs.windows.value[row, there][long]
     if np.ptp(peak) <= TIED * np.abs(peak).max():
         return []
+    chance = (NEAR / length[long]).mean()
     for share, end in (
         ((position[long] < NEAR).mean(), "N"),
         ((length[long] - position[long] <= NEAR).mean(), "C"),
     ):
         if share >= MOSTLY:
-            return [f"{share:.0%} of its peaks within {NEAR} residues of the {end}-terminus"]
+            return [f"{share:.0%} of its peaks (by chance {chance:.0%}) within {NEAR} residues of the {end}-terminus"]
     return []
 
 

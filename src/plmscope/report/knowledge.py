@@ -100,12 +100,13 @@ def _letters_table(results: Results, unique: pd.DataFrame) -> Table:
         rows.append(TableRow(tuple(cells), strong=module == "all"))
     columns = (
         ("module", False), ("chosen", True), ("their letter", True), ("letters alone", True), ("more", True),
-        ("untold", True), ("unexplained", True), ("median R²", True), ("share", True), ("of all", True),
+        ("letter or more", True), ("unexplained", True), ("median R²", True), ("share", True), ("of all", True),
     )  # fmt: skip
     caption = (
         f"What the chosen neurons know, beyond their letter. Their letter: it explains {percent(IS_LETTER)} of the "
         f"variance or more. More: an explanation holds among residues of one letter (AUROC {BEYOND}, held-out "
-        "clusters). Share: that are their letter, of the chosen and of all neurons"
+        "clusters); letter or more: too few residues tell. Median R²: of the variance, by the letter. Share, of all: "
+        "that are their letter, of the chosen and of all neurons of the kind"
     )
     return Table("letters", caption, columns, tuple(rows))
 
