@@ -72,7 +72,7 @@ def card(
         ),
         ([row("GxSxG")], 0.3, "unsettled", "too few residues tell it from its letter, which explains 30%"),
         ([row("glycine (G)")], 0.3, "letter", "its letter explains 30% of its variance; key"),
-        ([row("glycine (G)")], 0.95, "letter", "is its letter, which explains 95% of its variance: highest on I, L, V, lowest on"),
+        ([row("glycine (G)")], 0.95, "letter", "is its letter, which explains 95% of its variance: highest on I"),
         ([row("GxSxG", auroc_beyond_letter=0.9)], 0.95, "letter", "is its letter, which explains 95% of its variance"),
         ([], 0.95, "letter", "Is its letter, which explains 95% of its variance: highest on I, L, V, lowest on D, E"),
         ([], 0.3, "", f"{UNEXPLAINED}; its letter explains 30% of its variance; key"),

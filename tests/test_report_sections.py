@@ -116,7 +116,14 @@ def test_tables_of_knowledge_fit_a_laptop(run: Run, offline_page, tmp_path: Path
     page.set_viewport_size({"width": 1280, "height": 900})
     page.goto(path.as_uri())
     wide = {}
-    for name in ("described-table", "concept-neurons-table", "salient-tasks", "salient-sets", "salient-places"):
+    for name in (
+        "letters",
+        "described-table",
+        "concept-neurons-table",
+        "salient-tasks",
+        "salient-sets",
+        "salient-places",
+    ):
         wide[name] = page.evaluate(f"(() => {{ const b = document.querySelector('#{name} .scroll'); "
                                    "return b.scrollWidth - b.clientWidth; })()")  # fmt: skip
     assert set(wide.values()) == {0} and not wrong, wide
