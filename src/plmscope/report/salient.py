@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from plmscope.probing.curves import minimal_sets
+from plmscope.probing.curves import READS, minimal_sets
 from plmscope.report.blocks import (
     Block,
     FigureGroup,
@@ -125,18 +125,19 @@ def _tasks(curves: pd.DataFrame, tasks: Sequence[str]) -> Table:
 
 def _sets(curves: pd.DataFrame, tasks: Sequence[str]) -> Table:
     """One row a task and method: few of its neurons, and the smallest set that does as well as all."""
-    least = minimal_sets(curves)
+    least = minimal_sets(curves).set_index(["task", "method"])["n_neurons"].to_dict()
     rows = []
     for task in tasks:
-        own = curves[(curves["task"] == task) & (curves["n_neurons"] == FEW)]
-        for method, n in least[least["task"] == task][["method", "n_neurons"]].to_numpy(dtype=object).tolist():
-            of = own[own["method"] == method]
+        every = curves[curves["task"] == task]
+        own = every[every["n_neurons"] == FEW]
+        for method in (str(name) for name in every["method"].unique() if name):
+            n, of = least.get((task, method)), own[own["method"] == method]
             best = of[of["chosen"] == "top"]
             values = [
                 _accuracy(best), _accuracy(best, "control_accuracy"),
                 *(_accuracy(of[of["chosen"] == chosen]) for chosen in ("distinct", "bottom")),
             ]  # fmt: skip
-            cells = (cell(task), cell(words(method)), cell(count(n), n))
+            cells = (cell(task), cell(words(method)), cell("–" if n is None else count(n), n))
             rows.append(TableRow((*cells, *(cell(fixed(value, 2), value) for value in values))))
     columns = (
         ("task", False), ("ranked by", False), ("minimal set", True), (f"best {FEW}", True), ("control task", True),
@@ -144,8 +145,9 @@ def _sets(curves: pd.DataFrame, tasks: Sequence[str]) -> Table:
     )  # fmt: skip
     caption = (
         "Balanced accuracy of probes on few neurons, on held-out clusters, and of the best ones on the control task. "
-        "Minimal set: the fewest best neurons that lose at most 0.01 to all of them; distinct: the best one of each "
-        "group of neurons that are alike (correlation)"
+        "Minimal set: the fewest best neurons that lose at most 0.01 to all of them, – where all of them read next to "
+        f"nothing (selectivity below {READS}); distinct: the best one of each group of neurons that are alike "
+        "(correlation)"
     )
     return Table("salient-sets", caption, columns, tuple(rows))
 
