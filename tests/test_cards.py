@@ -88,6 +88,14 @@ def test_what_a_neuron_knows_beside_its_letter(rows, share, knows, said) -> None
     assert "its letter" not in without["sentence"]
 
 
+@pytest.mark.parametrize("gain", [0.6, 1.0])
+def test_an_f1_stands_beside_that_of_firing_everywhere(gain) -> None:
+    # A is 199 of 200 residues, M one of them: F1 2 p / (1 + p).
+    for concept, chance in (("alanine (A)", "1.00"), ("methionine (M)", "0.01")):
+        said = card([row(concept, f1_gain=gain)], motifs(**NO_MOTIF))["sentence"]
+        assert f"F1 0.61 (by chance {chance})" in said
+
+
 def test_of_a_neuron_that_is_its_letter_the_order_of_letters_is_told_once() -> None:
     rows = [row("glycine (G)"), row("proline (P)", sign=-1)]
     letters = pd.DataFrame([(2, 0.95, 0.95, "ILV", "DE")], columns=["position", "r2_letter", "r2_window", *HIGH_LOW])
@@ -111,7 +119,7 @@ MOTIF = f"motif W-x-C, at its C, AUROC 0.93; {NEAR}; 71% of the motif's hits in 
     [
         (
             [row("glycine (G)")], {"consensus": "G"},
-            "Fires on glycine: F1 0.61 (by chance 0.03), AUROC 0.94 on 1,412 held-out clusters (q = 2e-09); "
+            "Fires on glycine: F1 0.61 (by chance 0.00), AUROC 0.94 on 1,412 held-out clusters (q = 2e-09); "
             f"{MOTIF.partition('; ')[2]}; key, layer 0",  # the motif G would say it again
         ),
         (
@@ -122,35 +130,35 @@ MOTIF = f"motif W-x-C, at its C, AUROC 0.93; {NEAR}; 71% of the motif's hits in 
         (  # a motif that is as good says more than a letter
             [row("glycine (G)")], {},
             f"Fires on the {MOTIF.replace('0.93', '0.93 on held-out clusters', 1)}; also fires on glycine: F1 "
-            f"0.61 (by chance 0.03), "
+            f"0.61 (by chance 0.00), "
             "AUROC 0.94 on 1,412 held-out clusters (q = 2e-09); key, layer 0",
         ),
         (  # but not one that is not as good
             [row("glycine (G)")], {"auroc_held_out": 0.9},
-            "Fires on glycine: F1 0.61 (by chance 0.03), AUROC 0.94 on 1,412 held-out clusters (q = 2e-09); "
+            "Fires on glycine: F1 0.61 (by chance 0.00), AUROC 0.94 on 1,412 held-out clusters (q = 2e-09); "
             f"{MOTIF.replace('0.93', '0.90')}; key, layer 0",
         ),
         (  # the other side second, as it is
             [row("glycine (G)"), row("proline (P)", sign=-1)], NO_MOTIF,
-            "Fires on glycine: F1 0.61 (by chance 0.03), AUROC 0.94 on 1,412 held-out clusters (q = 2e-09); "
-            f"{NEAR}; also goes low on proline: F1 0.61 (by chance 0.03), AUROC 0.94 on 1,412 held-out clusters "
+            "Fires on glycine: F1 0.61 (by chance 0.00), AUROC 0.94 on 1,412 held-out clusters (q = 2e-09); "
+            f"{NEAR}; also goes low on proline: F1 0.61 (by chance 0.00), AUROC 0.94 on 1,412 held-out clusters "
             f"(q = 2e-09); "
             "key, layer 0",
         ),
         (
             [row("glycine (G)", f1_gain=0.3)], NO_MOTIF,
-            "Tends to be high on glycine: F1 0.61 (by chance 0.44), AUROC 0.94 on 1,412 held-out clusters (q = 2e-09); "
+            "Tends to be high on glycine: F1 0.61 (by chance 0.00), AUROC 0.94 on 1,412 held-out clusters (q = 2e-09); "
             f"{NEAR}; key, layer 0",
         ),
         (
             [row("GxSxG", sign=-1, auroc=0.6)], NO_MOTIF,
             "Goes low on the pattern GxSxG (G-x-S-x-G: nucleophile elbow of serine esterases and lipases): F1 "
-            "0.61 (by chance 0.03) on "
+            "0.61 (by chance 0.00) on "
             "1,412 held-out clusters (q = 2e-09); key, layer 0",
         ),
         (
             [row("long protein", sign=-1)], NO_MOTIF,
-            "Is low in long proteins (at least 200 residues): F1 0.61 (by chance 0.03), AUROC 0.94 on 1,412 "
+            "Is low in long proteins (at least 200 residues): F1 0.61 (by chance 1.00), AUROC 0.94 on 1,412 "
             "held-out clusters "
             "(q = 2e-09); key, layer 0",
         ),
@@ -230,7 +238,7 @@ def test_a_class_and_its_complement_are_one_finding():
     text = sentence(proteins)
     assert (
         text.startswith("Fires on the motif W-x-C")
-        and "also is high in class x: F1 0.61 (by chance 0.03), AUROC 0.94" in text
+        and "also is high in class x: F1 0.61 (by chance 0.67), AUROC 0.94" in text
     )
     assert "class y" not in text
     # With a third class, too rare to be a concept, they are two.

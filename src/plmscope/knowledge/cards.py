@@ -34,7 +34,7 @@ import pandas as pd
 from scipy.stats import norm
 
 from plmscope.data.proteins import Protein
-from plmscope.knowledge.concepts import Concept, ConceptSet
+from plmscope.knowledge.concepts import ConceptSet
 from plmscope.knowledge.motifs import Motifs
 from plmscope.knowledge.strips import TIED, MarkedSites, top_proteins
 from plmscope.models.sites import Neuron, NeuronIndex
@@ -163,6 +163,10 @@ class _Known:
         names = [(all_[a].name, all_[b].name) for a, b in pairs]
         self.complement = {**dict(names), **{b: a for a, b in names}}
 
+    def floor(self, name: str) -> float:
+        """The F1 of firing everywhere."""
+        return 2 * self.share[name] / (1 + self.share[name])
+
 
 @dataclass(frozen=True)
 class _Explanation:
@@ -191,8 +195,7 @@ class _Explanation:
 
 def _of_concept(row: pd.Series, known: _Known) -> _Explanation:
     name, sign = str(row["concept"]), int(row["sign"])
-    concept, share = known.of[name], known.share[name]
-    floor = 2 * share / (1 + share)  # F1 of firing everywhere
+    concept, share, floor = known.of[name], known.share[name], known.floor(name)
     gain = (float(row["discovery_f1"]) - floor) / max(1 - floor, 1e-9)
     order = (concept.level == "protein", sign < 0, FIRST.get(concept.kind, len(FIRST)), share, row["rank"])
     return _Explanation(
@@ -260,7 +263,7 @@ def _card(
         article = "" if one_residue else "the "
         said.append(f"{'Fires' if sign > 0 else 'Goes low'} on {article}{of_motif} on held-out clusters")
     elif concept is not None and leader is not None:
-        said.append(_concept_text(concept, known.of[str(concept["concept"])], sign, bars))
+        said.append(_concept_text(concept, known, bars))
         said += [of_motif] if has_motif and not (one_residue and leader.letters) else []  # what was just said
     if leader is not None:
         said += [*_where(motifs, row, proteins), *(_classes(motif, class_name) if has_motif else [])]
@@ -355,11 +358,13 @@ def _second(
         second = own.get(known.complement.get(str(second["concept"]), ""), second)
         if all(second is not one for one in told):
             texts = [*texts, second]
-    return [_concept_text(row, known.of[str(row["concept"])], int(row["sign"]), bars) for row in texts]
+    return [_concept_text(row, known, bars) for row in texts]
 
 
-def _concept_text(row: pd.Series, concept: Concept, sign: int, bars: Bars) -> str:
-    """What the best concept says, with its numbers."""
+def _concept_text(row: pd.Series, known: _Known, bars: Bars) -> str:
+    """What a concept says, with its numbers."""
+    name, sign = str(row["concept"]), int(row["sign"])
+    concept = known.of[name]
     if concept.level == "protein":
         verb = "Is high in" if sign > 0 else "Is low in"
     elif row["f1_gain"] >= bars.min_gain:
@@ -368,9 +373,8 @@ def _concept_text(row: pd.Series, concept: Concept, sign: int, bars: Bars) -> st
         verb = "Tends to be high on" if sign > 0 else "Tends to be low on"
     # Of a stretch, a neuron that fires on one residue has found it; the AUROC asks for all of them.
     area = "" if verb in ("Fires on", "Goes low on") and concept.has_stretches else f", AUROC {row['auroc']:.2f}"
-    chance = (row["f1"] - row["f1_gain"]) / max(1 - row["f1_gain"], 1e-9)  # the F1 of firing everywhere
     return (
-        f"{verb} {concept.phrase}: F1 {row['f1']:.2f} (by chance {max(chance, 0):.2f}){area} on "
+        f"{verb} {concept.phrase}: F1 {row['f1']:.2f} (by chance {known.floor(name):.2f}){area} on "
         f"{row['n_clusters']:,} held-out clusters (q = {row['q_value']:.1g})"
     )
 
