@@ -11,7 +11,7 @@ import pytest
 
 from plmscope.report import page as report
 from plmscope.report.blocks import Block, FigureGroup, Table, Text
-from plmscope.report.described import told
+from plmscope.report.described import described_section, made_windows, told
 from plmscope.report.input import Results, SectionMaker, section
 from plmscope.report.knowledge import card_data
 from plmscope.report.salient import salient_section
@@ -91,6 +91,23 @@ def test_a_card_tells_its_place_and_its_letter_once(run: Run) -> None:
     sentences = {card["sentence"] for card in card_data(results)["cards"]}
     assert "Fires on W." in sentences
     assert "Variance explained by its letter" not in report.render(run)
+
+
+def test_a_made_window_that_chance_makes_as_well_is_no_preference(run: Run) -> None:
+    results = Results(run)
+    made = results.get("maximised")
+    assert made is not None
+    assert not any("no preference" in one["said"] for one in made_windows(results).values())
+    worse = np.where(made["of"] == "random_weights", 6.5, made["agreement"])
+    results.tables["maximised"] = made.assign(agreement=worse)
+    assert all("by chance: this is no preference" in one["said"] for one in made_windows(results).values())
+
+
+def test_no_card_is_pointed_at_where_no_sentence_counts(run: Run) -> None:
+    results = Results(run)
+    results.tables["descriptions"] = results.tables["descriptions"].assign(counts=False)
+    text = [block.text for block in described_section(results).blocks if isinstance(block, Text)]
+    assert any(one.startswith("None of the ") for one in text) and not any("cards say" in one for one in text)
 
 
 def test_probes_stand_beside_their_control_and_the_worst_are_a_choice(run: Run) -> None:

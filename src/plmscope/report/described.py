@@ -59,9 +59,10 @@ def described_section(results: Results) -> Sequence[Block]:
     said = results.tables["descriptions"]
     own, formulas = said[said["source"] == "template"], results.get("formulas")
     beat = int(own["counts"].astype(bool).sum())
+    which = " The cards say which." if beat else ""
     text = (
         f"{_some(beat)} of the {count(len(own))} sentences predict where their neuron is highest better than sentences "
-        "of other neurons of its site do, and better than the residue's letter alone. The cards say which."
+        f"of other neurons of its site do, and better than the residue's letter alone.{which}"
     )
     blocks: list[Block] = []
     if formulas is not None:
@@ -119,6 +120,8 @@ def made_windows(results: Results) -> dict[tuple[Any, ...], dict[str, Any]]:
         agreed = rows.drop_duplicates("of").set_index("of")["agreement"]
         others = [f"{said} {fixed(agreed[of], 1)}" for of, said in HELD_AGAINST.items() if of in agreed.index]
         beside = f" ({', '.join(others)})" if others else ""
+        if others and own["agreement"].iloc[0] <= max(agreed[of] for of in HELD_AGAINST if of in agreed.index):
+            beside += ", no more than by chance: this is no preference"
         found[tuple(where)] = {
             "matrix": [[round(1000 * float(x)) for x in column] for column in mean],
             "consensus": str(best["window"]),
