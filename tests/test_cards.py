@@ -101,6 +101,7 @@ def test_of_a_neuron_that_is_its_letter_the_order_of_letters_is_told_once() -> N
     letters = pd.DataFrame([(2, 0.95, 0.95, "ILV", "DE")], columns=["position", "r2_letter", "r2_window", *HIGH_LOW])
     said = card(rows, motifs(consensus="G"), letters)["sentence"]
     assert "proline" not in said and "motif of one residue" not in said
+    assert "motif x-x-G" not in card(rows, motifs(consensus="x-x-G"), letters)["sentence"]
     assert said.count("highest on I, L, V, lowest on D, E") == 1
     assert "also goes low on proline" in card(rows, motifs(consensus="G"), letters.assign(r2_letter=0.5))["sentence"]
 
@@ -180,6 +181,8 @@ def test_sentences(rows, changes, sentence):
     ("consensus", "anchor", "said"),
     [
         ("G", 0, "Fires on G (a motif of one residue)"),
+        ("x-x-[GS]-x", 2, "Fires on G or S (a motif of one residue)"),
+        ("x-G", 0, "Fires on G, 1 before it (a motif of one residue)"),
         ("W-x-C", 1, "at its residue 2,"),
         ("W-x-C", 4, "2 behind it,"),
         ("W-x-C", -3, "3 before it,"),

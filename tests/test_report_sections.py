@@ -87,9 +87,9 @@ def test_a_card_tells_its_place_and_its_letter_once(run: Run) -> None:
     assert cards is not None
     row = cards.sort_values("rank", kind="stable").iloc[0]
     place = f"; {row['module']}, layer {row['layer']}, neuron {row['neuron']}."
-    results.tables["neuron_cards"] = cards.assign(sentence=f"Fires on W{place}")
+    results.tables["neuron_cards"] = cards.assign(sentence=f"Fires on W{place} Of EC 7, length alone.")
     sentences = {card["sentence"] for card in card_data(results)["cards"]}
-    assert "Fires on W." in sentences
+    assert "Fires on W. Of EC 7, length alone." in sentences
     assert "Variance explained by its letter" not in report.render(run)
 
 

@@ -258,7 +258,7 @@ def _card(
     if concept is None and own:
         concept = _leader(own).row
     said: list[str] = []
-    of_motif, one_residue = _motif_text(motif), "-" not in motif["consensus"]
+    of_motif, one_residue = _motif_text(motif), _named_columns(motif["consensus"]) < 2
     if leader is not None and leader.row is None:
         article = "" if one_residue else "the "
         said.append(f"{'Fires' if sign > 0 else 'Goes low'} on {article}{of_motif} on held-out clusters")
@@ -381,12 +381,15 @@ def _concept_text(row: pd.Series, known: _Known, bars: Bars) -> str:
 
 def _motif_text(motif: pd.Series) -> str:
     """A motif and how well it tells where the neuron fires; one of a single residue by its letters."""
-    area = f"AUROC {motif['auroc_held_out']:.2f}"
-    if "-" in motif["consensus"] or not motif["consensus"]:
+    area, columns = f"AUROC {motif['auroc_held_out']:.2f}", str(motif["consensus"]).split("-")
+    named = [place for place, column in enumerate(columns) if column.strip("x")]
+    if len(named) != 1:
         return f"motif {motif['consensus']}{_anchor(motif)}, {area}"
-    letters = list(motif["consensus"].strip("[]").upper())
+    one = motif.copy()
+    one["consensus"], one["anchor"] = columns[named[0]], int(motif["anchor"]) - named[0]
+    letters = list(columns[named[0]].strip("[]").upper())
     said = " or ".join(filter(None, [", ".join(letters[:-1]), letters[-1]]))
-    return f"{said}{_anchor(motif)} (a motif of one residue): {area}"
+    return f"{said}{_anchor(one)} (a motif of one residue): {area}"
 
 
 def _anchor(motif: pd.Series) -> str:

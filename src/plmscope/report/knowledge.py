@@ -157,10 +157,8 @@ def card_data(results: Results) -> dict[str, Any]:
 
 
 def _without_place(row: Mapping[Any, Any]) -> str:
-    """The sentence without layer, module and neuron at its end, which are the heading of its card."""
-    sentence = str(row["sentence"])
-    place = f"; {row['module']}, layer {row['layer']}, neuron {row['neuron']}."
-    return f"{sentence.removesuffix(place)}." if sentence.endswith(place) else sentence
+    """The sentence without layer, module and neuron, which are the heading of its card."""
+    return str(row["sentence"]).replace(f"; {row['module']}, layer {row['layer']}, neuron {row['neuron']}.", ".")
 
 
 def _by_neuron(frame: pd.DataFrame | None) -> dict[Any, list[dict[Any, Any]]]:
