@@ -18,7 +18,7 @@ letters and groups of letters explain it; ``more`` where an explanation holds wi
 (:mod:`plmscope.knowledge.letters`), AUROC 0.65; ``unsettled`` where too few residues tell the two apart. A neuron
 that is its letter is explained by that.
 
-    Fires on the pattern GxSxG (G-x-S-x-G: nucleophile elbow ...): F1 0.71, AUROC 0.93 on 212 held-out clusters
+    Fires on the pattern GxSxG (G-x-S-x-G: nucleophile elbow ...): F1 0.71 (by chance 0.01) on 212 held-out clusters
     (q = 2e-09); motif G-x-S-x-G, at its S, AUROC 0.96; 71 % of the motif's hits in EC 3; key, layer 3, neuron 17.
 """
 
