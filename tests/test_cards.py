@@ -72,7 +72,7 @@ def card(
         ),
         ([row("GxSxG")], 0.3, "unsettled", "too few residues tell it from its letter, which explains 30%"),
         ([row("glycine (G)")], 0.3, "letter", "its letter explains 30% of its variance; key"),
-        ([row("glycine (G)")], 0.95, "letter", "is its letter, which explains 95% of its variance; key"),
+        ([row("glycine (G)")], 0.95, "letter", "is its letter, which explains 95% of its variance: highest on I"),
         ([row("GxSxG", auroc_beyond_letter=0.9)], 0.95, "letter", "is its letter, which explains 95% of its variance"),
         ([], 0.95, "letter", "Is its letter, which explains 95% of its variance: highest on I, L, V, lowest on D, E"),
         ([], 0.3, "", f"{UNEXPLAINED}; its letter explains 30% of its variance; key"),
@@ -88,12 +88,30 @@ def test_what_a_neuron_knows_beside_its_letter(rows, share, knows, said) -> None
     assert "its letter" not in without["sentence"]
 
 
+@pytest.mark.parametrize("gain", [0.6, 1.0])
+def test_an_f1_stands_beside_that_of_firing_everywhere(gain) -> None:
+    # A is 199 of 200 residues, M one of them: F1 2 p / (1 + p).
+    for concept, chance in (("alanine (A)", "1.00"), ("methionine (M)", "0.01")):
+        said = card([row(concept, f1_gain=gain)], motifs(**NO_MOTIF))["sentence"]
+        assert f"F1 0.61 (by chance {chance})" in said
+
+
+def test_of_a_neuron_that_is_its_letter_the_order_of_letters_is_told_once() -> None:
+    rows = [row("glycine (G)"), row("proline (P)", sign=-1)]
+    letters = pd.DataFrame([(2, 0.95, 0.95, "ILV", "DE")], columns=["position", "r2_letter", "r2_window", *HIGH_LOW])
+    said = card(rows, motifs(consensus="G"), letters)["sentence"]
+    assert "proline" not in said and "motif of one residue" not in said
+    assert "motif x-x-G" not in card(rows, motifs(consensus="x-x-G"), letters)["sentence"]
+    assert said.count("highest on I, L, V, lowest on D, E") == 1
+    assert "also goes low on proline" in card(rows, motifs(consensus="G"), letters.assign(r2_letter=0.5))["sentence"]
+
+
 def test_equal_peaks_have_no_place() -> None:
     # Of equally high peaks in a protein the first is listed, which would always be near the start.
     assert "N-terminus" in card([]).sentence and "N-terminus" not in card([], motifs(tied=True)).sentence
 
 
-NEAR = "100% of its peaks within 40 residues of the N-terminus"
+NEAR = "100% of its peaks (by chance 20%) within 40 residues of the N-terminus"
 MOTIF = f"motif W-x-C, at its C, AUROC 0.93; {NEAR}; 71% of the motif's hits in EC 1 (31% of the residues)"
 
 
@@ -102,38 +120,47 @@ MOTIF = f"motif W-x-C, at its C, AUROC 0.93; {NEAR}; 71% of the motif's hits in 
     [
         (
             [row("glycine (G)")], {"consensus": "G"},
-            f"Fires on glycine: F1 0.61, AUROC 0.94 on 1,412 held-out clusters (q = 2e-09); "
-            f"{MOTIF.replace('W-x-C, at its C', 'G, 2 behind it')}; key, layer 0",
+            "Fires on glycine: F1 0.61 (by chance 0.00), AUROC 0.94 on 1,412 held-out clusters (q = 2e-09); "
+            f"{MOTIF.partition('; ')[2]}; key, layer 0",  # the motif G would say it again
+        ),
+        (
+            [], {"consensus": "[GIV]", "anchor": 0},
+            "Fires on G, I or V (a motif of one residue): AUROC 0.93 on held-out clusters; "
+            f"{MOTIF.partition('; ')[2]}; key, layer 0",
         ),
         (  # a motif that is as good says more than a letter
             [row("glycine (G)")], {},
-            f"Fires on the {MOTIF.replace('0.93', '0.93 on held-out clusters', 1)}; also fires on glycine: F1 0.61, "
+            f"Fires on the {MOTIF.replace('0.93', '0.93 on held-out clusters', 1)}; also fires on glycine: F1 "
+            f"0.61 (by chance 0.00), "
             "AUROC 0.94 on 1,412 held-out clusters (q = 2e-09); key, layer 0",
         ),
         (  # but not one that is not as good
             [row("glycine (G)")], {"auroc_held_out": 0.9},
-            "Fires on glycine: F1 0.61, AUROC 0.94 on 1,412 held-out clusters (q = 2e-09); "
+            "Fires on glycine: F1 0.61 (by chance 0.00), AUROC 0.94 on 1,412 held-out clusters (q = 2e-09); "
             f"{MOTIF.replace('0.93', '0.90')}; key, layer 0",
         ),
         (  # the other side second, as it is
             [row("glycine (G)"), row("proline (P)", sign=-1)], NO_MOTIF,
-            "Fires on glycine: F1 0.61, AUROC 0.94 on 1,412 held-out clusters (q = 2e-09); "
-            f"{NEAR}; also goes low on proline: F1 0.61, AUROC 0.94 on 1,412 held-out clusters (q = 2e-09); "
+            "Fires on glycine: F1 0.61 (by chance 0.00), AUROC 0.94 on 1,412 held-out clusters (q = 2e-09); "
+            f"{NEAR}; also goes low on proline: F1 0.61 (by chance 0.00), AUROC 0.94 on 1,412 held-out clusters "
+            f"(q = 2e-09); "
             "key, layer 0",
         ),
         (
             [row("glycine (G)", f1_gain=0.3)], NO_MOTIF,
-            "Tends to be high on glycine: F1 0.61, AUROC 0.94 on 1,412 held-out clusters (q = 2e-09); "
+            "Tends to be high on glycine: F1 0.61 (by chance 0.00), AUROC 0.94 on 1,412 held-out clusters (q = 2e-09); "
             f"{NEAR}; key, layer 0",
         ),
         (
             [row("GxSxG", sign=-1, auroc=0.6)], NO_MOTIF,
-            "Goes low on the pattern GxSxG (G-x-S-x-G: nucleophile elbow of serine esterases and lipases): F1 0.61 on "
+            "Goes low on the pattern GxSxG (G-x-S-x-G: nucleophile elbow of serine esterases and lipases): F1 "
+            "0.61 (by chance 0.00) on "
             "1,412 held-out clusters (q = 2e-09); key, layer 0",
         ),
         (
             [row("long protein", sign=-1)], NO_MOTIF,
-            "Is low in long proteins (at least 200 residues): F1 0.61, AUROC 0.94 on 1,412 held-out clusters "
+            "Is low in long proteins (at least 200 residues): F1 0.61 (by chance 1.00), AUROC 0.94 on 1,412 "
+            "held-out clusters "
             "(q = 2e-09); key, layer 0",
         ),
         ([], {}, f"Fires on the {MOTIF.replace('0.93', '0.93 on held-out clusters', 1)}; key, layer 0"),
@@ -153,7 +180,9 @@ def test_sentences(rows, changes, sentence):
 @pytest.mark.parametrize(
     ("consensus", "anchor", "said"),
     [
-        ("G", 0, "motif G,"),
+        ("G", 0, "Fires on G (a motif of one residue)"),
+        ("x-x-[GS]-x", 2, "Fires on G or S (a motif of one residue)"),
+        ("x-G", 0, "Fires on G, 1 before it (a motif of one residue)"),
         ("W-x-C", 1, "at its residue 2,"),
         ("W-x-C", 4, "2 behind it,"),
         ("W-x-C", -3, "3 before it,"),
@@ -210,7 +239,10 @@ def test_a_class_and_its_complement_are_one_finding():
 
     # The motif leads, on the high side; low in y is the same as high in x.
     text = sentence(proteins)
-    assert text.startswith("Fires on the motif W-x-C") and "also is high in class x: F1 0.61, AUROC 0.94" in text
+    assert (
+        text.startswith("Fires on the motif W-x-C")
+        and "also is high in class x: F1 0.61 (by chance 0.67), AUROC 0.94" in text
+    )
     assert "class y" not in text
     # With a third class, too rare to be a concept, they are two.
     assert "also is low in class y" in sentence([*proteins, Protein("p12", "M" + "A" * 199, "z")])

@@ -172,6 +172,16 @@ def test_the_search_is_as_good_as_trying_everything(planted):
         assert Search(some, usable).best(fires)[1] >= reached
 
 
+@pytest.mark.parametrize("operator", ["OR", "AND", "AND NOT"])
+def test_what_pairs_share_with_an_atom_is_what_their_bits_share(planted, operator):
+    _, _, (side, _) = planted
+    search = Search(side.atoms, np.ones(len(side.atoms), bool))
+    for first, second in ((3, 60), (60, 3), (7, 7), (70, 41)):
+        for formula in (Formula(first, ((operator, second),)), Formula(first, ((operator, second), ("OR", 5)))):
+            direct = count(side.atoms & formula.marks(side.atoms))
+            np.testing.assert_array_equal(search._joint(formula), direct)
+
+
 def test_near_and_blosum_mark_what_they_say():
     protein = Protein("a", "AWAAAAADK" + "A" * 11)
     concepts = build_concepts([protein], kinds=("amino acid",))

@@ -1,6 +1,7 @@
 """Probes on few neurons: planted columns, control tasks, alike neurons, the stage and its section."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import balanced_accuracy_score, jaccard_score, mutual_info_score
 
@@ -38,6 +39,14 @@ def test_few_planted_neurons_decide_and_labels_that_say_nothing_do_not(curves):
     assert len(controls) == 2 * 3 + 1 and (controls - 1 / 6).abs().max() < 2 * np.sqrt(5 / 36 / len(task.held_y)) + 0.02
     told = table[table["control_accuracy"].notna()]
     assert told["selectivity"].tolist() == (told["balanced_accuracy"] - told["control_accuracy"]).tolist()
+
+
+def test_where_all_neurons_read_nothing_no_few_do_as_well(curves):
+    _, _, _, table = curves
+    nothing = table.assign(selectivity=0.05, task="nothing")
+    without = table.assign(selectivity=np.nan, task="no controls")
+    assert set(minimal_sets(pd.concat([table, nothing, without]))["task"]) == {table["task"].iloc[0], "no controls"}
+    assert not len(minimal_sets(nothing))
 
 
 def test_numbers_equal_scikit_learn(curves):

@@ -6,11 +6,15 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from plmscope.report import page as report
-from plmscope.report.blocks import Block, Text
+from plmscope.report.blocks import Block, FigureGroup, Table, Text
+from plmscope.report.described import described_section, made_windows, told
 from plmscope.report.input import Results, SectionMaker, section
+from plmscope.report.knowledge import card_data
+from plmscope.report.salient import salient_section
 from plmscope.store.folder import Run
 from plmscope.store.schema import SCHEMA
 from tests.fake_run import make_fake_run
@@ -51,3 +55,92 @@ def test_a_section_of_one_function_and_one_row(run: Run, monkeypatch: pytest.Mon
 def test_what_a_section_needs_is_a_table(part: SectionMaker) -> None:
     assert set(part.needs) <= set(SCHEMA)
     assert part.make.__doc__
+
+
+def test_a_card_tells_a_formula_where_it_is_better_and_of_the_side_that_it_is_of(run: Run) -> None:
+    results = Results(run)
+    formulas = results.get("formulas")
+    assert formulas is not None
+    one, other = formulas.index[:2]
+    for name in ("formulas", "descriptions"):  # their rows are of the same neurons
+        table = results.get(name)
+        assert table is not None
+        results.tables[name] = table.assign(sign=np.where(table.index == other, -1, 1))
+    better = formulas.index.isin([one, other])
+    formulas = results.tables["formulas"].assign(q_value=np.where(better, 0.001, 0.2))
+    results.tables["formulas"] = formulas
+    lines = told(results)
+    keys = ["layer", "module", "neuron", "sign"]
+    said = {tuple(row): [line for line in lines[tuple(row)] if line.startswith("Formula")]
+            for row in formulas[keys].to_numpy(dtype=object).tolist()}  # fmt: skip
+    assert [len(one) for one in said.values()].count(1) == 2  # the others have none that is better than a concept
+    assert said[tuple(formulas.loc[one, keys])][0].startswith("Formula: fires on ")
+    assert said[tuple(formulas.loc[other, keys])][0].startswith("Formula: goes low on ")
+    for where, own in lines.items():
+        highest = next(line for line in own if line.startswith("Scored sentence"))
+        assert f"its {'highest' if where[3] > 0 else 'lowest'} 1 % of held-out residues" in highest
+
+
+def test_a_card_tells_its_place_and_its_letter_once(run: Run) -> None:
+    results = Results(run)
+    cards = results.get("neuron_cards")
+    assert cards is not None
+    row = cards.sort_values("rank", kind="stable").iloc[0]
+    place = f"; {row['module']}, layer {row['layer']}, neuron {row['neuron']}."
+    results.tables["neuron_cards"] = cards.assign(sentence=f"Fires on W{place} Of EC 7, length alone.")
+    sentences = {card["sentence"] for card in card_data(results)["cards"]}
+    assert "Fires on W. Of EC 7, length alone." in sentences
+    assert "Variance explained by its letter" not in report.render(run)
+
+
+def test_a_made_window_that_chance_makes_as_well_is_no_preference(run: Run) -> None:
+    results = Results(run)
+    made = results.get("maximised")
+    assert made is not None
+    assert not any("no preference" in one["said"] for one in made_windows(results).values())
+    worse = np.where(made["of"] == "random_weights", 6.5, made["agreement"])
+    results.tables["maximised"] = made.assign(agreement=worse)
+    assert all("by chance: this is no preference" in one["said"] for one in made_windows(results).values())
+
+
+def test_no_card_is_pointed_at_where_no_sentence_counts(run: Run) -> None:
+    results = Results(run)
+    results.tables["descriptions"] = results.tables["descriptions"].assign(counts=False)
+    text = [block.text for block in described_section(results).blocks if isinstance(block, Text)]
+    assert any(one.startswith("None of the ") for one in text) and not any("cards say" in one for one in text)
+
+
+def test_probes_stand_beside_their_control_and_the_worst_are_a_choice(run: Run) -> None:
+    blocks = salient_section(Results(run)).blocks
+    tables = {block.id: block for block in blocks if isinstance(block, Table)}
+    for name in ("salient-tasks", "salient-sets"):
+        assert "control task" in [title for title, _ in tables[name].columns]
+    # What is said of a task is said once, not for every method again.
+    tasks = [row.cells[0].text for row in tables["salient-tasks"].rows]
+    assert tasks == ["class", "ACT_SITE"]
+    best, control = tables["salient-sets"].rows[0].cells[3:5]
+    assert (best.text, control.text) == ("0.60", "0.20")
+    figure = next(block for block in blocks if isinstance(block, FigureGroup))
+    chosen = {trace["name"]: trace["when"]["salient-chosen"] for trace in figure.panels[0].traces}
+    assert chosen["best by probe"] == ["top"] and chosen["worst by probe"] == ["bottom"]
+    assert chosen["random neurons"] == ["top", "bottom"]
+
+
+def test_tables_of_knowledge_fit_a_laptop(run: Run, offline_page, tmp_path: Path) -> None:
+    page, wrong = offline_page
+    path = tmp_path / "report.html"
+    path.write_text(report.render(run))
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.goto(path.as_uri())
+    wide = {}
+    for name in (
+        "letters",
+        "described-table",
+        "concept-neurons-table",
+        "salient-tasks",
+        "salient-sets",
+        "salient-places",
+    ):
+        wide[name] = page.evaluate(f"(() => {{ const b = document.querySelector('#{name} .scroll'); "
+                                   "return b.scrollWidth - b.clientWidth; })()")  # fmt: skip
+    assert set(wide.values()) == {0} and not wrong, wide

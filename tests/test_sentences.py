@@ -1,6 +1,7 @@
 """Sentences: the planted motif is said and predicts, others' sentences do not; numbers by scipy and scikit-learn."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -62,6 +63,19 @@ def test_the_planted_motif_is_said_and_predicts(found):
     assert row["n_others"] >= 19 and row["p_value"] == 1 / (1 + row["n_others"])
     assert all((residues < len(units.discovery.proteins[p])).all() for p, residues in exemplars(units, unit))
     assert len(written) == len(table) and set(table.columns) >= {"q_value", "counts"}
+
+
+def test_of_equal_peaks_the_first_is_not_taken_for_a_place(found):
+    units, vocabulary, _, _, _ = found
+    side = units.discovery
+    codes, peaks = side.codes.copy(), tuple(part.copy() for part in units.peaks)
+    codes[:, 0] = 255  # as high everywhere; the peak that was listed is the first residue
+    peaks[0][0], peaks[1][0] = np.arange(15), 0
+    same = replace(units, discovery=replace(side, codes=codes), peaks=peaks)
+    middles = [residues.mean() / len(side.proteins[row]) for row, residues in exemplars(same, 0)]
+    assert 0.3 < np.mean(middles) < 0.7 and {row for row, _ in exemplars(same, 0)} == set(range(15))
+    sentence = describe(same, 0, vocabulary.common, np.random.default_rng(0))
+    assert sentence is None or not any(phrase.text.startswith("first") for phrase in sentence.phrases)
 
 
 def test_numbers_agree_with_scipy_and_sklearn(found):

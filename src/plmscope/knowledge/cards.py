@@ -18,7 +18,7 @@ letters and groups of letters explain it; ``more`` where an explanation holds wi
 (:mod:`plmscope.knowledge.letters`), AUROC 0.65; ``unsettled`` where too few residues tell the two apart. A neuron
 that is its letter is explained by that.
 
-    Fires on the pattern GxSxG (G-x-S-x-G: nucleophile elbow ...): F1 0.71, AUROC 0.93 on 212 held-out clusters
+    Fires on the pattern GxSxG (G-x-S-x-G: nucleophile elbow ...): F1 0.71 (by chance 0.01) on 212 held-out clusters
     (q = 2e-09); motif G-x-S-x-G, at its S, AUROC 0.96; 71 % of the motif's hits in EC 3; key, layer 3, neuron 17.
 """
 
@@ -34,7 +34,7 @@ import pandas as pd
 from scipy.stats import norm
 
 from plmscope.data.proteins import Protein
-from plmscope.knowledge.concepts import Concept, ConceptSet
+from plmscope.knowledge.concepts import ConceptSet
 from plmscope.knowledge.motifs import Motifs
 from plmscope.knowledge.strips import TIED, MarkedSites, top_proteins
 from plmscope.models.sites import Neuron, NeuronIndex
@@ -163,6 +163,10 @@ class _Known:
         names = [(all_[a].name, all_[b].name) for a, b in pairs]
         self.complement = {**dict(names), **{b: a for a, b in names}}
 
+    def floor(self, name: str) -> float:
+        """The F1 of firing everywhere."""
+        return 2 * self.share[name] / (1 + self.share[name])
+
 
 @dataclass(frozen=True)
 class _Explanation:
@@ -191,8 +195,7 @@ class _Explanation:
 
 def _of_concept(row: pd.Series, known: _Known) -> _Explanation:
     name, sign = str(row["concept"]), int(row["sign"])
-    concept, share = known.of[name], known.share[name]
-    floor = 2 * share / (1 + share)  # F1 of firing everywhere
+    concept, share, floor = known.of[name], known.share[name], known.floor(name)
     gain = (float(row["discovery_f1"]) - floor) / max(1 - floor, 1e-9)
     order = (concept.level == "protein", sign < 0, FIRST.get(concept.kind, len(FIRST)), share, row["rank"])
     return _Explanation(
@@ -255,15 +258,18 @@ def _card(
     if concept is None and own:
         concept = _leader(own).row
     said: list[str] = []
-    of_motif = f"motif {motif['consensus']}{_anchor(motif)}, AUROC {motif['auroc_held_out']:.2f}"
+    of_motif, one_residue = _motif_text(motif), _named_columns(motif["consensus"]) < 2
     if leader is not None and leader.row is None:
-        said.append(f"{'Fires' if sign > 0 else 'Goes low'} on the {of_motif} on held-out clusters")
-    elif concept is not None:
-        said.append(_concept_text(concept, known.of[str(concept["concept"])], sign, bars))
-        said += [of_motif] if has_motif else []
+        article = "" if one_residue else "the "
+        said.append(f"{'Fires' if sign > 0 else 'Goes low'} on {article}{of_motif} on held-out clusters")
+    elif concept is not None and leader is not None:
+        said.append(_concept_text(concept, known, bars))
+        said += [of_motif] if has_motif and not (one_residue and leader.letters) else []  # what was just said
     if leader is not None:
         said += [*_where(motifs, row, proteins), *(_classes(motif, class_name) if has_motif else [])]
-        said += [f"also {text[0].lower()}{text[1:]}" for text in _second(leader, concept, explanations, known, bars)]
+        if not (leader.letters and _share(letters) >= IS_LETTER):  # the order of all its letters is told
+            also = _second(leader, concept, explanations, known, bars)
+            said += [f"also {text[0].lower()}{text[1:]}" for text in also]
     knows, best = _knows(explanations, leader, letters)
     said = _letter_text(said, knows, best, leader, letters)
     sentence = "; ".join([*said, f"{neuron.site.module}, layer {neuron.site.layer}"])
@@ -326,9 +332,7 @@ def _letter_text(
         measured += f" for {best.name}"
     if share >= IS_LETTER:
         extremes = f"highest on {', '.join(str(letters['highest']))}, lowest on {', '.join(str(letters['lowest']))}"
-        if not said:
-            return [f"Is its letter, which explains {variance}: {extremes}"]
-        return [*said, f"is its letter, which explains {variance}"]
+        return [*said, f"{'is' if said else 'Is'} its letter, which explains {variance}: {extremes}"]
     if knows == "more":
         return [*said, f"more than its letter, which explains {variance}: {measured}"]
     if knows == "letter":
@@ -354,11 +358,13 @@ def _second(
         second = own.get(known.complement.get(str(second["concept"]), ""), second)
         if all(second is not one for one in told):
             texts = [*texts, second]
-    return [_concept_text(row, known.of[str(row["concept"])], int(row["sign"]), bars) for row in texts]
+    return [_concept_text(row, known, bars) for row in texts]
 
 
-def _concept_text(row: pd.Series, concept: Concept, sign: int, bars: Bars) -> str:
-    """What the best concept says, with its numbers."""
+def _concept_text(row: pd.Series, known: _Known, bars: Bars) -> str:
+    """What a concept says, with its numbers."""
+    name, sign = str(row["concept"]), int(row["sign"])
+    concept = known.of[name]
     if concept.level == "protein":
         verb = "Is high in" if sign > 0 else "Is low in"
     elif row["f1_gain"] >= bars.min_gain:
@@ -368,9 +374,22 @@ def _concept_text(row: pd.Series, concept: Concept, sign: int, bars: Bars) -> st
     # Of a stretch, a neuron that fires on one residue has found it; the AUROC asks for all of them.
     area = "" if verb in ("Fires on", "Goes low on") and concept.has_stretches else f", AUROC {row['auroc']:.2f}"
     return (
-        f"{verb} {concept.phrase}: F1 {row['f1']:.2f}{area} on {row['n_clusters']:,} held-out "
-        f"clusters (q = {row['q_value']:.1g})"
+        f"{verb} {concept.phrase}: F1 {row['f1']:.2f} (by chance {known.floor(name):.2f}){area} on "
+        f"{row['n_clusters']:,} held-out clusters (q = {row['q_value']:.1g})"
     )
+
+
+def _motif_text(motif: pd.Series) -> str:
+    """A motif and how well it tells where the neuron fires; one of a single residue by its letters."""
+    area, columns = f"AUROC {motif['auroc_held_out']:.2f}", str(motif["consensus"]).split("-")
+    named = [place for place, column in enumerate(columns) if column.strip("x")]
+    if len(named) != 1:
+        return f"motif {motif['consensus']}{_anchor(motif)}, {area}"
+    one = motif.copy()
+    one["consensus"], one["anchor"] = columns[named[0]], int(motif["anchor"]) - named[0]
+    letters = list(columns[named[0]].strip("[]").upper())
+    said = " or ".join(filter(None, [", ".join(letters[:-1]), letters[-1]]))
+    return f"{said}{_anchor(one)} (a motif of one residue): {area}"
 
 
 def _anchor(motif: pd.Series) -> str:
@@ -398,12 +417,13 @@ def _where(motifs: Motifs, row: int, proteins: Sequence[Protein]) -> list[str]:
     peak = motifs.windows.value[row, there][long]
     if np.ptp(peak) <= TIED * np.abs(peak).max():
         return []
+    chance = (NEAR / length[long]).mean()
     for share, end in (
         ((position[long] < NEAR).mean(), "N"),
         ((length[long] - position[long] <= NEAR).mean(), "C"),
     ):
         if share >= MOSTLY:
-            return [f"{share:.0%} of its peaks within {NEAR} residues of the {end}-terminus"]
+            return [f"{share:.0%} of its peaks (by chance {chance:.0%}) within {NEAR} residues of the {end}-terminus"]
     return []
 
 

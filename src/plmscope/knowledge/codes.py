@@ -79,14 +79,18 @@ class Codes:
         lowest, highest = np.zeros(n, np.uint8), np.zeros(n, np.uint8)
         for start in range(0, n, BLOCK):
             part = sample[:, start : start + BLOCK].cpu().numpy()
-            low, middle, high = np.quantile(part, (0.25, 0.5, 0.75), axis=0)
-            spread = np.where(high > low, (high - low) / 1.35, part.std(0))
+            own = np.ascontiguousarray(part.T)  # (n, S): each neuron's numbers beside each other
+            low, middle, high = np.quantile(own, (0.25, 0.5, 0.75), axis=1)
+            spread = (high - low) / 1.35
+            if not (high > low).all():
+                spread = np.where(high > low, spread, part.std(0))
             # Rounding noise of a large constant is no signal: divided by this much, it is zero.
             spread = np.where(spread > 1e-5 * np.abs(middle) + 1e-12, spread, 1e30)
             center[start : start + BLOCK], scale[start : start + BLOCK] = middle, spread
-            buckets = _buckets(torch.from_numpy((part - middle.astype(np.float32)) / spread.astype(np.float32)))
-            for column in range(part.shape[1]):
-                counts = np.bincount(buckets[:, column].numpy(), minlength=BUCKETS)
+            standardised = (own - middle.astype(np.float32)[:, None]) / spread.astype(np.float32)[:, None]
+            buckets = _buckets(torch.from_numpy(standardised)).numpy()
+            for column, row in enumerate(buckets):
+                counts = np.bincount(row, minlength=BUCKETS)
                 counts[0], counts[_MINUS_ZERO] = counts[0] + counts[_MINUS_ZERO], 0
                 counts = counts[_ORDER]
                 rank = (np.cumsum(counts) - counts / 2) / len(part)

@@ -43,6 +43,16 @@ AMINO_ACID_NAMES: Mapping[str, str] = dict(
 FEATURE_COLUMNS = ("id", "feature_type", "start", "end", "description")
 #: Lengths of the windows at both ends.
 ENDS = (1, 5, 20, 50)
+#: Keys of UniProt's feature tables, as a sentence says them.
+FEATURE_WORDS = {
+    "ACT_SITE": "active site", "BINDING": "binding site", "SITE": "site of interest", "MOD_RES": "modified residue",
+    "CARBOHYD": "glycosylation site", "LIPID": "lipidation site", "DISULFID": "disulfide bond",
+    "CROSSLNK": "cross-link", "METAL": "metal binding site", "NP_BIND": "nucleotide binding region",
+    "CA_BIND": "calcium binding region", "DNA_BIND": "DNA binding region", "ZN_FING": "zinc finger",
+    "TRANSMEM": "transmembrane stretch", "INTRAMEM": "stretch within the membrane", "TOPO_DOM": "topological domain",
+    "TRANSIT": "transit peptide", "PROPEP": "propeptide", "COILED": "coiled coil",
+    "COMPBIAS": "stretch of biased composition",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -306,7 +316,8 @@ def build_concepts(
                     sub.setdefault(name, set()).add(str(key))
         for name in sorted(name for name, have in sub.items() if len(have) >= min_proteins):
             kind = name.partition(": ")[0]
-            phrase = f"residues annotated as {name}"
+            said = f"{FEATURE_WORDS[kind]} ({name})" if kind in FEATURE_WORDS else name
+            phrase = f"residues annotated as {said}"
             concepts.append(Concept(name, "feature", "residue", features.source, phrase, f"feature {kind}"))
     concepts += _class_concepts(proteins, ec or {}, min_proteins, task)
     most = MOST_TERMS if "term" in kinds else 0

@@ -99,21 +99,24 @@ class Search:
         self.atoms, self.usable, self.beam, self.length = atoms, usable, beam, length
         self.sizes = count(atoms)
         self.pairs = np.stack([count(atoms & one) for one in atoms])  # (A, A)
+        self._triples: dict[tuple[int, int], np.ndarray] = {}
 
     def best(self, fires: np.ndarray) -> tuple[Formula, float, int, float]:
         """The best formula of a unit's bits ``(W,)`` and its IoU, the best atom and its IoU."""
-        total = int(count(fires))
-        where = np.flatnonzero(fires)
-        inside = self.atoms[:, where] & fires[where]  # (A, w)
-        hits = count(inside)
+        words = np.flatnonzero(fires)
+        bits = np.unpackbits(fires[words].view(np.uint8), bitorder="little").reshape(-1, 64)
+        word, bit = np.nonzero(bits)  # the residues of the unit, in their order
+        total = len(word)
+        marked = (self.atoms[:, words[word]] >> bit.astype(np.uint64) & np.uint64(1)).astype(bool)  # (A, r)
+        hits = np.count_nonzero(marked, axis=1)
         alone = np.where(self.usable, iou(hits, self.sizes, total), 0.0)
         atom = int(alone.argmax())
         best, best_iou = Formula(atom), float(alone[atom])
         if not best_iou:
             return best, best_iou, atom, best_iou
         useful = np.flatnonzero(self.usable)
-        on = np.unpackbits(inside[useful].view(np.uint8), axis=1, bitorder="little")
-        on = on[:, on.any(0)].astype(np.float32)  # (a, r): residues of the unit that some atom marks
+        marked = marked[:, marked[useful].any(0)]  # residues that no atom marks are in no formula's hits
+        on = marked[useful].astype(np.float32)  # (a, r)
         size, hit = self.sizes[useful], hits[useful]
         beam = [(Formula(int(a)), int(s), int(h)) for a, s, h in zip(useful, size, hit, strict=True)]
         joint, joint_hits = self.pairs[np.ix_(useful, useful)], _product(on, on)
@@ -146,10 +149,30 @@ class Search:
                     chosen += self._best(bound, grown, beam, useful)
             beam = chosen
             if length < self.length:
-                masks = [one.marks(self.atoms) for one, _, _ in beam]
-                joint = np.stack([count(self.atoms[useful] & mask) for mask in masks])
-                joint_hits = np.stack([count(inside[useful] & mask[where]) for mask in masks])
+                joint = np.stack([self._joint(one)[useful] for one, _, _ in beam])
+                joint_hits = _product(np.stack([one.marks(marked) for one, _, _ in beam]).astype(np.float32), on)
         return best, best_iou, atom, float(alone[atom])
+
+    def _joint(self, formula: Formula) -> np.ndarray:
+        """``(A,)`` residues that a formula and each atom mark both.
+
+        Of a formula of two atoms it follows from the residues of both, which many units ask for.
+        """
+        if len(formula) != 2:
+            return count(self.atoms & formula.marks(self.atoms))
+        first, (operator, second) = formula.first, formula.rest[0]
+        pair = min(first, second), max(first, second)
+        if pair not in self._triples:
+            both = self.atoms[first] & self.atoms[second]
+            where = np.flatnonzero(both)
+            self._triples[pair] = count(self.atoms[:, where] & both[where]).astype(np.int32)  # thousands of them
+        triple = self._triples[pair]
+        joint: np.ndarray = triple
+        if operator == "OR":
+            joint = self.pairs[first] + self.pairs[second] - triple
+        elif operator == "AND NOT":
+            joint = self.pairs[first] - triple
+        return joint
 
     def _best(
         self,

@@ -159,13 +159,20 @@ class Vocabulary:
 
 
 def exemplars(units: Units, unit: int) -> list[tuple[int, np.ndarray]]:
-    """Discovery protein and 0-based residues of each exemplar of a unit."""
+    """Discovery protein and 0-based residues of each exemplar of a unit.
+
+    A neuron that sees single letters has the same peak many times in a protein; the first of them is near the start for
+    no other reason, so that one of the residues of the highest rank is drawn.
+    """
     side, found = units.discovery, []
     codes, least = units.codes(side, unit), int(firing_codes([units.share, USUAL, MASKED])[2])
-    for protein, position in zip(units.peaks[0][unit].tolist(), units.peaks[1][unit].tolist(), strict=True):
+    for protein in units.peaks[0][unit].tolist():
         if protein < 0:
             continue
         start, length = int(side.starts[protein]), side.bits.lengths[protein]
+        whole = codes[start : start + length]
+        highest = np.flatnonzero(whole == whole.max())
+        position = int(highest[np.random.default_rng([unit, protein]).integers(len(highest))])
         around = np.arange(max(0, position - REACH), min(length, position + REACH + 1))
         own = codes[start + around]
         found.append((protein, around[(own >= min(least, int(own.max()))) | (around == position)]))

@@ -45,10 +45,17 @@ def stream_of(classifier: Classifier, sites: Sequence[Site], token_budget: int =
         def work(batch: Batch, _: int) -> Chunk:
             seen.clear()
             classifier.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
-            mask = batch.residue_mask
-            values = torch.cat([seen[site][mask].float() for site in sites], dim=1)  # (R, N)
-            seen.clear()
-            return Chunk(batch.rows, [len(proteins[row]) for row in batch.rows], values)
+            lengths = [len(proteins[row]) for row in batch.rows]
+            shape = sum(lengths), sum(seen[site].shape[2] for site in sites)
+            values = torch.empty(shape, device=seen[sites[0]].device)  # (R, N)
+            first = 0
+            for site in sites:
+                own, start = seen.pop(site), 0
+                for row, length in enumerate(lengths):  # its residues lie behind the first token
+                    values[start : start + length, first : first + own.shape[2]] = own[row, 1 : length + 1]
+                    start += length
+                first += own.shape[2]
+            return Chunk(batch.rows, lengths, values)
 
         with record(classifier, sites) as seen:
             for batch in track(batches, description, len(batches)):

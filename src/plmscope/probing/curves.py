@@ -34,6 +34,8 @@ from plmscope.stats.metrics import metric
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 #: A set is minimal if it loses no more than this.
 TOLERANCE = 0.01
+#: Selectivity of the probe on all neurons below which it reads next to nothing, and any neuron would do as well.
+READS = 0.1
 #: Best neurons that are grouped by how alike they are, and where the tree is cut.
 GROUPED, CUT = 200, 0.5
 RANDOM_DRAWS = 5
@@ -158,10 +160,15 @@ def probe_curves(
 
 
 def minimal_sets(curves: pd.DataFrame) -> pd.DataFrame:
-    """``task, method, n_neurons``: the smallest number of best neurons within 0.01 of all of them."""
+    """``task, method, n_neurons``: the smallest number of best neurons within 0.01 of all of them.
+
+    Tasks that the probe on all neurons does hardly better than its control task (selectivity below 0.1) have none.
+    """
     rows = []
     for name, of_task in curves.groupby("task", sort=False):
         whole = of_task[of_task["chosen"] == "all"].iloc[0]
+        if whole["selectivity"] < READS:
+            continue
         for method, own in of_task[of_task["chosen"] == "top"].groupby("method", sort=False):
             enough = own[own["balanced_accuracy"] >= whole["balanced_accuracy"] - TOLERANCE]["n_neurons"]
             rows.append((name, method, int(enough.min()) if len(enough) else int(whole["n_neurons"])))

@@ -42,14 +42,16 @@ def concepts_section(results: Results) -> Sequence[Block]:
         name = f"{words(row['module'])} {row['neuron']}, layer {row['layer']}"
         cells = [
             cell(str(row["concept"]), small=kind),
-            cell(name, href=f"#{address('neuron', *where)}" if where in with_card else ""),
-            cell("high" if row["sign"] > 0 else "low"), cell(count(row["rank"]), row["rank"]),
+            cell(
+                name, small="where it is high" if row["sign"] > 0 else "where it is low",
+                href=f"#{address('neuron', *where)}" if where in with_card else "",
+            ),
             *(cell(fixed(row[key], 2), row[key]) for key in ("discovery_iou", "iou", "precision", "recall")),
         ]  # fmt: skip
         rows.append(TableRow(tuple(cells), tags=("all", address("kind", kind))))
     columns = (
-        ("concept", False), ("neuron", False), ("side", False), ("rank", True), ("IoU, train", True),
-        ("IoU, held out", True), ("precision", True), ("recall", True),
+        ("concept", False), ("neuron", False), ("IoU, train", True), ("IoU, held out", True), ("precision", True),
+        ("recall", True),
     )  # fmt: skip
     present = sorted({str(kinds.get(name, "")) for name in shown["concept"]} - {""})
     select = Select("concept-kind", "Kind", (("all", "all"), *((address("kind", kind), kind) for kind in present)))

@@ -28,22 +28,23 @@ def told(results: Results) -> dict[tuple[Any, ...], list[str]]:
     """Lines of every neuron and sign: its formula where that is better than a concept, and its sentences."""
     found: dict[tuple[Any, ...], list[str]] = {}
     formulas, sentences = results.get("formulas"), results.get("descriptions")
-    for row in [] if formulas is None else formulas.to_dict("records"):
-        text = f"Formula: fires on {spelled(row['formula'])}: IoU {fixed(row['iou'], 2)}"
-        if row["length"] > 1:
-            sure = f", q {short(row['q_value'])}" if row["q_value"] < BETTER else ", no better on held-out clusters"
-            text += f", best single concept {row['atom']} {fixed(row['atom_iou'], 2)}{sure}"
-        found.setdefault(tuple(row[key] for key in KEYS), []).append(f"{text}.")
+    if formulas is not None:
+        for row in formulas[formulas["q_value"] < BETTER].to_dict("records"):
+            text = (
+                f"Formula: {'fires' if row['sign'] > 0 else 'goes low'} on {spelled(row['formula'])}: IoU "
+                f"{fixed(row['iou'], 2)} on held-out clusters, best single concept {row['atom']} "
+                f"{fixed(row['atom_iou'], 2)} (q {short(row['q_value'])})."
+            )
+            found.setdefault(tuple(row[key] for key in KEYS), []).append(text)
     for row in [] if sentences is None else sentences.to_dict("records"):
         by = "Your program" if row["source"] == "program" else "Scored sentence"
         text = (
-            f"{by}: {row['sentence']}: predicts its highest residues with AUROC {fixed(row['simulation_auroc'], 2)} "
-            f"(its letter alone {fixed(row['letter_auroc'], 2)}, other neurons' sentences "
-            f"{fixed(row['others_auroc'], 2)})"
+            f"{by}: {row['sentence']}. From this alone its {'highest' if row['sign'] > 0 else 'lowest'} 1 % of "
+            f"held-out residues are told with AUROC {fixed(row['simulation_auroc'], 2)}; from the letter alone "
+            f"{fixed(row['letter_auroc'], 2)}, from other neurons' sentences {fixed(row['others_auroc'], 2)}."
         )
-        found.setdefault(tuple(row[key] for key in KEYS), []).append(
-            f"{text}{'' if row['counts'] else '; does not beat both'}."
-        )
+        beats = " It says more than both." if row["counts"] else ""
+        found.setdefault(tuple(row[key] for key in KEYS), []).append(f"{text}{beats}")
     return found
 
 
@@ -58,9 +59,10 @@ def described_section(results: Results) -> Sequence[Block]:
     said = results.tables["descriptions"]
     own, formulas = said[said["source"] == "template"], results.get("formulas")
     beat = int(own["counts"].astype(bool).sum())
+    which = " The cards say which." if beat else ""
     text = (
         f"{_some(beat)} of the {count(len(own))} sentences predict where their neuron is highest better than sentences "
-        "of other neurons of its site do, and better than the residue's letter alone. The cards say which."
+        f"of other neurons of its site do, and better than the residue's letter alone.{which}"
     )
     blocks: list[Block] = []
     if formulas is not None:
@@ -118,6 +120,8 @@ def made_windows(results: Results) -> dict[tuple[Any, ...], dict[str, Any]]:
         agreed = rows.drop_duplicates("of").set_index("of")["agreement"]
         others = [f"{said} {fixed(agreed[of], 1)}" for of, said in HELD_AGAINST.items() if of in agreed.index]
         beside = f" ({', '.join(others)})" if others else ""
+        if others and own["agreement"].iloc[0] <= max(agreed[of] for of in HELD_AGAINST if of in agreed.index):
+            beside += ", no more than by chance: this is no preference"
         found[tuple(where)] = {
             "matrix": [[round(1000 * float(x)) for x in column] for column in mean],
             "consensus": str(best["window"]),
@@ -143,9 +147,9 @@ def described_table(formulas: pd.DataFrame | None, sentences: pd.DataFrame) -> T
         n = 0 if own is None else len(own)
         better = 0 if own is None else int((own["q_value"] < BETTER).sum())
         cells += [cell(count(n), n), cell(count(better), better)]
-        for name in ("atom_iou", "iou", "gain", "null_gain"):
-            value = float("nan") if own is None else float(own[name].mean())
-            cells.append(cell(fixed(value, 3), value))
+        for name, beside, said_of in (("iou", "atom_iou", "concept"), ("gain", "null_gain", "shifted")):
+            value, other = (float("nan") if own is None else float(own[key].mean()) for key in (name, beside))
+            cells.append(cell(fixed(value, 3), value, f"{said_of} {fixed(other, 3)}"))
         said = None if said is None else said[said["source"] == "template"]
         for name in ("simulation_auroc", "letter_auroc", "others_auroc"):
             value = float("nan") if said is None else float(said[name].mean())
@@ -154,14 +158,14 @@ def described_table(formulas: pd.DataFrame | None, sentences: pd.DataFrame) -> T
         cells.append(cell(percent(share), share))
         rows.append(TableRow(tuple(cells), strong=module == "all"))
     columns = (
-        ("module", False), ("searched", True), ("better", True), ("concept IoU", True), ("formula IoU", True),
-        ("gain", True), ("shifted gain", True), ("sentence", True), ("letter", True), ("others'", True),
-        ("beat both", True),
+        ("module", False), ("searched", True), ("better", True), ("IoU", True), ("gain", True), ("sentence", True),
+        ("letter", True), ("others'", True), ("beat both", True),
     )  # fmt: skip
     caption = (
-        "Formulas over concepts and scored sentences, of neurons and signs, on held-out clusters. Better: the "
-        "formula's IoU is above that of the best single concept (q below 0.05); shifted gain: of the same search where "
-        "the neuron's residues were moved around every protein. Sentence, letter, others': mean AUROC for a neuron's "
-        "highest 1 % of residues by its sentence, by the letter alone, by sentences of other neurons of its site"
+        "Formulas over concepts and scored sentences, of neurons and signs, on held-out clusters. IoU: mean of the "
+        "formulas, and of the best single concepts; better: above that one (q below 0.05); gain, shifted: the "
+        "difference, and that of the same search where the neuron's residues were moved around every protein. "
+        "Sentence, letter, others': mean AUROC for a neuron's highest (lowest) 1 % of residues by its sentence, by the "
+        "letter alone, by sentences of other neurons of its site"
     )
     return Table("described-table", caption, columns, tuple(rows))

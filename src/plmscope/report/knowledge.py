@@ -100,12 +100,13 @@ def _letters_table(results: Results, unique: pd.DataFrame) -> Table:
         rows.append(TableRow(tuple(cells), strong=module == "all"))
     columns = (
         ("module", False), ("chosen", True), ("their letter", True), ("letters alone", True), ("more", True),
-        ("untold", True), ("unexplained", True), ("median R²", True), ("share", True), ("of all", True),
+        ("letter or more", True), ("unexplained", True), ("median R²", True), ("share", True), ("of all", True),
     )  # fmt: skip
     caption = (
         f"What the chosen neurons know, beyond their letter. Their letter: it explains {percent(IS_LETTER)} of the "
         f"variance or more. More: an explanation holds among residues of one letter (AUROC {BEYOND}, held-out "
-        "clusters). Share: that are their letter, of the chosen and of all neurons"
+        "clusters); letter or more: too few residues tell. Median R²: of the variance, by the letter. Share, of all: "
+        "that are their letter, of the chosen and of all neurons of the kind"
     )
     return Table("letters", caption, columns, tuple(rows))
 
@@ -134,7 +135,7 @@ def card_data(results: Results) -> dict[str, Any]:
                 "layer": int(first["layer"]), "module": str(first["module"]), "neuron": int(first["neuron"]),
                 "sign": int(first["sign"]),
                 "ranks": {str(r["method"]): int(r["rank"]) for r in rows.to_dict("records")},
-                "sentence": str(first["sentence"]), "explained": bool(first["explained"]),
+                "sentence": _without_place(first.to_dict()), "explained": bool(first["explained"]),
                 "knows": str(first["knows"]), "letter": [first["r2_letter"], first["r2_window"]],
                 "told": said.get((*where, int(first["sign"])), []),
                 "made": made.get((*where, int(first["sign"]))), "view": views.get((*where, int(first["sign"]))),
@@ -153,6 +154,11 @@ def card_data(results: Results) -> dict[str, Any]:
     labels = sorted({str(e[0]) for one in out for e in one["effects"]} | {c for one in out for c in one["motif"]["in"]})
     named_classes = {label: results.class_name(label) for label in labels}
     return {"labels": named_classes, "cards": out, "structures": card_structures(results)}
+
+
+def _without_place(row: Mapping[Any, Any]) -> str:
+    """The sentence without layer, module and neuron, which are the heading of its card."""
+    return str(row["sentence"]).replace(f"; {row['module']}, layer {row['layer']}, neuron {row['neuron']}.", ".")
 
 
 def _by_neuron(frame: pd.DataFrame | None) -> dict[Any, list[dict[Any, Any]]]:

@@ -80,8 +80,9 @@ def neurons_section(results: Results) -> Sequence[Block]:
 def classes_section(results: Results) -> Sequence[Block]:
     """A page per class: how well it is known, its row of the matrix, its best neurons and what they detect."""
     scores = results.tables["class_scores"]
-    methods = [m for m in results.methods if m in set(scores["method"])]
-    methods += [str(m) for m in scores["method"].unique() if m not in methods]
+    scored = [str(m) for m in scores["method"].unique()]
+    methods = [m for m in results.methods if m in scored]
+    methods += [m for m in scored if m not in methods]
     scores = scores.assign(label=scores["label"].astype(str))
     pages, links = [], _card_links(results)
     for label in sorted(scores["label"].unique()):

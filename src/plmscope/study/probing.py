@@ -125,10 +125,11 @@ def probe_run(
     opened.run.write_table("probe_layers", pd.concat(layers, ignore_index=True))
     for frame in curves:
         whole = frame[frame["chosen"] == "all"].iloc[0]
-        least = minimal_sets(frame).sort_values("n_neurons", kind="stable").iloc[0]
+        fewest = minimal_sets(frame).sort_values("n_neurons", kind="stable").head(1).to_dict("records")
+        least = [f"; {one['n_neurons']:,} do as well, by {one['method']}" for one in fewest]
         say(
             f"probe: {whole['task']}: balanced accuracy {whole['balanced_accuracy']:.3f} with all neurons (control "
-            f"{whole['control_accuracy']:.3f}); {least['n_neurons']:,} do as well, by {least['method']}"
+            f"{whole['control_accuracy']:.3f}){''.join(least) or '; they read next to nothing'}"
         )
     return {"tasks": [task.name for task in tasks], "train_proteins": n, "held_out_proteins": len(proteins) - n}
 

@@ -151,7 +151,7 @@
         make("span", { class: card.knows === "more" || (card.explained && !card.knows) ? "tag" : "tag none" }, knows[kind(card)] ?? (card.explained ? "explained" : "unexplained")), make("small", {}, ranks)),
       make("p", { class: "said" }, card.sentence),
       ...(card.told ?? []).map((text) => make("p", { class: "said" }, text)),
-      ...(card.letter[0] == null ? [] : [make("p", { class: "said" }, `Variance explained by its letter ${number(card.letter[0])}, with both neighbours' ${number(card.letter[1])}.`)]), make("div", { class: "parts" }, ...parts));
+      make("div", { class: "parts" }, ...parts));
   };
 
   // --- Which cards, in which order
