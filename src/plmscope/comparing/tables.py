@@ -260,7 +260,7 @@ def _combined(made: dict[str, pd.DataFrame]) -> pd.DataFrame:
     together = pd.concat(filled, ignore_index=True) if filled else pd.DataFrame()
     together = together.reindex(columns=list(COMPARED["combined"]))
     texts = [name for name in NAMES if name not in ("fraction", "factor")]
-    return together.assign(**{name: together[name].fillna("") for name in texts})
+    return together.assign(**{name: together[name].astype(object).fillna("") for name in texts})
 
 
 def _with_beats(outcomes: pd.DataFrame) -> pd.DataFrame:

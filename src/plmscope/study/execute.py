@@ -194,13 +194,13 @@ class Stages:
         if not stage.wanted(self.study):
             switch = " ".join(f"[{part}]" if not place else part for place, part in enumerate(stage.switch.split(".")))
             raise StudyError(f"{name}: nothing to divide, since the study asks for none ({switch})")
-        if out is None and all(self.is_done(one) for one in self.graph.together([name])):
-            self.say(f"{name}: finished before, nothing changed, not run again")
-            return
         missing = next((one for one in self.graph.before(stage.name) if not self.is_done(one)), None)
         if missing:
             command = missing if missing == "finetune" else "run"
             raise RunError(f"{self.run.path}: the stage {missing!r} comes first; {advice(self.run, command)}")
+        if out is None and all(self.is_done(one) for one in self.graph.together([name])):
+            self.say(f"{name}: finished before, nothing changed, not run again")
+            return
         if stage.share(self.context(stage.name), shard, out):
             with contextlib.suppress(BusyError):  # whoever ends last finds all files and no lock
                 self.execute([name])
