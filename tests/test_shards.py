@@ -289,6 +289,7 @@ def test_shards_of_other_stages_give_their_tables(
     for name in DIVIDED[stage]:
         assert_frame_equal(table(folder, name), table(golden.run, name), check_exact=True, obj=name)
     assert not (folder / f"{stage}.parts").exists()
+    assert [path.name for path in folder.rglob("*.lock")] == [".lock"]
     assert main([stage, str(folder), "--shard", "1/3"]) == 0
     assert f"{stage}: finished before" in capfd.readouterr().err
 

@@ -50,6 +50,12 @@ def test_every_table_has_one_owner() -> None:
     assert len(files) == len(set(files))
 
 
+def test_a_command_takes_shards_where_a_stage_of_it_has_them() -> None:
+    graph = Graph()
+    has = {row.name for row in commands() if any(graph[one].share for one in graph.together([row.name]))}
+    assert {row.name for row in ROWS if row.shards} == has == {"score", "evaluate", "density", "intervene"}
+
+
 def test_two_owners_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from tests import own_stage
 

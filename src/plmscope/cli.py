@@ -99,8 +99,6 @@ Progress = Annotated[
 ]
 
 
-#: Why a shard has no workers.
-ONE_SHARE = "--shard excludes --engine; a shard is the share of one process"
 #: What comes first, second ... in the help of the stages' commands.
 _ORDINALS = (
     "First",
@@ -257,15 +255,7 @@ def finetune(
 @app.command(help=_help("score"))
 def score(
     folder: RunFolder,
-    shard: Annotated[
-        str | None,
-        typer.Option(
-            "--shard",
-            metavar="I/N",
-            help="Score the I-th of N shares of the proteins; several processes or machines can do one each.",
-            show_default=False,
-        ),
-    ] = None,
+    shard: ShardOption = None,
     merge: Annotated[bool, typer.Option("--merge", help="Merge the shards instead of scoring.")] = False,
     out: Annotated[
         Path | None,
@@ -286,7 +276,7 @@ def score(
     if out and not (shard or merge):
         raise StudyError("--out needs --shard or --merge; without them the scores go into the run folder")
     if shard:
-        _share(folder, "score", shard, quiet, out)
+        _share(folder, "score", shard, quiet, crew, out)
     else:
         _stage(folder, "score", quiet, (out or folder / "score.parts") if merge else None, crew=crew)
 
@@ -365,12 +355,10 @@ def intervene(
     crew = _crew(engine, workers, address)
     if selection is not None and engine != "local":
         raise StudyError("--selection is judged by this process; leave out --engine")
-    if shard and engine != "local":
-        raise StudyError(ONE_SHARE)
     if shard and (selection is not None or other is not None):
         raise StudyError("--shard divides the stage itself; leave out --selection and --other")
     if shard:
-        _share(folder, "intervene", shard, quiet)
+        _share(folder, "intervene", shard, quiet, crew)
         return
     opened = open_run(folder)
     if selection is not None:
@@ -399,10 +387,8 @@ def _stage_command(row: StageRow) -> None:
         progress: Progress = "text",
     ) -> None:
         crew = _crew(engine, workers, address)
-        if shard and engine != "local":
-            raise StudyError(ONE_SHARE)
         if shard:
-            _share(folder, row.name, shard, quiet)
+            _share(folder, row.name, shard, quiet, crew)
         else:
             _stage(folder, row.name, quiet, crew=crew)
 
@@ -792,11 +778,13 @@ def _stage(
     _summary(opened)
 
 
-def _share(folder: Path, stage: str, shard: str, quiet: bool, out: Path | None = None) -> None:
+def _share(folder: Path, stage: str, shard: str, quiet: bool, crew: Crew, out: Path | None = None) -> None:
     """One shard of a stage of an existing run; the last one finishes the stage."""
     from plmscope.store.folder import Run
     from plmscope.tasks.shard import Shard
 
+    if crew.engine != "local":
+        raise StudyError("--shard excludes --engine; a shard is the share of one process")
     opened = Run.open(folder)
     _stages(opened, quiet).share(stage, Shard.parse(shard), out)
     _summary(opened)

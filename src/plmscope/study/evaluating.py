@@ -13,7 +13,6 @@ from plmscope.data.labels import packed_labels
 from plmscope.data.proteins import Protein
 from plmscope.evaluation.selection import MODULE
 from plmscope.report.closing import first_lines
-from plmscope.scoring.scores import NeuronScores
 from plmscope.scoring.table import ACTIVITY
 from plmscope.study.opened import judges
 from plmscope.study.sharding import held
@@ -31,13 +30,11 @@ class Asked:
     """What is kept and ablated.
 
     Attributes:
-        scores: Method to what its selections are ranked by.
         points: One task each.
         test: The proteins that judge.
         tried: The tasks.
     """
 
-    scores: dict[str, NeuronScores]
     points: list[CurvePoint]
     test: list[Protein]
     tried: Tried
@@ -76,7 +73,7 @@ def asked(context: Context) -> Asked:
         model, test, grid, points, constants, token_budget=e.token_budget, folder=context.parts, stamp=context.stamp,
         description="keep and ablate", track=context.track, hear=hear, given=given, crew=context.crew,
     )  # fmt: skip
-    return Asked(scores, points, test, tried)
+    return Asked(points, test, tried)
 
 
 def share(context: Context, shard: Shard, out: Path | None) -> bool:
@@ -98,7 +95,7 @@ def run(context: Context) -> dict[str, Any]:
     run.write_table("curves", curve_table(points, answers, true, len(model.labels), model.index))
     curves = Curves(
         points, answers, true, [opened.clusters[p.id] for p in test], len(model.labels), study.seed,
-        {method: study.score.ranked_by(method) for method in of.scores},
+        {method: study.score.ranked_by(method) for method in study.judged},
     )  # fmt: skip
     places = np.tile(np.arange(len(test), dtype=np.int32), len(points))
     ids = pd.Categorical.from_codes(places, dtype=pd.CategoricalDtype([p.id for p in test]))

@@ -192,8 +192,8 @@ class Stages:
         if stage is None or stage.share is None:
             raise StudyError(f"{name}: has no shards; leave out --shard")
         if not stage.wanted(self.study):
-            switch = " ".join(f"[{part}]" if not place else part for place, part in enumerate(stage.switch.split(".")))
-            raise StudyError(f"{name}: nothing to divide, since the study asks for none ({switch})")
+            section, _, key = stage.switch.partition(".")
+            raise StudyError(f"{name}: nothing to divide, since the study asks for none ([{section}] {key})")
         missing = next((one for one in self.graph.before(stage.name) if not self.is_done(one)), None)
         if missing:
             command = missing if missing == "finetune" else "run"

@@ -79,8 +79,7 @@ def folder_of(context: Context, null: str, fit: int) -> Path:
 def _there(context: Context, null: str, fit: int) -> bool:
     """Whether a fit is scored."""
     folder = folder_of(context, null, fit)
-    trained_too = fit or is_trained(context, folder / "model", _name(null, fit))
-    return bool(trained_too) and has_scores(context, fit, folder)
+    return has_scores(context, fit, folder) and (fit > 0 or is_trained(context, folder / "model", _name(null, fit)))
 
 
 def train_by_crew(context: Context, folders: Mapping[tuple[str, int], Path], scored: bool = False) -> None:

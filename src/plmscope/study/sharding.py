@@ -37,5 +37,6 @@ def held(run: Run, folder: Path, name: str) -> Iterator[None]:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"{folder}: cannot be made ({error.strerror}); name another with --out") from None
-        all_held.enter_context(lock(folder / f"{name}.lock", f"{folder / name}: another process does this shard"))
+        busy = f"{folder / name}: another process does this shard"
+        all_held.enter_context(lock(folder / f"{name}.lock", busy, remove=True))
         yield
