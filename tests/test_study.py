@@ -327,6 +327,7 @@ def test_no_evaluated_protein_was_trained_on_or_scored(golden: Golden, tables: d
     assert not evaluated & scored and len(scored) == 18
     run = open_run(golden.run)
     assert {p.id for p in run.proteins("scoring")} == scored
+    assert {p.id for p in run.proteins("evaluation")} == evaluated
     assert set(run.scores("activation_std").proteins) == scored
     kept = select_top(run.scores("activation_std"), 0.1)
     with pytest.raises(SelectionError, match="18 of the proteins"):
@@ -476,7 +477,7 @@ def test_open_run(golden: Golden) -> None:
     run = open_run(golden.run)
     assert repr(run) == f"OpenRun({str(golden.run)!r}, finished: {', '.join(STAGES)})"
     assert len(run.proteins("train")) == 36 and len(run.proteins("scoring", per_class=2)) == 6
-    with pytest.raises(InputError, match="no part 'tset'; there are train, validation, test and scoring"):
+    with pytest.raises(InputError, match="no part 'tset'; there are train, validation, test, scoring and evaluation"):
         run.proteins("tset")
     with pytest.raises(SelectionError, match="no scores by 'gradient'; there are activation_std, integrated_gradients"):
         run.scores("gradient")

@@ -4,10 +4,9 @@
 
     import plmscope as ps
 
-    run    = ps.open_run("runs/demo")
-    scores = ps.score(run.model, run.proteins("scoring"), method="integrated_gradients")
-    kept   = ps.select_top(scores, fraction=0.05)
-    print(ps.evaluate(run.model, run.proteins("test"), kept, n_random=20))
+    run  = ps.open_run("runs/demo")
+    kept = ps.select_top(run.ranking("integrated_gradients"), fraction=0.05)
+    print(ps.evaluate(run.model, run.proteins("evaluation"), kept, n_random=20))
 
 Names are imported when they are first used: ``import plmscope`` alone loads neither PyTorch nor transformers. It lets
 PyTorch's threads sleep while they wait (:mod:`plmscope.threads`), if it comes before PyTorch.

@@ -49,6 +49,12 @@ class Overlap:
     jaccard_expected: float
     p_value: float
 
+    def __str__(self) -> str:
+        return (
+            f"{self.shared:,} neurons in both, of {self.n:,} and {self.n_other:,}: Jaccard index {self.jaccard:.2f}, "
+            f"{self.jaccard_expected:.2f} by chance (as many in every site), p = {self.p_value:.2g}"
+        )
+
 
 def overlap(one: Selection, other: Selection) -> Overlap:
     """Shared neurons of two selections of models of one shape, against matched chance.
@@ -61,6 +67,8 @@ def overlap(one: Selection, other: Selection) -> Overlap:
     >>> first = np.arange(len(index)) < 2  # both neurons of the query: nothing else was possible
     >>> overlap(Selection(index, first), Selection(index, first))
     Overlap(n=2, n_other=2, shared=2, jaccard=1.0, jaccard_expected=1.0, p_value=1.0)
+    >>> print(overlap(Selection(index, first), Selection(index, first)))
+    2 neurons in both, of 2 and 2: Jaccard index 1.00, 1.00 by chance (as many in every site), p = 1
     """
     if one.index != other.index:
         raise SelectionError(f"{one.name!r} and {other.name!r} belong to models of different shape")

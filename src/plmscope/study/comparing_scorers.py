@@ -12,7 +12,7 @@ from plmscope.evaluation.faithfulness import TRUTH, area_points, areas, scorers,
 from plmscope.scoring.methods import every_score
 from plmscope.scoring.scores import NeuronScores, resampling_groups
 from plmscope.store.resume import Arrays, Parts
-from plmscope.study.opened import judges, score_all
+from plmscope.study.opened import score_all
 from plmscope.study.stages import Context, Stage, tables
 
 
@@ -22,7 +22,7 @@ def run(context: Context) -> dict[str, Any]:
     from plmscope.evaluation.curves import Grid
 
     opened, study = context.opened, context.study
-    settings, model, test = study.faithfulness, context.opened.model, judges(context.opened)
+    settings, model, test = study.faithfulness, context.opened.model, context.opened.proteins("evaluation")
     kept = Parts(context.parts / "scores", context.stamp)
     scores: dict[str, NeuronScores] = {}
     halves: dict[str, float] = {}

@@ -14,7 +14,6 @@ from plmscope.data.proteins import Protein
 from plmscope.evaluation.selection import MODULE
 from plmscope.report.closing import first_lines
 from plmscope.scoring.table import ACTIVITY
-from plmscope.study.opened import judges
 from plmscope.study.sharding import held
 from plmscope.study.stages import Context, Stage, tables
 from plmscope.tasks.shard import Shard
@@ -47,7 +46,7 @@ def asked(context: Context) -> Asked:
     from plmscope.evaluation.resampled import RESAMPLE, donors
 
     study, opened = context.study, context.opened
-    e, model, test = study.evaluate, opened.model, judges(opened)
+    e, model, test = study.evaluate, opened.model, opened.proteins("evaluation")
     scores = {method: opened.ranking(method) for method in study.judged}
     activity = opened.scores(ACTIVITY).values if ACTIVITY in study.score.methods else None
     grid = Grid(scores, tuple(e.fractions), study.seed, activity, tuple(e.module_fractions))

@@ -15,7 +15,7 @@ from plmscope.data.proteins import Protein
 from plmscope.errors import RunError
 from plmscope.evaluation.selection import Selection, select_top
 from plmscope.progress import Track, silent
-from plmscope.study.opened import OpenRun, class_methods, class_scores, judges
+from plmscope.study.opened import OpenRun, class_methods, class_scores
 from plmscope.study.sharding import held
 from plmscope.study.stages import Context, Stage, tables
 from plmscope.tasks.crew import ALONE, Crew
@@ -69,7 +69,7 @@ def asked(opened: OpenRun, parts: Path, stamp: str, track: Track = silent, crew:
             folder=parts, stamp=f"{name}-{stamp}", description=description, track=track, crew=crew,
         )  # fmt: skip
 
-    proteins = judges(opened)
+    proteins = opened.proteins("evaluation")
     draws: dict[float | None, int] = {None: settings.draws, 0.0: settings.draws}
     draws |= {factor: settings.draws if factor == 2 else 0 for factor in settings.factors if factor != 1}
     trials = plan(selections, fraction, draws, seed)
@@ -142,8 +142,8 @@ def judge_selection(opened: OpenRun, path: str | Path, label: str | None, factor
 
     chosen = Selection.from_tsv(path, opened.model.index)
     return intervene(
-        opened.model, judges(opened), chosen, factor=factor, label=label, n_random=opened.study.intervene.draws,
-        seed=opened.study.seed, token_budget=opened.study.evaluate.token_budget,
+        opened.model, opened.proteins("evaluation"), chosen, factor=factor, label=label,
+        n_random=opened.study.intervene.draws, seed=opened.study.seed, token_budget=opened.study.evaluate.token_budget,
     )  # fmt: skip
 
 

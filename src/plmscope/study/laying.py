@@ -12,7 +12,7 @@ import numpy as np
 from plmscope.data.clusters import one_per_cluster
 from plmscope.data.proteins import Protein
 from plmscope.errors import RunError
-from plmscope.study.opened import class_methods, class_scores, judges
+from plmscope.study.opened import class_methods, class_scores
 from plmscope.study.stages import Context
 
 #: Training proteins of a class whose attributions are correlated, each from another cluster.
@@ -33,7 +33,7 @@ class Laying:
     @cached_property
     def proteins(self) -> list[Protein]:
         """The test proteins that the evaluation uses."""
-        return judges(self.opened)
+        return self.opened.proteins("evaluation")
 
     @cached_property
     def true(self) -> np.ndarray:

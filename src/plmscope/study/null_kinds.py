@@ -10,7 +10,6 @@ import pandas as pd
 from plmscope.evaluation.selection import MODULE
 from plmscope.scoring.scores import from_table
 from plmscope.study.nulls import labelled, means
-from plmscope.study.opened import judges
 from plmscope.study.scoring import rankings
 from plmscope.study.settings import Study
 from plmscope.study.stages import Context, Stage
@@ -22,7 +21,7 @@ def run(context: Context) -> None:
     from plmscope.models.loading import load_model
 
     study, run, opened = context.study, context.run, context.opened
-    test, evaluated = judges(opened), []
+    test, evaluated = opened.proteins("evaluation"), []
     for null in study.density.nulls:
         model = load_model(run.path / "nulls" / null / "model", device=study.device, dtype=study.dtype)
         frame = run.own(f"nulls/{null}/neurons")

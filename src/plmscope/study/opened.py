@@ -45,20 +45,33 @@ class OpenRun:
         return dict(zip(self._proteins["id"], self._proteins["cluster"], strict=True))
 
     def proteins(self, part: str, per_class: int | None = None) -> list[Protein]:
-        """Proteins of ``train``, ``validation`` or ``test``, or ``scoring``: the training proteins that were scored."""
-        if part not in ("train", "validation", "test", "scoring"):
-            raise InputError(f"no part {part!r}; there are train, validation, test and scoring")
-        frame = self._proteins[self._proteins["split"] == ("train" if part == "scoring" else part)]
+        """Proteins of ``train``, ``validation`` or ``test``, or those that the study itself took of them.
+
+        Args:
+            part: ``train``, ``validation`` or ``test``; ``scoring``, the training proteins that neurons were scored on;
+                ``evaluation``, the test proteins that selections were judged on.
+            per_class: Of ``scoring`` and ``evaluation``, at most so many of a class, each from another cluster, instead
+                of the study's number.
+
+        Raises:
+            InputError: there is no such part.
+        """
+        parts = {"train": "train", "validation": "validation", "test": "test", "scoring": "train", "evaluation": "test"}
+        if part not in parts:
+            *most, last = parts
+            raise InputError(f"no part {part!r}; there are {', '.join(most)} and {last}")
+        frame = self._proteins[self._proteins["split"] == parts[part]]
         proteins = [
             Protein(str(r.id), str(r.sequence), str(r.label), {}, getattr(r, "parent", ""), getattr(r, "start", 0))
             for r in frame.itertuples()
         ]
-        if part == "scoring":
-            wanted = self.study.score.proteins_per_class if per_class is None else per_class
-            return one_per_cluster(
-                proteins, self.clusters, wanted, self.study.seed, task=self.study.data.task_or_single
-            )
-        return proteins
+        if part == "scoring" and per_class is None:
+            per_class = self.study.score.proteins_per_class
+        elif part == "evaluation" and per_class is None and self.study.evaluate.max_proteins:
+            per_class = -(-self.study.evaluate.max_proteins // len(self.model.labels))
+        if part == parts[part] or per_class is None:
+            return proteins
+        return one_per_cluster(proteins, self.clusters, per_class, self.study.seed, task=self.study.data.task_or_single)
 
     @cached_property
     def model(self) -> Any:
@@ -185,12 +198,3 @@ def best_of_class(opened: OpenRun, label: str) -> Selection:
     chosen = select_top(scores[label], fraction)
     name = f"the best {100 * fraction:.3g} % of neurons for class {label} by {method.replace('_', ' ')}"
     return Selection(chosen.index, chosen.mask, name)
-
-
-def judges(opened: OpenRun) -> list[Protein]:
-    """The test proteins that the evaluation uses."""
-    test, most = opened.proteins("test"), opened.study.evaluate.max_proteins
-    if not most:
-        return test
-    per_class = -(-most // len(opened.model.labels))
-    return one_per_cluster(test, opened.clusters, per_class, opened.study.seed, task=opened.model.task)
