@@ -48,7 +48,9 @@ and both neighbours taken as independent. EC classes are those of the first-toke
 
 **How to read this.** It has learned enzyme families, not the language of proteins: its perplexity is hardly below that of residue
 frequencies, and of 20 residues it guesses mostly L and A ({best}). Contacts were not measured: without structures there
-is nothing to measure them on. Accuracy falls with the identity to the nearest training protein.
+is nothing to measure them on. Accuracy falls with the identity to the nearest training protein. It is not overfitted
+either: 400 of its training proteins have a perplexity of 17.0, as many validation proteins 17.1 (a look at the finished model, every
+chosen residue masked), so that it is residues seen that are missing, not proteins.
 
 ## Training log
 ![training](training.png)
