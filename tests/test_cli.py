@@ -819,7 +819,7 @@ CASES = [
     Case(
         "an option does not exist",
         nothing,
-        "No such option: --outdir...ee plmscope run --help",
+        "No such option...--outdir...ee plmscope run --help",
         ("run", "{study}", "--outdir", "x"),
     ),
     Case(
@@ -838,7 +838,7 @@ CASES = [
     Case(
         "there is an argument too many",
         nothing,
-        "Got unexpected extra argument(s) ({out}); see plmscope report --help",
+        "Got unexpected extra argument... ({out}); see plmscope report --help",
         ("report", "{out}", "{out}"),
     ),
 ]
