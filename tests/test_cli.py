@@ -19,7 +19,9 @@ from safetensors.torch import load_file, save_file
 from plmscope import __version__
 from plmscope.cli import app, main
 from plmscope.store.folder import Run
+from plmscope.study.demo import demo_study
 from plmscope.study.order import ROWS, commands, names
+from plmscope.study.settings import Study
 from plmscope.study.study_file import read_study
 from tests.conftest import Golden, save_tiny_model
 
@@ -834,6 +836,13 @@ CASES = [
         "Invalid value for '--seed': ...; see plmscope run --help",
         ("run", "{study}", "--seed", "one"),
     ),
+    Case(
+        "a table of proteins is given for a study file",
+        nothing,
+        "{data}: holds proteins, not settings; write a study file with 'plmscope init' and name this one there, as "
+        "path of [data]",
+        ("run", "{data}"),
+    ),
     Case("an argument is missing", nothing, "Missing argument 'STUDY'; see plmscope run --help", ("run",)),
     Case(
         "there is an argument too many",
@@ -996,6 +1005,14 @@ def test_init_does_not_replace_without_force(tmp_path: Path, capfd: pytest.Captu
     path.write_text("mine")
     assert main(["init", str(path)]) == 2 and path.read_text() == "mine"
     assert main(["init", str(path), "--force"]) == 0 and path.read_text() != "mine"
+
+
+def test_init_quick_is_the_demo_of_proteins_of_ones_own(tmp_path: Path) -> None:
+    path = tmp_path / "my.toml"
+    assert main(["init", str(path), "--quick"]) == 0
+    quick, plain, demo = read_study(path), Study(), demo_study()
+    assert (quick.name, quick.data, quick.split) == (plain.name, plain.data, plain.split)
+    assert (quick.score, quick.evaluate, quick.finetune) == (demo.score, demo.evaluate, demo.finetune)
 
 
 def test_quiet_prints_the_closing_table_alone(

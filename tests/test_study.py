@@ -855,6 +855,39 @@ def test_a_stage_alone_does_not_take_other_data(
     assert f"{data}: has changed since {folder} was made from it; put it back or use 'plmscope run'" in said
 
 
+def test_results_of_another_file_are_not_written_over(
+    golden: Golden, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder, data = golden.copy(tmp_path / "run"), tmp_path / "mine.tsv"
+    shutil.copy(golden.data, data)
+    data.write_text(data.read_text().replace("\t2.", "\t6.", 1))
+    study = changed(golden.study, tmp_path / "mine.toml", data={"path": str(data)})
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir() if path.name != ".lock"}
+    assert main(["run", str(study), "--out", str(folder)]) == 2
+    theirs = read_study(folder / "study.toml").data.path
+    said = capfd.readouterr().err
+    assert f"{folder}: holds results of {theirs}, and this study reads {data}; give the study another name" in said
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir() if path.name != ".lock"} == before
+
+
+def test_a_command_that_finds_all_done_is_not_told(golden: Golden, tmp_path: Path) -> None:
+    folder = golden.copy(tmp_path / "run")
+    Run.open(folder).update_manifest(command="plmscope run mine.toml")
+    assert main(["evaluate", str(folder), "--quiet"]) == 0
+    assert Run.open(folder).manifest()["command"] == "plmscope run mine.toml"
+    (folder / "curves.parquet").unlink()
+    assert main(["evaluate", str(folder), "--quiet"]) == 0
+    assert Run.open(folder).manifest()["command"] != "plmscope run mine.toml"
+
+
+def test_a_run_that_is_trained_again_is_not_opened(golden: Golden, tmp_path: Path) -> None:
+    folder = golden.copy(tmp_path / "run")
+    stages = Run.open(folder).manifest()["stages"]
+    Run.open(folder).update_manifest(stages={"finetune": stages["finetune"] | {"status": "running"}})
+    with pytest.raises(RunError, match=r"run: fine-tuning is not finished; run 'plmscope run .*study.toml --out"):
+        open_run(folder)
+
+
 # --- settings ---------------------------------------------------------------------------------------------------------
 
 

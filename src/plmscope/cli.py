@@ -158,10 +158,15 @@ def demo(
 @app.command()
 def init(
     path: Annotated[Path, typer.Argument(metavar="STUDY", help="File to write.")] = Path("study.toml"),
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="A first look in minutes: few proteins, shares and draws, one layer trained."),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
 ) -> None:
     """Write a study file with every key, its default and its meaning; edit it and 'run' it."""
     from plmscope.store.files import write_atomic
+    from plmscope.study.demo import quick_study
     from plmscope.study.settings import Study
     from plmscope.study.study_file import write_study
 
@@ -169,7 +174,7 @@ def init(
         raise StudyError(f"{path}: is there already; choose another name or use --force")
     if not path.parent.is_dir():
         raise StudyError(f"{path.parent}: no such folder; make it or name another file")
-    write_atomic(path, write_study(Study()).encode())
+    write_atomic(path, write_study(quick_study() if quick else Study()).encode())
     tell(f"wrote {path}; edit it, then: plmscope run {path}")
 
 

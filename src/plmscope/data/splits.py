@@ -181,6 +181,7 @@ def split_proteins(
             notes = (note,)
         _check_classes(proteins, assignment, task, ("train",), f"column {column!r}", "move some there")
         return Split(assignment, clusters, method, identity, coverage, cluster_column, notes)
+    open_to_test = {p.id for p in proteins if _is_held_out(p, held_out)} if held_out else set(alone)
     how: tuple[str, ...] = ()
     if method == "random":
         clusters = _together(alone, proteins, lambda protein: protein.sequence)
@@ -191,7 +192,6 @@ def split_proteins(
         clusters, how = relatives(proteins, identity, coverage)
         clusters = _together(clusters, proteins, lambda protein: protein.parent)
         clusters = _together(clusters, proteins, source_of)
-    open_to_test = {p.id for p in proteins if _is_held_out(p, held_out)} if held_out else set(alone)
     checked = (task, PARTS, "the split", "merge the class with another or leave it out")
     mixed: tuple[str, ...] = ()
     try:
@@ -312,7 +312,7 @@ def _together(
 
 def _is_held_out(protein: Protein, column: str) -> bool:
     """Whether the protein may enter validation and test."""
-    value = value_of(protein, column, "held_out").lower()
+    value = value_of(protein, column, "held_out, or set held_out = ''").lower()
     if value not in _YES + _NO:
         raise InputError(f"protein {protein.id!r}: column {column!r} has {shown(value)}; use 1 or 0")
     return value in _YES

@@ -31,6 +31,11 @@ from plmscope.errors import ModelError, one_line, shown
 
 T = TypeVar("T")
 EMBEDDED = "plmscope:embedded"
+#: What to know of its judgement of proteins other than the embedded ones that were kept away from it.
+SEEN = (
+    f"{EMBEDDED} was trained on enzymes of UniProt and their EC numbers; proteins of yours may be among them, and then "
+    "its accuracy says too little of new ones"
+)
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 #: Files beside the weights that are read.

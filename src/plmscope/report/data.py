@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from plmscope.data.labels import class_names, classes_of, membership
+from plmscope.models.checkpoints import EMBEDDED, SEEN
 from plmscope.report.answers import CLASSIFIERS
 from plmscope.report.blocks import (
     Block,
@@ -167,6 +168,8 @@ def _leakage_blocks(results: Results, leakage: pd.DataFrame) -> list[Block]:
     caption = "Leakage: identity of each held-out protein to its nearest training protein (best local alignment found)."
     caption += " The dotted line is the identity of the clustering." if is_number(threshold) else ""
     panel = Panel("plot-leakage", "Identity to the nearest training protein", tuple(traces), layout)
+    if results.setting("model", "checkpoint") == EMBEDDED and not results.setting("split", "held_out"):
+        sentences.append(f"{SEEN}.")
     return [Text(" ".join(sentences)), FigureGroup("leakage-figure", caption, (panel,))]
 
 

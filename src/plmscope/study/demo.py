@@ -1,4 +1,4 @@
-"""The studies of ``plmscope demo``: one in minutes, and all of it with ``--full``."""
+"""The studies of ``plmscope demo``: one in minutes, and all of it with ``--full``; and of ``plmscope init --quick``."""
 
 from __future__ import annotations
 
@@ -33,6 +33,12 @@ def demo_study(task: str = "enzymes", full: bool = False) -> Study:
         raise StudyError(f"demo task {shown(task)} is unknown; use 'enzymes' or 'families'")
     study = _full_demo() if full else _fast_demo()
     return study if task == "enzymes" else _of_families(study)
+
+
+def quick_study() -> Study:
+    """A first look at proteins of one's own: the demo's settings without its data and its split."""
+    plain = Study()
+    return _fast_demo().model_copy(update={"name": plain.name, "data": plain.data, "split": plain.split})
 
 
 def _fast_demo() -> Study:

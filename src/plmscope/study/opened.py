@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -111,9 +112,14 @@ def open_run(path: str | Path) -> OpenRun:
     """Open a run folder.
 
     Raises:
-        RunError: it is missing or not a run folder.
+        RunError: it is missing or not a run folder, or its model is not trained to the end: tables of an earlier model
+            may then stand beside proteins of this one.
     """
-    return OpenRun(Run.open(path))
+    run = Run.open(path)
+    if run.manifest()["stages"].get("finetune", {}).get("status", "done") != "done":
+        study, folder = shlex.quote(str(run.path / "study.toml")), shlex.quote(str(run.path))
+        raise RunError(f"{run.path}: fine-tuning is not finished; run 'plmscope run {study} --out {folder}'")
+    return OpenRun(run)
 
 
 def score_all(

@@ -23,8 +23,10 @@ def read_study(path: str | Path) -> Study:
         StudyError: it is missing or not TOML, or a key is unknown (the nearest is named) or has an impossible value.
     """
     path = Path(path)
+    text = ""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
+        content = tomllib.loads(text)
     except IsADirectoryError:
         own = path / "study.toml"
         if own.is_file() and (path / "manifest.json").is_file():
@@ -33,6 +35,11 @@ def read_study(path: str | Path) -> Study:
         raise StudyError(f"{path}: is a folder; name a study file, which 'plmscope init' writes") from None
     except (OSError, ValueError, RecursionError) as error:  # of TOML, UTF-8 and numbers of too many digits
         reason = error.strerror if isinstance(error, OSError) else str(error)[:200]
+        if text.lstrip().startswith((">", "id\t", "id,")):
+            raise StudyError(
+                f"{path}: holds proteins, not settings; write a study file with 'plmscope init' and name this one "
+                "there, as path of [data]"
+            ) from None
         raise StudyError(f"{path}: cannot be read ({reason}); 'plmscope init' writes a study file") from None
     return parse_study(content, str(path))
 
