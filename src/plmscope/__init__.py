@@ -5,7 +5,7 @@
     import plmscope as ps
 
     run  = ps.open_run("runs/demo")
-    kept = ps.select_top(run.ranking("integrated_gradients"), fraction=0.05)
+    kept = ps.select_top(run.ranking("integrated_gradients"), fraction=0.5)
     print(ps.evaluate(run.model, run.proteins("evaluation"), kept, n_random=20))
 
 Names are imported when they are first used: ``import plmscope`` alone loads neither PyTorch nor transformers. It lets
