@@ -39,8 +39,9 @@ from plmscope.store.schema import SCHEMA, SCHEMA_VERSION
 from plmscope.study import Stages, names
 from plmscope.study.demo import demo_study
 from plmscope.study.inputs import _kept_apart, anchored
+from plmscope.study.laying import Laying
 from plmscope.study.nulls import run as run_nulls
-from plmscope.study.opened import open_run
+from plmscope.study.opened import class_scores, open_run
 from plmscope.study.settings import Study
 from plmscope.study.study_file import parse_study, read_study, write_study
 from tests.conftest import Golden, make_proteins
@@ -886,6 +887,17 @@ def test_a_run_that_is_trained_again_is_not_opened(golden: Golden, tmp_path: Pat
     Run.open(folder).update_manifest(stages={"finetune": stages["finetune"] | {"status": "running"}})
     with pytest.raises(RunError, match=r"run: fine-tuning is not finished; run 'plmscope run .*study.toml --out"):
         open_run(folder)
+
+
+def test_neurons_of_a_class_are_those_that_carry_it_whatever_is_named_first(golden: Golden, tmp_path: Path) -> None:
+    folder = golden.copy(tmp_path / "run")
+    methods = ["activation_std", "integrated_gradients"]
+    study = changed(golden.study, tmp_path / "mine.toml", layout={"methods": methods, "neurons": 4})
+    laying = Laying(Stages(read_study(study), Run.open(folder)).context("layout"))
+    of = {method: class_scores(laying.opened, method) for method in methods}
+    for label, chosen in laying.chosen.items():
+        by = {method: np.argsort(-scores[label].values, kind="stable")[:4].tolist() for method, scores in of.items()}
+        assert chosen == by["integrated_gradients"] != by["activation_std"]
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------

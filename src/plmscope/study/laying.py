@@ -12,6 +12,7 @@ import numpy as np
 from plmscope.data.clusters import one_per_cluster
 from plmscope.data.proteins import Protein
 from plmscope.errors import RunError
+from plmscope.scoring.table import PREFERRED
 from plmscope.study.opened import class_methods, class_scores
 from plmscope.study.stages import Context
 
@@ -71,10 +72,11 @@ class Laying:
         return self.constants(self.train)
 
     def class_scores(self) -> dict[str, Any]:
-        """Scores of every neuron for each class, by the first method with such scores."""
+        """Scores of every neuron for each class, by that of the methods which tells best what carries a class."""
         known = set(self.context.run.table("class_scores")["method"])
         named = [method for method in self.settings.methods if method in known]
-        return class_scores(self.opened, named[0] if named else class_methods(self.opened)[0])
+        best = next((method for method in PREFERRED if method in named), None)
+        return class_scores(self.opened, best or (named or class_methods(self.opened))[0])
 
     @cached_property
     def chosen(self) -> dict[str, list[int]]:
