@@ -68,6 +68,12 @@ def test_the_page_takes_names_as_text_and_asks_for_nothing(written):
     data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1])
     assert [one["id"] for one in data["proteins"]] == ["a", HOSTILE, "b"]
     assert len(data["proteins"][0]["tracks"]) == len(data["proteins"][0]["neurons"])
+    # What stands on it in words is that of the terminal.
+    for one in data["proteins"]:
+        assert one["trust"] and one["verdict"].split(" (")[0] in ("more than chance", "no more than chance")
+        assert all(neuron["acting"].startswith("mostly ") for neuron in one["neurons"])
+    for word in ("one.remarks", "one.trust", "one.verdict", "n.acting"):
+        assert word in own_text("protein.js", package="plmscope.explaining")
 
 
 def test_a_stopped_command_continues(opened, fasta, written, tmp_path, monkeypatch):

@@ -33,7 +33,7 @@ const proteinView = ({ classes, letters, cards, report, onPick, residueTools, ne
     const section = make("section", { "aria-labelledby": "protein-name" }, make("h1", { id: "protein-name" }, one.id),
       make("p", { class: "question" }, `The model says ${one.decided ? one.decided.split(";").map(className).join(" and ") : "no class"}. Explained is class ${className(one.explained)}, with a probability of ${percent(one.probability)}.`));
     const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}.`;
-    for (const text of one.remarks) section.append(make("p", { class: "note" }, sentence(text)));
+    for (const text of one.remarks) section.append(make("p", { class: "remark" }, sentence(text)));
     if (one.trust) section.append(make("p", {}, sentence(one.trust)));
     const grid = make("div", { class: "probabilities" });
     for (const [label, p] of Object.entries(one.probabilities).sort((a, b) => b[1] - a[1]).slice(0, 8)) {
