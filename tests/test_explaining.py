@@ -282,7 +282,12 @@ def test_a_neuron_acts_by_being_high_or_low():
     row = {"position": 39, "residue": "P", "percentile": 0.017}
     assert acting(row) == "mostly by being low at P39"
     assert acting(row | {"percentile": 0.93}) == "mostly by being high at P39"
-    assert acting(row | {"percentile": 0.5}) == acting(row | {"percentile": None}) == "mostly at P39"
+    assert (
+        acting(row | {"percentile": 0.5})
+        == acting(row | {"percentile": None})
+        == acting(row | {"percentile": math.nan})
+    )
+    assert acting(row | {"percentile": None}) == "mostly at P39"
     assert acting({"position": 0, "residue": "", "percentile": 0.02}) == "mostly by being low at the first token"
     told = neuron_text(row | {"layer": 0, "module": "value", "neuron": 62, "contribution": 0.34, "effect": 0.2,
                               "sentence": "Fires on glycine."})  # fmt: skip

@@ -214,9 +214,11 @@ def acting(row: Mapping[str, Any]) -> str:
     if row["residue"]:
         where = f"at {row['residue']}{row['position']}"
     share = row["percentile"]
-    if share is None or LOW < share < 1 - LOW:
-        return f"mostly {where}"
-    return f"mostly by being {'low' if share <= LOW else 'high'} {where}"
+    if share is not None and share <= LOW:
+        return f"mostly by being low {where}"
+    if share is not None and share >= 1 - LOW:
+        return f"mostly by being high {where}"
+    return f"mostly {where}"
 
 
 def _named_residues(one: Explanation) -> str:
