@@ -14,13 +14,15 @@ from plmscope.data.proteins import Protein
 from plmscope.errors import InputError, SelectionError
 from plmscope.evaluation.interventions import Change, outcomes
 from plmscope.evaluation.selection import Selection
+from plmscope.explaining import training
 from plmscope.explaining.activations import as_protein
 from plmscope.explaining.contributions import contributions
 from plmscope.explaining.decision import Decision
 from plmscope.explaining.explainer import Explainer, ExplainSettings
-from plmscope.explaining.explanation import SCHEMA
+from plmscope.explaining.explanation import ALIKE, SAME, SCHEMA, acting, neuron_text, remarks, verdict
 from plmscope.explaining.held import held_alone, held_together
-from plmscope.explaining.residues import residue_attribution, shuffled_band, shuffled_copies
+from plmscope.explaining.page import with_trust
+from plmscope.explaining.residues import outside_p, residue_attribution, shuffled_band, shuffled_copies
 from plmscope.explaining.training import Distances, place, sample_of
 from plmscope.models.architectures import architecture_of
 from plmscope.models.classifier import Classifier
@@ -28,6 +30,7 @@ from plmscope.models.hooked import network_of
 from plmscope.models.hooks import record
 from plmscope.models.hooks import replace as put
 from plmscope.models.sites import Neuron, NeuronIndex, Site
+from plmscope.progress import silent
 from plmscope.scoring.integrated_gradients import integrated_gradients
 from tests.planted import neurons_of, planted_model, planted_proteins, planted_tokenizer
 
@@ -256,6 +259,41 @@ def test_one_more_copy_lies_outside_the_band_one_time_in_ten(tiny):
     assert np.abs(band.low - fine.low).mean() < 0.05 * (fine.high - fine.low).mean()
 
 
+def test_many_residues_outside_the_band_are_told_from_chance(tiny, planted):
+    """Counts against those of the copies, each held against the others: uniform where the order says nothing."""
+    rng = np.random.default_rng(0)
+    smooth = np.array([[np.convolve(rng.normal(size=70), np.ones(11), "valid") for _ in range(21)] for _ in range(200)])
+    chance = np.array([outside_p(maps[0], maps[1:]) for maps in smooth])
+    assert (chance <= 0.05).mean() < 0.09 and 0.4 < chance.mean() < 0.7  # though neighbours go together
+    assert outside_p(5 * smooth[0, 0], smooth[0, 1:]) == pytest.approx(1 / 21)
+    # The same in words.
+    one = {"length": 160, "residues_outside": 12, "outside_p": 0.7}
+    assert verdict(one) == "no more than chance"
+    assert verdict(one | {"residues_outside": 20, "outside_p": 0.19}) == "no more than chance (p = 0.19)"
+    assert verdict(one | {"residues_outside": 40, "outside_p": 1 / 21}) == "more than chance (p = 0.048)"
+    protein = Protein("p", "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQ")
+    found = ps.explain(tiny, protein, settings=FEW)
+    s = found.summary
+    assert 1 / 21 <= s["outside_p"] <= 1 and f"expected by chance: {verdict(s)}" in repr(found)
+    assert math.isnan(ps.explain(tiny, protein, settings=replace(FEW, copies=0)).summary["outside_p"])
+
+
+def test_a_neuron_acts_by_being_high_or_low():
+    row = {"position": 39, "residue": "P", "percentile": 0.017}
+    assert acting(row) == "mostly by being low at P39"
+    assert acting(row | {"percentile": 0.93}) == "mostly by being high at P39"
+    assert (
+        acting(row | {"percentile": 0.5})
+        == acting(row | {"percentile": None})
+        == acting(row | {"percentile": math.nan})
+    )
+    assert acting(row | {"percentile": None}) == "mostly at P39"
+    assert acting({"position": 0, "residue": "", "percentile": 0.02}) == "mostly by being low at the first token"
+    told = neuron_text(row | {"layer": 0, "module": "value", "neuron": 62, "contribution": 0.34, "effect": 0.2,
+                              "sentence": "Fires on glycine."})  # fmt: skip
+    assert "mostly by being low at P39 (percentile 1.7 of training residues)" in told
+
+
 def test_activations_are_what_a_hook_sees(tiny, proteins):
     neurons = [Neuron(Site(2, "key"), 3), Neuron(Site(0, "intermediate"), 40)]
     frame = ps.activations(tiny, proteins[:2], neurons)
@@ -351,27 +389,78 @@ def test_the_same_twice_and_alone(opened, explainer):
     assert together[1].to_json() == alone.to_json()
 
 
-def test_accuracy_at_the_distance_by_hand(opened):
-    run = opened.run
-    near = Distances(opened).of(opened.proteins("test"))
-    predictions, curves = run.table("predictions"), run.table("curves")
-    intact = predictions[predictions["curve_point"] == curves.index[curves["method"] == "intact"][0]].set_index("id")
-    labels = run.table("proteins").set_index("id")["label"]
-    own = [
-        (one.distance, opened.model.labels[int(intact.loc[p.id, "predicted"])] == labels[p.id])
-        for one, p in zip(near, opened.proteins("test"), strict=True)
-        if p.id in intact.index
-    ]
-    assert len(own) > 5
+def test_accuracy_at_the_distance_by_hand(opened, monkeypatch):
+    """Of every test protein, whether or not the evaluation took it."""
+    has = type(opened.run).has
+    monkeypatch.setattr(type(opened.run), "has", lambda run, name: name != "predictions" and has(run, name))
+    test = opened.proteins("test")
+    near = Distances(opened).of(test)
+    said = opened.model.log_probabilities(test).argmax(1)
+    own = [(one.distance, opened.model.labels[int(k)] == p.label) for one, p, k in zip(near, test, said, strict=True)]
     for one in near:
         same = [right for distance, right in own if distance == one.distance]
-        assert one.n_test == len(same)
+        assert one.n_test == len(same) and (one.in_training == "") == (one.identity < 0.9)
         if len(same) >= 5:
             assert one.accuracy == pytest.approx(np.mean(same))
             assert one.low <= one.accuracy + 1e-9 and one.accuracy - 1e-9 <= one.high
         else:
             assert math.isnan(one.accuracy)
+    assert any(one.n_test >= 5 for one in near)
     assert place(np.array(["", "a", "a"]), np.array([0, 0.1, 1.0])).tolist()[0] == 0
+
+
+def test_test_proteins_are_asked_once_and_not_too_many(opened, tmp_path, monkeypatch):
+    sample_of(opened)
+    first = Distances(opened).right
+    kept = sorted(path.name.split("-")[0] for path in (opened.run.path / training.CACHE).glob("*.npy"))
+    assert kept == ["edges", "means", "right"]  # neither is in the other's way
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_right", None)  # called, it fails
+        pd.testing.assert_frame_equal(Distances(opened).right, first)
+    monkeypatch.setattr(training, "MOST", 2)
+    few = Distances(opened).right
+    assert few.groupby("place").size().max() == 2
+    assert len(few) == first.groupby("place").size().clip(upper=2).sum()
+
+
+def test_a_model_of_several_classes_is_right_where_all_are():
+    class Model:
+        task = "multi"
+
+        def targets(self, proteins):
+            return np.array([[True, False], [True, False], [False, False]])
+
+        def log_probabilities(self, proteins):
+            return np.log([[0.9, 0.2], [0.9, 0.6], [0.4, 0.1]])
+
+    assert training._right(Model(), [None] * 3, silent).tolist() == [True, False, True]
+
+
+def test_what_was_seen_in_training_is_told(opened, explainer):
+    """The very sequence, one nearly the same, and one that is new; told on the page and in the JSON too."""
+    train = {p.sequence for p in opened.proteins("train")}
+    protein = next(p for p in opened.proteins("train") if len(p) > 80)
+    nearly = replace(protein, id="nearly", sequence=f"M{protein.sequence[1:]}" + "G")
+    assert nearly.sequence not in train
+    new = opened.proteins("test")[0]
+    same, alike, other = explainer([protein, nearly, new])
+    assert [one.summary["in_training"] for one in (same, alike, other)] == [SAME, ALIKE, ""]
+    assert "this sequence is a training protein: the model has seen it with its class" in repr(same)
+    assert "a training protein is 90% identical to it or more: the model has seen" in repr(alike)
+    assert "seen it" not in repr(other)
+    assert "too few" not in repr(same)  # the split leaves no test protein so near
+    told = with_trust(json.loads(same.to_json()))
+    assert told["in_training"] == SAME and "no feat" in told["remarks"][0]
+
+
+def test_longer_than_any_training_protein(opened, explainer):
+    one = next(explainer(opened.proteins("test")[:1])).summary
+    assert one["longest_train"] == max(map(len, opened.proteins("train"))) and not remarks(one)
+    assert remarks({**one, "length": one["longest_train"] + 1}) == [
+        f"it has {one['longest_train'] + 1} residues, the longest training protein {one['longest_train']}: the model "
+        "was trained on none so long"
+    ]
+    assert not remarks({**one, "length": one["longest_train"]})
 
 
 def test_percentiles_are_shares_of_training_residues(opened):

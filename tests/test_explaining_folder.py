@@ -68,6 +68,12 @@ def test_the_page_takes_names_as_text_and_asks_for_nothing(written):
     data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1])
     assert [one["id"] for one in data["proteins"]] == ["a", HOSTILE, "b"]
     assert len(data["proteins"][0]["tracks"]) == len(data["proteins"][0]["neurons"])
+    # What stands on it in words is that of the terminal.
+    for one in data["proteins"]:
+        assert one["trust"] and one["verdict"].split(" (")[0] in ("more than chance", "no more than chance")
+        assert all(neuron["acting"].startswith("mostly ") for neuron in one["neurons"])
+    for word in ("one.remarks", "one.trust", "one.verdict", "n.acting"):
+        assert word in own_text("protein.js", package="plmscope.explaining")
 
 
 def test_a_stopped_command_continues(opened, fasta, written, tmp_path, monkeypatch):
@@ -107,8 +113,10 @@ def test_the_command(opened, tmp_path, capsys):
     path.write_text(f">mine\n{opened.proteins('test')[0].sequence[:50]}\n")
     assert main(["explain", str(opened.run.path), str(path), "--json", "--quiet"]) == 0
     said = capsys.readouterr()
-    assert json.loads(said.out)["id"] == "mine"
-    assert "explained 1 protein:" in said.err
+    lines = opened.run.path / "explained" / "mine" / "explained.jsonl"
+    assert [json.loads(line)["id"] for line in lines.read_text().splitlines()] == ["mine"]
+    assert '"residues"' not in said.out and re.match(r"mine, \d+ residues: the model says", said.out)
+    assert "explained 1 protein:" in said.err and f"{lines}" in said.err
     assert (opened.run.path / "explained" / "mine" / "explained.html").is_file()
 
 
@@ -116,7 +124,11 @@ def test_the_command(opened, tmp_path, capsys):
     ("text", "how", "message"),
     [
         (">p\nMKT1AY\n", [], "protein 'p'"),
-        (">p\nMKTAY\n", ["--label", "9"], "class '9' is not among those of the model: 2, 3, 6"),
+        (
+            ">p\nMKTAY\n",
+            ["--label", "9"],
+            "class '9' is not among those of the model: 2 (transferases), 3 (hydrolases), 6 (ligases)",
+        ),
         (">p\n" + "M" * 500 + "\n", [], "x longer than 126 residues); give another file"),
         # settings that only a study has are not advised
         (">p\nMK*AY\n", [], "a stop codon inside it: check its translation (frame, genetic code, pseudogene)$"),

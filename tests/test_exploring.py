@@ -178,14 +178,17 @@ def test_the_same_as_explain(client, session, sequence):
     other.__dict__["_distances"] = None  # one search of MMseqs2 is enough
     expected = json.loads(next(other([Protein(HOSTILE, sequence)])).to_json())
     searched = {"nearest_train", "identity", "nearest_label", "distance", "accuracy", "accuracy_low", "accuracy_high"}
-    same = expected.keys() - searched - {"n_test"}
+    same = expected.keys() - searched - {"n_test", "in_training", "longest_train", "neurons"}
     assert {key: found[key] for key in same} == {key: expected[key] for key in same}
+    acting = [neuron.pop("acting") for neuron in found["neurons"]]
+    assert found["neurons"] == expected["neurons"] and all(text.startswith("mostly ") for text in acting)
     assert found["trust"] and len(found["tracks"]) == len(found["neurons"]) and found["null_copies"] == 20
     look = asking(client, "look", {"id": HOSTILE, "sequence": sequence}).json()
     assert look["null_copies"] == 0 and look["trust"] == "" and look["residues_outside"] == 0
     same = ("attribution", "position", "residue", "through", "concepts")
     assert [[r[k] for k in same] for r in look["residues"]] == [[r[k] for k in same] for r in found["residues"]]
-    assert look["neurons"] == found["neurons"] and look["chosen_effect"] == found["chosen_effect"]
+    assert [neuron.pop("acting") for neuron in look["neurons"]] == acting and look["neurons"] == found["neurons"]
+    assert look["chosen_effect"] == found["chosen_effect"]
 
 
 def test_a_mutation_is_the_mutated_protein(client, session, sequence):

@@ -13,6 +13,7 @@ import uvicorn
 import plmscope as ps
 from plmscope.data.proteins import Protein
 from plmscope.explaining.explainer import ExplainSettings
+from plmscope.explaining.explanation import acting, verdict
 from plmscope.exploring.server import application, listening, names_of
 from plmscope.exploring.session import Session
 
@@ -78,6 +79,8 @@ def test_paste_mutate_switch_and_come_back(page, address, session):
     assert page.locator(".strip b").all_text_contents() == list(sequence)
     assert page.locator(".strip b.out").count() == one.summary["residues_outside"]
     assert page.locator(".neuron").count() == len(one.neurons)
+    assert f"by chance: {verdict(one.summary)})" in page.locator("#explained .legend").first.text_content()
+    assert acting(one.neurons.iloc[0]) in page.locator(".neuron small").first.text_content()
 
     # Mutate by the mouse: the letter, the class, the attribution, the neurons.
     page.locator(".strip b").nth(4).click()

@@ -20,6 +20,7 @@ import plmscope
 from plmscope.cli import app
 from plmscope.errors import PlmscopeError
 from plmscope.store.schema import SCHEMA
+from plmscope.study.demo import demo_study
 from plmscope.study.study_file import parse_study
 from tests.conftest import Golden
 
@@ -197,6 +198,13 @@ def test_the_page_of_the_api_has_every_name_at_its_step() -> None:
     rows = dict(re.findall(r"^\| ([\w ]+) \| (.*`ps\..*) \|$", PAGES["docs/python.md"], re.MULTILINE))
     shown = {step: set(re.findall(r"`ps\.(\w+)`", names)) for step, names in rows.items()}
     assert shown == {step: set(names) for step, names in plmscope.STEPS.items()}
+
+
+@pytest.mark.parametrize("page", [page for page, text in PAGES.items() if '("runs/demo")' in text])
+def test_scores_of_the_demo_are_those_that_it_has(page: str) -> None:
+    """The run of these tests has more methods than the demo's."""
+    asked = re.findall(r"run\.(?:scores|ranking)\(\"(\w+)\"\)", PAGES[page])
+    assert set(asked) <= set(demo_study().score.columns)
 
 
 @pytest.mark.parametrize("page", PAGES)

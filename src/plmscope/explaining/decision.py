@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -99,12 +100,19 @@ class Decision:
         return torch.full((n,), self.label, device=self.classifier.device)
 
 
-def number_of(classifier: Classifier, label: str | int) -> int:
+def number_of(classifier: Classifier, label: str | int, named: Sequence[str] = ()) -> int:
     """The number of a class.
+
+    Args:
+        classifier: The model.
+        label: The class.
+        named: All classes as the refusal names them; empty: by their labels alone.
 
     Raises:
         InputError: the model does not know it.
     """
     if str(label) not in classifier.labels:
-        raise InputError(f"class {str(label)!r} is not among those of the model: {', '.join(classifier.labels)}")
+        raise InputError(
+            f"class {str(label)!r} is not among those of the model: {', '.join(named or classifier.labels)}"
+        )
     return classifier.labels.index(str(label))

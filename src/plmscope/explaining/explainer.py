@@ -41,6 +41,7 @@ from plmscope.explaining.training import Distances, Nearest, Sample, sample_of
 from plmscope.models.classifier import Classifier
 from plmscope.models.hooked import network_of
 from plmscope.progress import Track, silent
+from plmscope.report.input import Results
 from plmscope.study.opened import OpenRun, best_of_class, open_run
 
 #: Places of a neuron that the table lists.
@@ -106,7 +107,7 @@ class Explainer:
         self.settings, self.track = settings or ExplainSettings(), track
         self.network = network_of(self.model)
         if label is not None:
-            number_of(self.model, label)
+            self._number_of(label)
         if neurons is not None and neurons.index != self.model.index:
             raise SelectionError(f"{neurons.name!r} belongs to a model of another shape ({neurons.index!r})")
         if self.opened is not None and self.model.ablation_means is None:
@@ -129,6 +130,8 @@ class Explainer:
         if isinstance(features, str | Path):
             features = read_features(features, proteins)
         distances = self._distances if proteins else None
+        if distances is not None:
+            _ = distances.right  # by the model, which two threads must not ask at once: others record what it does
         # MMseqs2 is a process of its own: it searches while the first protein is explained.
         with ThreadPoolExecutor(1) as pool:
             searched = None if distances is None else pool.submit(distances.of, proteins)
@@ -165,7 +168,7 @@ class Explainer:
 
     @cached_property
     def _distances(self) -> Distances | None:
-        return None if self.opened is None else Distances(self.opened)
+        return None if self.opened is None else Distances(self.opened, self.track)
 
     def asking(self, label: str | int | None, settings: ExplainSettings | None = None) -> Explainer:
         """The same explainer with another class or other settings; what is made once is shared.
@@ -174,14 +177,21 @@ class Explainer:
             InputError: the class is unknown.
         """
         if label is not None:
-            number_of(self.model, label)
+            self._number_of(label)
         other = copy(self)
         other.label, other.settings = label, settings or self.settings
         return other
 
+    def _number_of(self, label: str | int) -> int:
+        """The number of a class; the refusal of another names those that there are as the report does."""
+        named = [] if self.opened is None else [Results(self.opened.run).class_name(name) for name in self.model.labels]
+        return number_of(self.model, label, named)
+
     def prepare(self) -> None:
         """Make now what all proteins need, so that the first protein takes no longer than the others."""
-        _ = self.sample, self.cards, self._distances
+        _ = self.sample, self.cards
+        if self._distances is not None:
+            _ = self._distances.right
 
     def neurons_for(self, label: str) -> Selection | None:
         """The set that is held together: the given one, or the best neurons of a class; ``None``: no scores."""
@@ -249,7 +259,7 @@ class Explainer:
             "log_odds": decision.value, "start_log_odds": attributed.start,
             "attribution": float(attributed.values.sum()), "gap": attributed.gap, "points": attributed.points,
             "null_copies": band.copies, "null_gap": band.gap, "null_points": band.points,
-            "null_error": band.error, "residues_outside": int(residues["outside"].sum()),
+            "null_error": band.error, "residues_outside": int(residues["outside"].sum()), "outside_p": band.p_value,
             **_nearest(None), "neurons_gap": given.gap, **_held("held", held),
             "chosen": "" if chosen is None else chosen.name, **_held("chosen", of_chosen), "kn_score": kn,
         }  # fmt: skip
@@ -337,6 +347,7 @@ def _nearest(near: Nearest | None) -> Mapping[str, Any]:
     return {
         "nearest_train": near.id, "identity": near.identity, "nearest_label": near.label, "distance": near.distance,
         "accuracy": near.accuracy, "accuracy_low": near.low, "accuracy_high": near.high, "n_test": near.n_test,
+        "in_training": near.in_training, "longest_train": near.longest_train,
     }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from plmscope.data.leakage import IDENTITIES
 from plmscope.data.structures import Matched
 from plmscope.report.blocks import json_ready
 
@@ -20,8 +21,9 @@ SCHEMA: dict[str, tuple[str, ...]] = {
     "explained_proteins": (
         "id", "length", "explained", "decided", "probability", "probabilities", "log_odds", "start_log_odds",
         "attribution", "gap", "points", "null_copies", "null_gap", "null_points", "null_error",
-        "residues_outside", "nearest_train", "identity",
-        "nearest_label", "distance", "accuracy", "accuracy_low", "accuracy_high", "n_test", "neurons_gap", "held_n",
+        "residues_outside", "outside_p", "nearest_train", "identity",
+        "nearest_label", "distance", "accuracy", "accuracy_low", "accuracy_high", "n_test", "in_training",
+        "longest_train", "neurons_gap", "held_n",
         "held_effect", "held_draws", "held_p", "held_decided", "chosen", "chosen_n", "chosen_effect", "chosen_draws",
         "chosen_p", "chosen_decided", "kn_score",
     ),
@@ -36,6 +38,12 @@ SCHEMA: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 #: Residues and neurons that a summary names.
 NAMED = 5
+#: What ``in_training`` says of a protein that the model has seen, itself or as good as itself.
+SAME, ALIKE = "same sequence", f"{IDENTITIES[-1]:.0%} identical or more"
+#: Percentile of an activation up to which it is called low, and high from as far below 1.
+LOW = 0.25
+#: What p value more residues outside the band than expected are called more than chance at.
+SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True, repr=False)
@@ -111,13 +119,13 @@ def sentences(one: Explanation) -> list[str]:
         f"{s['explained']}, probability {s['probability']:.3f}, log-odds {s['log_odds']:+.2f}"
     ]
     if s["distance"]:
-        lines.append(f"  {trust(s)}")
+        lines += [f"  {line}" for line in (trust(s), *remarks(s))]
     total = s["log_odds"] - s["start_log_odds"]
     lines.append(
         f"  residues: {s['attribution']:+.2f} nats of {total:+.2f} from the mean residue (gap {s['gap']:+.3f}); "
         + (
             f"{s['residues_outside']:,} of {s['length']:,} outside the band of {s['null_copies']} shuffled copies, "
-            f"{s['length'] * 0.1:.0f} expected by chance; {_named_residues(one)}"
+            f"{s['length'] * 0.1:.0f} expected by chance: {verdict(s)}; {_named_residues(one)}"
             if s["null_copies"]
             else "no band was asked for"
         )
@@ -128,7 +136,8 @@ def sentences(one: Explanation) -> list[str]:
     if s["held_n"]:
         lines.append(
             f"  the {s['held_n']} supporting neurons held together: {-s['held_effect']:+.2f} nats, matched draws "
-            f"{-s['held_draws']:+.2f}; the model then says {s['held_decided']}"
+            f"{-s['held_draws']:+.2f}, which is no test, since they were picked by this protein; the model then says "
+            f"{s['held_decided']}"
         )
     if s["chosen_n"]:
         lines.append(
@@ -145,6 +154,8 @@ def trust(s: Mapping[str, Any]) -> str:
         near = (
             f"nearest training protein {s['nearest_train']} (class {s['nearest_label']}), identity {s['identity']:.0%}"
         )
+    if s["in_training"]:
+        return near
     if math.isfinite(s["accuracy"]):
         return (
             f"{near}; of {s['n_test']} test proteins at this distance ({s['distance']}) {s['accuracy']:.0%} were right "
@@ -155,18 +166,59 @@ def trust(s: Mapping[str, Any]) -> str:
     )
 
 
+def remarks(s: Mapping[str, Any]) -> list[str]:
+    """What a reader has to know before believing the answer: the model has seen the protein, or none so long."""
+    seen = {
+        SAME: "this sequence is a training protein",
+        ALIKE: f"a training protein is {ALIKE.replace(' or more', '')} to it or more",
+    }.get(s["in_training"])
+    lines = []
+    if seen:
+        lines.append(
+            f"{seen}: the model has seen it with its class, so a right answer is no feat and says nothing about new "
+            "proteins"
+        )
+    if 0 < s["longest_train"] < s["length"]:
+        lines.append(
+            f"it has {s['length']:,} residues, the longest training protein {s['longest_train']:,}: the model was "
+            "trained on none so long"
+        )
+    return lines
+
+
+def verdict(s: Mapping[str, Any]) -> str:
+    """Whether more residues lie outside the band than chance puts there, in words."""
+    p = s["outside_p"]
+    if s["residues_outside"] <= s["length"] * 0.1:
+        return "no more than chance"
+    return f"{'more' if p <= SIGNIFICANT else 'no more'} than chance (p = {p:.2g})"
+
+
 def neuron_text(row: Mapping[str, Any]) -> str:
     """One neuron in words."""
-    where = "at the last token" if row["position"] else "at the first token"
-    if row["residue"]:
-        where = f"at {row['residue']}{row['position']}"
     share = row["percentile"]
     unusual = "" if share is None else f" (percentile {100 * share:.1f} of training residues)"
     card = f": {row['sentence']}" if row["sentence"] else ""
     return (
-        f"{row['module']}, layer {row['layer']}, neuron {row['neuron']}: {row['contribution']:+.3f} nats, mostly "
-        f"{where}{unusual}; {-row['effect']:+.3f} when it alone is held{card}"
+        f"{row['module']}, layer {row['layer']}, neuron {row['neuron']}: {row['contribution']:+.3f} nats, "
+        f"{acting(row)}{unusual}; {-row['effect']:+.3f} when it alone is held{card}"
     )
+
+
+def acting(row: Mapping[str, Any]) -> str:
+    """Where a neuron acts most, and whether by being high or low there.
+
+    One that fires on glycine may well count for a class by being low elsewhere.
+    """
+    where = "at the last token" if row["position"] else "at the first token"
+    if row["residue"]:
+        where = f"at {row['residue']}{row['position']}"
+    share = row["percentile"]
+    if share is not None and share <= LOW:
+        return f"mostly by being low {where}"
+    if share is not None and share >= 1 - LOW:
+        return f"mostly by being high {where}"
+    return f"mostly {where}"
 
 
 def _named_residues(one: Explanation) -> str:

@@ -196,7 +196,7 @@ def _stamp(
     stages = {name: entry.get("fingerprint", "") for name, entry in manifest.get("stages", {}).items()}
     stages = {name: stages.get(name, "") for name in ("finetune", "score", "evaluate", "characterize")}
     neurons = "" if chosen is None else hashlib.sha256(chosen.mask.tobytes()).hexdigest()
-    what = [__version__, stages, found.sha256, label, neurons, beside, asdict(settings)]
+    what = [__version__, SCHEMA, stages, found.sha256, label, neurons, beside, asdict(settings)]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from plmscope import __version__
 from plmscope.data.proteins import AMINO_ACIDS
-from plmscope.explaining.explanation import trust
+from plmscope.explaining.explanation import acting, remarks, trust, verdict
 from plmscope.report.blocks import address
 from plmscope.report.html import environment, molecules, own_text
 from plmscope.report.input import Results
@@ -68,9 +68,18 @@ def page_text(
 
 
 def with_trust(one: Mapping[str, Any]) -> dict[str, Any]:
-    """An explanation with ``trust``, how far to trust it in words; empty where that was not looked up."""
+    """An explanation with what is said of it in words: how far to trust it, remarks, a verdict, where neurons act.
+
+    ``trust`` and ``remarks`` are empty where the nearest training protein was not looked up.
+    """
     known = bool(one["distance"])
-    return {**one, "trust": trust({**one, "accuracy": _number(one["accuracy"])}) if known else ""}
+    return {
+        **one,
+        "trust": trust({**one, "accuracy": _number(one["accuracy"])}) if known else "",
+        "remarks": remarks(one) if known else [],
+        "verdict": verdict(one) if one["null_copies"] else "",
+        "neurons": [{**neuron, "acting": acting(neuron)} for neuron in one["neurons"]],
+    }
 
 
 def page_facts(results: Results, opened: OpenRun) -> dict[str, Any]:

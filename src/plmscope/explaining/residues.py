@@ -87,6 +87,7 @@ class Band:
         copies: How many.
         points: Mean number of points of the quadrature of each.
         gap: Mean absolute completeness gap of the copies, in nats.
+        p_value: That a shuffled copy has as many residues outside the band of the others, :func:`outside_p`.
         error: Of as many points on the protein itself: mean error of the tenth of its residues with the largest
             attribution, over their mean absolute attribution.
     """
@@ -97,11 +98,12 @@ class Band:
     points: float
     gap: float
     error: float
+    p_value: float
 
     @classmethod
     def none(cls, length: int) -> Band:
         """No band: its edges are NaN, nothing is outside."""
-        return cls(np.full(length, np.nan), np.full(length, np.nan), 0, 0.0, float("nan"), float("nan"))
+        return cls(np.full(length, np.nan), np.full(length, np.nan), 0, 0.0, *[float("nan")] * 3)
 
     def outside(self, values: np.ndarray) -> np.ndarray:
         """Which residues lie outside the band, ``(R,)``."""
@@ -196,9 +198,30 @@ def shuffled_band(
             break
     shuffled = shuffled_copies(decision.protein, copies, seed)
     maps = list(in_order(attributed, shuffled, decision.classifier.device))
-    low, high = np.quantile([one.values for one in maps], BAND, axis=0, method="weibull")
+    values = np.array([one.values for one in maps])
+    low, high = np.quantile(values, BAND, axis=0, method="weibull")
     return Band(low, high, copies, float(np.mean([one.points for one in maps])),
-                float(np.mean([abs(one.gap) for one in maps])), error)  # fmt: skip
+                float(np.mean([abs(one.gap) for one in maps])), error, outside_p(known.values, values))  # fmt: skip
+
+
+def outside_p(own: np.ndarray, copies: np.ndarray) -> float:
+    """Whether more residues lie outside the band than chance puts there.
+
+    Each of the copies takes the protein's place once: how many of its residues lie outside the band of all others?
+
+    Args:
+        own: ``(R,)`` attributions of the protein.
+        copies: ``(K, R)`` those of its shuffled copies.
+
+    Returns:
+        Share of the protein and its copies with as many outside as the protein, 1 / (K + 1) at least. Exact where the
+        order of the residues does not matter, however much neighbours have in common.
+    """
+    every, counts = np.concatenate([own[None], copies]), []
+    for row, one in enumerate(every):
+        low, high = np.quantile(np.delete(every, row, axis=0), BAND, axis=0, method="weibull")
+        counts.append(int(((one < low) | (one > high)).sum()))
+    return float(np.mean(np.array(counts) >= counts[0]))
 
 
 def shuffled_copies(protein: Protein, copies: int, seed: int) -> list[Protein]:

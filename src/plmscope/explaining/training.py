@@ -10,7 +10,7 @@ neuron is lower, ties counting half. From a sample, kept as 257 quantiles a neur
 with ``a_n(x)`` the mean over residues, mean and deviation over the sampled training proteins.
 
 **How far to trust a class**: the identity of the nearest training protein (MMseqs2), and how many of the run's test
-proteins at this distance were classified rightly.
+proteins at this distance the model classifies rightly, whether or not its evaluation took them.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from plmscope.data.labels import membership
 from plmscope.data.leakage import IDENTITIES, leakage
 from plmscope.data.proteins import Protein
 from plmscope.errors import RunError
+from plmscope.explaining.explanation import ALIKE, SAME
 from plmscope.knowledge.characterize import NEURONS_AT_ONCE
 from plmscope.knowledge.codes import FRACTIONS
 from plmscope.models.classifier import Batch, Classifier
@@ -50,8 +51,8 @@ LEVELS = np.unique([*np.linspace(0, 1, 241), *FRACTIONS, *(1 - f for f in FRACTI
 PROTEINS, RESIDUES = 256, 4096
 #: Folder of a run in which samples of its training proteins are kept.
 CACHE = "explain.cache"
-#: Test proteins at a distance below which their accuracy is not told.
-FEWEST = 5
+#: Test proteins at a distance below which their accuracy is not told, and how many of a distance are asked at most.
+FEWEST, MOST = 5, 200
 
 
 @dataclass(frozen=True)
@@ -110,15 +111,9 @@ def sample_of(opened: OpenRun, track: Track = silent) -> Sample:
     per_class = max(1, PROTEINS // len(model.labels))
     proteins = one_per_cluster(train, opened.clusters, per_class, study.seed, task=study.data.task_or_single)
     stamp = hashlib.sha256(f"{_weights(opened)} {study.seed} {[p.id for p in proteins]} {study.dtype}".encode())
-    folder = opened.run.path / CACHE
-    paths = [folder / f"{name}-{stamp.hexdigest()[:16]}.npy" for name in ("edges", "means")]
+    paths = [opened.run.path / CACHE / f"{name}-{stamp.hexdigest()[:16]}.npy" for name in ("edges", "means")]
     if not all(path.is_file() for path in paths):
-        try:
-            folder.mkdir(exist_ok=True)
-            for old in folder.glob("*.npy"):
-                old.unlink()
-        except OSError as error:
-            raise RunError(f"{folder}: cannot be written ({error.strerror}); allow writing there") from None
+        _make_way(paths)
         for path, array in zip(paths, _sampled(model, proteins, study.seed, track), strict=True):
             _save(path, array)
     edges, means = np.load(paths[0], mmap_mode="r"), np.load(paths[1])
@@ -128,6 +123,18 @@ def sample_of(opened: OpenRun, track: Track = silent) -> Sample:
 def _weights(opened: OpenRun) -> str:
     """What tells the run's model from others: the digests of its files."""
     return " ".join(f"{name}={digest}" for name, digest in sorted(opened.model.files.items()))
+
+
+def _make_way(paths: Sequence[Path]) -> None:
+    """Make the folder of some files that are kept, without those of an earlier model."""
+    folder = paths[0].parent
+    try:
+        folder.mkdir(exist_ok=True)
+        for path in paths:
+            for old in folder.glob(f"{path.name.split('-')[0]}-*.npy"):
+                old.unlink()
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be written ({error.strerror}); allow writing there") from None
 
 
 def _save(path: Path, array: np.ndarray) -> None:
@@ -189,10 +196,12 @@ class Nearest:
         identity: 0 to 1.
         label: Its class.
         distance: The class of identity in words.
-        accuracy: Share of the run's test proteins at this distance that were classified rightly; NaN if they are fewer
-            than five, or the run was not evaluated.
+        accuracy: Share of the run's test proteins at this distance that are classified rightly; NaN if they are fewer
+            than five.
         low, high: 95 % interval of the accuracy (Wilson).
-        n_test: How many test proteins are at this distance.
+        n_test: How many test proteins at this distance that is of: all of them, or :data:`MOST` drawn at random.
+        in_training: ``same sequence`` or ``90% identical or more`` if the model was trained on it or such a protein.
+        longest_train: Residues of the longest training protein.
     """
 
     id: str
@@ -203,50 +212,72 @@ class Nearest:
     low: float
     high: float
     n_test: int
+    in_training: str = ""
+    longest_train: int = 0
 
 
 class Distances:
     """The training proteins of a run, to compare others with."""
 
-    def __init__(self, opened: OpenRun) -> None:
-        self.opened = opened
+    def __init__(self, opened: OpenRun, track: Track = silent) -> None:
+        self.opened, self.track = opened, track
 
     @cached_property
     def _train(self) -> list[Protein]:
         return self.opened.proteins("train")
 
     @cached_property
-    def _right(self) -> pd.DataFrame:
-        """Test proteins that were evaluated: ``place`` (class of identity) and ``right``."""
-        run = self.opened.run
-        if not (run.has("predictions") and run.has("curves") and run.has("leakage")):
+    def right(self) -> pd.DataFrame:
+        """Test proteins with their class of identity: ``place`` and ``right``; asked once and kept in the run folder.
+
+        Raises:
+            RunError: the folder is not writable.
+        """
+        opened = self.opened
+        if not opened.run.has("leakage"):
             return pd.DataFrame({"place": np.zeros(0, int), "right": np.zeros(0, bool)})
-        curves = run.table("curves")
-        intact = curves.index[curves["method"] == "intact"][:1]
-        predictions = run.table("predictions")
-        predictions = predictions[predictions["curve_point"].isin(intact)]
-        known, near = run.table("proteins").set_index("id")["label"], run.table("leakage").set_index("id")
-        labels = [str(name) for name in run.metrics().get("labels", self.opened.model.labels)]
-        said = [str(p) if self.opened.model.task == "multi" else labels[int(p)] for p in predictions["predicted"]]
-        near = near.reindex(predictions["id"])
-        identity, name = near["identity"].fillna(0).to_numpy(), near["nearest_train"].fillna("").to_numpy()
-        return pd.DataFrame(
-            {"place": place(name, identity), "right": np.array(said) == known[predictions["id"]].to_numpy()}
-        )
+        test = opened.proteins("test")
+        near = opened.run.table("leakage").set_index("id").reindex([p.id for p in test])
+        places = place(near["nearest_train"].fillna("").to_numpy(), near["identity"].fillna(0).to_numpy())
+        order = pd.Series(places).sample(frac=1, random_state=opened.study.seed)
+        some = order.groupby(order).head(MOST).sort_index()
+        asked = [test[row] for row in some.index]
+        stamp = hashlib.sha256(f"{_weights(opened)} {[p.id for p in asked]} {opened.study.dtype}".encode())
+        path = opened.run.path / CACHE / f"right-{stamp.hexdigest()[:16]}.npy"
+        if not path.is_file():
+            _make_way([path])
+            _save(path, _right(opened.model, asked, self.track))
+        return pd.DataFrame({"place": some.to_numpy(), "right": np.load(path)})
 
     def of(self, proteins: Sequence[Protein]) -> list[Nearest]:
         """The nearest training protein of each, in their order; one search for all."""
         near = leakage(self._train, proteins)
-        label = {p.id: str(p.label) for p in self._train}
+        label, sequences = {p.id: str(p.label) for p in self._train}, {p.sequence for p in self._train}
+        longest = max(map(len, self._train))
         names, identity = near["nearest_train"].to_numpy(dtype=object), near["identity"].to_numpy(dtype=np.float64)
         lines = []
-        for name, share, at in zip(names, identity, place(names, identity), strict=True):
-            own = self._right["right"].to_numpy(dtype=bool)[self._right["place"].to_numpy() == at]
+        for protein, name, share, at in zip(proteins, names, identity, place(names, identity), strict=True):
+            own = self.right["right"].to_numpy(dtype=bool)[self.right["place"].to_numpy() == at]
             n, right = len(own), int(own.sum())
             low, high = wilson(right, n) if n >= FEWEST else (math.nan, math.nan)
             accuracy = right / n if n >= FEWEST else math.nan
-            lines.append(Nearest(str(name), float(share), label.get(str(name), ""), PLACES[at], accuracy, low, high, n))
+            seen = SAME if protein.sequence in sequences else ALIKE if at == len(PLACES) - 1 else ""
+            lines.append(
+                Nearest(
+                    str(name), float(share), label.get(str(name), ""), PLACES[at], accuracy, low, high, n, seen, longest
+                )
+            )
         return lines
+
+
+def _right(model: Classifier, proteins: Sequence[Protein], track: Track) -> np.ndarray:
+    """Which proteins the model classifies rightly, ``(P,)``; in a multi-label task all classes have to be right."""
+    found, said = model.targets(proteins), []
+    for start in track(range(0, len(proteins), 64), "test proteins", -(-len(proteins) // 64)):
+        said.append(model.log_probabilities(proteins[start : start + 64]))
+    log_p = np.concatenate(said)
+    right: np.ndarray = ((log_p > math.log(0.5)) == found).all(1) if model.task == "multi" else log_p.argmax(1) == found
+    return right
 
 
 #: Classes of identity in words; those of the leakage table.

@@ -24,9 +24,10 @@ def concepts_section(results: Results) -> Sequence[Block]:
     best = table[table["rank"] == 1]
     good = best[best["iou"] >= 0.5]["concept"].nunique()
     intro = Text(
-        f"Which neurons know a concept? For each of {count(best['concept'].nunique())} concepts the {SHOWN} best "
-        "neurons of all, by intersection over union of where the neuron fires and where the concept is; neuron, sign "
-        "and threshold were chosen on train clusters, the numbers beside are of held-out ones. "
+        f"Which neurons know a concept? For each of {count(best['concept'].nunique())} concepts the {SHOWN} "
+        f"best neurons of all that are high there and the {SHOWN} best that are low, by intersection over union of "
+        "where the neuron fires and where the concept is; neuron, sign and threshold were chosen on train clusters, "
+        "the numbers beside are of held-out ones. "
         f"{count(good) if good else 'No'} concept{'s have' if good > 1 else ' has'} a neuron with half or more in "
         "common. concept_neurons.parquet has 20 for each."
     )

@@ -32,7 +32,9 @@ const proteinView = ({ classes, letters, cards, report, onPick, residueTools, ne
   const decision = (one) => {
     const section = make("section", { "aria-labelledby": "protein-name" }, make("h1", { id: "protein-name" }, one.id),
       make("p", { class: "question" }, `The model says ${one.decided ? one.decided.split(";").map(className).join(" and ") : "no class"}. Explained is class ${className(one.explained)}, with a probability of ${percent(one.probability)}.`));
-    if (one.trust) section.append(make("p", {}, `${one.trust[0].toUpperCase()}${one.trust.slice(1)}.`));
+    const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}.`;
+    for (const text of one.remarks) section.append(make("p", { class: "remark" }, sentence(text)));
+    if (one.trust) section.append(make("p", {}, sentence(one.trust)));
     const grid = make("div", { class: "probabilities" });
     for (const [label, p] of Object.entries(one.probabilities).sort((a, b) => b[1] - a[1]).slice(0, 8)) {
       const fill = make("i");
@@ -79,9 +81,10 @@ const proteinView = ({ classes, letters, cards, report, onPick, residueTools, ne
       patch.style.background = tint(value, 1);
       legend.append(make("span", {}, patch, text));
     }
-    if (one.null_copies) legend.append(make("span", {}, make("u", {}, "underlined"), `: outside the band of ${one.null_copies} shuffled copies (${one.residues_outside} residues; ${Math.round(one.length / 10)} by chance)`));
+    if (one.null_copies) legend.append(make("span", {}, make("u", {}, "underlined"), `: outside the band of ${one.null_copies} shuffled copies (${one.residues_outside} residues; ${Math.round(one.length / 10)} by chance: ${one.verdict})`));
     const section = make("section", {}, make("h2", {}, "Residues"),
       make("p", {}, `From the mean residue to this protein the log-odds change by ${signed(one.log_odds - one.start_log_odds)} nats; the residues add up to ${signed(one.attribution)} (gap ${signed(one.gap, 3)}).`),
+      make("p", {}, "Attribution compares a residue with the mean of the twenty amino acids, a substitution with one other letter: the two may differ in sign. For what happens if it were another, trust plmscope variants."),
       strip, legend, told);
     if (residueTools) section.append(residueTools);
     const band = one.null_copies ? one.residues.map((r) => [r.null_low, r.null_high]) : undefined;
@@ -97,18 +100,17 @@ const proteinView = ({ classes, letters, cards, report, onPick, residueTools, ne
 
   const neurons = (one) => {
     const section = make("section", {}, make("h2", {}, "Neurons"),
-      make("p", {}, `The strongest of this decision, by path attribution from their ablation means (mean gap of a site ${number(one.neurons_gap, 3)} nats). “Alone” is how the log-odds change when this neuron alone is held at its mean. Bars show where along the protein it acts.`));
+      make("p", {}, `The strongest of this decision, by path attribution from their ablation means (mean gap of a site ${number(one.neurons_gap, 3)} nats). Held: replaced by its average over training proteins. “Alone” is how the log-odds change when this neuron alone is held. Bars show where along the protein it acts.`));
     const numbers = make("dl", { class: "numbers" });
     const fact = (term, text) => numbers.append(make("div", {}, make("dt", {}, term), make("dd", {}, text)));
     const drawn = (value, p) => isNumber(value) ? `; matched draws ${signed(-value)}${isNumber(p) ? `, p = ${p.toPrecision(2)}` : ""}` : "";
     if (one.held_n) fact(`the ${one.held_n} supporting ones held together`, `${signed(-one.held_effect)} nats, then ${className(one.held_decided)}${drawn(one.held_draws)}`);
     if (one.chosen_n) fact(`${one.chosen} (${one.chosen_n}) held`, `${signed(-one.chosen_effect)} nats${drawn(one.chosen_draws, one.chosen_p)}`);
-    if (isNumber(one.kn_score)) fact("their KN score for this class", signed(one.kn_score));
     section.append(numbers);
+    if (one.held_n) section.append(make("p", {}, `The ${one.held_n} supporting ones were picked because they act in this protein, so of course they do more than random ones: that is no test.`));
     one.neurons.forEach((n, k) => {
-      const place = n.residue ? `mostly at ${n.residue}${n.position}` : n.position ? "mostly at the last token" : "mostly at the first token";
       const item = make("div", { class: "neuron" }, make("h3", {}, neuronTitle(n),
-        make("small", {}, `${signed(n.contribution, 3)} nats · alone ${signed(-n.effect, 3)} · ${place}${isNumber(n.percentile) ? ` · percentile ${(100 * n.percentile).toFixed(1)}` : ""}${n.chosen ? " · one of the class’s" : ""}${neuronNote?.(n) ?? ""}`)));
+        make("small", {}, `${signed(n.contribution, 3)} nats · alone ${signed(-n.effect, 3)} · ${n.acting}${isNumber(n.percentile) ? ` · percentile ${(100 * n.percentile).toFixed(1)}` : ""}${n.chosen ? " · one of the class’s" : ""}${neuronNote?.(n) ?? ""}`)));
       if (neuronTools) item.append(neuronTools(n));
       if (n.sentence) item.append(make("p", {}, shortSentence(n)));
       const track = one.tracks[k];
