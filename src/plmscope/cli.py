@@ -449,7 +449,10 @@ def explain(
         Path | None, typer.Option("--out", "-o", help="Folder; default RUN/explained/NAME.", show_default=False)
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Also write explained.jsonl, one JSON object a protein and line.")
+        bool,
+        typer.Option(
+            "--json", help="Also write explained.jsonl, an object a protein and line; in a pipe it is printed."
+        ),
     ] = False,
     engine: Engine = "local",
     workers: Workers = 1,
@@ -469,7 +472,9 @@ def explain(
         as_json=as_json, track=track(quiet), say=say(quiet), crew=_crew(engine, workers, address),
     )  # fmt: skip
     shown = Console(highlight=False, markup=False, emoji=False)
-    if explained.first is not None and explained.proteins == 1:
+    if as_json and not sys.stdout.isatty():
+        sys.stdout.write((explained.folder / LINES).read_text(encoding="utf-8"))
+    elif explained.first is not None and explained.proteins == 1:
         shown.print("\n".join(plain(line) for line in repr(explained.first).splitlines()), soft_wrap=True)
     left_out = f", {explained.excluded:,} left out (see explained.json)" if explained.excluded else ""
     tell(
