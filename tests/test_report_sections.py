@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -91,6 +92,15 @@ def test_a_card_tells_its_place_and_its_letter_once(run: Run) -> None:
     sentences = {card["sentence"] for card in card_data(results)["cards"]}
     assert "Fires on W. Of EC 7, length alone." in sentences
     assert "Variance explained by its letter" not in report.render(run)
+
+
+def test_the_number_at_a_peak_is_that_of_the_peak(run: Run) -> None:
+    # Of a strip's values the largest in size may be on the other side: I8 is 3.31 and Y10 -3.93 of a neuron that fires.
+    results = Results(run)
+    strip = {"id": "p", "position": 8, "start": 6, "sequence": "VNIQY", "activation": [0.1, 0.2, 3.31, -1.0, -3.93]}
+    cards = results.tables["neuron_cards"]
+    results.tables["neuron_cards"] = cards.assign(top_proteins=json.dumps([strip]))
+    assert {one["peak"] for card in card_data(results)["cards"] for one in card["strips"]} == {3.31}
 
 
 def test_a_made_window_that_chance_makes_as_well_is_no_preference(run: Run) -> None:

@@ -181,7 +181,8 @@ def _strips(text: object, kinds: Mapping[str, str]) -> list[dict[str, Any]]:
             "id": str(one["id"]), "position": int(one["position"]), "start": int(one["start"]),
             "sequence": str(one["sequence"]), "sites": _runs(one.get("sites", []), kinds),
             "heights": [round(1000 * float(a) / largest) if is_number(a) and largest else 0 for a in one["activation"]],
-            "peak": max((float(a) for a in one["activation"]), key=abs, default=0.0),
+            # Of the peak, which a low side may have where the window is not largest in size.
+            "peak": one["activation"][int(one["position"]) - int(one["start"])],
         }
         for one in strips
     ]  # fmt: skip
