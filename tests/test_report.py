@@ -394,8 +394,8 @@ def test_top_neurons_are_ranked_by_every_method(results: Results) -> None:
         )
     assert table.select is not None
     words = dict(table.select.options)
-    assert words["integrated_gradients"] == "integrated gradients (knowledge neurons, ranks 1 to 35)"  # 2 % of 1,728
-    assert words["activation"] == "activation (selected neurons)"
+    assert words["integrated_gradients"] == "integrated gradients: knowledge neurons, ranks 1 to 35"  # 2 % of 1,728
+    assert words["activation"] == "activation: selected neurons"
 
 
 def test_class_tables_hold_the_best_of_each_class(results: Results) -> None:
@@ -483,7 +483,7 @@ def test_a_card_holds_what_is_known_of_its_neuron(results: Results) -> None:
     first = cards[0]
     assert [first[key] for key in keys] == [best[key] for key in keys] and first["sentence"] == best["sentence"]
     same = table[(table[keys] == [best[key] for key in keys]).all(axis=1)]
-    assert first["ranks"] == dict(zip(same["method"], same["rank"], strict=True))
+    assert first["ranks"] == dict(zip(same["method"].str.replace("_", " "), same["rank"], strict=True))
     assert first["sign"] == best["sign"]
     # Neighbours of one name are one mark; annotated residues and pattern matches are told apart.
     assert first["strips"][0]["sites"] == [[14, 14, "ACT_SITE", 1], [19, 23, "GxSxG", 0]]

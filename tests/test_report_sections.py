@@ -14,8 +14,12 @@ from plmscope.report import page as report
 from plmscope.report.blocks import Block, FigureGroup, Table, Text
 from plmscope.report.described import described_section, made_windows, told
 from plmscope.report.input import Results, SectionMaker, section
-from plmscope.report.knowledge import card_data
+from plmscope.report.knowledge import card_data, knowledge_section
+from plmscope.report.methods import completeness_section, methods_paragraph
+from plmscope.report.neurons import neurons_section
+from plmscope.report.page import answers
 from plmscope.report.salient import salient_section
+from plmscope.report.settled import unsettled_words
 from plmscope.store.folder import Run
 from plmscope.store.schema import SCHEMA
 from tests.fake_run import make_fake_run
@@ -154,3 +158,53 @@ def test_tables_of_knowledge_fit_a_laptop(run: Run, offline_page, tmp_path: Path
         wide[name] = page.evaluate(f"(() => {{ const b = document.querySelector('#{name} .scroll'); "
                                    "return b.scrollWidth - b.clientWidth; })()")  # fmt: skip
     assert set(wide.values()) == {0} and not wrong, wide
+
+
+def with_forms(run: Run) -> Results:
+    """A run whose integrated gradients have their absolute form too, which ranks."""
+    results = Results(run)
+    neurons = results.tables["neurons"]
+    results.tables["neurons"] = neurons.assign(integrated_gradients_abs=-neurons["integrated_gradients"])
+    results.study["score"]["ranking"] = "absolute"
+    return results
+
+
+def test_a_rank_says_which_form_of_the_score_it_is_by(run: Run) -> None:
+    results = with_forms(run)
+    text, table = neurons_section(results).blocks
+    assert isinstance(table, Table) and isinstance(text, Text) and table.select is not None
+    absolute, signed = (f"integrated gradients ({form})" for form in ("absolute", "signed mean"))
+    columns = [name for name, _ in table.columns]
+    assert columns.index(signed) == columns.index(absolute) + 1
+    options = dict(table.select.options)
+    # The word belongs to what was ranked by: the absolute form was compared with chance, under the method's name.
+    assert options["integrated_gradients_abs"] == f"{absolute}: knowledge neurons, ranks 1 to 35"  # 2 % of 1,728
+    assert options["integrated_gradients"] == f"{signed}: nothing is chosen by it"
+    assert f"rank by {absolute}" in text.text and text.text.count("selected neurons") == 0
+    ranks = {name for card in card_data(results)["cards"] for name in card["ranks"]}
+    assert absolute in ranks and not any("signed" in name for name in ranks)
+    assert f"by activation, activation std, activation contrast and {absolute}, after" in methods_paragraph(results)
+    results.study["score"]["ranking"] = "signed"
+    assert signed in {name for card in card_data(results)["cards"] for name in card["ranks"]}
+
+
+def test_ranks_that_may_change_are_told_where_they_are_read(run: Run) -> None:
+    results = Results(run)
+    gaps = results.tables["completeness"]
+    assert unsettled_words(results) == ""
+    loose = (gaps["layer"] == 0) | ((gaps["layer"] == 4) & gaps["module"].isin(["key", "query"]))
+    results.tables["completeness"] = gaps.assign(settled=~loose)
+    said = unsettled_words(results)
+    assert said.startswith(
+        "Attributions by integrated gradients are not settled in layer 0; key and query of layer 4 ("
+    )
+    assert said.count("Attributions") == 1
+    keys, cards = answers(results)[2:4]
+    assert said in keys.more and said in cards.more
+    assert any(isinstance(block, Text) and said in block.text for block in knowledge_section(results).blocks)
+    assert any(isinstance(block, Text) and said in block.text for block in completeness_section(results).blocks)
+    for card in card_data(results)["cards"]:
+        where = card["layer"] == 0 or (card["layer"] == 4 and card["module"] in ("key", "query"))
+        named = [name for name in card["ranks"] if name.startswith("integrated")]
+        assert all(name.endswith(", not settled here") == where for name in named)
+        assert not any(name.startswith("activation") and "settled" in name for name in card["ranks"])

@@ -14,11 +14,14 @@ import pandas as pd
 from plmscope.data.annotations import EC_NAMES
 from plmscope.data.labels import LabelTask
 from plmscope.errors import RunError
-from plmscope.report.blocks import Block, Section, Text
+from plmscope.report.blocks import Block, Section, Text, words
+from plmscope.scoring.table import FORMS, signed_methods
 from plmscope.store.folder import Run
 from plmscope.store.schema import SCHEMA
 
 KNOWLEDGE_FRACTION = 0.02
+#: The forms of a score with a sign, by the ending of their column.
+FORM_WORDS = {"": "signed mean", "_abs": "absolute", "_rms": "root mean square", "_class": "class means"}
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid")
 MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "triangle-down", "cross")
 
@@ -56,6 +59,23 @@ class Results:
         """A setting of ``study.toml``, or None."""
         values = self.study.get(section)
         return values.get(key) if isinstance(values, dict) else None
+
+    def ranked_column(self, method: str) -> str:
+        """The column of ``neurons.parquet`` that selections by a method are ranked by: of one with a sign, a form."""
+        neurons = self.get("neurons")
+        column = method + FORMS.get(str(self.setting("score", "ranking")), "")
+        known = neurons is not None and column in neurons.columns and method in signed_methods()
+        return column if known else method
+
+    def score_words(self, column: str) -> str:
+        """A column of scores in words; one of several forms of a score with a sign says which it is."""
+        neurons = self.get("neurons")
+        there = set() if neurons is None else {*neurons.columns}
+        for method in signed_methods():
+            for ending, form in FORM_WORDS.items():
+                if column == method + ending and (ending or there & {method + other for other in FORMS.values()}):
+                    return f"{words(method)} ({form})"
+        return words(column)
 
     @property
     def kinds(self) -> pd.DataFrame | None:

@@ -27,6 +27,7 @@ from plmscope.report.blocks import (
 )
 from plmscope.report.data import split_sentence
 from plmscope.report.input import Results, section
+from plmscope.report.settled import unsettled_words
 from plmscope.scoring.table import methods as known_methods
 from plmscope.scoring.table import row_of
 
@@ -94,7 +95,7 @@ def completeness_section(results: Results) -> Sequence[Block]:
         "its value. The gap between the sum and that change is the numerical error of the path integral; it is stored "
         f"for every protein and site. Over all {count(len(frame))} its median size is "
         f"{short(frame['size'].median())} against a median change of {short(frame['expected'].abs().median())}."
-        + _points_words(results, frame)
+        + " ".join(filter(None, [_points_words(results, frame), unsettled_words(results)]))
     )
     table = Table("gaps", "Completeness gaps per method and module", columns, tuple(rows))
     return intro, table
@@ -183,7 +184,7 @@ def methods_paragraph(results: Results) -> str:
         if points is not None:
             target += f" with {points or 'as many'} quadrature points"
             target += "" if points else f" as a tolerance of {results.setting('score', 'tolerance')} asks for"
-        names = listed([words(m) for m in results.methods])
+        names = listed(list(dict.fromkeys(results.score_words(results.ranked_column(m)) for m in results.methods)))
         sentences.append(
             f"All {total} units of the query, key, value, attention-output, intermediate and output modules were "
             f"scored on {count(look('scoring_proteins'))} training proteins by {names}, after Nori et al. (2023, "

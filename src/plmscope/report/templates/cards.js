@@ -122,7 +122,7 @@
   const kind = (card) => card.knows === "letter" && !(card.letter[0] >= 0.9) ? "letters" : card.knows;
   const build = (card) => {
     const id = address(card), motif = card.motif;
-    const ranks = Object.entries(card.ranks).map(([method, rank]) => `rank ${rank} by ${words(method)}`).join(", ");
+    const ranks = Object.entries(card.ranks).map(([method, rank]) => `rank ${rank} by ${method}`).join("; ");
     const parts = [];
     if (motif.matrix) {
       const where = motif.in.length ? `; hits enriched in ${motif.in.map(className).join(", ")}` : "";
