@@ -75,7 +75,12 @@ def answers(results: Results) -> tuple[Answer, ...]:
     return (
         quality_answer(results.metrics),
         kept_answer(results.get("comparison"), results.kinds),
-        _with(concentration_answer(results.kinds, results.get("density"), null, results.knowledge_fraction), loose),
+        _with(
+            concentration_answer(
+                results.kinds, results.get("density"), null, results.knowledge_fraction, results.evaluated_words
+            ),
+            loose,
+        ),
         _with(knowledge_answer(results.get("neuron_cards")), loose),
         intervention_answer(results.get("intervention_effects")),
     )
