@@ -228,7 +228,7 @@ def test_the_methods_paragraph_says_what_this_study_did(run: Run) -> None:
     assert "every kind was also ablated whole" in text and " 0 %" not in text and "or ablated" not in text
     comparison = results.tables["comparison"]
     assert "one-sided (counted among the draws)" in text and "199" not in text and "no test" not in text
-    few = np.where(comparison["module"] == "query", "too_few_draws", "permutation")
+    few = np.where(comparison["primary"].astype(bool), "permutation", "too_few_draws")
     results.tables["comparison"] = comparison.assign(p_kind=few, n_draws=np.where(few == "permutation", 20, 2))
     text = methods_paragraph(results)
     assert "counted among the draws; no test where there are fewer than 20 draws" in text
@@ -281,7 +281,13 @@ def test_the_first_curves_are_of_one_method_beside_its_controls(run: Run) -> Non
     first = show.options[0][0]
     assert first == "integrated_gradients" and show.options[-1][0] == "all"
     drawn = [t for t in figure.panels[0].traces if first in t["when"]["show"] and t.get("fill") == "toself"]
-    assert drawn
+    assert drawn and figure.panels[0].layout["xaxis"]["rangemode"] == "tozero"
+    results = Results(run)
+    curves = results.tables["curves"]
+    results.tables["curves"] = curves[curves["fraction"].isin([0.4, 1.0]) & curves["ablation"].isin(["none", "mean"])]
+    text, figure = curves_section(results).blocks
+    assert isinstance(text, Text) and "both are shown" not in text.text and isinstance(figure, FigureGroup)
+    assert figure.panels[0].layout["xaxis"]["rangemode"] == "normal"  # two points would stand in half a plot
 
 
 def test_one_epoch_is_told_in_words(run: Run) -> None:

@@ -91,9 +91,11 @@ def primary_figure(results: Results) -> FigureGroup | None:
 def curves_section(results: Results) -> Sequence[Block]:
     """Keep and ablate curves with the band of their chance draws."""
     curves = results.tables["curves"]
+    both = {"mean", "zero"} <= set(curves["ablation"])
     intro = Text(
         "Keep: all neurons but the chosen ones are replaced by a constant. Ablate: the chosen ones are. Replacing by "
-        "the mean stays close to what the network has seen; replacing by zero does not, which is why both are shown. "
+        "the mean stays close to what the network has seen; replacing by zero does not"
+        f"{', which is why both are shown' if both else ''}. "
         "Bands span the 5th to 95th percentile of the random draws; thin lines inside them are medians. Controls that "
         "are matched to a method are drawn where it is shown alone."
     )
@@ -155,10 +157,11 @@ def _curve_panel(
                         {"type": "scatter", "mode": "lines+markers", "x": x, "y": y, "name": name,
                          "when": base | {"show": ["all", method]}, **results.style(method)}
                     )  # fmt: skip
+    reach = "tozero" if part["fraction"].min() < 0.3 else "normal"  # not half a plot without a point
     verb = "kept" if mode == "keep" else "ablated"
     layout = {
         "height": 400,
-        "xaxis": {"title": {"text": f"fraction {verb}"}, "tickformat": "~%", "rangemode": "tozero"},
+        "xaxis": {"title": {"text": f"fraction {verb}"}, "tickformat": "~%", "rangemode": reach},
         "yaxis": {"title": {"text": next(iter(METRIC_WORDS_OF_CURVES.values()))}},
     }
     patches: dict[str, dict[str, Any]] = {
