@@ -228,6 +228,19 @@ def test_among_explanations_as_good_the_order_is_fixed(rows, leads):
     assert card(best, motifs(**NO_MOTIF))["concept"] == next(name for name, sign in rows if (name, sign) != leads)
 
 
+def test_of_letters_the_one_that_discovery_ranks_higher_leads():
+    """A neuron that is highest on W and second on the rarer C has an AUROC of 0.99 for C, and an F1 of 1 for W."""
+    proteins = [Protein(f"p{i}", "M" + "A" * 189 + "WW" + "C" + "A" * 7) for i in range(12)]
+    rows = [row("tryptophan (W)", rank=1, f1=1.0, f1_gain=1.0, auroc=1.0, discovery_auroc=1.0, discovery_f1=1.0),
+            row("cysteine (C)", rank=2, f1_gain=0.68, auroc=0.99, discovery_auroc=0.989)]  # fmt: skip
+    selections = pd.DataFrame({"method": ["ig"], "rank": [1], "position": [2]})
+    concepts = build_concepts(proteins)
+    for turned in (rows, rows[::-1]):
+        arguments = (selections, INDEX, pd.DataFrame(turned), motifs(**NO_MOTIF), concepts, proteins)
+        found = neuron_cards(*arguments).iloc[0]
+        assert found["concept"] == "tryptophan (W)" and found["sentence"].startswith("Fires on tryptophan: F1 1.00")
+
+
 def test_a_class_and_its_complement_are_one_finding():
     proteins = [Protein(f"p{i}", "M" + "A" * 199, "xy"[i % 2]) for i in range(12)]
     selections = pd.DataFrame({"method": ["ig"], "rank": [1], "position": [2]})

@@ -300,6 +300,21 @@ def test_tables_have_their_columns_on_disk(found: Comparison, tmp_path: Path) ->
         found.write(found.members[0].run.path)
 
 
+def test_few_runs_are_said_to_be_few(made: Path, tmp_path: Path) -> None:
+    one = compare_runs([made / "seed0"]).markdown()
+    assert "One run is too few for an interval over runs that lies above 0." in one
+    ratio = re.search(r"keys [0-9.]+ \(n = 1\), which is [0-9.]+ times that of the next kind of the same run;", one)
+    assert ratio
+    two = Path(shutil.copytree(made / "seed1", tmp_path / "two"))
+    metrics = json.loads((two / "metrics.json").read_text())
+    metrics["splits"]["test"]["model"]["balanced_accuracy"] = (
+        0.99  # another margin: an interval of one degree of freedom
+    )
+    (two / "metrics.json").write_text(json.dumps(metrics))
+    said = compare_runs([made / "seed0", two]).markdown()
+    assert "Two runs are too few for an interval over runs that lies above 0." in said
+
+
 def test_the_page_of_many_runs_has_all_columns() -> None:
     rows = dict(re.findall(r"^\| `compared_(\w+)` \|(.*)$", PAGES["docs/many-runs.md"], re.MULTILINE))
     assert set(rows) == set(COMPARED)

@@ -50,9 +50,9 @@ HOUSE = (
         "strips", "cards", "views", "units", "sentences",
     )),
     ("report", (
-        "blocks", "input", "answers", "data", "curves", "kinds", "density", "classes", "concentration", "closing",
-        "concepts", "described", "structures", "knowledge", "faithfulness", "html", "layout", "modularity", "neurons",
-        "recall", "salient", "sharing", "methods", "page",
+        "blocks", "input", "settled", "answers", "data", "curves", "kinds", "density", "classes", "concentration",
+        "closing", "concepts", "described", "structures", "knowledge", "faithfulness", "html", "layout", "modularity",
+        "neurons", "recall", "salient", "sharing", "methods", "page",
     )),
     ("study", (
         "order", "rules", "settings", "demo", "inputs", "study_file", "opened", "stages", "sharding", "characterizing",

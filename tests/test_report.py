@@ -35,7 +35,7 @@ from plmscope.report.concentration import density_answer
 from plmscope.report.curves import comparison_section, curves_section, primary_figure
 from plmscope.report.data import data_section, quality_section
 from plmscope.report.density import density_section
-from plmscope.report.input import Results
+from plmscope.report.input import ALWAYS, Results
 from plmscope.report.kinds import kinds_table
 from plmscope.report.knowledge import card_data, class_effects, interventions_section
 from plmscope.report.methods import REFERENCES, completeness_section, facts, methods_paragraph
@@ -394,8 +394,8 @@ def test_top_neurons_are_ranked_by_every_method(results: Results) -> None:
         )
     assert table.select is not None
     words = dict(table.select.options)
-    assert words["integrated_gradients"] == "integrated gradients (knowledge neurons, ranks 1 to 35)"  # 2 % of 1,728
-    assert words["activation"] == "activation (selected neurons)"
+    assert words["integrated_gradients"] == "integrated gradients: knowledge neurons, ranks 1 to 35"  # 2 % of 1,728
+    assert words["activation"] == "activation: selected neurons"
 
 
 def test_class_tables_hold_the_best_of_each_class(results: Results) -> None:
@@ -435,6 +435,7 @@ def test_methods_paragraph_holds_what_a_paper_needs(results: Results) -> None:
     parts = (
         "ab" * 32, "cd" * 32, "torch 2.9.0", "seed 0", "random draws (20)", "1,728 units", "72 training proteins",
         "identity 30 %", "449 were read and 9 excluded", "arXiv:2312.10770", "mean and zero ablation",
+        "Of all neurons ranked together the best 1 %, 2 %,", "were kept (all others ablated) or ablated",
         "log odds of the true class along a path from the zero baseline with 16 quadrature points",
     )  # fmt: skip
     assert [part for part in parts if part not in text] == []
@@ -483,7 +484,7 @@ def test_a_card_holds_what_is_known_of_its_neuron(results: Results) -> None:
     first = cards[0]
     assert [first[key] for key in keys] == [best[key] for key in keys] and first["sentence"] == best["sentence"]
     same = table[(table[keys] == [best[key] for key in keys]).all(axis=1)]
-    assert first["ranks"] == dict(zip(same["method"], same["rank"], strict=True))
+    assert first["ranks"] == dict(zip(same["method"].str.replace("_", " "), same["rank"], strict=True))
     assert first["sign"] == best["sign"]
     # Neighbours of one name are one mark; annotated residues and pattern matches are told apart.
     assert first["strips"][0]["sites"] == [[14, 14, "ACT_SITE", 1], [19, 23, "GxSxG", 0]]
@@ -760,7 +761,7 @@ def test_one_missing_table_does_not_stop_the_report(results: Results, askers: di
     del results.tables[name]
     parts = [part(results) for number, part in enumerate(PARTS) if number in askers[name]]
     said = " ".join(texts(part) for part in parts if isinstance(part, Section))
-    assert f"{name}.parquet is not in this run folder" in said
+    assert (f"{name}.parquet is not in this run folder" if name in ALWAYS else f"({name}.parquet): ") in said
 
 
 def test_empty_tables_are_said_to_be_empty(results: Results) -> None:
@@ -780,7 +781,8 @@ def test_a_run_with_no_table_at_all_gives_a_report(copy: Run) -> None:
     text = Page(report.write_report(copy).read_text(encoding="utf-8")).text
     for name in OPTIONAL:
         asked = name not in ("letters", *BESIDE, *LEFT_OUT)  # said beside cards, or left out whole
-        assert (f"{name}.parquet is not in this run folder" in text) == asked
+        said = f"{name}.parquet is not in this run folder" if name in ALWAYS else f"in this study ({name}.parquet)"
+        assert (said in text) == asked
     assert text.count("Not run") == 5
     assert "study.toml is not in this run folder" in text
     assert not re.search(r"\b(nan|None)\b", text.replace("None of", ""))

@@ -145,8 +145,9 @@ def test_without_interventions_overlap_and_stability_stay(
     study = changed(golden.study, tmp_path / "study.toml", intervene={"enabled": False})
     before = {name: (folder / f"{name}.parquet").read_bytes() for name in ("stability", "class_overlap")}
     assert main(["run", str(study), "--out", str(folder)]) == 0
-    done = [line.split(":")[0] for line in capfd.readouterr().err.splitlines() if "done in" in line]
-    assert done == ["intervene", "report"]
+    lines = capfd.readouterr().err.splitlines()
+    assert "intervene: left out" in lines
+    assert [line.split(":")[0] for line in lines if "done in" in line] == ["report"]
     assert {name: (folder / f"{name}.parquet").read_bytes() for name in before} == before
     assert not any((folder / f"{name}.parquet").exists() for name in ("interventions", "neuron_effects"))
     assert Run.open(folder).manifest()["interventions"] == {"enabled": False}

@@ -105,6 +105,10 @@ def _quality(found: Found, group: str) -> Claim:
     if wins < len(runs):
         return ("no" if not wins else "partly"), text, ()
     known = margin is not None and is_number(margin["low"]) and margin["low"] > 0
+    if not known:
+        n = len(runs)
+        few = f"{'One run is' if n == 1 else 'Two runs are'} too few for an interval over runs that lies above 0."
+        text += f" {few if n < 3 else 'The interval over runs does not lie above 0.'}"
     return ("yes" if known else "unclear"), text, ()
 
 
@@ -175,9 +179,10 @@ def _keys(found: Found, group: str) -> Claim:
         first = sure and key["low"] > 1 and lead.low > 1
         behind = key["mean"] <= 1 or lead.mean <= 1
         verdicts.append("yes" if first else "no" if behind else "unclear")
+        times = with_interval(lead, digits=2) if is_number(lead.low) else fixed(lead.mean, 2)
         details.append(
-            f"By {words(method)}: keys {with_interval(key, digits=2)}, {with_interval(lead, digits=2)} times the next "
-            f"kind of the same run; others {listed(others)}."
+            f"By {words(method)}: keys {with_interval(key, digits=2)}, which is {times} times "
+            f"that of the next kind of the same run; others {listed(others)}."
         )
     names = [words(m) for m, v in zip(methods, verdicts, strict=True) if v == "yes"]
     verdict: Verdict = "yes" if len(names) == len(methods) else "partly" if names else "unclear"

@@ -9,9 +9,9 @@ Otherwise the sentence is "Neither a concept nor a motif explains this neuron": 
 Of several explanations one leads. ``strength = max(AUROC, (1 + F1 gain) / 2)``, a motif's is its AUROC. The strongest
 of discovery sets the mark; what is within :data:`TIED_STRENGTH` of it there and on held-out clusters is *as good*, and
 of these come first: residues before whole proteins, the high side before the low, sites, patterns and motifs before
-letters, letters before groups and properties, and the rarer before the more frequent. That order is fixed, so that no
-held-out number is shown because it is high. Of two classes that are each other's complement one is told. The other
-side is told second.
+letters, letters before groups and properties, and the rarer before the more frequent (of letters, none of which is
+part of another, that which discovery ranks higher). That order is fixed, so that no held-out number is shown because it
+is high. Of two classes that are each other's complement one is told. The other side is told second.
 
 What a neuron *knows* is ``letter`` where its residue's own amino acid explains 90 % of its variance, or where only
 letters and groups of letters explain it; ``more`` where an explanation holds within a letter
@@ -197,7 +197,8 @@ def _of_concept(row: pd.Series, known: _Known) -> _Explanation:
     name, sign = str(row["concept"]), int(row["sign"])
     concept, share, floor = known.of[name], known.share[name], known.floor(name)
     gain = (float(row["discovery_f1"]) - floor) / max(1 - floor, 1e-9)
-    order = (concept.level == "protein", sign < 0, FIRST.get(concept.kind, len(FIRST)), share, row["rank"])
+    rarity = share if concept.kind != "amino acid" else 1 / 20  # no letter is part of another: discovery's rank tells
+    order = (concept.level == "protein", sign < 0, FIRST.get(concept.kind, len(FIRST)), rarity, row["rank"])
     return _Explanation(
         sign, row, max(float(row["auroc"]), (1 + float(row["f1_gain"])) / 2),
         max(float(row["discovery_auroc"]), (1 + gain) / 2), order, name,

@@ -7,6 +7,7 @@ tables it needs, and makes plain blocks of them: texts, tables, figures.
 
     page.py, html.py                            sections put together; the templates
     input.py, blocks.py                         the tables; what a page is made of, and numbers as words
+    settled.py                                  where attributions are not settled
     answers.py, concentration.py, closing.py    what may be claimed, in words; the table a command ends with
     kinds.py                                    the first page: six curves, one for each module kind, and a table
     data.py, curves.py, density.py, methods.py  sections on proteins and quality, curves, places, methods

@@ -217,9 +217,15 @@ def kind_sentences(modules: pd.DataFrame | None) -> tuple[str, ...]:
             if kind_beats_chance(r)
         ]
         sentence = f"Within one kind at a time by {words(method)}: better than matched draws in {listed(won)}"
-        sentence += f" of the {len(judged)} kinds that carry something, p corrected over them" if judged else ""
-        if judged and len(judged) / (judged[0]["n_draws"] + 1) >= 0.05:
-            sentence += f" ({count(judged[0]['n_draws'])} draws are too few for one below 0.05)"
+        sentence += f" of the {len(judged)} kinds that carry something" if judged else ""
+        tested = [row for row in judged if is_number(row["p_holm"])]
+        if len(tested) > 1:
+            sentence += f", p corrected over the {len(tested)} that were tested"
+        if len(tested) < len(judged):
+            sentence += f"; the other {len(judged) - len(tested)} had too few draws for a test"
+        draws = min((int(row["n_draws"]) for row in tested), default=0)
+        if tested and len(tested) / (draws + 1) >= 0.05:
+            sentence += f" ({count(draws)} draws are too few for a corrected p below 0.05)"
         said.append(f"{sentence}.")
     return tuple(said)
 

@@ -11,6 +11,7 @@ from plmscope.report.answers import beats_chance, kind_beats_chance, kind_rows, 
 from plmscope.report.blocks import (
     count,
     fixed,
+    is_number,
     listed,
     percent,
     short,
@@ -41,7 +42,10 @@ def closing_lines(
         lines.append(("test balanced accuracy", ", ".join(values)))
     for module, where in (("", "pooled"), ("key", "within keys")):
         for row in primary_rows(comparison, module).to_dict("records"):
-            answer = f"{'yes' if beats_chance(row) else 'no'}: {signed(row['difference'])} "
+            # The draws alone may look like a yes.
+            reached = is_number(row["p_value"]) and row["p_value"] < 0.05 and row["ci_low"] <= 0
+            no = "no (the interval reaches 0)" if reached else "no"
+            answer = f"{'yes' if beats_chance(row) else no}: {signed(row['difference'])} "
             answer += f"[{signed(row['ci_low'])}, {signed(row['ci_high'])}], p = {short(row['p_value'])}, "
             answer += f"beats {count(row['draws_beaten'])} of {count(row['n_draws'])} draws"
             lines.append((f"beats chance, {where}: {words(row['method'])}", answer))
@@ -49,11 +53,11 @@ def closing_lines(
         records = rows.to_dict("records")
         judged = [row for row in records if row["judged"]]
         won = [words(row["module"]) for row in judged if kind_beats_chance(row)]
-        lines.append(
-            (f"kinds in which it does: {words(method)}", f"{listed(won)} (of {len(judged)} that carry something)")
-        )
+        kinds = f"kinds of module whose best neurons beat chance: {words(method)}"
+        lines.append((kinds, f"{listed(won)} (of {len(judged)} kinds that carry something)"))
         said = [f"{words(row['module'])} {fixed(row['concentration'], 1)}" for row in judged]
-        lines.append((f"concentration: {words(method)}", listed(said)))
+        meant = " (share that random neurons need over the share that the best need; 1: no better)" if said else ""
+        lines.append((f"concentration: {words(method)}", f"{listed(said)}{meant}"))
         key = next((row for row in judged if row["module"] == "key"), None)
         answer = "carry nothing that could be told from noise"
         if key is not None:

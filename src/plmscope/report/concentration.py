@@ -27,7 +27,11 @@ from plmscope.store.schema import SCHEMA
 
 
 def concentration_answer(
-    modules: pd.DataFrame | None, density: pd.DataFrame | None, null: pd.DataFrame | None, fraction: float
+    modules: pd.DataFrame | None,
+    density: pd.DataFrame | None,
+    null: pd.DataFrame | None,
+    fraction: float,
+    evaluated: str = "test proteins",
 ) -> Answer:
     """Where knowledge is concentrated, and whether most of all in keys; by :func:`density_answer` without ``modules``.
 
@@ -54,7 +58,8 @@ def concentration_answer(
     idle = [words(name) for name, r in carried.items() if not r["judged"]]
     text = "No kind of module carries anything that could be told from noise."
     if ranked:
-        text = f"Of a balanced accuracy of {fixed(ranked[0]['intact'])}, holding all of a kind at its means loses: "
+        text = f"Of a balanced accuracy of {fixed(ranked[0]['intact'])} on {evaluated}, holding all of a kind at its "
+        text += "means loses: "
         text += listed([f"{words(r['module'])} {fixed(r['carried'])}" for r in ranked])
         text += f"; {listed(idle)} nothing that could be told from noise." if idle else "."
     kinds_of_verdict = set(verdicts.values())
@@ -115,8 +120,9 @@ def _concentration_words(
     sentence = (
         f"By {words(method)}: {percent(key['sufficient_share'])} of the keys "
         f"({_range(key['sufficient_low'], key['sufficient_high'])}) give back nine tenths of the "
-        f"{fixed(key['carried'])} that all of them carry ({interval(key['carried_low'], key['carried_high'])}), "
-        f"where matched random keys take {percent(key['sufficient_share_against'])}: concentration "
+        f"{fixed(key['carried'])} that all of them carry ({interval(key['carried_low'], key['carried_high'])}), read "
+        "where the curve, made to rise throughout, reaches that; matched random keys take "
+        f"{percent(key['sufficient_share_against'])}: concentration "
         f"{_concentration(key)}"
     )
     rest = [row for name, row in records.items() if name != "key" and row["judged"] and is_number(row["concentration"])]

@@ -30,6 +30,7 @@ from plmscope.report.blocks import (
     words,
 )
 from plmscope.report.input import Results, section
+from plmscope.scoring.table import PREFERRED
 
 METRIC_WORDS_OF_CURVES = {
     "balanced_accuracy": "balanced accuracy",
@@ -90,11 +91,13 @@ def primary_figure(results: Results) -> FigureGroup | None:
 def curves_section(results: Results) -> Sequence[Block]:
     """Keep and ablate curves with the band of their chance draws."""
     curves = results.tables["curves"]
+    both = {"mean", "zero"} <= set(curves["ablation"])
     intro = Text(
         "Keep: all neurons but the chosen ones are replaced by a constant. Ablate: the chosen ones are. Replacing by "
-        "the mean stays close to what the network has seen; replacing by zero does not, which is why both are shown. "
-        "Bands span the 5th to 95th percentile of the random draws; thin lines inside them are medians. Choose one "
-        "method to see the controls that are matched to it."
+        "the mean stays close to what the network has seen; replacing by zero does not"
+        f"{', which is why both are shown' if both else ''}. "
+        "Bands span the 5th to 95th percentile of the random draws; thin lines inside them are medians. Controls that "
+        "are matched to a method are drawn where it is shown alone."
     )
     intact = curves[curves["ablation"] == "none"]
     changed = curves[(curves["ablation"] != "none") & (curves["scope"] != "module")]  # those are on the first page
@@ -112,14 +115,17 @@ def curves_section(results: Results) -> Sequence[Block]:
             if len(part):
                 panels.append(_curve_panel(results, part, intact, methods, mode, ablation))
     scopes = sorted(changed["scope"].astype(str).unique())
+    first = sorted(methods, key=lambda m: PREFERRED.index(m) if m in PREFERRED else len(PREFERRED))
     selects = (
         Select("metric", "Metric", tuple(METRIC_WORDS_OF_CURVES.items())),
-        Select("show", "Show", (("all", "all methods"), *((m, f"{words(m)} and its controls") for m in methods))),
+        # One method first: what it is to be compared with is drawn beside one alone.
+        Select("show", "Show", (*((m, f"{words(m)} and its controls") for m in first), ("all", "all methods"))),
         Select("axis", "Fraction axis", (("linear", "linear, as in the areas"), ("log", "logarithmic"))),
         Select("scope", "Ranking", tuple((scope, words(scope)) for scope in scopes)),
     )
     caption = (
-        "Quality on test proteins against the fraction of neurons. The horizontal dotted line is the intact model."
+        f"Quality on {results.evaluated_words} against the fraction of neurons. The horizontal dotted line is the "
+        "intact model."
     )
     return intro, FigureGroup("curves-figure", caption, tuple(panels), selects)
 
@@ -151,10 +157,11 @@ def _curve_panel(
                         {"type": "scatter", "mode": "lines+markers", "x": x, "y": y, "name": name,
                          "when": base | {"show": ["all", method]}, **results.style(method)}
                     )  # fmt: skip
+    reach = "tozero" if part["fraction"].min() < 0.3 else "normal"  # not half a plot without a point
     verb = "kept" if mode == "keep" else "ablated"
     layout = {
         "height": 400,
-        "xaxis": {"title": {"text": f"fraction {verb}"}, "tickformat": "~%", "rangemode": "tozero"},
+        "xaxis": {"title": {"text": f"fraction {verb}"}, "tickformat": "~%", "rangemode": reach},
         "yaxis": {"title": {"text": next(iter(METRIC_WORDS_OF_CURVES.values()))}},
     }
     patches: dict[str, dict[str, Any]] = {
@@ -220,13 +227,16 @@ def _band(
 def comparison_section(results: Results) -> Sequence[Block]:
     """Every comparison with chance."""
     comparison = results.tables["comparison"]
-    intro = Text(
+    text = (
         "Areas under the curves above (trapezoid rule, linear axis). “Good sign” says which sign of the difference "
-        "favours the method. Primary rows are the outcome fixed in advance and carry an uncorrected one-sided p value; "
-        "all others are secondary and are to be read by their q value (Benjamini-Hochberg). A p value of the kind "
-        "“prediction t” is extrapolated from fewer than 199 draws: it is for looking, not for claiming, least of all "
-        "where draws are few."
+        "favours the method. Primary rows are the outcomes fixed in advance and carry an uncorrected one-sided p "
+        "value; all others are secondary and are to be read by their q value (Benjamini-Hochberg)."
     )
+    if (comparison["p_kind"] == "too_few_draws").any():
+        text += " Rows of “too few draws” (fewer than 20) are for looking, no tests: their p cannot be below 0.05."
+    if (comparison["p_kind"] == "prediction_t").any():
+        text += " A p value of the kind “prediction t” is extrapolated from few draws: for looking, not for claiming."
+    intro = Text(text)
     ordered = comparison.sort_values("primary", ascending=False, kind="stable")
     rows = []
     for row in ordered.to_dict("records"):

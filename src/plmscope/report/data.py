@@ -185,10 +185,24 @@ def quality_section(results: Results) -> Sequence[Block]:
         blocks += [_metric_table(results), _class_table(results)]
     blocks.append(_confusion(results))
     training = results.get("training")
-    blocks.append(
-        results.missing("training", "the training curve cannot be shown.") if training is None else _training(training)
-    )
+    if training is None:
+        blocks.append(results.missing("training", "the training curve cannot be shown."))
+    elif training["model"].value_counts().max() == 1:  # a point is no curve
+        blocks.append(Text(_one_epoch(training)))
+    else:
+        blocks.append(_training(training))
     return blocks
+
+
+def _one_epoch(training: pd.DataFrame) -> str:
+    """What fine-tuning came to, of models that were trained for one epoch."""
+    said = [
+        f"{'' if len(training) == 1 else words(row['model']) + ': '}training loss {fixed(row['train_loss'])}, "
+        f"validation loss {fixed(row['validation_loss'])}, validation balanced accuracy "
+        f"{fixed(row['validation_balanced_accuracy'])}"
+        for row in training.to_dict("records")
+    ]
+    return f"Fine-tuning took one epoch: {'; '.join(said)}."
 
 
 def _metric_table(results: Results) -> Table:
@@ -263,8 +277,12 @@ def _confusion(results: Results) -> Block:
         "yaxis": {"title": {"text": "true"}, **ticks, "autorange": "reversed", "showgrid": False},
     }
     caption = (
-        f"Confusion of the intact model on {count(len(own))} test proteins: counts, shaded by share of the true class."
+        f"Confusion of the intact model on the {count(len(own))} test proteins that were evaluated: counts, shaded by "
+        "share of the true class."
     )
+    tested = results.metrics.get("test", {}).get("model", {}).get("n")
+    if is_number(tested) and tested > len(own):
+        caption += f" The tables above are of all {count(tested)}."
     if results.task == "multi":
         none = int((is_said.sum(axis=1) == 0).sum())
         caption += f" A protein counts once for every pair of its classes and its answers; {count(none)} got no answer."
@@ -286,7 +304,12 @@ def _training(training: pd.DataFrame) -> FigureGroup:
             "plot-epochs",
             "Balanced accuracy",
             tuple(quality),
-            {"height": 280, "xaxis": axis, "yaxis": {"title": {"text": "balanced accuracy"}}, "showlegend": False},
+            {
+                "height": 280,
+                "xaxis": axis,
+                "yaxis": {"title": {"text": "balanced accuracy"}, "range": [0, 1]},
+                "showlegend": False,
+            },
         ),
     )
     options = tuple((model, words(model)) for model in models)

@@ -14,13 +14,22 @@ import pandas as pd
 from plmscope.data.annotations import EC_NAMES
 from plmscope.data.labels import LabelTask
 from plmscope.errors import RunError
-from plmscope.report.blocks import Block, Section, Text
+from plmscope.report.blocks import Block, Section, Text, is_number, words
+from plmscope.scoring.table import FORMS, signed_methods
 from plmscope.store.folder import Run
 from plmscope.store.schema import SCHEMA
 
 KNOWLEDGE_FRACTION = 0.02
+#: The forms of a score with a sign, by the ending of their column.
+FORM_WORDS = {"": "signed mean", "_abs": "absolute", "_rms": "root mean square", "_class": "class means"}
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid")
 MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "triangle-down", "cross")
+
+
+#: Tables that every study makes; another one may be left out by its settings.
+ALWAYS = (
+    "proteins", "excluded", "leakage", "training", "neurons", "curves", "predictions", "comparison", "density",
+)  # fmt: skip
 
 
 class Results:
@@ -42,8 +51,11 @@ class Results:
 
     def missing(self, name: str, consequence: str) -> Text:
         """The note that stands where a table is missing or empty."""
-        state = "has no rows" if name in self.tables else "is not in this run folder"
-        return Text(f"{name}.parquet {state}: {consequence}", "note")
+        if name in self.tables:
+            return Text(f"{name}.parquet has no rows: {consequence}", "note")
+        if name in ALWAYS:
+            return Text(f"{name}.parquet is not in this run folder: {consequence}", "note")
+        return Text(f"Not computed in this study ({name}.parquet): {consequence}", "note")
 
     def look(self, *keys: str) -> Any:
         """A manifest entry, or None."""
@@ -56,6 +68,29 @@ class Results:
         """A setting of ``study.toml``, or None."""
         values = self.study.get(section)
         return values.get(key) if isinstance(values, dict) else None
+
+    @property
+    def evaluated_words(self) -> str:
+        """Which test proteins selections were judged on: ``the 43 test proteins that were evaluated``."""
+        number = self.look("evaluated_proteins")
+        return f"the {number:,} test proteins that were evaluated" if is_number(number) else "test proteins"
+
+    def ranked_column(self, method: str) -> str:
+        """The column of ``neurons.parquet`` that selections by a method are ranked by: of one with a sign, a form."""
+        neurons = self.get("neurons")
+        column = method + FORMS.get(str(self.setting("score", "ranking")), "")
+        known = neurons is not None and column in neurons.columns and method in signed_methods()
+        return column if known else method
+
+    def score_words(self, column: str) -> str:
+        """A column of scores in words; one of several forms of a score with a sign says which it is."""
+        neurons = self.get("neurons")
+        there = set() if neurons is None else {*neurons.columns}
+        for method in signed_methods():
+            for ending, form in FORM_WORDS.items():
+                if column == method + ending and (ending or there & {method + other for other in FORMS.values()}):
+                    return f"{words(method)} ({form})"
+        return words(column)
 
     @property
     def kinds(self) -> pd.DataFrame | None:

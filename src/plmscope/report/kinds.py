@@ -62,8 +62,10 @@ def kinds_figure(results: Results) -> FigureGroup | None:
     caption = (
         "Keep within one kind of module: the best share of its neurons works (horizontal, 0 to 100 %), the others of "
         "it are held at their means, and every other kind is intact. The band is of random neurons, as many in every "
-        "layer; “all methods” takes the draws of all of them together. The further left a curve rises to the dotted "
-        "line, the more concentrated the kind; where dashed and dotted line are one, there is nothing to find."
+        "layer; “all methods” takes the draws of all of them together. Above a panel stands how many draws a method "
+        "has: the band of fewer than 20 is for looking, no test. The further left a curve rises to the dotted line, "
+        "the more concentrated the kind; where dashed and dotted line are one, there is nothing to find. Judged on "
+        f"{results.evaluated_words}."
     )
     return FigureGroup("kinds-figure", caption, tuple(panels), selects, legend, small=True)
 
@@ -105,7 +107,9 @@ def _panel(
         "xaxis": {"range": [-0.03, 1.03], "tickvals": [0, 0.5, 1], "tickformat": ".0%", "zeroline": False},
         "yaxis": {"zeroline": False, "nticks": 5},
     }
-    title = f"{words(kind).capitalize()}"
+    title = words(kind).capitalize()
+    if len(draws):
+        title += f", {count(draws.groupby('matched_to')['draw'].nunique().max())} draws"
     return Panel(f"plot-kind-{kind}", title, tuple(traces), layout, patches)
 
 
@@ -182,7 +186,9 @@ def kinds_table(results: Results) -> Table | None:
         "interval), and how concentrated that is: the share that matched random draws need to give back nine tenths of "
         "it, over the share that the best neurons need; 1 is no better than chance. Under it the 95 % interval, both "
         "shares (of the best / of the draws), and p of the area between the curve and the draws, Holm-corrected over "
-        "the kinds. A kind that carries nothing is not judged."
+        "the kinds that were tested. A share is read where the curve, made to rise throughout, reaches nine tenths: "
+        "what a small share gives and a larger one loses again is averaged with it first. A kind that carries nothing "
+        "is not judged."
     )
     if any(len(kind_rows(results.kinds, null)) for null in NULL_WORDS):
         caption += (

@@ -39,6 +39,7 @@ from plmscope.report.blocks import (
 from plmscope.report.classes import KEYS, explained_classes
 from plmscope.report.described import made_windows, told
 from plmscope.report.input import Results, section
+from plmscope.report.settled import unsettled, unsettled_words
 from plmscope.report.structures import card_structures, structures_told, views_of
 
 SHOWN_CONCEPTS = 5
@@ -78,7 +79,9 @@ def knowledge_section(results: Results) -> Sequence[Block]:
         tables.append(classes)
     if (solid := structures_told(results)) is not None:
         tables.append(solid)
-    return (intro, *tables, Cards("cards", card_data(results)))
+    loose = unsettled_words(results)
+    note = (Text(f"{loose} The cards of such neurons say so.", "note"),) if loose else ()
+    return (intro, *tables, *note, Cards("cards", card_data(results)))
 
 
 def _letters_table(results: Results, unique: pd.DataFrame) -> Table:
@@ -126,7 +129,7 @@ def card_data(results: Results) -> dict[str, Any]:
     said, made, views = told(results), made_windows(results), views_of(results)
     named = results.get("concepts")
     kinds = {} if named is None else dict(zip(named["concept"], named["kind"], strict=True))
-    out = []
+    loose, out = unsettled(results), []
     for where, rows in cards.sort_values("rank", kind="stable").groupby(KEYS, sort=False):
         first = rows.iloc[0]
         motif = next((one for one in motifs.get(where, []) if one["sign"] == first["sign"]), None)
@@ -134,7 +137,10 @@ def card_data(results: Results) -> dict[str, Any]:
             {
                 "layer": int(first["layer"]), "module": str(first["module"]), "neuron": int(first["neuron"]),
                 "sign": int(first["sign"]),
-                "ranks": {str(r["method"]): int(r["rank"]) for r in rows.to_dict("records")},
+                "ranks": {
+                    _ranked_words(results, str(r["method"]), where[:2], loose): int(r["rank"])
+                    for r in rows.to_dict("records")
+                },
                 "sentence": _without_place(first.to_dict()), "explained": bool(first["explained"]),
                 "knows": str(first["knows"]), "letter": [first["r2_letter"], first["r2_window"]],
                 "told": said.get((*where, int(first["sign"])), []),
@@ -154,6 +160,14 @@ def card_data(results: Results) -> dict[str, Any]:
     labels = sorted({str(e[0]) for one in out for e in one["effects"]} | {c for one in out for c in one["motif"]["in"]})
     named_classes = {label: results.class_name(label) for label in labels}
     return {"labels": named_classes, "cards": out, "structures": card_structures(results)}
+
+
+def _ranked_words(
+    results: Results, method: str, site: tuple[Any, ...], loose: Mapping[str, set[tuple[int, str]]]
+) -> str:
+    """The score that a rank is by, and whether it may change."""
+    name = results.score_words(results.ranked_column(method))
+    return f"{name}, not settled here" if site in loose.get(method, ()) else name
 
 
 def _without_place(row: Mapping[Any, Any]) -> str:
@@ -181,7 +195,8 @@ def _strips(text: object, kinds: Mapping[str, str]) -> list[dict[str, Any]]:
             "id": str(one["id"]), "position": int(one["position"]), "start": int(one["start"]),
             "sequence": str(one["sequence"]), "sites": _runs(one.get("sites", []), kinds),
             "heights": [round(1000 * float(a) / largest) if is_number(a) and largest else 0 for a in one["activation"]],
-            "peak": max((float(a) for a in one["activation"]), key=abs, default=0.0),
+            # Of the peak, which a low side may have where the window is not largest in size.
+            "peak": one["activation"][int(one["position"]) - int(one["start"])],
         }
         for one in strips
     ]  # fmt: skip

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from plmscope.data.labels import class_names
+from plmscope.report.answers import primary_rows
 from plmscope.report.blocks import (
     Block,
     References,
@@ -27,14 +28,25 @@ from plmscope.report.blocks import (
 )
 from plmscope.report.data import split_sentence
 from plmscope.report.input import Results, section
+from plmscope.report.settled import unsettled_words
 from plmscope.scoring.table import methods as known_methods
 from plmscope.scoring.table import row_of
 
-#: How a p value came about, in words.
+#: How a p value came about, in words; extrapolated in runs of before alone.
 P_KINDS = {
-    "permutation": "counted among the draws, where there are 199 or all are alike",
-    "prediction_t": "with fewer draws, extrapolated by a t test of the method as one more draw",
+    "permutation": "counted among the draws",
+    "prediction_t": "extrapolated by a t test of the method as one more draw where draws are few",
+    "too_few_draws": "no test where there are fewer than 20 draws",
 }
+#: What is ranked together, and kept or ablated.
+SCOPE_WORDS = {
+    "pooled": "of all neurons ranked together", "per_site": "of every site",
+    "module": "of one kind of module at a time, with all other kinds intact,",
+}  # fmt: skip
+MODE_WORDS = {
+    ("keep",): "kept (all others ablated)", ("ablate",): "ablated",
+    ("ablate", "keep"): "kept (all others ablated) or ablated",
+}  # fmt: skip
 REFERENCES = (
     (
         "Nori D, Singireddy S, Ten Have M (2023). Identification of Knowledge Neurons in Protein Language Models. "
@@ -94,7 +106,7 @@ def completeness_section(results: Results) -> Sequence[Block]:
         "its value. The gap between the sum and that change is the numerical error of the path integral; it is stored "
         f"for every protein and site. Over all {count(len(frame))} its median size is "
         f"{short(frame['size'].median())} against a median change of {short(frame['expected'].abs().median())}."
-        + _points_words(results, frame)
+        + " ".join(filter(None, [_points_words(results, frame), unsettled_words(results)]))
     )
     table = Table("gaps", "Completeness gaps per method and module", columns, tuple(rows))
     return intro, table
@@ -183,39 +195,51 @@ def methods_paragraph(results: Results) -> str:
         if points is not None:
             target += f" with {points or 'as many'} quadrature points"
             target += "" if points else f" as a tolerance of {results.setting('score', 'tolerance')} asks for"
-        names = listed([words(m) for m in results.methods])
+        names = listed(list(dict.fromkeys(results.score_words(results.ranked_column(m)) for m in results.methods)))
         sentences.append(
             f"All {total} units of the query, key, value, attention-output, intermediate and output modules were "
             f"scored on {count(look('scoring_proteins'))} training proteins by {names}, after Nori et al. (2023, "
             f"arXiv:2312.10770) and Dai et al. (2022, arXiv:2104.08696){target}."
         )
     if curves is not None:
-        changed = curves[curves["ablation"] != "none"]
-        fractions = listed([percent(f) for f in sorted(changed["fraction"].unique())])
-        ablations = listed([str(a) for a in sorted(changed["ablation"].unique())])
         evaluated = count(look("evaluated_proteins")) if look("evaluated_proteins") else "the"
         sentences.append(
-            f"The best {fractions} of the neurons were kept (all others ablated) or ablated, with {ablations} "
-            f"ablation, and the classifier was evaluated on {evaluated} test proteins, none of which took part in "
-            "training or scoring."
+            f"{_kept_words(curves)} The classifier was evaluated on {evaluated} test proteins, none of which took part "
+            "in training or scoring."
         )
     if comparison is not None:
         controls = listed([control_words(str(c)) for c in comparison["against"].unique()])
         units = "clusters" if look("split", "method") == "cluster" or look("split", "cluster_column") else "proteins"
-        kinds = listed([P_KINDS[k] for k in sorted({*comparison["p_kind"]} & {*P_KINDS})]) or "none was computed"
+        kinds = "; ".join(text for kind, text in P_KINDS.items() if kind in set(comparison["p_kind"])) or "none"
+        keys = len(primary_rows(comparison, "key")) > 0
         sentences.append(
             f"Each selection was compared with random draws ({draws_words(comparison)}) of each control ({controls}) "
             f"by the area under its curve (trapezoid rule); p values are one-sided ({kinds}), intervals are 95 % "
             f"bootstrap intervals over test {units} (stratified by class) and draws, and secondary comparisons are "
             "corrected by Benjamini-Hochberg. The primary outcome, fixed in advance, was the balanced accuracy kept "
-            "under mean ablation with pooled ranking against random neurons matched by site; only methods with "
-            "p < 0.05 and an interval above 0 yield what we call knowledge neurons."
+            f"under mean ablation with pooled ranking{', and within keys,' if keys else ''} against random neurons "
+            "matched by site; only methods with p < 0.05 and an interval above 0 with pooled ranking yield what we "
+            "call knowledge neurons."
         )
     sentences.append(
         f"Software: {tools}; device {look('device') or 'not recorded'}, {look('dtype') or 'dtype not recorded'}, "
         f"{count(look('threads'))} threads, seed {look('seed')}."
     )
     return " ".join(sentences)
+
+
+def _kept_words(curves: pd.DataFrame) -> str:
+    """Which shares of what were kept or ablated, as this study did."""
+    own = curves[(curves["ablation"] != "none") & (curves["draw"] < 0)]
+    held, said = own[own["method"] == "held"], []
+    for scope, rows in own[own["method"] != "held"].groupby("scope", sort=False):
+        fractions = listed([percent(f) for f in sorted(rows["fraction"].unique())])
+        ablations = listed(sorted(str(a) for a in rows["ablation"].unique()))
+        mode = MODE_WORDS[tuple(sorted(str(m) for m in rows["mode"].unique()))]
+        said.append(f"{SCOPE_WORDS[str(scope)]} the best {fractions} were {mode}, with {ablations} ablation")
+    said += ["every kind was also ablated whole"] if len(held) else []
+    text = "; ".join(said)
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
 def _record_table(results: Results) -> Table:
@@ -233,8 +257,9 @@ def _record_table(results: Results) -> Table:
 def draws_words(comparison: pd.DataFrame) -> str:
     """The number of draws, of the primary outcome and of the others where these differ."""
     primary = comparison["primary"].astype(bool)
-    names = ["scope", "mode", "ablation"]
-    same = comparison[names].eq(comparison.loc[primary, names].iloc[0]).all(axis=1) if primary.any() else primary
+    names = ["scope", "module", "mode", "ablation"]
+    cells = pd.MultiIndex.from_frame(comparison[names])
+    same = cells.isin(cells[primary])  # in the cells of an outcome that was fixed; its other metrics have its draws
     first, rest = (sorted({int(n) for n in comparison.loc[rows, "n_draws"]}) for rows in (primary, ~primary & ~same))
     if not first or not rest or first == rest:
         return listed([count(n) for n in first or rest])

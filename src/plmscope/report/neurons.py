@@ -23,6 +23,7 @@ from plmscope.report.blocks import (
     cell,
     count,
     fixed,
+    listed,
     percent,
     plot_text,
     short,
@@ -31,7 +32,7 @@ from plmscope.report.blocks import (
 from plmscope.report.classes import KEYS
 from plmscope.report.input import Results, section
 from plmscope.report.knowledge import class_effects
-from plmscope.scoring.table import PREFERRED
+from plmscope.scoring.table import PREFERRED, forms_of
 
 TOP = 50
 TOP_PER_CLASS = 10
@@ -41,17 +42,27 @@ TOP_PER_CLASS = 10
 def neurons_section(results: Results) -> Sequence[Block]:
     """The best neurons by each method, with what every other method says about them."""
     neurons, comparison = results.tables["neurons"], results.get("comparison")
-    methods = [m for m in results.methods if m in neurons.columns]
+    scored = [m for m in results.methods if m in neurons.columns]
+    # The column that a method is ranked by comes first, then its other forms, which nothing is chosen by.
+    asked = results.setting("score", "methods") or scored
+    ranking = {results.ranked_column(m): m for m in reversed(scored) if m in asked}
+    forms = [m for m in scored if m not in ranking]
+    methods = [one for m in scored if m in asked
+               for one in (results.ranked_column(m), *(f for f in forms if f in forms_of(m)))]  # fmt: skip
+    methods = list(dict.fromkeys([*methods, *forms]))
     scores = neurons[methods]
     ranks = scores.rank(ascending=False, method="first", na_option="bottom").astype(int)
     shown = neurons[(ranks <= TOP).any(axis=1)]
     limit = size_of(results.knowledge_fraction, len(neurons))
     links = _card_links(results)
     options = []
-    for method in sorted(methods, key=lambda m: PREFERRED.index(m) if m in PREFERRED else len(PREFERRED)):
-        word = neuron_word(comparison, method)
+    word_of = {m: neuron_word(comparison, ranking[m]) for m in methods if m in ranking}
+    order = {m: PREFERRED.index(ranking.get(m, m)) if ranking.get(m, m) in PREFERRED else len(PREFERRED)
+             for m in methods}  # fmt: skip
+    for method in sorted(methods, key=lambda m: order[m]):
+        word = word_of.get(method, "nothing is chosen by it")
         extent = f", ranks 1 to {min(limit, TOP)}" if word == "knowledge neurons" else ""
-        options.append((method, f"{words(method)} ({word}{extent})"))
+        options.append((method, f"{results.score_words(method)}: {word}{extent}"))
     rows = []
     for place in shown.index:
         where = tuple(shown.loc[place, key] for key in KEYS)
@@ -63,13 +74,20 @@ def neurons_section(results: Results) -> Sequence[Block]:
             rank = int(ranks.loc[place, method])
             cells.append(cell(short(scores.loc[place, method]), -rank, f"rank {rank:,}"))
         rows.append(TableRow(tuple(cells), tags=tuple(m for m in methods if ranks.loc[place, m] <= TOP)))
-    reasons = [f"{words(m)}: {neuron_word(comparison, m)}" for m in methods]
-    intro = Text(
-        f"The {TOP} best neurons by each method, out of {count(len(neurons))}; layers and neurons count from 0. Only "
+    won = [results.score_words(m) for m, word in word_of.items() if word == "knowledge neurons"]
+    text = (
+        f"The {TOP} best neurons by each score, out of {count(len(neurons))}; layers and neurons count from 0. Only "
         f"the best {percent(results.knowledge_fraction)} ({count(limit)} neurons) of a method that beat matched "
-        f"chance are called knowledge neurons ({'; '.join(reasons)})."
+        f"chance are called knowledge neurons: {f'those by {listed(won)}' if won else 'here no method did'}."
     )
-    columns = (("neuron", False), ("layer", True), *((words(m), True) for m in methods))
+    if forms:
+        chosen = listed([results.score_words(results.ranked_column(m)) for m in scored if m in forms])
+        text += (
+            f" Selections, curves and cards rank by {chosen}, in which what a neuron says for and against a class does "
+            "not cancel; the signed mean stands beside it."
+        )
+    intro = Text(text)
+    columns = (("neuron", False), ("layer", True), *((results.score_words(m), True) for m in methods))
     select = Select("top", f"Top {TOP} by", tuple(options))
     caption = f"Top {TOP} neurons by each method: score, and rank among all neurons, by every method"
     table = Table("top-neurons", caption, columns, tuple(rows), search=True, select=select)

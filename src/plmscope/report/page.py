@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -36,6 +37,7 @@ from plmscope.report.modularity import modularity_section
 from plmscope.report.neurons import agreement_section, classes_section, neurons_section
 from plmscope.report.recall import recall_section
 from plmscope.report.salient import salient_section
+from plmscope.report.settled import unsettled_words
 from plmscope.report.sharing import sharing_section
 from plmscope.store.files import write_atomic
 from plmscope.store.folder import Run
@@ -69,13 +71,24 @@ SECTIONS: tuple[SectionMaker, ...] = (
 def answers(results: Results) -> tuple[Answer, ...]:
     """The answers that open the report."""
     null = null_rows(results.get("density_null"), results.get("null_fits"))
+    loose = unsettled_words(results)
     return (
         quality_answer(results.metrics),
         kept_answer(results.get("comparison"), results.kinds),
-        concentration_answer(results.kinds, results.get("density"), null, results.knowledge_fraction),
-        knowledge_answer(results.get("neuron_cards")),
+        _with(
+            concentration_answer(
+                results.kinds, results.get("density"), null, results.knowledge_fraction, results.evaluated_words
+            ),
+            loose,
+        ),
+        _with(knowledge_answer(results.get("neuron_cards")), loose),
         intervention_answer(results.get("intervention_effects")),
     )
+
+
+def _with(answer: Answer, more: str) -> Answer:
+    """An answer that was given, with one thing more."""
+    return answer if answer.verdict == "not run" else replace(answer, more=" ".join(filter(None, [answer.more, more])))
 
 
 def first_page(results: Results) -> tuple[FigureGroup | Table, ...]:

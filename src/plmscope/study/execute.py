@@ -168,7 +168,7 @@ class Stages:
         seconds = round(time.time() - started, 1)
         entry = {"status": "done", "fingerprint": fingerprint, "seconds": seconds}
         self.run.update_manifest(stages={name: entry | {"peak_memory_mb": round(memory)}})
-        self.say(f"{name}: done in {seconds:.0f} s")
+        self.say(f"{name}: done in {seconds:.0f} s" if stage.wanted(self.study) else f"{name}: left out")
         if seconds > 10:  # it takes a third of a second itself
             _give_back_memory()
 

@@ -116,19 +116,21 @@
     });
     return box;
   };
+  // How often a hit of the motif is where the neuron is highest (of a low side: lowest), over how often any residue is.
+  const often = (where, times) => times === 0 ? `no hit is ${where}` : `a hit is ${where} ${number(times, times < 1 ? 2 : 1)} times as often as any residue`;
   const part = (title, wide, ...inside) => make("div", { class: wide ? "part wide" : "part" }, make("h4", {}, title), ...inside);
   // What a neuron knows, beside its letter; cards of older runs say only whether they are explained.
   const knows = { more: "more than its letter", letter: "its letter", letters: "letters alone", unsettled: "letter or more" };
   const kind = (card) => card.knows === "letter" && !(card.letter[0] >= 0.9) ? "letters" : card.knows;
   const build = (card) => {
     const id = address(card), motif = card.motif;
-    const ranks = Object.entries(card.ranks).map(([method, rank]) => `rank ${rank} by ${words(method)}`).join(", ");
+    const ranks = Object.entries(card.ranks).map(([method, rank]) => `rank ${rank} by ${method}`).join("; ");
     const parts = [];
     if (motif.matrix) {
       const where = motif.in.length ? `; hits enriched in ${motif.in.map(className).join(", ")}` : "";
       parts.push(part("Motif", false, make("div", { class: "scroller" }, logo(motif)), make("p", { class: "said" },
         `${motif.consensus}: ${number(motif.bits, 1)} bits from ${motif.windows} windows; on held-out clusters AUROC ${number(motif.auroc)}, `
-        + `firing ${number(motif.enrichment, 1)} times as often${where}; group ${motif.group}`)));
+        + `${often(card.sign < 0 ? "among its lowest residues" : "where it fires", motif.enrichment)}${where}; group ${motif.group}`)));
     }
     if (!motif.matrix && motif.windows) {
       parts.push(part("Motif", false, make("p", { class: "said" }, `None: the ${motif.windows} windows around its peaks have no column in common.`)));
