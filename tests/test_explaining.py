@@ -290,7 +290,8 @@ def test_a_neuron_acts_by_being_high_or_low():
     assert acting(row | {"percentile": None}) == "mostly at P39"
     assert acting({"position": 0, "residue": "", "percentile": 0.02}) == "mostly by being low at the first token"
     told = neuron_text(row | {"layer": 0, "module": "value", "neuron": 62, "contribution": 0.34, "effect": 0.2,
-                              "sentence": "Fires on glycine."})  # fmt: skip
+                              "sentence": "Fires on glycine; value, layer 0, neuron 62."})  # fmt: skip
+    assert told.endswith(": Fires on glycine.")  # its place stands at the beginning
     assert "mostly by being low at P39 (percentile 1.7 of training residues)" in told
 
 

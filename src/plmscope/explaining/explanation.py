@@ -14,6 +14,7 @@ import pandas as pd
 
 from plmscope.data.leakage import IDENTITIES
 from plmscope.data.structures import Matched
+from plmscope.knowledge.cards import without_place
 from plmscope.report.blocks import json_ready
 
 #: Columns of every table, in order.
@@ -198,7 +199,7 @@ def neuron_text(row: Mapping[str, Any]) -> str:
     """One neuron in words."""
     share = row["percentile"]
     unusual = "" if share is None else f" (percentile {100 * share:.1f} of training residues)"
-    card = f": {row['sentence']}" if row["sentence"] else ""
+    card = f": {without_place(row)}" if row["sentence"] else ""
     return (
         f"{row['module']}, layer {row['layer']}, neuron {row['neuron']}: {row['contribution']:+.3f} nats, "
         f"{acting(row)}{unusual}; {-row['effect']:+.3f} when it alone is held{card}"

@@ -440,3 +440,8 @@ def _classes(motif: pd.Series, class_name: str) -> list[str]:
         f"{numbers['share']:.0%} of the motif's hits in {class_name} {label} "
         f"({numbers['share'] / numbers['enrichment']:.0%} of the residues)"
     ]
+
+
+def without_place(row: Mapping[str, Any] | pd.Series) -> str:
+    """The sentence of a card without layer, module and neuron, where these stand beside it."""
+    return str(row["sentence"]).replace(f"; {row['module']}, layer {row['layer']}, neuron {row['neuron']}.", ".")

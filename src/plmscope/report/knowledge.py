@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from plmscope.knowledge.cards import BEYOND, IS_LETTER
+from plmscope.knowledge.cards import BEYOND, IS_LETTER, without_place
 from plmscope.report.answers import intervention_rows, letter_headline
 from plmscope.report.blocks import (
     Block,
@@ -141,7 +141,7 @@ def card_data(results: Results) -> dict[str, Any]:
                     _ranked_words(results, str(r["method"]), where[:2], loose): int(r["rank"])
                     for r in rows.to_dict("records")
                 },
-                "sentence": _without_place(first.to_dict()), "explained": bool(first["explained"]),
+                "sentence": without_place(first), "explained": bool(first["explained"]),
                 "knows": str(first["knows"]), "letter": [first["r2_letter"], first["r2_window"]],
                 "told": said.get((*where, int(first["sign"])), []),
                 "made": made.get((*where, int(first["sign"]))), "view": views.get((*where, int(first["sign"]))),
@@ -168,11 +168,6 @@ def _ranked_words(
     """The score that a rank is by, and whether it may change."""
     name = results.score_words(results.ranked_column(method))
     return f"{name}, not settled here" if site in loose.get(method, ()) else name
-
-
-def _without_place(row: Mapping[Any, Any]) -> str:
-    """The sentence without layer, module and neuron, which are the heading of its card."""
-    return str(row["sentence"]).replace(f"; {row['module']}, layer {row['layer']}, neuron {row['neuron']}.", ".")
 
 
 def _by_neuron(frame: pd.DataFrame | None) -> dict[Any, list[dict[Any, Any]]]:
