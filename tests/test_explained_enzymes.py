@@ -14,7 +14,7 @@ from scripts import explained_enzymes
 def test_a_protein_by_hand():
     letters = np.array(list("HAHAHAHACC"))
     values = np.array([9.0, 0, -8, 0, 1, 0, 1, 0, 5, -1])
-    band = Band(np.full(10, -2.0), np.full(10, 2.0), 20, 4, 0, 0)
+    band = Band(np.full(10, -2.0), np.full(10, 2.0), 20, 4, 0, 0, 1)
     own = np.array([0, 2, 9])  # H, H, and one of two C
     one = explained_enzymes.tallied(values, band, own, letters, 0.1, np.random.default_rng(0))
     assert (one["sites"], one["length"], one["usable"]) == (3, 10, 3)

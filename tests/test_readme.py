@@ -17,12 +17,13 @@ import pytest
 import typer
 
 import plmscope
-from plmscope.cli import app
+from plmscope.cli import app, main
 from plmscope.errors import PlmscopeError
 from plmscope.store.schema import SCHEMA
 from plmscope.study.demo import demo_study
 from plmscope.study.study_file import parse_study
 from tests.conftest import Golden
+from tests.test_study import changed
 
 ROOT = Path(__file__).parents[1]
 PAGES = {
@@ -149,7 +150,10 @@ def namespaces() -> dict[str, dict[str, Any]]:
 def desk(golden: Golden, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder as after ``make demo``, as the working directory."""
     folder, before = tmp_path_factory.mktemp("desk"), Path.cwd()
-    golden.copy(folder / "runs" / "demo")
+    run = golden.copy(folder / "runs" / "demo")
+    methods = ["activation", "activation_std", "integrated_gradients"]  # those of the demo are among them
+    changed(run / "study.toml", run / "study.toml", score={"methods": methods})
+    assert main(["run", str(run / "study.toml"), "--out", str(run), "--quiet"]) == 0
     os.chdir(folder)
     yield folder
     os.chdir(before)
