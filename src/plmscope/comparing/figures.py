@@ -15,7 +15,7 @@ from plmscope.comparing.found import Found
 from plmscope.comparing.members import CONFIRMATION
 from plmscope.models.architectures import MODULES
 from plmscope.report.blocks import FigureGroup, Key, Panel, Select, is_number, percent, plot_text, words
-from plmscope.scoring.table import PREFERRED
+from plmscope.scoring.table import preference
 
 #: What can be drawn: its axis, and the value that means nothing is there.
 QUANTITIES: dict[str, tuple[str, str, float]] = {
@@ -33,7 +33,7 @@ def figures(found: Found) -> tuple[FigureGroup, ...]:
     """The figure, or none where no run has any of its numbers."""
     values = {name: frame for name in QUANTITIES if len(frame := _values(found, name))}
     methods = list(dict.fromkeys(m for frame in values.values() for m in methods_of(frame)))
-    methods.sort(key=lambda method: PREFERRED.index(method) if method in PREFERRED else len(PREFERRED))
+    methods.sort(key=preference)
     if not values or not methods:
         return ()
     kinds = [""] if any((frame["module"] == "").any() for frame in values.values()) else []

@@ -171,7 +171,7 @@ def remarks(s: Mapping[str, Any]) -> list[str]:
     """What a reader has to know before believing the answer: the model has seen the protein, or none so long."""
     seen = {
         SAME: "this sequence is a training protein",
-        ALIKE: f"a training protein is {ALIKE.replace(' or more', '')} to it or more",
+        ALIKE: f"a training protein is {IDENTITIES[-1]:.0%} identical to it or more",
     }.get(s["in_training"])
     lines = []
     if seen:

@@ -21,7 +21,7 @@ from plmscope.report.blocks import (
     percent,
     words,
 )
-from plmscope.scoring.table import PREFERRED
+from plmscope.scoring.table import PREFERRED, preference
 from plmscope.stats.chance import compare_with_draws
 from plmscope.store.schema import SCHEMA
 
@@ -78,7 +78,7 @@ def concentration_answer(
             claim = f"Keys come first by {listed(first)}"
             lacking = kinds_of_verdict <= {"no null", "not"}
             claim += ", but no null model was evaluated by kinds." if lacking else ", but intervals overlap."
-    shown = next((method for method in PREFERRED if method in said_of), next(iter(said_of)))
+    shown = min(said_of, key=preference)
     rest = [part for method, part in said_of.items() if method != shown]
     rest += [f"Counted instead: {counted.text}"] if counted.verdict != "not run" else []
     return Answer(verdict, question, f"{claim} {text}", tuple(rest), said_of[shown])

@@ -30,7 +30,7 @@ from plmscope.report.blocks import (
     words,
 )
 from plmscope.report.input import Results, section
-from plmscope.scoring.table import PREFERRED
+from plmscope.scoring.table import preference
 
 METRIC_WORDS_OF_CURVES = {
     "balanced_accuracy": "balanced accuracy",
@@ -115,7 +115,7 @@ def curves_section(results: Results) -> Sequence[Block]:
             if len(part):
                 panels.append(_curve_panel(results, part, intact, methods, mode, ablation))
     scopes = sorted(changed["scope"].astype(str).unique())
-    first = sorted(methods, key=lambda m: PREFERRED.index(m) if m in PREFERRED else len(PREFERRED))
+    first = sorted(methods, key=preference)
     selects = (
         Select("metric", "Metric", tuple(METRIC_WORDS_OF_CURVES.items())),
         # One method first: what it is to be compared with is drawn beside one alone.

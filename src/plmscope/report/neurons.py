@@ -32,7 +32,7 @@ from plmscope.report.blocks import (
 from plmscope.report.classes import KEYS
 from plmscope.report.input import Results, section
 from plmscope.report.knowledge import class_effects
-from plmscope.scoring.table import PREFERRED, forms_of
+from plmscope.scoring.table import forms_of, preference
 
 TOP = 50
 TOP_PER_CLASS = 10
@@ -57,9 +57,7 @@ def neurons_section(results: Results) -> Sequence[Block]:
     links = _card_links(results)
     options = []
     word_of = {m: neuron_word(comparison, ranking[m]) for m in methods if m in ranking}
-    order = {m: PREFERRED.index(ranking.get(m, m)) if ranking.get(m, m) in PREFERRED else len(PREFERRED)
-             for m in methods}  # fmt: skip
-    for method in sorted(methods, key=lambda m: order[m]):
+    for method in sorted(methods, key=lambda m: preference(str(ranking.get(m, m)))):
         word = word_of.get(method, "nothing is chosen by it")
         extent = f", ranks 1 to {min(limit, TOP)}" if word == "knowledge neurons" else ""
         options.append((method, f"{results.score_words(method)}: {word}{extent}"))

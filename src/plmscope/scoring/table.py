@@ -210,6 +210,11 @@ def _check(row: Scorer, known: Sequence[Scorer]) -> None:
 _TABLE = Registry(GROUP, Scorer, SelectionError, lambda: ROWS, _check, lambda row: tuple(row.methods))
 
 
+def preference(method: str) -> int:
+    """Key to sort methods by, or to take the smallest: the preferred ones first, all others alike."""
+    return PREFERRED.index(method) if method in PREFERRED else len(PREFERRED)
+
+
 def forms_of(method: str) -> tuple[str, ...]:
     """A method with a sign and its unsigned forms, as they are named in tables."""
     return (method, *(method + ending for ending in FORMS.values()))

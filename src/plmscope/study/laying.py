@@ -12,7 +12,7 @@ import numpy as np
 from plmscope.data.clusters import one_per_cluster
 from plmscope.data.proteins import Protein
 from plmscope.errors import RunError
-from plmscope.scoring.table import PREFERRED
+from plmscope.scoring.table import preference
 from plmscope.study.opened import class_methods, class_scores
 from plmscope.study.stages import Context
 
@@ -75,8 +75,8 @@ class Laying:
         """Scores of every neuron for each class, by that of the methods which tells best what carries a class."""
         known = set(self.context.run.table("class_scores")["method"])
         named = [method for method in self.settings.methods if method in known]
-        best = next((method for method in PREFERRED if method in named), None)
-        return class_scores(self.opened, best or (named or class_methods(self.opened))[0])
+        best = min(named, key=preference) if named else class_methods(self.opened)[0]
+        return class_scores(self.opened, best)
 
     @cached_property
     def chosen(self) -> dict[str, list[int]]:

@@ -20,7 +20,7 @@ from plmscope.models.sites import NeuronIndex
 from plmscope.progress import Track, silent
 from plmscope.scoring.methods import every_score
 from plmscope.scoring.scores import NeuronScores, check_methods, from_table, signed_form
-from plmscope.scoring.table import FORMS, PREFERRED, row_of
+from plmscope.scoring.table import FORMS, PREFERRED, preference, row_of
 from plmscope.store.folder import Run, read_parquet
 from plmscope.study.settings import ScoreSection, Study
 from plmscope.study.study_file import read_study
@@ -108,6 +108,12 @@ class OpenRun:
         return replace(self.scores(column), method=method, settings={"ranked_by": column})
 
 
+def advice(run: Run, stages: str) -> str:
+    """The command that does what comes first, for a shell."""
+    study, folder = shlex.quote(str(run.path / "study.toml")), shlex.quote(str(run.path))
+    return f"run 'plmscope {stages} {study} --out {folder}'"
+
+
 def open_run(path: str | Path) -> OpenRun:
     """Open a run folder.
 
@@ -117,8 +123,7 @@ def open_run(path: str | Path) -> OpenRun:
     """
     run = Run.open(path)
     if run.manifest()["stages"].get("finetune", {}).get("status", "done") != "done":
-        study, folder = shlex.quote(str(run.path / "study.toml")), shlex.quote(str(run.path))
-        raise RunError(f"{run.path}: fine-tuning is not finished; run 'plmscope run {study} --out {folder}'")
+        raise RunError(f"{run.path}: fine-tuning is not finished; {advice(run, 'run')}")
     return OpenRun(run)
 
 
@@ -188,7 +193,7 @@ def class_methods(opened: OpenRun) -> tuple[str, ...]:
     known = list(dict.fromkeys(opened.run.table("class_scores")["method"]))
     if not known:
         raise RunError(f"{opened.run.path}: class_scores.parquet has no rows; score by {PREFERRED[0]} too")
-    return (next((method for method in PREFERRED if method in known), str(known[0])),)
+    return (min(map(str, known), key=preference),)
 
 
 def best_of_class(opened: OpenRun, label: str) -> Selection:

@@ -24,7 +24,7 @@ from plmscope.scoring.shards import PartialScores, complete, merge_shards, score
 from plmscope.scoring.table import path_methods
 from plmscope.store.folder import Run
 from plmscope.store.resume import Parts
-from plmscope.study.opened import OpenRun, score_all
+from plmscope.study.opened import OpenRun, advice, score_all
 from plmscope.study.settings import Study
 from plmscope.study.sharding import held
 from plmscope.study.stages import Context, Stage, settings_of, tables, versions
@@ -108,12 +108,6 @@ def parts_stamp(study: Study, run: Run) -> str:
         raise RunError(f"{run.path}: the stage 'finetune' comes first; {advice(run, 'finetune')}")
     needs = [tuned.get("fingerprint"), settings_of(study, STAGE.settings), *versions()]
     return hashlib.sha256(json.dumps(needs, sort_keys=True).encode()).hexdigest()
-
-
-def advice(run: Run, stages: str) -> str:
-    """The command that does what comes first, for a shell."""
-    study, folder = shlex.quote(str(run.path / "study.toml")), shlex.quote(str(run.path))
-    return f"run 'plmscope {stages} {study} --out {folder}'"
 
 
 def scored_proteins(opened: OpenRun) -> tuple[list[Protein], list[str] | None]:
