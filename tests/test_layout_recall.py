@@ -129,6 +129,8 @@ def test_masking_the_site_and_its_double(planted: PlantedRun, known: Known) -> N
     sites = {
         name: [(p, p.id, site(p, other)) for p in motifs] for name, other in (("motif", False), ("another W", True))
     }
+    # Decided wrong, so that what they lose says nothing.
+    sites["motif"] += [(replace(p, label="0"), p.id, site(p, False)) for p in motifs[:3]]
     sites["domain"] = [(p, p.id, np.arange(len(p)) < 20) for p in motifs]
     here = known.at(roles)
 

@@ -119,7 +119,8 @@ def context_table(
 
     Args:
         run: Log-odds and KN scores ``(P, C)`` of proteins with some residues masked.
-        sites: Feature type to proteins that are decided right, each with its cluster and its site ``(R,)``.
+        sites: Feature type to proteins, each with its cluster and its site ``(R,)``; of those decided wrong
+            none counts.
         labels: Class names, in the order of their numbers.
         seed: Of controls and resamples.
     """
@@ -137,10 +138,14 @@ def context_table(
             continue
         each = 2 + CONTROLS
         odds, kn = run([p for p, _, _ in judged for _ in range(each)], [mask for own in masks for mask in own])
-        true = np.repeat([labels.index(str(p.label)) for p, _, _ in judged], each)
+        true = np.array([labels.index(str(p.label)) for p, _, _ in judged])
+        right = odds[::each].argmax(1) == true
+        if not right.any():
+            continue
+        judged, true = [one for one, ok in zip(judged, right, strict=True) if ok], true[right]
         weights = resampled([cluster for _, cluster, _ in judged], np.zeros(len(judged), dtype=np.int64), seed)
         for measure, values in (("kn", kn), ("log_odds", odds)):
-            own = values[np.arange(len(true)), true].reshape(len(judged), each)
+            own = values.reshape(len(right), each, -1)[right][np.arange(len(true)), :, true]
             change = own[:, 1:] - own[:, :1]
             difference = change[:, 0] - change[:, 1:].mean(1)
             ends = percentile_interval(weights @ difference / weights.sum(1))

@@ -30,8 +30,9 @@ def sharing_section(results: Results) -> Sequence[Block]:
     frame = results.tables["sharing"]
     column = results.setting("layout", "group_column")
     groups = f"Groups are the values of {column}." if column else (
-        "No column names groups: the clusters were dealt into parts, so these are unrelated families of any kind, and "
-        "specific neurons are not to be expected."
+        "No column names groups, so the clusters were dealt into parts by chance, which makes the parts alike: a ratio "
+        "near 1 says that neurons chosen on some clusters carry the class in unseen ones too, and specific neurons are "
+        "not to be expected. To compare families or taxa, name their column as group_column."
     )  # fmt: skip
     rows = []
     for row in frame.to_dict("records"):

@@ -35,8 +35,7 @@ def recall(laying: Laying) -> str:
     run = laying.context.run
     run.write_table("recall", table)
     run.write_table("recall_summary", summary)
-    right = [p for p, ok in zip(laying.proteins, asked.predicted == asked.true, strict=True) if ok]
-    run.write_table("recall_context", _context(laying, known, right, labels))
+    run.write_table("recall_context", _context(laying, known, labels))
     whole = summary[summary["label"] == ""].iloc[0]
     return (
         f"KN scores tell right from wrong decisions with AUROC {whole['auroc']:.2f} (matched draws "
@@ -45,8 +44,8 @@ def recall(laying: Laying) -> str:
     )
 
 
-def _context(laying: Laying, known: Any, right: list[Protein], labels: list[str]) -> pd.DataFrame:
-    """What masked sites change; without rows where the study names no features."""
+def _context(laying: Laying, known: Any, labels: list[str]) -> pd.DataFrame:
+    """What masked sites change, in all test clusters: annotated ones are few. No rows without a study's features."""
     from plmscope.layout.context import COLUMNS, FEWEST, context_table, masked_run
 
     path = laying.context.study.characterize.features
@@ -54,13 +53,17 @@ def _context(laying: Laying, known: Any, right: list[Protein], labels: list[str]
         laying.context.say("layout: recall: no site is masked, the study names no [characterize] features")
         return pd.DataFrame(columns=list(COLUMNS))
     features = read_features(path, laying.context.inputs.data.proteins)
-    most = laying.settings.proteins_per_class
+    most = laying.settings.proteins_per_class * len(labels)
     sites: dict[str, list[tuple[Protein, str, np.ndarray]]] = {}
     for kind in sorted(set(features.table["feature_type"].astype(str))):
-        having = [p for p in right if features.mask(p, kind).any()]
+        having = [p for p in laying.opened.proteins("test") if features.mask(p, kind).any()]
         few = one_per_cluster(having, laying.opened.clusters, most, laying.seed)
         if len(few) >= FEWEST:
             sites[kind] = [(p, laying.opened.clusters[p.id], features.mask(p, kind)) for p in few]
+    if not sites:
+        laying.context.say(
+            f"layout: recall: no site is masked, none is in {FEWEST} clusters of test proteins"
+        )
     sets = [laying.chosen.get(label, []) for label in labels]
     positions = np.unique([n for group in sets for n in group])
     here = known.at(positions)

@@ -39,7 +39,7 @@ def column_of(context: Context) -> dict[str, str] | None:
 def groups_of(laying: Laying) -> dict[str, str]:
     """Protein id to the name of its group; proteins without a value are in none.
 
-    Without a column the clusters are dealt into :data:`PARTS` groups: what sets of unrelated families share.
+    Without a column the clusters are dealt into :data:`PARTS` groups by chance: do neurons carry over to others?
     """
     column = column_of(laying.context)
     if column is not None:
