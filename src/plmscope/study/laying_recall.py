@@ -53,7 +53,7 @@ def _context(laying: Laying, known: Any, labels: list[str]) -> pd.DataFrame:
         laying.context.say("layout: recall: no site is masked, the study names no [characterize] features")
         return pd.DataFrame(columns=list(COLUMNS))
     features = read_features(path, laying.context.inputs.data.proteins)
-    most = laying.settings.proteins_per_class * len(labels)
+    most = laying.settings.proteins_per_class
     sites: dict[str, list[tuple[Protein, str, np.ndarray]]] = {}
     for kind in sorted(set(features.table["feature_type"].astype(str))):
         having = [p for p in laying.opened.proteins("test") if features.mask(p, kind).any()]
