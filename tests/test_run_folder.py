@@ -104,8 +104,8 @@ def test_manifest_merges_stage_by_stage(run: Run) -> None:
         ("{", "manifest.json: cannot be read"),
         ("3", "manifest.json: is not a JSON object"),
         ('{"schema_version": "1.0", "stages": {"score": 3}}', "its 'stages' are damaged"),
-        ('{"stages": {}}', "schema_version '' is not '1.7'"),
-        ('{"schema_version": "2.1"}', "schema_version '2.1' is not '1.7'; use the plmscope that wrote it"),
+        ('{"stages": {}}', "schema_version '' is not '1.8'"),
+        ('{"schema_version": "2.1"}', "schema_version '2.1' is not '1.8'; use the plmscope that wrote it"),
     ],
 )
 def test_damaged_manifest(run: Run, text: str, message: str) -> None:
@@ -116,7 +116,7 @@ def test_damaged_manifest(run: Run, text: str, message: str) -> None:
 
 
 def test_later_minor_schema_opens(run: Run) -> None:
-    (run.path / "manifest.json").write_text('{"schema_version": "1.7"}')
+    (run.path / "manifest.json").write_text('{"schema_version": "1.8"}')
     assert Run.open(run.path).manifest()["stages"] == {}
 
 

@@ -276,6 +276,8 @@ def test_density_permutes_scores_within_layer_and_decile() -> None:
     for place, row in enumerate((table.loc[(-1, "key")], table.loc[(1, "key")])):
         plain = (1 + (np.array(counts)[:, place] >= row.n_selected).sum()) / 601
         assert row.p_permutation == pytest.approx(plain, abs=0.05)
+        share = np.mean(np.array(counts)[:, place]) / row.n_total / (len(selection) / len(index))
+        assert row.enrichment_permuted == pytest.approx(share, rel=0.05)
     assert table.loc[(-1, "key"), "p_permutation"] < 0.05 < table.loc[(-1, "output"), "p_permutation"]
     assert density(selection)["p_permutation"].isna().all()
 

@@ -39,6 +39,7 @@ from plmscope.report.blocks import (
     count,
     fixed,
     is_number,
+    p_words,
     percent,
     short,
     signed,
@@ -283,7 +284,8 @@ def _density(found: Found) -> Section:
     caption = (
         "Enrichment: a kind's share of the best neurons over its share of all (1: an even spread), and density: its "
         "selected part; means over runs with 95 % t intervals. Then every run: enrichment, the interval over scoring "
-        "proteins, and that of its null models where it has them."
+        "proteins, that of its null models where it has them, and that of modules permuted among equally active "
+        "neurons of a layer."
     )
     columns = (
         ("kind", False), *grouped(found), ("method", False), ("top", True), ("enrichment", True), ("density", True),
@@ -299,6 +301,8 @@ def _enrichment(row: Mapping[Any, Any] | None) -> TableCell:
     small = f"{fixed(row['ci_low'], 2)} to {fixed(row['ci_high'], 2)}" if is_number(row["ci_low"]) else ""
     for name, said in (("label_shuffled", "shuffled labels"), ("random_weights", "random weights")):
         small += f"; {said} {fixed(row[name], 2)}" if is_number(row[name]) else ""
+    if is_number(row["p_permutation"]):
+        small += f"; permuted {fixed(row['enrichment_permuted'], 2)}, {p_words(row['p_permutation'])}"
     return cell(fixed(row["enrichment"], 2), row["enrichment"], small)
 
 

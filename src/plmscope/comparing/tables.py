@@ -50,7 +50,7 @@ COMPARED: dict[str, tuple[str, ...]] = {
     ),
     "density": (
         *WHO, "method", "fraction", "module", "n_total", "n_selected", "density", "enrichment", "ci_low", "ci_high",
-        "label_shuffled", "random_weights",
+        "enrichment_permuted", "p_permutation", "label_shuffled", "random_weights",
     ),
     "curves": (
         *WHO, "method", "scope", "module", "mode", "ablation", "fraction", "intact", "kept", "drawn", "drawn_sd",

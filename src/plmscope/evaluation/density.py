@@ -69,10 +69,10 @@ def density(
         ``layer`` (-1 = all), ``module`` (or ``all``), ``n_total``, ``n_selected``, ``density`` (selected / total),
         ``enrichment`` (density / overall share), ``ci_low``, ``ci_high`` (95 %, of the enrichment, NaN without
         resamples), ``p_value`` (one-sided hypergeometric; treats neurons as exchangeable, which they are not:
-        descriptive only), ``p_permutation`` (one-sided, counted: scores are permuted 999 times among the modules of a
-        layer, within deciles of activity there, so that layer and scale stay and only the module is broken; NaN for
-        whole layers, which no permutation changes), ``q_value`` (Benjamini-Hochberg of ``p_permutation``, module rows
-        and site rows apart).
+        descriptive only), ``enrichment_permuted`` and ``p_permutation`` (mean, and one-sided counted p: scores are
+        permuted 999 times among the modules of a layer, within deciles of activity there, so that layer and scale stay
+        and only the module is broken; NaN for whole layers, which no permutation changes), ``q_value``
+        (Benjamini-Hochberg of ``p_permutation``, module rows and site rows apart).
 
     Raises:
         SelectionError: the selection is empty, so that there is no share to compare with.
@@ -98,12 +98,14 @@ def density(
             shares = resampled[:, inside].sum(1) / n_total / (resampled.sum(1) / total)
             interval = tuple(np.quantile(shares, (0.025, 0.975)))
         p = hypergeometric_enrichment(n_total, n_selected, total, chosen)
-        share, counted = n_selected / n_total, np.nan
+        share, tested = n_selected / n_total, (np.nan, np.nan)
         if permuted is not None and module != "all":
-            counted = (1 + int((permuted[:, inside].sum(1) >= n_selected).sum())) / (1 + PERMUTATIONS)
-        rows.append((layer, module, n_total, n_selected, share, share / (chosen / total), *interval, p, counted))
+            own = permuted[:, inside].sum(1)
+            counted = (1 + int((own >= n_selected).sum())) / (1 + PERMUTATIONS)
+            tested = (float(own.mean()) / n_total / (chosen / total), counted)
+        rows.append((layer, module, n_total, n_selected, share, share / (chosen / total), *interval, p, *tested))
     names = ["layer", "module", "n_total", "n_selected", "density", "enrichment", "ci_low", "ci_high", "p_value"]
-    frame = pd.DataFrame(rows, columns=[*names, "p_permutation"])
+    frame = pd.DataFrame(rows, columns=[*names, "enrichment_permuted", "p_permutation"])
     kind = np.where(frame["layer"] < 0, "module", np.where(frame["module"] == "all", "layer", "site"))
     frame["q_value"] = frame.groupby(kind)["p_permutation"].transform(lambda p: benjamini_hochberg(p.to_numpy()))
     return frame

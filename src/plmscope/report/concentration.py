@@ -156,7 +156,8 @@ def density_answer(density: pd.DataFrame | None, null: pd.DataFrame | None, frac
     """Whether key neurons are over-represented among the best-scored ones, beyond both null models.
 
     Per judging method, *beyond* means that the interval of the enrichment lies above 1 and above the largest
-    enrichment of each null model; *not* means that the enrichment itself does not exceed 1 or a null. All judging
+    enrichment of each null model, and that the permutation of modules among equally active neurons of a layer, where it
+    was made, has a p below 0.05; *not* means that the enrichment itself does not exceed 1 or a null. All judging
     methods must agree for a yes or a no. Raw activation has no say: its scale differs between modules.
 
     Args:
@@ -195,7 +196,8 @@ def density_answer(density: pd.DataFrame | None, null: pd.DataFrame | None, frac
         ]
         sentences.append(
             f"{fixed(row['enrichment'], 2)} by {words(method)} "
-            f"({interval(row['ci_low'], row['ci_high'], 2)}; {listed(shown) if shown else 'null models not run'})"
+            f"({interval(row['ci_low'], row['ci_high'], 2)}; {listed(shown) if shown else 'null models not run'}"
+            f"{_permuted_words(row)})"
         )
     numbers = f"among the best {percent(nearest)} of neurons, the share of keys relative to an even spread is "
     numbers += listed(sentences)
@@ -232,6 +234,16 @@ def key_rows(density: pd.DataFrame | None) -> pd.DataFrame:
     return density[(density["module"] == "key") & (density["layer"] == -1)]
 
 
+def _permuted_words(row: Mapping[Any, Any]) -> str:
+    """What equally active neurons of the same layers have."""
+    if not (is_number(row.get("p_permutation")) and is_number(row.get("enrichment_permuted"))):
+        return ""
+    return (
+        f"; with modules permuted among equally active neurons of a layer {fixed(row['enrichment_permuted'], 2)}, "
+        f"{p_words(row['p_permutation'])}"
+    )
+
+
 def _null_words(name: str, theirs: pd.Series[float], ours: float) -> str:
     """What the fits of a null model have."""
     if len(theirs) == 1:
@@ -250,4 +262,7 @@ def _dense(row: Mapping[Any, Any], limits: Mapping[str, float]) -> str:
         return "not"
     if len(known) < len(limits):
         return "no null"
+    permuted = row.get("p_permutation")
+    if is_number(permuted) and float(permuted or 0) >= 0.05:
+        return "unclear"
     return "beyond" if is_number(row["ci_low"]) and row["ci_low"] > max([1.0, *known]) else "unclear"

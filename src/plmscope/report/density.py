@@ -40,9 +40,11 @@ def density_section(results: Results) -> Sequence[Block]:
         return notes
     intro = Text(
         "Density is the selected share of a module; enrichment divides it by the share selected overall, so 1 is even "
-        "and the size of a module does not matter. The p values treat neurons as exchangeable, which they are not: "
-        "they are descriptive. For raw activation, a comparison between modules reflects the scale of their "
-        "activations and nothing else; read integrated gradients, conductance or activation contrast."
+        "and the size of a module does not matter. Permuted: scores exchanged among neurons of one layer that are "
+        "equally active, whatever their module, which leaves layer and scale as they are; p counts permutations in "
+        "which a module has as many (needs the score activation_std), q is corrected over the modules. For raw "
+        "activation, a comparison between modules reflects the scale of their activations and nothing else; read "
+        "integrated gradients, conductance or activation contrast."
     )
     methods = [m for m in results.methods if m in set(density["method"])]
     fractions = sorted(density["fraction"].unique(), key=lambda f: (abs(f - results.knowledge_fraction), f))
@@ -196,13 +198,14 @@ def _density_table(density: pd.DataFrame, null: pd.DataFrame | None) -> Table:
             cell(fixed(row["enrichment"], 2), row["enrichment"]),
             cell(f"{fixed(row['ci_low'], 2)} to {fixed(row['ci_high'], 2)}", row["ci_low"]),
             *(cell(fixed(value, 2), value) for value in known),
-            cell(short(row["p_value"]), row["p_value"]),
+            cell(fixed(row["enrichment_permuted"], 2), row["enrichment_permuted"]),
+            cell(short(row["p_permutation"]), row["p_permutation"]),
             cell(short(row["q_value"]), row["q_value"]),
         ]
         rows.append(TableRow(tuple(cells), strong=row["module"] == "key"))
     columns = (
         ("method", False), ("best", True), ("module", False), ("selected", True), ("density", True),
         ("enrichment", True), ("95 % interval", True), *((f"{name} model", True) for name in NULL_WORDS.values()),
-        ("p (descriptive)", True), ("q", True),
+        ("permuted", True), ("p (permuted)", True), ("q", True),
     )  # fmt: skip
     return Table("densities", "Density per module over all layers", columns, tuple(rows), search=True)

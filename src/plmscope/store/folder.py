@@ -26,7 +26,7 @@ from plmscope.store.schema import SCHEMA, SCHEMA_VERSION
 ADDED: dict[str, dict[str, Any]] = {
     "curves": {"module": "", "log_probability": np.nan},
     "comparison": {"ranked_by": "", "module": "", "share_better": np.nan},
-    "density": {"p_permutation": np.nan},
+    "density": {"enrichment_permuted": np.nan, "p_permutation": np.nan},
     "associations": {"auroc_beyond_letter": np.nan},
     "motifs": {"auroc_beyond_letter": np.nan},
     "neuron_cards": {"knows": "", "r2_letter": np.nan, "r2_window": np.nan, "auroc_beyond_letter": np.nan},

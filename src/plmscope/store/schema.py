@@ -8,7 +8,7 @@ A new column is a minor version of the schema, a changed or removed one a major.
 
 from __future__ import annotations
 
-SCHEMA_VERSION = "1.7"
+SCHEMA_VERSION = "1.8"
 
 
 _MODULES = (
@@ -66,7 +66,7 @@ SCHEMA: dict[str, tuple[str, ...]] = {
     "modules": _MODULES,
     "density": (
         "method", "fraction", "layer", "module", "n_total", "n_selected", "density", "enrichment",
-        "ci_low", "ci_high", "p_value", "p_permutation", "q_value",
+        "ci_low", "ci_high", "p_value", "enrichment_permuted", "p_permutation", "q_value",
     ),
     "modules_null": _MODULES,
     "curves_null": (
