@@ -37,6 +37,7 @@ from plmscope.scoring.table import FORMS, signed_methods
 from plmscope.store.folder import Run
 from plmscope.store.schema import SCHEMA, SCHEMA_VERSION
 from plmscope.study import Stages, names
+from plmscope.study.counting import _activity
 from plmscope.study.demo import demo_study
 from plmscope.study.inputs import _kept_apart, anchored
 from plmscope.study.laying import Laying
@@ -437,6 +438,17 @@ def products(study: Study, stage: str) -> set[str]:
     """The files that a stage writes with these settings."""
     one = next(one for one in plmscope.study.Stages(study, None).graph if one.name == stage)  # type: ignore[arg-type]
     return {name for name, asked in one.asked.items() if asked(study)}
+
+
+def test_how_active_neurons_are_is_known_from_the_sums_of_any_score_by_activation(golden: Golden) -> None:
+    opened, study = open_run(golden.run), read_study(golden.study)
+    other = study.model_copy(update={"score": study.score.model_copy(update={"methods": ("integrated_gradients",)})})
+    none = other.model_copy(update={"density": other.density.model_copy(update={"bootstraps": 0})})
+    named, summed, unknown = (
+        _activity(Stages(one, opened.run, say=print).context("density")) for one in (study, other, none)
+    )
+    assert named is not None and summed is not None and unknown is None
+    np.testing.assert_allclose(summed, named, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["density", "density_null"])

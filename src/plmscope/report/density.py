@@ -42,7 +42,7 @@ def density_section(results: Results) -> Sequence[Block]:
         "Density is the selected share of a module; enrichment divides it by the share selected overall, so 1 is even "
         "and the size of a module does not matter. Permuted: scores exchanged among neurons of one layer that are "
         "equally active, whatever their module, which leaves layer and scale as they are; p counts permutations in "
-        "which a module has as many (needs the score activation_std), q is corrected over the modules. For raw "
+        "which a module has as many (needs a score by activation), q is corrected over the modules. For raw "
         "activation, a comparison between modules reflects the scale of their activations and nothing else; read "
         "integrated gradients, conductance or activation contrast."
     )

@@ -10,8 +10,9 @@ import pandas as pd
 
 from plmscope.evaluation.density import density, density_table
 from plmscope.evaluation.selection import select_top
+from plmscope.scoring.methods import finish
 from plmscope.scoring.scores import NeuronScores, from_table
-from plmscope.scoring.table import ACTIVITY
+from plmscope.scoring.table import ACTIVITY, row_of
 from plmscope.store.schema import SCHEMA
 from plmscope.study.scoring import SUMS, rankings, read_sums
 from plmscope.study.stages import Context, Stage, tables
@@ -22,7 +23,7 @@ def run(context: Context) -> None:
     study, run, opened = context.study, context.run, context.opened
     resampled = resampled_places(context)
     run.write_own("score_bootstraps", resampled)
-    activity = opened.scores(ACTIVITY).values if ACTIVITY in study.score.methods else None
+    activity = _activity(context)
     rows, nulls = [], []
     for method in study.score.methods:
         scores = opened.ranking(method)
@@ -38,6 +39,18 @@ def run(context: Context) -> None:
     run.write_table("density", pd.concat(rows, ignore_index=True))
     if nulls:
         run.write_table("density_null", pd.concat(nulls, ignore_index=True)[list(SCHEMA["density_null"])])
+
+
+def _activity(context: Context) -> np.ndarray | None:
+    """How much every neuron varies, ``(N,)``, which any score by activation is made with; ``None`` without one."""
+    study, opened = context.study, context.opened
+    if ACTIVITY in study.score.methods:
+        return opened.scores(ACTIVITY).values
+    if study.density.resampled:
+        for one in read_sums(context.run, opened.model.index).scored.values():
+            if set(one.settings) & set(row_of(ACTIVITY).methods):
+                return finish(ACTIVITY, one.sums, {}).values
+    return None
 
 
 def resampled_places(context: Context) -> pd.DataFrame:
