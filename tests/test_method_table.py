@@ -8,6 +8,7 @@ from dataclasses import replace
 from importlib.metadata import EntryPoint
 from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from plmscope.data.proteins import Protein
 from plmscope.errors import SelectionError
 from plmscope.models.classifier import Classifier
 from plmscope.models.hooks import record
+from plmscope.plugins import code_digest
 from plmscope.report.page import write_report
 from plmscope.scoring import table as method_table
 from plmscope.scoring.methods import SCORERS, score
@@ -25,6 +27,7 @@ from plmscope.scoring.table import (
     FORMS,
     ROWS,
     Scorer,
+    code_of,
     function_of,
     methods,
     path_methods,
@@ -34,11 +37,12 @@ from plmscope.scoring.table import (
     unregister_scorer,
 )
 from plmscope.store.folder import Run
+from plmscope.study.execute import Stages
 from plmscope.study.opened import open_run
 from plmscope.study.settings import ScoreSection, Study
-from plmscope.study.study_file import parse_study, write_study
+from plmscope.study.study_file import parse_study, read_study, write_study
 from tests.conftest import Golden
-from tests.own_scorer import ROW
+from tests.own_scorer import ROW, largest_scores
 from tests.test_study import CHEAP, changed
 
 ROOT = Path(__file__).parents[1]
@@ -143,6 +147,38 @@ def test_a_scorer_that_is_registered_again_replaces_itself(own: Scorer) -> None:
     with pytest.raises(SelectionError, match="'largest' is there already"):
         register_scorer(replace(own, methods={"largest": "?", "more": "?"}))
     assert row_of("largest") is changed
+
+
+def test_a_scorer_whose_code_has_changed_scores_again(
+    golden: Golden, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody works on a scorer: its scores are never those of the code before. The model is not trained again."""
+    file = tmp_path / "mine_of_today.py"
+    file.write_text((ROOT / "tests" / "own_scorer.py").read_text().replace('"largest"', '"mine"'))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    row = register_scorer(Scorer({"mine": "?"}, "mine_of_today:largest_scores"))
+    try:
+        settings = changed(golden.study, tmp_path / "own.toml", score={"methods": ["mine"]}, evaluate=CHEAP)
+        study, run, said = read_study(settings), Run(golden.copy(tmp_path / "run")), list[str]()
+        for times in (1, 1, 2):
+            text = file.read_text()
+            file.write_text(text.replace(".amax(1)", ".amax(1) * 2") if times == 2 else text)
+            Stages(study, run, say=said.append).execute(["score"])
+        again = [re.match("score: (done|finished before)", line) for line in said]
+        assert [found[1] for found in again if found] == ["done", "finished before", "done"]
+    finally:
+        unregister_scorer(row)
+
+
+def test_what_tells_one_version_of_a_scorer_from_another(own: Scorer, tmp_path: Path) -> None:
+    assert code_of([*plain_methods()]).keys() == {"largest"} and code_of(["conductance_abs"]) == {}
+    assert code_digest("tests.own_scorer:largest_scores") == code_digest(largest_scores)
+    made: list[str] = []
+    for lines in ("x = 1\n", "x = 1\n\n\n", "x = 2\n"):  # a cell of a notebook, moved and changed
+        known: dict[str, Any] = {"__name__": "__main__"}
+        exec(compile(lines + f"def mine(a):\n    return [a * {lines[4]} for _ in a]\n", "cell", "exec"), known)
+        made.append(code_digest(known["mine"]))
+    assert made[0] == made[1] != made[2]
 
 
 def test_a_scorer_with_a_sign_has_its_forms() -> None:

@@ -8,9 +8,15 @@ A package names its rows as entry points, in its ``pyproject.toml``::
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
+import inspect
+import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from importlib.metadata import entry_points
-from typing import Generic, TypeVar
+from pathlib import Path
+from types import CodeType
+from typing import Any, Generic, TypeVar
 
 from plmscope.errors import PlmscopeError, shown
 
@@ -80,3 +86,41 @@ class Registry(Generic[T]):
     def unregister(self, row: T) -> None:
         """Take it back, or what has replaced it."""
         self.registered = [one for one in self.registered if self._key(one) != self._key(row)]
+
+
+def code_digest(function: str | Callable[..., Any]) -> str:
+    """What tells one version of a function's code from another.
+
+    That of the file that it is in, helpers beside it included. Of a function of a script or a notebook, whose file has
+    much else, its own lines; where these cannot be had, what Python made of them. Code that it imports is not seen.
+
+    Args:
+        function: Itself, or ``"module:name"``.
+
+    >>> code_digest("plmscope.plugins:code_digest") == code_digest(rows_of_packages)
+    True
+    """
+    if isinstance(function, str):
+        spec = importlib.util.find_spec(function.partition(":")[0])
+        file = spec.origin if spec else None
+        return _digest(Path(file).read_bytes() if file and Path(file).is_file() else function.encode())
+    made: Callable[..., Any] = inspect.unwrap(function)
+    module = getattr(made, "__module__", "__main__")
+    file = None if module == "__main__" else getattr(sys.modules.get(module), "__file__", None)
+    if file and Path(file).is_file():
+        return _digest(Path(file).read_bytes())
+    try:
+        return _digest(inspect.getsource(made).encode())
+    except (OSError, TypeError):
+        code = getattr(made, "__code__", None) or type(made).__call__.__code__
+        return _digest(repr(_instructions(code)).encode())
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _instructions(code: CodeType) -> tuple[Any, ...]:
+    """What a function does, without the place where it was written."""
+    constants = [_instructions(one) if isinstance(one, CodeType) else one for one in code.co_consts]
+    return code.co_code, code.co_names, constants

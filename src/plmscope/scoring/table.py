@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from plmscope.errors import SelectionError, shown
-from plmscope.plugins import Registry
+from plmscope.plugins import Registry, code_digest
 
 #: How scores with a sign are ranked for keeping and ablating, and what the name of the ranked score ends in. With
 #: ``s_pn`` the token sum of protein ``p``: mean of ``|s_pn|``; root of the mean of ``s_pn ** 2``; mean over classes of
@@ -268,3 +268,16 @@ def function_of(function: str | Callable[..., Any]) -> Callable[..., Any]:
     module, _, name = function.partition(":")
     resolved: Callable[..., Any] = getattr(importlib.import_module(module), name)
     return resolved
+
+
+def code_of(names: Sequence[str]) -> dict[str, list[str]]:
+    """Of the methods that others brought: what tells the code of their scorers from its other versions.
+
+    Args:
+        names: Methods and forms of methods; those of plmscope are known by its version and left out.
+
+    >>> code_of(["activation"])
+    {}
+    """
+    brought = [row for row in rows() if row not in ROWS and set(row.names) & set(names)]
+    return {",".join(row.methods): [code_digest(one) for one in (row.function, row.finish) if one] for row in brought}

@@ -186,6 +186,8 @@ class Stages:
         if stage.wanted(self.study):
             needs += [settings_of(self.study, stage.settings), [self.inputs.digest(one) for one in stage.digests]]
             needs += [[self.fingerprint(other) for other in self.graph.needs(name)], versions()]
+            if brought := self.inputs.scorers(stage.settings):
+                needs.append(brought)
         return hashlib.sha256(json.dumps(needs, sort_keys=True).encode()).hexdigest()
 
     def context(self, name: str) -> Context:

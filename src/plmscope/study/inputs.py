@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ from plmscope.data.splits import Split, balance_lines, balance_table, split_prot
 from plmscope.data.structure_features import folder_digest
 from plmscope.errors import InputError, RunError
 from plmscope.progress import Track
+from plmscope.scoring.table import code_of, plain_methods
 from plmscope.store.folder import Run
 from plmscope.study.settings import Study
 
@@ -147,6 +148,15 @@ class Inputs:
             return "" if self.again else self.known.get("features", "")
         with path.open("rb") as handle:
             return hashlib.file_digest(handle, "sha256").hexdigest()
+
+    def scorers(self, settings: Sequence[str]) -> dict[str, list[str]]:
+        """The code of scorers that others brought, for a stage with these settings; empty where all are plmscope's."""
+        faithfulness, names = self.study.faithfulness, list[str]()
+        if "score" in settings:
+            names += self.study.score.methods
+        if "faithfulness" in settings and faithfulness.enabled:
+            names += faithfulness.methods or plain_methods()
+        return code_of(names)
 
     @cached_property
     def model_digest(self) -> str:
