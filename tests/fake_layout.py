@@ -42,17 +42,21 @@ def _redundancy(rng: np.random.Generator) -> dict[str, pd.DataFrame]:
                 components.append((method, label, number, number, "intermediate", 3 * number))
                 components.append((method, label, number, number, "intermediate", 3 * number + 1))
             for a, b in ((0, 1), (0, 2), (1, 2)):
-                good = (label, method, a, b) == ("1", "correlation", 0, 1)
-                each = float(rng.uniform(0, 0.04))
-                both = 0.5 if good else float(rng.uniform(0, 0.1))
+                tested = (a, b) == (0, 1)  # the greatest synergy of the class and grouping
+                good = tested and (label, method) == ("1", "correlation")
+                each = float(rng.uniform(0, 0.02))
+                both = 0.5 if good else float(rng.uniform(0, 0.06))
+                both = max(both, 0.1) if tested else both
                 pairs.append(
                     {
                         "method": method, "label": label, "a": a, "b": b, "n_a": 2, "n_b": 2, "n_proteins": 9,
                         "drop_a": each, "drop_b": each, "drop_both": both, "drop_all": 0.8, "alone_a": 0.3,
                         "alone_b": 0.4, "synergy": both - 2 * each, "ci_low": both - 2 * each - 0.1,
-                        "ci_high": both - 2 * each + 0.1, "against": 0.001, "draws_degenerate": 0, "n_draws": 20,
-                        "p_value": 1 / 21 if good else 0.6, "p_kind": "permutation", "degenerate": good,
-                        "q_value": 0.6,
+                        "ci_high": both - 2 * each + 0.1, "against": 0.001 if tested else np.nan,
+                        "draws_degenerate": 0, "n_draws": 20 if tested else 0,
+                        "p_value": (1 / 21 if good else 0.6) if tested else np.nan,
+                        "p_kind": "permutation" if tested else "not_tested", "degenerate": good,
+                        "q_value": 0.6 if tested else np.nan,
                     }
                 )  # fmt: skip
         for share in (0.01, 0.05, 0.1):

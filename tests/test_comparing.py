@@ -412,5 +412,9 @@ def test_how_knowledge_is_laid_out_stands_beside_its_null(tmp_path: Path) -> Non
     assert len(whats.loc[["share that suffices"]]) == len(judged) > 0
     row = run.table("recall_summary").query("label == ''").iloc[0]
     assert whats.loc["errors mended", "value"] == row["gained"] / row["n_enhanced"]
+    pairs = run.table("degenerate").query("method == 'topology'")
+    row = frame[(frame["what"] == "synergy of tested pairs") & (frame["method"] == "sets by topology")].iloc[0]
+    own = pairs[pairs["p_kind"] == "permutation"]["synergy"]  # one of three pairs has draws to stand beside
+    assert (row["n"], row["value"], row["against"]) == (3, own.mean(), pytest.approx(0.001)) and len(pairs) == 9
     text = str(compare_runs([run.path]).markdown())
     assert "How knowledge is laid out" in text and "share that suffices" in text

@@ -15,11 +15,14 @@ from plmscope.evaluation.curves import Grid
 from plmscope.evaluation.faithfulness import agreement, area_points, areas, recommended, scorers, split_half, table
 from plmscope.evaluation.predict import Predictions
 from plmscope.models.sites import NeuronIndex
-from plmscope.report.faithfulness import _advice
+from plmscope.report.blocks import Text
+from plmscope.report.faithfulness import _advice, faithfulness_section
+from plmscope.report.input import Results
 from plmscope.scoring.scores import GroupSums, NeuronScores
 from plmscope.store.folder import Run
 from plmscope.study.study_file import parse_study
 from tests.conftest import Golden
+from tests.fake_run import _faithfulness
 
 INDEX = NeuronIndex.of(layers=1, hidden=4, intermediate=4)
 
@@ -109,6 +112,14 @@ def test_the_cheapest_near_the_best_is_recommended() -> None:
     none = frame(("single_ablation_abs", False, 1.0, 50), ("activation", False, np.nan, 1))
     none = none.assign(recommended=recommended(none))
     assert not none["recommended"].any() and "none is recommended" in _advice(none)
+
+
+@pytest.mark.parametrize(("baseline", "said"), [("mean", "held at its mean"), ("zero", "held at zero")])
+def test_the_report_says_where_a_neuron_is_held(baseline: str, said: str) -> None:
+    results = Results.__new__(Results)
+    results.study, results.tables = {"score": {"baseline": baseline}}, {"faithfulness": _faithfulness()}
+    intro = faithfulness_section.make(results)[1]
+    assert isinstance(intro, Text) and f"Each of 960 neurons was {said} by itself on 12 training" in intro.text
 
 
 def test_the_table_has_every_score_once() -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import kstest
 
+from plmscope.cli import main
 from plmscope.data.proteins import Protein
 from plmscope.evaluation.interventions import Change
-from plmscope.layout.attributions import mean_activations
+from plmscope.layout import attributions
+from plmscope.layout.attributions import masked_means, mean_activations
 from plmscope.layout.experts import (
     balanced_clusters,
     best_classes,
@@ -26,6 +30,10 @@ from plmscope.layout.experts import (
 from plmscope.layout.pruning import pruned, pruning_tables, random_order, ratios
 from plmscope.models.classifier import Classifier
 from plmscope.models.sites import NeuronIndex, Site
+from plmscope.store.folder import Run
+from plmscope.study.study_file import read_study
+from tests.conftest import Golden
+from tests.test_study import changed
 
 INDEX = NeuronIndex.of(layers=1, hidden=12, intermediate=128)
 INNER = np.arange(len(INDEX))[INDEX.slice(Site(0, "intermediate"))]
@@ -183,3 +191,29 @@ def test_activations_of_a_pruned_model(tiny: Classifier, proteins: list[Protein]
     assert np.array_equal(after[:, tiny.index.slice(Site(0, "query"))], plain[:, tiny.index.slice(Site(0, "query"))])
     rest = tiny.index.slice(Site(1, "intermediate"))
     assert np.abs(after[:, rest] - plain[:, rest]).max() > 1e-4
+
+
+# --- the null models of a run
+
+
+def test_a_masked_baseline_is_masked_in_the_null_models_too(
+    golden: Golden, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = golden.copy(tmp_path / "run")
+    asked = {"parts": ["modularity"], "baseline": "masked", "experts": 0}
+    changed(golden.study, folder / "study.toml", layout=asked)
+    attribute, seen = attributions.per_protein, list[tuple[Any, Sequence[Protein], np.ndarray]]()
+
+    def watched(model: Classifier, proteins: Sequence[Protein], constants: np.ndarray, budget: int) -> np.ndarray:
+        seen.append((model, proteins, constants))
+        return attribute(model, proteins, constants, budget)
+
+    monkeypatch.setattr(attributions, "per_protein", watched)
+    assert main(["layout", str(folder), "--quiet"]) == 0
+    assert set(Run.open(folder).table("modularity")["model"]) == {"run", "label_shuffled", "random_weights"}
+    assert len(seen) == 3
+    study = read_study(folder / "study.toml")
+    for model, proteins, constants in seen:
+        expected = masked_means(model, proteins, study.seed, study.evaluate.token_budget)
+        np.testing.assert_array_equal(constants, expected)
+    assert not np.allclose(seen[0][2], seen[1][2])  # each model's own

@@ -43,7 +43,8 @@ def test_every_table_has_one_owner() -> None:
     for name in (*SCHEMA, "metrics", "model"):
         owners = [stage.name for stage in graph if any(Path(f).stem == name for f in stage.every_product)
                   or stage.owns(name)]  # fmt: skip
-        expected = ["finetune", "nulls"] if name == "training" else ["score", "nulls"] if name == "neurons" else None
+        of_nulls = {"training": "finetune", "neurons": "score", "class_scores": "score"}
+        expected = [of_nulls[name], "nulls"] if name in of_nulls else None
         # Null models have files of their own with the same names, in folders of their own.
         assert owners == expected or len(owners) == 1, (name, owners)
     files = [file for stage in graph for file in stage.every_product]

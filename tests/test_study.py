@@ -421,6 +421,23 @@ def test_null_models_by_kinds(golden: Golden, tables: dict[str, pd.DataFrame]) -
             assert row.n_draws in (0, 2) and np.isnan(row.concentration) == (not row.judged)
 
 
+def test_null_models_keep_class_scores(golden: Golden, tables: dict[str, pd.DataFrame]) -> None:
+    """The mean over classes of a method's class scores is its score."""
+    run, own = Run.open(golden.run), tables["class_scores"]
+    for null in ("label_shuffled", "random_weights"):
+        found = run.own(f"nulls/{null}/class_scores")
+        assert list(found.columns) == list(SCHEMA["class_scores"])
+        for column in ("method", "label"):
+            assert set(found[column]) == set(own[column])
+        signed = found[found["method"] == "integrated_gradients"]
+        means = signed.groupby(["layer", "module", "neuron"])["score"].mean()
+        scores = run.own(f"nulls/{null}/neurons").set_index(means.index.names)["integrated_gradients"]
+        assert len(means) == NEURONS
+        np.testing.assert_allclose(means, scores.reindex(means.index), atol=1e-12)
+        assert len(found) == len(own) and not np.allclose(found["score"], own["score"])
+    assert not list(golden.run.glob("null_fits/*/class_scores.parquet"))
+
+
 def test_null_models_by_kinds_are_left_out(golden: Golden) -> None:
     """Without draws, without the scope, without null models."""
     study = read_study(golden.study)
@@ -513,7 +530,7 @@ def test_second_time_nothing_is_run_again(golden: Golden, tmp_path: Path, capfd:
     for stage, name in ((one.name, name) for one in stages.graph for name, asked in one.asked.items() if asked(study)):
         content = (folder / name).read_bytes()
         (folder / name).unlink()
-        assert not stages.is_done(stage), name
+        assert stages.is_done(stage) == (name in stages.graph[stage].extra), name
         (folder / name).write_bytes(content)
         assert stages.is_done(stage), name
     for content in (before, after):  # the manifest names the latest command

@@ -131,15 +131,22 @@ def _sufficient(member: Member) -> Iterator[dict[str, Any]]:
 
 
 def _degenerate(member: Member) -> Iterator[dict[str, Any]]:
-    """Share of pairs of sets that are degenerate, beside random pairs that the rule calls so."""
+    """Share of pairs of sets that are degenerate, beside draws of the tested pairs that the rule calls so.
+
+    Only pairs that have draws have a synergy beside theirs: the greatest of each class, above draws on the mean.
+    """
     table = member.table("degenerate")
     for method, own in table.groupby("method", sort=False) if len(table) else ():
-        drawn = own.drop_duplicates("label")
-        against = drawn["draws_degenerate"].sum() / max(1, drawn["n_draws"].sum())
+        tested = own[own["n_draws"] > 0]
+        against = tested["draws_degenerate"].sum() / max(1, tested["n_draws"].sum())
         yield _row(
             "degenerate pairs", own["degenerate"].astype(bool).mean(), against, method=f"sets by {method}", n=len(own)
         )
-        yield _row("synergy", own["synergy"].mean(), own["against"].mean(), method=f"sets by {method}", n=len(own))
+        if len(tested):
+            yield _row(
+                "synergy of tested pairs", tested["synergy"].mean(), tested["against"].mean(),
+                method=f"sets by {method}", n=len(tested),
+            )  # fmt: skip
 
 
 def _recall(member: Member) -> Iterator[dict[str, Any]]:

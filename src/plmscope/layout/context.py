@@ -8,7 +8,7 @@
 Of the test proteins that are decided right and have the site, one a cluster; p is one-sided (Wilcoxon) for a greater
 fall than that of the controls. A protein is left out, and counted, where it has too few residues of the same letters,
 or where the site is over a tenth of it: that is a domain, not a site. Masking alone lowers what a model knows; without
-the controls any residue would look like a site.
+the controls any residue would look like a site. Sites are masked alone, not exchanged for other residues too.
 """
 
 from __future__ import annotations

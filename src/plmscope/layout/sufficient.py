@@ -10,6 +10,9 @@ steps, until its ends differ by a tenth: it is the smallest k that was tried who
 resampled clusters, made to rise with k) is at least the target. The null is the same search on random orders with as
 many neurons in every site as the method has among its best k.
 
+The bounds that choose k are pooled where one falls as k grows; ``ci_low`` of the table is the bound at that k as it was
+measured, so that it may lie below the target.
+
 Faithfulness as it is defined for circuits; bisection of k and isotonic regression are ours.
 """
 
@@ -135,8 +138,8 @@ def sufficient_sets(
     Returns:
         One row a method, scope and metric: ``method, scope, module, metric, target, n_neurons, intact, held, carried``
         (with ``carried_low``), ``judged`` (whether anything is carried that could be given back), ``k, fraction``,
-        ``faithfulness`` with ``ci_low`` and ``ci_high`` at that k, ``k_random`` (median of the draws), ``n_draws``,
-        ``p_value`` (one-sided, for as few neurons) and ``p_kind``.
+        ``faithfulness`` with ``ci_low`` and ``ci_high`` at that k as measured, ``k_random`` (median of the draws),
+        ``n_draws``, ``p_value`` (one-sided, for as few neurons) and ``p_kind``.
     """
     index = next(iter(scores.values())).index
     inside = {m: of_module(index, m) if m else np.ones(len(index), dtype=bool) for m in scopes}

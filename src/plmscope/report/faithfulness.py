@@ -36,11 +36,12 @@ def faithfulness_section(results: Results) -> Sequence[Block]:
         ("score", False), ("rank r", True), ("within sites", True), ("top 5 %", True), ("kept", True),
         ("ablated", True), ("split-half r", True), ("CPU s a protein", True),
     )  # fmt: skip
+    at = "its mean" if results.setting("score", "baseline") == "mean" else "zero"
     intro = (
-        f"{count(first['n_neurons'])} neurons were held at zero one by one on {count(first['n_proteins'])} training "
-        "proteins. Rank r is Spearman's correlation of a score with what that costs the true class (a score without a "
-        "sign with the size of it), over all neurons and within sites; top 5 % is what both call best. Kept and "
-        "ablated are balanced accuracies on test proteins when the best neurons alone work or are held at zero, "
+        f"Each of {count(first['n_neurons'])} neurons was held at {at} by itself on {count(first['n_proteins'])} "
+        "training proteins. Rank r is Spearman's correlation of a score with what that costs the true class (a score "
+        "without a sign with the size of it), over all neurons and within sites; top 5 % is what both call best. Kept "
+        "and ablated are balanced accuracies on test proteins when the best neurons alone work or are held at zero, "
         f"averaged over the shares (intact {fixed(first['intact'], 3)}). Split-half r compares the scores of two "
         "halves of the scored proteins. Seconds differ from machine to machine."
     )

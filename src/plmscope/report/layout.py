@@ -90,8 +90,10 @@ def redundancy_section(results: Results) -> Sequence[Block]:
             cell(f"{row['a']} and {row['b']}", small=f"{count(row['n_a'])} and {count(row['n_b'])} neurons"),
             *(cell(fixed(row[k], 2), row[k]) for k in ("drop_a", "drop_b", "drop_both", "synergy")), span(row, 2),
             cell(fixed(row["against"], 3), row["against"]),
-            cell(f"{count(row['draws_degenerate'])} of {count(row['n_draws'])}", row["draws_degenerate"]),
-            cell(short(row["p_value"]), row["p_value"]), cell("yes" if row["degenerate"] else "no"),
+            cell(f"{count(row['draws_degenerate'])} of {count(row['n_draws'])}" if row["n_draws"] else "–",
+                 row["draws_degenerate"]),
+            cell(short(row["p_value"]) if row["n_draws"] else "not tested", row["p_value"]),
+            cell("yes" if row["degenerate"] else "no"),
         ]  # fmt: skip
         rows.append(TableRow(tuple(cells), strong=bool(row["degenerate"])))
     columns = (
@@ -101,14 +103,21 @@ def redundancy_section(results: Results) -> Sequence[Block]:
     )  # fmt: skip
     by_class = degenerate.groupby("label").size()
     said = listed([f"{results.class_name(label)} ({n})" for label, n in by_class.items()]) if len(degenerate) else ""
+    tested = frame[frame["n_draws"] > 0]
+    called = tested["draws_degenerate"].sum() / max(1, tested["n_draws"].sum())
     text = (
         f"{count(len(degenerate))} of {count(len(frame))} pairs of components are degenerate: either alone can be held "
         "at a "
         "loss of at most 5 % of the class's probability, both together cost at least 30 %, and the lower bound of the "
-        f"synergy is above 0{f'; of class {said}' if said else ''}. Of random pairs with as many neurons in every site "
-        f"the rule calls {count(frame.drop_duplicates(['method', 'label'])['draws_degenerate'].sum())} of "
-        f"{count(frame.drop_duplicates(['method', 'label'])['n_draws'].sum())} degenerate."
+        f"synergy is above 0{f'; of class {said}' if said else ''}. "
     )
+    if len(tested) < len(frame):
+        text += (
+            f"{count(len(tested))} are tested against random pairs: those that pass both thresholds, and of every "
+            "class and grouping the one of greatest synergy, which is chosen among several where a draw is not, so "
+            "that its p proves little unless it is small. "
+        )
+    text += f"Of random pairs with as many neurons in every site the rule calls {percent(called)} degenerate."
     blocks: list[Block] = [Text(text)]
     if components is None:
         blocks.append(results.missing("components", "it is not known which neurons the sets are made of."))

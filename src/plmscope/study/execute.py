@@ -176,7 +176,7 @@ class Stages:
         """Whether a stage finished with these inputs and its files are still there."""
         stage = self.graph[name]
         products = stage.products(self.study) if stage.wanted(self.study) else ()
-        there = all((self.run.path / file).is_file() for file in products)
+        there = all((self.run.path / file).is_file() for file in products if file not in stage.extra)
         return there and self.run.is_done(name, self.fingerprint(name))
 
     def fingerprint(self, name: str) -> str:

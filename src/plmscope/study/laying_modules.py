@@ -1,4 +1,12 @@
-"""The part ``modularity`` of the layout: selective pruning, experts, and the same numbers in the null models."""
+"""The part ``modularity`` of the layout: selective pruning, experts, and what of it the null models have too.
+
+Of a null model NMI, ``half`` and ``overlap`` are measured, each as in the run: from attributions of every protein (and
+from the same baseline), not from its ``class_scores``, since the null of ``overlap`` deals classes among proteins. The
+rows ``overlap`` stand for a column ``model`` of ``class_overlap``, which is of the run alone. Two numbers of the run
+have no such row, a departure: separability and damage, which are shares of an accuracy that is lost, and a model of
+shuffled labels decides no better than chance. One of random weights is fine-tuned on the true labels and may learn some
+of them, so that the question could be asked of it; it is not.
+"""
 
 from __future__ import annotations
 
@@ -131,7 +139,7 @@ def _damage(laying: Laying, of: np.ndarray, counts: pd.DataFrame) -> tuple[pd.Da
 def _null(laying: Laying, null: str) -> list[pd.DataFrame]:
     """The measures of one null model, by the labels that it was trained on."""
     from plmscope.layout import experts as e
-    from plmscope.layout.attributions import per_protein
+    from plmscope.layout.attributions import masked_means, per_protein
     from plmscope.models.esm import EsmNetwork
     from plmscope.models.hooked import network_of
     from plmscope.models.loading import load_model
@@ -141,8 +149,12 @@ def _null(laying: Laying, null: str) -> list[pd.DataFrame]:
     model: Any = load_model(context.run.path / "nulls" / null / "model", device=study.device, dtype=study.dtype)
     everyone: list[Protein] = labelled(context, null)[0]
     train = one_per_cluster(everyone, laying.opened.clusters, ATTRIBUTED, laying.seed)
-    constants = means(context, context.run.path / "nulls" / null, model, everyone)
-    attributed = per_protein(model, train, constants, study.evaluate.token_budget)
+    budget = study.evaluate.token_budget
+    if laying.settings.baseline == "masked":
+        constants = masked_means(model, train, laying.seed, budget)
+    else:
+        constants = means(context, context.run.path / "nulls" / null, model, everyone)
+    attributed = per_protein(model, train, constants, budget)
     labels, n, classes = list(model.labels), laying.settings.neurons, model.targets(train)
     rows = [e.overlap_row(attributed, classes, len(labels), n, null, seed=laying.seed)]
     network = network_of(model)

@@ -1,7 +1,9 @@
 """Null models: the same pipeline on shuffled labels, and from random weights.
 
-Each has a folder of its own, ``nulls/NAME``: its model, its rows of ``training`` and its scores. A model that is there
-already is not trained again, and neither is one scored again whose scores are those of the same settings.
+Each has a folder of its own, ``nulls/NAME``: its model, its rows of ``training``, its scores, and those of each class
+by the labels that it was trained on. A model that is there already is not trained again, and neither is one scored
+again whose scores are those of the same settings. Of the further fits (stage ``null_fits``) only the scores of all
+classes together are kept, which are counted.
 
 By several workers every fit is a task: its training, or all of it where of many fits only scores are kept. What the
 workers of a Ray cluster make comes back as files.
@@ -23,7 +25,7 @@ import pandas as pd
 from plmscope.data.clusters import one_per_cluster
 from plmscope.data.proteins import Protein
 from plmscope.progress import silent
-from plmscope.scoring.scores import score_table
+from plmscope.scoring.scores import class_table, score_table
 from plmscope.store.files import write_atomic
 from plmscope.store.folder import Run
 from plmscope.store.resume import Parts, make_folder, make_once
@@ -154,7 +156,7 @@ def fit_scores(context: Context, null: str, fit: int, folder: Path, crew: Crew =
     if not (fit and has_scores(context, fit, folder)):
         train, validation = labelled(context, null, fit)
         model = _trained(context, null, fit, folder, train, validation)
-        _score(context, model, train, folder, stamp, crew)
+        _score(context, model, train, folder, stamp, crew, by_class=not fit)
     if fit:  # only its scores are kept
         shutil.rmtree(folder / "model", ignore_errors=True)
     return pd.read_parquet(table)
@@ -213,7 +215,9 @@ def means(context: Context, folder: Path, model: Any, train: list[Protein]) -> n
     return pd.read_parquet(path).to_numpy(dtype=np.float64, copy=True).T
 
 
-def _score(context: Context, model: Any, train: list[Protein], folder: Path, stamp: str, crew: Crew) -> None:
+def _score(
+    context: Context, model: Any, train: list[Protein], folder: Path, stamp: str, crew: Crew, by_class: bool
+) -> None:
     """Score one null model, on as many proteins of every class as in the run, by the labels of its own."""
     opened, study = context.opened, context.study
     parts = Parts(folder / "score.parts", context.fingerprint("score"))
@@ -224,7 +228,11 @@ def _score(context: Context, model: Any, train: list[Protein], folder: Path, sta
         )
         constants = means(context, folder, model, train) if study.score.baseline == "mean" else None
         partial = score_parts(context, model, chosen, None, constants, Shard(1, 1), parts, crew)
-        return score_table(partial.finish(study.score.columns, chosen)).to_parquet(index=False)
+        scores = partial.finish(study.score.columns, chosen)
+        if by_class:  # before the file whose mark says that all is there
+            own = class_table([one for one in scores if one.method in study.score.methods])
+            context.run.write_table("class_scores", own, str(folder.relative_to(context.run.path)))
+        return score_table(scores).to_parquet(index=False)
 
     make_once(folder / "neurons.parquet", folder / MARK, stamp, make)
     parts.remove()
@@ -246,6 +254,11 @@ STAGE = Stage(
     share=share,
     settings=("seed", "device", "dtype", "data.task", "finetune", "score", "density.nulls"),
     reads=("model", "proteins", "ablation_means"),
-    asked={f"nulls/{null}/{name}.parquet": partial(_asked, null) for null in NULLS for name in ("neurons", "training")},
+    asked={
+        f"nulls/{null}/{name}.parquet": partial(_asked, null)
+        for null in NULLS
+        for name in ("neurons", "class_scores", "training")
+    },
+    extra=tuple(f"nulls/{null}/class_scores.parquet" for null in NULLS),
     switch="density.nulls",
 )

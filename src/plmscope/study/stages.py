@@ -90,6 +90,7 @@ class Stage:
         reads: Tables and files of other stages; ``model`` is the folder of that name.
         writes: Files that it writes, each with no other owner.
         asked: Files that only some settings ask for.
+        extra: Of its files those that no stage reads and earlier versions did not write: it is done without them.
         digests: What it reads from outside: ``data``, ``model`` or ``features``.
         switch: The setting that leaves the stage out where it is false or empty.
         off: What the manifest keeps where it is left out.
@@ -105,6 +106,7 @@ class Stage:
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
     asked: Mapping[str, Callable[[Study], bool]] = field(default_factory=dict)
+    extra: tuple[str, ...] = ()
     digests: tuple[str, ...] = ()
     switch: str = ""
     off: Mapping[str, Any] = field(default_factory=dict)
