@@ -61,9 +61,7 @@ def _context(laying: Laying, known: Any, labels: list[str]) -> pd.DataFrame:
         if len(few) >= FEWEST:
             sites[kind] = [(p, laying.opened.clusters[p.id], features.mask(p, kind)) for p in few]
     if not sites:
-        laying.context.say(
-            f"layout: recall: no site is masked, none is in {FEWEST} clusters of test proteins"
-        )
+        laying.context.say(f"layout: recall: no site is masked, none is in {FEWEST} clusters of test proteins")
     sets = [laying.chosen.get(label, []) for label in labels]
     positions = np.unique([n for group in sets for n in group])
     here = known.at(positions)
