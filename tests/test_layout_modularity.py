@@ -9,30 +9,35 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import kstest
+from scipy.stats import kstest, ttest_rel
 
 from plmscope.cli import main
 from plmscope.data.proteins import Protein
 from plmscope.evaluation.interventions import Change
 from plmscope.layout import attributions
-from plmscope.layout.attributions import masked_means, mean_activations
+from plmscope.layout.attributions import masked_means, mean_activations, per_protein
 from plmscope.layout.experts import (
     balanced_clusters,
     best_classes,
     class_counts,
+    experts_of,
     largest,
     measures,
     mutual_information,
+    of_classes,
     overlap_row,
     specificity,
     with_damage,
 )
 from plmscope.layout.pruning import pruned, pruning_tables, random_order, ratios
 from plmscope.models.classifier import Classifier
+from plmscope.models.hooked import network_of
+from plmscope.models.loading import load_model
 from plmscope.models.sites import NeuronIndex, Site
+from plmscope.scoring.activation import summarise_activations
 from plmscope.store.folder import Run
 from plmscope.study.study_file import read_study
-from tests.conftest import Golden
+from tests.conftest import Golden, make_proteins, save_tiny_model
 from tests.test_study import changed
 
 INDEX = NeuronIndex.of(layers=1, hidden=12, intermediate=128)
@@ -83,16 +88,54 @@ def test_a_class_of_one_block_sits_in_one_expert() -> None:
     assert (best_classes(INDEX, scores)[INNER[BLOCK == 2]] == 0).mean() > 0.8
 
 
-def test_no_module_in_random_weights() -> None:
+def test_p_of_the_information_is_uniform_for_random_scores() -> None:
     rng = np.random.default_rng(2)
     of, p = experts(), []
     for r in range(100):
         scores = rng.normal(size=(3, len(INDEX)))
-        frame = measures(INDEX, of, scores, ["a", "b", "c"], 20, "random_weights", deals=39, seed=r)
+        frame = measures(INDEX, of, scores, ["a", "b", "c"], 20, "random_scores", deals=39, seed=r)
         p.append(frame.loc[frame["measure"] == "nmi", "p_value"].item())
         # The information is above 0 in every one of them: by itself it is no module.
         assert frame.loc[frame["measure"] == "nmi", "value"].item() > 0
     assert kstest(np.array(p) - rng.random(100) / 40, "uniform").pvalue > 0.05
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """NMI and overlap of 60 networks with random weights, from scores as the stage makes them of a null model.
+
+    They are eight wide, so that neurons read much alike.
+    """
+    proteins, frames, folder = make_proteins(18), [], tmp_path_factory.mktemp("untrained")
+    shape = {"hidden_size": 8, "num_attention_heads": 1, "intermediate_size": 128, "num_hidden_layers": 1}
+    for seed in range(60):
+        network = load_model(save_tiny_model(folder / str(seed), seed=seed, **shape))
+        constants = summarise_activations(network, proteins).constants("mean")
+        attributed, classes = per_protein(network, proteins, constants), network.targets(proteins)
+        of, scores = experts_of(network.index, network_of(network)), of_classes(attributed, classes, 3)
+        frames.append(measures(network.index, of, scores, network.labels, 20, "random_weights", 39, seed).head(1))
+        frames.append(overlap_row(attributed, classes, 3, 20, "random_weights", 39, seed))
+    return pd.concat(frames)
+
+
+@pytest.mark.parametrize(("measure", "called"), [("nmi", (0.1, 0.3)), ("overlap", (0.8, 1.0))])
+def test_random_weights_have_small_p_values_but_no_more_than_each_other(
+    measure: str, called: tuple[float, float], untrained: pd.DataFrame
+) -> None:
+    """Neurons that read alike have like scores, and classes differ in what the head reads, whatever the weights.
+
+    So p against dealt neurons or classes is not uniform for networks that have learned nothing: that these have
+    modules is what it would say. What one of them has beyond its own deals is on average that of another.
+    """
+    frame = untrained[untrained["measure"] == measure]
+    naive = (frame["p_value"] <= 0.05).mean()
+    assert called[0] <= naive <= called[1]
+    p = frame["p_value"].to_numpy() - np.random.default_rng(0).random(len(frame)) / 40
+    assert kstest(p, "uniform").pvalue < 0.01
+    beyond = (frame["value"] - frame["against"]).to_numpy()
+    assert abs(beyond.mean()) > 3 * beyond.std() / len(beyond) ** 0.5
+    run, null = beyond[: len(beyond) // 2], beyond[len(beyond) // 2 :]
+    assert ttest_rel(run, null).pvalue > 0.05 and 0.3 < (run > null).mean() < 0.7
 
 
 def test_overlap_is_low_only_against_dealt_classes() -> None:

@@ -11,9 +11,9 @@ import pytest
 
 from plmscope.data.proteins import Protein
 from plmscope.errors import StudyError
-from plmscope.evaluation.interventions import Change
+from plmscope.evaluation.interventions import Change, nothing
 from plmscope.layout.attributions import per_protein
-from plmscope.layout.measure import measuring
+from plmscope.layout.measure import held, measuring
 from plmscope.layout.shared import Grouped, shared_tables, transfer_table, with_q
 from plmscope.models.sites import NeuronIndex
 from plmscope.study.laying_shared import _train_of, groups_of
@@ -106,8 +106,10 @@ def test_planted_roles_are_independent_of_groups(tmp_path_factory: pytest.TempPa
     table = run.model.index.table()
     rows = table.reset_index().merge(neurons, on=["layer", "module", "neuron"])
     independent = set(rows.loc[rows["kind"] == "independent", "index"])
-    assert set(run.positions("and", "write_decision")) <= independent <= set(run.positions(*LABEL_ROLES, "read_w",
-                                                                                         "write_w_copied"))  # fmt: skip
+    # The roles that differ between the classes, but for the key, and those that bring the W to the AND: a W is as
+    # frequent in both classes, but in this one the AND reads it.
+    roles = [role for role in LABEL_ROLES if role != "key_motif"]
+    assert independent == set(run.positions(*roles, "read_w", "write_w_copied")) == set(rows["index"])
     assert sharing.iloc[0]["p_specific"] > 0.05
     test = [p for p in run.test if p.label == "1"][:8]
     frame = transfer_table(
@@ -116,6 +118,37 @@ def test_planted_roles_are_independent_of_groups(tmp_path_factory: pytest.TempPa
     )  # fmt: skip
     assert frame["ratio"].between(0.9, 1.1).all() and (frame["drop"] > 0.5).all() and (frame["p_value"] < 0.05).all()
     assert (frame["p_dealt"] > 0.05).all()  # dealt labels choose the same neurons
+    # The class is lost without the key too. All attention is on the motif, so that its gradient is all but nothing.
+    key = run.positions("key_motif")
+    assert (one.attributions[:, key] < 0.02 * one.attributions.max(1, keepdims=True)).all()
+    intact, without = measuring(run.model, run.means)("k", test, [nothing(run.model.index), held(run.model.index, key)])
+    assert (intact.argmax(1) == 1).all() and (without.argmax(1) == 0).all()
+
+
+def test_a_planted_marker_of_one_taxon_does_not_carry_over(tmp_path_factory: pytest.TempPathFactory) -> None:
+    run = planted_run(tmp_path_factory.mktemp("marked"), marked=True)
+    index, group = run.model.index, np.repeat([0, 1], 16)
+    train, test = (
+        [p for p in some if p.label == "1" and "U" in p.sequence][:n]
+        + [p for p in some if p.label == "1" and "U" not in p.sequence][:n]
+        for some, n in ((run.train, 16), (run.test, 8))
+    )
+    attributed = per_protein(run.model, train, run.means)
+    inner = np.array([index.sites[site].module == "intermediate" for site in index.site_of])
+    one = Grouped(("A", "B"), group, np.where(inner, attributed, 0.0))  # feed-forward neurons, as in the source
+    both, marker = run.positions("and")[0], run.marker
+    neurons, sharing = shared_tables(index, {"1": Grouped(one.names, group, attributed)})
+    rows = index.table().reset_index().merge(neurons, on=["layer", "module", "neuron"])
+    kinds = rows.loc[rows["module"] == "intermediate"].set_index("index")["kind"].to_dict()
+    assert kinds == {both: "independent", marker: "specific"} and sharing.iloc[0]["p_specific"] < 0.05
+    assert neurons.loc[neurons["kind"] == "specific", "groups"].iloc[0] == "A"
+    assert [one.best(group, g, 1).tolist() for g in (0, 1)] == [[marker], [both]]
+    frame = transfer_table(
+        measuring(run.model, run.means), "t", index, one, test, [p.id for p in test], group[::2], 1, n=1, draws=20
+    ).set_index(["chosen_on", "measured_on"])
+    assert (frame["n_proteins"] == 8).all() and (frame["drop_own"] > 0.9).all()
+    assert frame.loc[("B", "A"), "ratio"] == pytest.approx(1, abs=0.1)  # the AND neuron
+    assert frame.loc[("A", "B"), "ratio"] == pytest.approx(0, abs=0.1)  # the marker
 
 
 def laying(column: str) -> Any:
