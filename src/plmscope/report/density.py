@@ -21,6 +21,7 @@ from plmscope.report.blocks import (
     cell,
     count,
     fixed,
+    is_number,
     percent,
     short,
     words,
@@ -183,29 +184,33 @@ def _tests_table(tests: pd.DataFrame, fraction: float) -> Table:
 
 def _density_table(density: pd.DataFrame, null: pd.DataFrame | None) -> Table:
     limits: dict[Any, float] = {}
+    nulls = {} if null is None else {name: said for name, said in NULL_WORDS.items() if name in set(null["null"])}
     if null is not None:
         keys = ["null", "method", "fraction", "module"]
         limits = _module_rows(null).groupby(keys)["enrichment"].max().to_dict()
     rows = []
     for row in _judges_first(_module_rows(density)).to_dict("records"):
-        known = [limits.get((name, row["method"], row["fraction"], row["module"])) for name in NULL_WORDS]
+        known = [limits.get((name, row["method"], row["fraction"], row["module"])) for name in nulls]
         cells = [
             cell(words(row["method"])),
             cell(percent(row["fraction"]), row["fraction"]),
             cell(words(row["module"])),
             cell(f"{count(row['n_selected'])} of {count(row['n_total'])}", row["n_selected"]),
             cell(percent(row["density"]), row["density"]),
-            cell(fixed(row["enrichment"], 2), row["enrichment"]),
-            cell(f"{fixed(row['ci_low'], 2)} to {fixed(row['ci_high'], 2)}", row["ci_low"]),
+            cell(
+                fixed(row["enrichment"], 2), row["enrichment"],
+                small=f"{fixed(row['ci_low'], 2)} to {fixed(row['ci_high'], 2)}" if is_number(row["ci_low"]) else "",
+            ),
             *(cell(fixed(value, 2), value) for value in known),
             cell(fixed(row["enrichment_permuted"], 2), row["enrichment_permuted"]),
             cell(short(row["p_permutation"]), row["p_permutation"]),
             cell(short(row["q_value"]), row["q_value"]),
-        ]
+        ]  # fmt: skip
         rows.append(TableRow(tuple(cells), strong=row["module"] == "key"))
     columns = (
         ("method", False), ("best", True), ("module", False), ("selected", True), ("density", True),
-        ("enrichment", True), ("95 % interval", True), *((f"{name} model", True) for name in NULL_WORDS.values()),
-        ("permuted", True), ("p (permuted)", True), ("q", True),
+        ("enrichment", True), *((f"{name} model", True) for name in nulls.values()),
+        ("permuted", True), ("p", True), ("q", True),
     )  # fmt: skip
-    return Table("densities", "Density per module over all layers", columns, tuple(rows), search=True)
+    caption = "Density per module over all layers, with 95 % intervals of the enrichment; p and q of the permutation"
+    return Table("densities", caption, columns, tuple(rows), search=True)
