@@ -8,7 +8,7 @@
 farther layers by the shortest chain through the chosen neurons, over at most three layers; none within a layer. Edges
 shorter than the 0.2 quantile of finite distances are kept, and of these the shorter half; what they join is a
 component. A point is *born* at its shortest edge; a component counts if its longest edge is later than its own birth
-by more than the median birth of all points. ``single``: every neuron by itself.
+by more than the median birth of all points, or if one edge is all that is left. ``single``: every neuron by itself.
 
 After the published code of degenerate knowledge neurons (Chen et al., arXiv:2402.13731), with attributions in place of
 activations for the correlation.

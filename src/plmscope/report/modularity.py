@@ -134,7 +134,9 @@ def _measure_words(frame: pd.DataFrame) -> str:
         return f"{said} The run has no null models, so that it is not known whether a random network has this too."
     parts = [f"{fixed(value, 3)} in the model of {words(model)}" for model, value in others.items()]
     verdict = (
-        "more than in every null model" if beyond["run"] > max(others.values()) else "no more than in a null model"
+        "more than in every null model, of which one fit each is no test"
+        if beyond["run"] > max(others.values())
+        else "no more than in a null model"
     )
     return f"{said} Beyond dealt neurons this is {fixed(beyond['run'], 3)}, and {listed(parts)}: {verdict}."
 
