@@ -102,12 +102,12 @@ def _train_of(laying: Laying, train: Sequence[Protein], of: Mapping[str, str]) -
     """Group to training proteins of a class, as many of each, each from another cluster; the largest groups."""
     from plmscope.layout.shared import FEWEST
 
-    found = {}
+    found, sizes = {}, {}
     for name in sorted({of[p.id] for p in train if p.id in of}):
         own = [p for p in train if of.get(p.id) == name]
         some = one_per_cluster(own, laying.opened.clusters, PER_GROUP, laying.seed)
         if len(some) >= FEWEST:
-            found[name] = some
-    large = sorted(found, key=lambda name: (-len(found[name]), name))[:MOST]
+            found[name], sizes[name] = some, len(set(laying.clusters(own)))
+    large = sorted(found, key=lambda name: (-sizes[name], name))[:MOST]
     n = min((len(found[name]) for name in large), default=0)
     return {name: found[name][:n] for name in sorted(large)}
