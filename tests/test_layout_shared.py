@@ -151,12 +151,12 @@ def test_a_planted_marker_of_one_taxon_does_not_carry_over(tmp_path_factory: pyt
     assert frame.loc[("A", "B"), "ratio"] == pytest.approx(0, abs=0.1)  # the marker
 
 
-def laying(column: str) -> Any:
+TAXA = (*["Bacteria"] * 9, *["Archaea"] * 5, *["Viruses"] * 2, *[""] * 3)
+
+
+def laying(column: str, taxa: Sequence[str] = TAXA) -> Any:
     """A run whose proteins have a taxon, some of them none."""
-    proteins = [
-        Protein(f"p{i}", "A", "1", {"taxon": taxon})
-        for i, taxon in enumerate(["Bacteria"] * 9 + ["Archaea"] * 5 + ["Viruses"] * 2 + [""] * 3)
-    ]
+    proteins = [Protein(f"p{i}", "A", "1", {"taxon": taxon}) for i, taxon in enumerate(taxa)]
     return SimpleNamespace(
         context=SimpleNamespace(
             study=SimpleNamespace(layout=SimpleNamespace(group_column=column)),
@@ -174,6 +174,9 @@ def test_groups_of_a_column_give_as_many_clusters() -> None:
     found = _train_of(run, run.train, of)
     assert {name: len(own) for name, own in found.items()} == {"Archaea": 5, "Bacteria": 5}  # two viruses are too few
     assert {p.columns["taxon"] for p in found["Archaea"]} == {"Archaea"}
+    many = laying("taxon", "abcdefgh" * 12 + "bcdefgh")  # all have enough, the first by name fewest
+    chosen = _train_of(many, many.train, groups_of(many))
+    assert list(chosen) == list("bcdefg") and {len(own) for own in chosen.values()} == {12}
     parts = groups_of(laying(""))
     assert set(parts.values()) == {"part 1", "part 2", "part 3"} and len(parts) == 19
     with pytest.raises(StudyError, match=r"layout.group_column: the proteins have no column 'phylum'; there are taxon"):

@@ -107,7 +107,7 @@ def _train_of(laying: Laying, train: Sequence[Protein], of: Mapping[str, str]) -
         own = [p for p in train if of.get(p.id) == name]
         some = one_per_cluster(own, laying.opened.clusters, PER_GROUP, laying.seed)
         if len(some) >= FEWEST:
-            found[name], sizes[name] = some, len(set(laying.clusters(own)))
+            found[name], sizes[name] = some, len({laying.opened.clusters[p.id] for p in own})
     large = sorted(found, key=lambda name: (-sizes[name], name))[:MOST]
     n = min((len(found[name]) for name in large), default=0)
     return {name: found[name][:n] for name in sorted(large)}
