@@ -262,7 +262,6 @@ def _dense(row: Mapping[Any, Any], limits: Mapping[str, float]) -> str:
         return "not"
     if len(known) < len(limits):
         return "no null"
-    permuted = row.get("p_permutation")
-    if is_number(permuted) and float(permuted or 0) >= 0.05:
+    if float(row.get("p_permutation", "nan")) >= 0.05:  # not where it was not made
         return "unclear"
     return "beyond" if is_number(row["ci_low"]) and row["ci_low"] > max([1.0, *known]) else "unclear"
