@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy.stats import kstest, ttest_rel
 
 from plmscope.cli import main
 from plmscope.data.proteins import Protein
 from plmscope.evaluation.interventions import Change
 from plmscope.layout import attributions
-from plmscope.layout.attributions import masked_means, mean_activations, per_protein
+from plmscope.layout.attributions import masked_means, mean_activations, moments, per_protein
 from plmscope.layout.experts import (
     balanced_clusters,
     best_classes,
@@ -29,15 +30,21 @@ from plmscope.layout.experts import (
     specificity,
     with_damage,
 )
-from plmscope.layout.pruning import pruned, pruning_tables, random_order, ratios
+from plmscope.layout.pruning import STATISTICS, corrected, pruned, pruning_tables, random_order, ratios
 from plmscope.models.classifier import Classifier
 from plmscope.models.hooked import network_of
+from plmscope.models.hooks import record
 from plmscope.models.loading import load_model
 from plmscope.models.sites import NeuronIndex, Site
+from plmscope.report.blocks import FigureGroup, Table, Text
+from plmscope.report.input import Results
+from plmscope.report.modularity import modularity_section
 from plmscope.scoring.activation import summarise_activations
+from plmscope.stats.chance import benjamini_hochberg
 from plmscope.store.folder import Run
 from plmscope.study.study_file import read_study
 from tests.conftest import Golden, make_proteins, save_tiny_model
+from tests.fake_layout import fake_layout
 from tests.test_study import changed
 
 INDEX = NeuronIndex.of(layers=1, hidden=12, intermediate=128)
@@ -164,12 +171,16 @@ def test_damage_beside_random_neurons_of_the_layer() -> None:
 # --- selective pruning
 
 
-def activity(gone: np.ndarray) -> np.ndarray:
+NONE = np.zeros(len(INDEX), dtype=bool)
+
+
+def activity(names: Sequence[str], gone: np.ndarray) -> np.ndarray:
     """24 proteins, of which class 0 lights up twelve inner neurons; the others are active in any."""
+    assert list(names) == ["mean_absolute"]
     found = np.random.default_rng(4).lognormal(sigma=0.6, size=(24, len(INDEX)))
     found[:, INNER[:12]] = 1
     found[:8, INNER[:12]] = 4
-    return np.where(gone, 0.0, found)
+    return np.where(gone, 0.0, found)[None]
 
 
 def model(name: str, proteins: Sequence[Protein], changes: Sequence[Change]) -> np.ndarray:
@@ -200,6 +211,10 @@ def test_a_class_that_can_be_cut_out_and_one_that_is_merely_fragile() -> None:
     assert found.loc["b", "separability"] > 0.3
     assert found.loc["b", ["p_value", "p_dealt"]].min() > 0.5
     assert found.loc["c", "separability"] < 0
+    both = corrected(pd.concat([summary, summary.assign(statistic="share_positive", p_value=1.0)]))
+    once = corrected(summary)
+    assert once["q_value"].tolist() == benjamini_hochberg(summary["p_value"]).tolist()
+    assert both["q_value"].min() == pytest.approx(2 * once["q_value"].min())  # of twice as many tests
     first = curves[(curves["label"] == "a") & (curves["step"] == 1)].iloc[0]
     assert first["accuracy_label"] == 0 and first["n_neurons"] == 14 and first["accuracy_label_against"] > 0.5
 
@@ -207,12 +222,13 @@ def test_a_class_that_can_be_cut_out_and_one_that_is_merely_fragile() -> None:
 def test_scores_are_measured_again_and_nothing_returns() -> None:
     seen = []
 
-    def watched(gone: np.ndarray) -> np.ndarray:
+    def watched(names: Sequence[str], gone: np.ndarray) -> np.ndarray:
         seen.append(int(gone.sum()))
-        return activity(gone)
+        return activity(names, gone)
 
     own = np.arange(24) < 8
-    steps = pruned(INDEX, watched, activity(np.zeros(len(INDEX), dtype=bool)), own, (0.1, 0.2, 0.5))
+    intact = activity(["mean_absolute"], NONE)
+    steps = pruned(INDEX, watched, intact, own, (0.1, 0.2, 0.5))
     assert seen == [14, 28] and [int(one.sum()) for one in steps] == [14, 28, 70]
     assert (steps[0] <= steps[1]).all() and steps[0][INNER[:12]].all()
     modules = {INDEX.neuron(int(n)).site.module for n in np.flatnonzero(steps[2])}
@@ -221,19 +237,91 @@ def test_scores_are_measured_again_and_nothing_returns() -> None:
     for one, other in zip(steps, drawn, strict=True):
         assert np.array_equal(np.bincount(INDEX.site_of[one]), np.bincount(INDEX.site_of[other]))
     assert (drawn[0] <= drawn[2]).all()
-    assert ratios(INDEX, activity(np.zeros(len(INDEX), dtype=bool)), own)[INNER[0]] == pytest.approx(4, rel=0.01)
+    assert ratios(INDEX, intact, own)[INNER[0]] == pytest.approx(4, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("statistic", "first"),
+    [("mean_absolute", 0), ("root_mean_square", 1), ("standard_deviation", 2), ("share_positive", 3)],
+)
+def test_each_statistic_prunes_what_it_sees_first(statistic: str, first: int) -> None:
+    rng = np.random.default_rng(6)
+    tokens = rng.choice([-1.0, 1.0], size=(24, 40, len(INDEX)))  # proteins, tokens, neurons
+    own = np.arange(24) < 8
+    alike, rare, apart, up = INNER[:4]
+    tokens[own, :, alike] *= 1.5  # in every token
+    tokens[own, :, rare] *= np.where(np.arange(40) < 4, 5.3, 0.1)  # large in a tenth of them
+    tokens[:, :, apart] = 3 + rng.normal(size=(24, 40)) * np.where(own, 0.8, 0.3)[:, None]  # its spread alone
+    tokens[own, :, up] = 0.9  # always positive, hardly ever as large
+    known = {
+        "mean": tokens.mean(1), "mean_absolute": np.abs(tokens).mean(1), "mean_square": (tokens**2).mean(1),
+        "share_positive": (tokens > 0).mean(1),
+    }  # fmt: skip
+
+    def measured(names: Sequence[str], gone: np.ndarray) -> np.ndarray:
+        return np.stack([known[name] for name in names])
+
+    (one,) = pruned(INDEX, measured, measured(STATISTICS[statistic].moments, NONE), own, (1 / 140,), statistic)
+    assert np.flatnonzero(one).tolist() == [INNER[first]]
+    of_class, others = tokens[own][:, :, apart], tokens[~own][:, :, apart]
+    found = ratios(INDEX, measured(["mean_square", "mean"], NONE), own, "standard_deviation")
+    assert found[apart] == pytest.approx(of_class.std() / (others.std() + 1e-3))
+
+
+def test_units_of_any_module_can_be_pruned() -> None:
+    own = np.arange(24) < 8
+    moments_of = np.random.default_rng(7).lognormal(size=(1, 24, len(INDEX)))
+    found = ratios(INDEX, moments_of, own, modules=("key", "output"))
+    kinds = np.array([site.module for site in INDEX.sites])[INDEX.site_of]
+    assert set(kinds[np.isfinite(found)]) == {"key", "output"}
+    for kind, eps in (("key", 1e-4), ("output", 1e-3)):
+        n = int(np.flatnonzero(kinds == kind)[0])
+        assert found[n] == pytest.approx(moments_of[0, :8, n].mean() / (moments_of[0, 8:, n].mean() + eps))
 
 
 def test_activations_of_a_pruned_model(tiny: Classifier, proteins: list[Protein]) -> None:
     gone = np.zeros(len(tiny.index), dtype=bool)
     plain = mean_activations(tiny, proteins[:3])
     assert np.array_equal(mean_activations(tiny, proteins[:3], gone=gone), plain)
-    assert (mean_activations(tiny, proteins[:3], absolute=True) >= np.abs(plain) - 1e-6).all()
     gone[tiny.index.slice(Site(0, "value"))] = True
     after = mean_activations(tiny, proteins[:3], gone=gone)
     assert np.array_equal(after[:, tiny.index.slice(Site(0, "query"))], plain[:, tiny.index.slice(Site(0, "query"))])
     rest = tiny.index.slice(Site(1, "intermediate"))
     assert np.abs(after[:, rest] - plain[:, rest]).max() > 1e-4
+
+
+def test_the_report_shows_every_statistic_that_was_asked() -> None:
+    results = Results.__new__(Results)
+    results.study, results.tables, results.manifest = {}, fake_layout(np.random.default_rng(0)), {}
+    text, table, figure = list(modularity_section.make(results))[:3]
+    assert isinstance(text, Text) and isinstance(table, Table) and isinstance(figure, FigureGroup)
+    assert "those units of the intermediate and value modules" in text.text and "1 of 2 classes" in text.text
+    assert len(figure.selects) == 1 and not any(row.cells[0].small for row in table.rows)
+    results.study = {"layout": {"pruning_modules": ["key", "output"]}}
+    for name in ("separability", "pruning"):
+        frame = results.tables[name]
+        results.tables[name] = pd.concat([frame, frame.assign(statistic="share_positive")], ignore_index=True)
+    text, table, figure = list(modularity_section.make(results))[:3]
+    assert isinstance(text, Text) and isinstance(table, Table) and isinstance(figure, FigureGroup)
+    assert "those units of the key and output modules" in text.text
+    assert "2 of 4 pairs of class and statistic" in text.text and "2 statistics: mean absolute and share" in text.text
+    assert [row.cells[0].small for row in table.rows] == ["mean absolute"] * 2 + ["share positive"] * 2
+    assert [select.name for select in figure.selects] == ["pruned-class", "pruned-by"]
+    assert {tuple(trace["when"]) for trace in figure.panels[0].traces} == {("pruned-class", "pruned-by")}
+
+
+def test_moments_are_those_of_recorded_activations(tiny: Classifier, proteins: list[Protein]) -> None:
+    sites = [Site(0, "key"), Site(1, "intermediate")]
+    names = ("share_positive", "mean_square", "mean", "mean_absolute")
+    found = moments(tiny, proteins[:3], names)
+    for row, protein in enumerate(proteins[:3]):
+        with record(tiny, sites) as seen, torch.inference_mode():
+            batch = tiny.batch([protein])
+            tiny.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+        for site in sites:
+            a = seen[site][0].double().numpy()
+            expected = np.stack([(a > 0).mean(0), (a**2).mean(0), a.mean(0), np.abs(a).mean(0)])
+            np.testing.assert_allclose(found[:, row, tiny.index.slice(site)], expected, rtol=1e-3, atol=1e-6)
 
 
 # --- the null models of a run

@@ -43,6 +43,7 @@ from plmscope.study.inputs import _kept_apart, anchored
 from plmscope.study.laying import Laying
 from plmscope.study.nulls import run as run_nulls
 from plmscope.study.opened import class_scores, open_run
+from plmscope.study.scoring import read_sums
 from plmscope.study.settings import Study
 from plmscope.study.study_file import parse_study, read_study, write_study
 from tests.conftest import Golden, make_proteins
@@ -461,8 +462,10 @@ def test_how_active_neurons_are_is_known_from_the_sums_of_any_score_by_activatio
     opened, study = open_run(golden.run), read_study(golden.study)
     other = study.model_copy(update={"score": study.score.model_copy(update={"methods": ("integrated_gradients",)})})
     none = other.model_copy(update={"density": other.density.model_copy(update={"bootstraps": 0})})
+    sums = read_sums(opened.run, opened.model.index)
     named, summed, unknown = (
-        _activity(Stages(one, opened.run, say=print).context("density")) for one in (study, other, none)
+        _activity(Stages(one, opened.run, say=print).context("density"), read)
+        for one, read in ((study, None), (other, sums), (none, None))
     )
     assert named is not None and summed is not None and unknown is None
     np.testing.assert_allclose(summed, named, rtol=1e-6)
@@ -1073,6 +1076,10 @@ def test_a_folder_at_home_is_found_from_anywhere(tmp_path: Path, monkeypatch: py
         ({"intervene": {"factors": [0, 2]}}, "intervene.factors = [0.0, 2.0]: have to be above 0 and different"),
         ({"intervene": {"factors": [2, 2]}}, "intervene.factors = [2.0, 2.0]: have to be above 0 and different"),
         ({"score": {"methods": ["activation"] * 2}}, "a method is there twice; remove one"),
+        ({"layout": {"pruning_steps": [0.5, 0.1]}}, "layout.pruning_steps = [0.5, 0.1]: has to increase"),
+        ({"layout": {"pruning_steps": [0.5, 1.0]}}, "layout.pruning_steps: 1 leaves no unit; stay below 1"),
+        ({"layout": {"pruning_statistics": ["share_positive"] * 2}}, "one is there twice; remove it"),
+        ({"layout": {"pruning_modules": ["gate"]}}, "layout.pruning_modules"),
         ({"finetune": {"learning_rate": float("inf")}}, "learning_rate = inf: Input should be a finite number"),
         ({"name": "../x"}, "name = '../x': use letters, digits, '.', '_' and '-', a letter or digit first"),
         ({"device": "tpu"}, "device = 'tpu': use cpu, cuda, cuda:1, cuda:all or auto"),

@@ -11,7 +11,7 @@ the residue itself adds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -26,6 +26,13 @@ from plmscope.scoring.linear import METHODS, gradient_activation
 
 #: Residues of a protein that are masked for the masked baseline.
 MASKED = 16
+#: Functions of an activation whose means are known.
+MOMENTS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "mean": lambda a: a,
+    "mean_absolute": torch.abs,
+    "mean_square": torch.square,
+    "share_positive": lambda a: (a > 0).float(),
+}
 
 
 def per_protein(
@@ -51,42 +58,58 @@ def mean_activations(
     proteins: Sequence[Protein],
     token_budget: int = 2048,
     gone: np.ndarray | None = None,
-    absolute: bool = False,
 ) -> np.ndarray:
     """Mean activation ``(P, N)`` of every neuron over the tokens of each protein that the head can see it at.
+
+    Where ``gone`` names neurons, their activations are set to zero meanwhile; see :func:`moments`.
+    """
+    found: np.ndarray = moments(classifier, proteins, ("mean",), token_budget, gone)[0]
+    return found
+
+
+@torch.inference_mode()
+def moments(
+    classifier: Classifier,
+    proteins: Sequence[Protein],
+    names: Sequence[str],
+    token_budget: int = 2048,
+    gone: np.ndarray | None = None,
+) -> np.ndarray:
+    """Means ``(K, P, N)`` of functions of every neuron over the tokens of each protein that the head can see it at.
 
     Args:
         classifier: The model; it is not changed.
         proteins: ``P`` of them.
+        names: ``K`` functions of :data:`MOMENTS`.
         token_budget: Padded tokens a batch.
         gone: ``(N,)`` neurons whose activations are set to zero meanwhile.
-        absolute: Means of absolute activations.
     """
     index, zeros = classifier.index, {}
     if gone is not None and gone.any():
         parts = {site: gone[index.slice(site)] for site in index.sites}
         zeros = {site: np.where(part, 0.0, 1.0) for site, part in parts.items() if part.any()}
     with network_of(classifier).scaled(zeros) as network:
-        return _means(network, classifier, proteins, token_budget, absolute)
+        return _moments(network, classifier, proteins, names, token_budget)
 
 
-def _means(
-    network: Network, classifier: Classifier, proteins: Sequence[Protein], token_budget: int, absolute: bool
+def _moments(
+    network: Network, classifier: Classifier, proteins: Sequence[Protein], names: Sequence[str], token_budget: int
 ) -> np.ndarray:
-    """:func:`mean_activations` in a network of the classifier's."""
+    """:func:`moments` in a network of the classifier's."""
     index = classifier.index
-    found = np.zeros((len(proteins), len(index)), dtype=np.float32)
+    found = np.zeros((len(names), len(proteins), len(index)), dtype=np.float32)
     for batch in classifier.batches(proteins, token_budget):
         hidden, context = network.embed(batch)
         real = (torch.arange(batch.input_ids.shape[1], device=hidden.device) < batch.lengths.unsqueeze(1)).float()
         for number in range(len(network.layers)):
             state = network.state(number, hidden, context)
             for site in (one for one in index.sites if one.layer == number):
-                a = state.activations[site.module].float()
-                a = a.abs() if absolute else a
-                wide = a.shape[1] > 1
-                a = torch.einsum("btn,bt->bn", a, real) / real.sum(1, keepdim=True) if wide else a[:, 0]
-                found[batch.rows, index.slice(site)] = a.cpu().numpy()
+                seen = state.activations[site.module].float()
+                for row, name in enumerate(names):
+                    a = MOMENTS[name](seen)
+                    wide = a.shape[1] > 1
+                    a = torch.einsum("btn,bt->bn", a, real) / real.sum(1, keepdim=True) if wide else a[:, 0]
+                    found[row, batch.rows, index.slice(site)] = a.cpu().numpy()
             hidden = network.after(state)
     return found
 

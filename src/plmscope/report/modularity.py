@@ -44,16 +44,24 @@ def modularity_section(results: Results) -> Sequence[Block]:
     """Separability of every class, its pruning curves, experts, and the same measures in the null models."""
     frame = results.tables["separability"]
     good = frame[(frame["q_value"] < 0.05) & (frame["p_dealt"] < 0.05)]
-    names = listed([results.class_name(label) for label in good["label"]])
+    names = listed([results.class_name(label) for label in good["label"].unique()])
+    statistics = list(frame["statistic"].unique())
+    how = (
+        "Which units are most active is asked by "
+        f"{count(len(statistics))} statistics: {listed([words(one) for one in statistics])}; q is over all tests. "
+        if len(statistics) > 1
+        else ""
+    )
+    of = "classes" if len(statistics) < 2 else "pairs of class and statistic"
     blocks: list[Block] = [
         Text(
-            "Selective pruning sets those units of the intermediate and value modules to zero that are most active in "
-            "a class beside all others. Separability is the mean over steps of the share of their accuracy that the "
-            "other classes keep, minus the share that the class keeps: 1 if it alone is lost, 0 if all lose alike. "
-            f"{count(len(good))} of {count(len(frame))} classes can be cut out better than by random units of the same "
+            f"Selective pruning sets those units of {_modules(results)} to zero that are most active in "
+            f"a class beside all others. {how}Separability is the mean over steps of the share of their accuracy that "
+            "the other classes keep, minus the share that the class keeps: 1 if it alone is lost, 0 if all lose alike. "
+            f"{count(len(good))} of {count(len(frame))} {of} can be cut out better than by random units of the same "
             f"sites (q < 0.05) and by pruning for random proteins (p < 0.05){f': {names}' if len(good) else ''}."
         ),
-        _separability(results, frame),
+        _separability(results, frame, len(statistics) > 1),
     ]
     curves, experts = results.get("pruning"), results.get("expert_classes")
     if curves is None:
@@ -74,13 +82,20 @@ def modularity_section(results: Results) -> Sequence[Block]:
     return blocks
 
 
-def _separability(results: Results, frame: pd.DataFrame) -> Table:
-    """One row a class."""
+def _modules(results: Results) -> str:
+    """The module kinds whose units were pruned."""
+    kinds = results.setting("layout", "pruning_modules") or ("intermediate", "value")
+    return f"the {listed([words(kind) for kind in kinds])} modules"
+
+
+def _separability(results: Results, frame: pd.DataFrame, several: bool) -> Table:
+    """One row a class, and a statistic where there are several."""
     rows = []
     for row in frame.to_dict("records"):
         both = row["q_value"] < 0.05 and row["p_dealt"] < 0.05
         cells = [
-            cell(results.class_name(row["label"])), cell(count(row["n_proteins"]), row["n_proteins"]),
+            cell(results.class_name(row["label"]), small=words(row["statistic"]) if several else ""),
+            cell(count(row["n_proteins"]), row["n_proteins"]),
             cell(fixed(row["separability"], 2), row["separability"]), span(row, 2),
             cell(fixed(row["against"], 2), row["against"]), cell(short(row["p_value"]), row["p_value"]),
             cell(short(row["q_value"]), row["q_value"]), cell(fixed(row["dealt"], 2), row["dealt"]),
@@ -97,15 +112,16 @@ def _separability(results: Results, frame: pd.DataFrame) -> Table:
 def _curves(results: Results, frame: pd.DataFrame) -> FigureGroup:
     """Accuracy of the class and of the others as more is pruned."""
     labels = [str(label) for label in frame["label"].unique()]
+    statistics = [str(name) for name in frame["statistic"].unique()]
     traces = []
-    for label in labels:
-        own = frame[frame["label"] == label]
+    for (statistic, label), own in frame.groupby(["statistic", "label"], sort=False):
+        shown = {"pruned-class": [str(label)]} | ({"pruned-by": [str(statistic)]} if len(statistics) > 1 else {})
         for column, name, colour, dash in LINES:
             traces.append(
                 {
                     "type": "scatter", "mode": "lines+markers", "name": name, "x": (100 * own["fraction"]).tolist(),
                     "y": own[column].tolist(), "line": {"color": colour, "dash": dash, "width": 2},
-                    "marker": {"color": colour, "size": 7}, "when": {"pruned-class": [label]},
+                    "marker": {"color": colour, "size": 7}, "when": shown,
                     "hovertemplate": f"{name}: %{{y:.2f}} with %{{x:.0f}} % pruned<extra></extra>",
                 }
             )  # fmt: skip
@@ -114,9 +130,12 @@ def _curves(results: Results, frame: pd.DataFrame) -> FigureGroup:
         "xaxis": {"title": {"text": "units pruned (%)"}, "rangemode": "tozero"},
         "yaxis": {"title": {"text": "accuracy"}, "range": [-0.02, 1.02]},
     }
-    select = Select("pruned-class", "Class", tuple((label, results.class_name(label)) for label in labels))
+    selects = [Select("pruned-class", "Class", tuple((label, results.class_name(label)) for label in labels))]
+    if len(statistics) > 1:
+        selects.append(Select("pruned-by", "Most active by", tuple((name, words(name)) for name in statistics)))
     caption = "Accuracy of a class and of the others as units are pruned for the class, or at random in the same sites"
-    return FigureGroup("pruning-figure", caption, (Panel("plot-pruning", "Pruning", tuple(traces), layout),), (select,))
+    panel = Panel("plot-pruning", "Pruning", tuple(traces), layout)
+    return FigureGroup("pruning-figure", caption, (panel,), tuple(selects))
 
 
 def _measure_words(frame: pd.DataFrame) -> str:

@@ -12,6 +12,7 @@ from plmscope.evaluation.density import density, density_table
 from plmscope.evaluation.selection import select_top
 from plmscope.scoring.methods import finish
 from plmscope.scoring.scores import NeuronScores, from_table
+from plmscope.scoring.shards import PartialScores
 from plmscope.scoring.table import ACTIVITY, row_of
 from plmscope.store.schema import SCHEMA
 from plmscope.study.scoring import SUMS, rankings, read_sums
@@ -21,9 +22,10 @@ from plmscope.study.stages import Context, Stage, tables
 def run(context: Context) -> None:
     """Count, and write what the intervals come from."""
     study, run, opened = context.study, context.run, context.opened
-    resampled = resampled_places(context)
+    sums = read_sums(run, opened.model.index) if study.density.resampled else None
+    resampled = _resampled_places(context, sums)
     run.write_own("score_bootstraps", resampled)
-    activity = _activity(context)
+    activity = _activity(context, sums)
     rows, nulls = [], []
     for method in study.score.methods:
         scores = opened.ranking(method)
@@ -41,26 +43,25 @@ def run(context: Context) -> None:
         run.write_table("density_null", pd.concat(nulls, ignore_index=True)[list(SCHEMA["density_null"])])
 
 
-def _activity(context: Context) -> np.ndarray | None:
+def _activity(context: Context, sums: PartialScores | None) -> np.ndarray | None:
     """How much every neuron varies, ``(N,)``, which any score by activation is made with; ``None`` without one."""
     study, opened = context.study, context.opened
     if ACTIVITY in study.score.methods:
         return opened.scores(ACTIVITY).values
-    if study.density.resampled:
-        for one in read_sums(context.run, opened.model.index).scored.values():
+    if sums is not None:
+        for one in sums.scored.values():
             if set(one.settings) & set(row_of(ACTIVITY).methods):
                 return finish(ACTIVITY, one.sums, {}).values
     return None
 
 
-def resampled_places(context: Context) -> pd.DataFrame:
+def _resampled_places(context: Context, sums: PartialScores | None) -> pd.DataFrame:
     """How many of the best neurons every site has under each resample of the scoring clusters."""
     study, opened = context.study, context.opened
     index = opened.model.index
     rows: list[tuple[object, ...]] = []
-    if study.density.resampled:
-        partial = read_sums(context.run, index)
-        scores = partial.finish(study.score.columns, opened.proteins("scoring"))
+    if sums is not None:
+        scores = sums.finish(study.score.columns, opened.proteins("scoring"))
         rows = [row for one in rankings(study, scores) for row in _places(context, one, study.density.fractions)]
     names = ["method", "fraction", "resample", *(f"{site.layer}:{site.module}" for site in index.sites)]
     return pd.DataFrame(rows, columns=names)

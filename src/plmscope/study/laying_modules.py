@@ -10,6 +10,7 @@ of them, so that the question could be asked of it; it is not.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -42,20 +43,27 @@ def modularity(laying: Laying) -> str:
 
 def _pruning(laying: Laying) -> str:
     """Write the curves of selective pruning; how many classes of how many are separable."""
-    from plmscope.layout.attributions import mean_activations
-    from plmscope.layout.pruning import pruning_tables
+    from plmscope.layout.attributions import moments
+    from plmscope.layout.pruning import corrected, pruning_tables
 
     model, budget = laying.model, laying.context.study.evaluate.token_budget
     train = laying.opened.proteins("scoring", MEASURED)
     proteins = [p for label in model.labels for p in laying.few(label)]
 
-    def activity(gone: np.ndarray) -> np.ndarray:
-        return mean_activations(model, train, budget, gone, absolute=True)
+    def activity(names: Sequence[str], gone: np.ndarray) -> np.ndarray:
+        return moments(model, train, names, budget, gone)
 
-    curves, summary = pruning_tables(
-        laying.measure, model.index, activity, model.targets(train), proteins, laying.clusters(proteins),
-        model.targets(proteins), model.labels, laying.settings.draws, laying.seed,
-    )  # fmt: skip
+    settings, classes = laying.settings, model.targets(train)
+    frames = [
+        pruning_tables(
+            laying.measure, model.index, activity, classes, proteins, laying.clusters(proteins),
+            model.targets(proteins), model.labels, settings.draws, laying.seed, settings.pruning_steps, statistic,
+            settings.pruning_modules,
+        )
+        for statistic in settings.pruning_statistics
+    ]  # fmt: skip
+    curves, summary = (pd.concat(parts, ignore_index=True) for parts in zip(*frames, strict=True))
+    summary = corrected(summary)
     laying.context.run.write_table("pruning", curves)
     laying.context.run.write_table("separability", summary)
     good = (summary["q_value"] < 0.05) & (summary["p_dealt"] < 0.05)

@@ -34,6 +34,7 @@ def check_possible(study: Any) -> None:
         ("density.fractions", study.density.fractions),
         ("characterize.fractions", study.characterize.fractions),
         ("faithfulness.fractions", study.faithfulness.fractions),
+        ("layout.pruning_steps", study.layout.pruning_steps),
     ):
         for fraction in fractions:
             check_fraction(fraction, key)
@@ -41,6 +42,12 @@ def check_possible(study: Any) -> None:
             raise ValueError(f"{key} = {list(fractions)!r}: has to increase")
         if fractions[-1] == 1 and key in INTACT_AT_1:
             raise ValueError(f"{key}: 1 is the intact model, which is in every curve; leave it out")
+    if study.layout.pruning_steps[-1] == 1:
+        raise ValueError("layout.pruning_steps: 1 leaves no unit; stay below 1")
+    if len(set(study.layout.pruning_statistics)) < len(study.layout.pruning_statistics):
+        raise ValueError(
+            f"layout.pruning_statistics = {list(study.layout.pruning_statistics)!r}: one is there twice; remove it"
+        )
     if study.characterize.fractions[-1] >= 0.5:
         raise ValueError(
             "characterize.fractions: a neuron that fires at half of the residues fires at none; stay below 0.5"

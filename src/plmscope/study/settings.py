@@ -383,6 +383,17 @@ class LayoutSection(SettingsSection):
     baseline: Literal["mean", "masked"] = Field("mean", description="attributions start at: mean, or masked residues")
     group_column: str = Field("", description="groups of shared, such as a taxon; empty: clusters, dealt into three")
     experts: int = Field(60, ge=0, description="experts of modularity that are held one by one, the fullest first")
+    pruning_statistics: tuple[
+        Literal["mean_absolute", "root_mean_square", "standard_deviation", "share_positive"], ...
+    ] = Field(
+        ("mean_absolute",), min_length=1, description="how active a unit is in a class: what is pruned for it first"
+    )
+    pruning_modules: tuple[Literal["query", "key", "value", "attention_output", "intermediate", "output"], ...] = Field(
+        ("intermediate", "value"), min_length=1, description="module kinds whose units are pruned for a class"
+    )
+    pruning_steps: tuple[float, ...] = Field(
+        (0.05, 0.1, 0.2, 0.3, 0.5), min_length=1, description="shares of these units that are gone, increasing, below 1"
+    )
     target: float = Field(0.9, gt=0, lt=1, description="share of what the model does that a sufficient set gives back")
     draws: int = Field(20, ge=2, description="matched draws; below 20 no p value can be below 0.05")
 
