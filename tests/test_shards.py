@@ -322,7 +322,7 @@ def test_the_command_of_a_stage_does_what_shards_left(golden: Golden, tmp_path: 
         (["intervene", "RUN", "--shard", "1/2", "--other", "RUN"], "leave out --selection and --other"),
         (
             ["density", "NO_NULLS", "--shard", "1/2"],
-            "nothing to divide, since the study asks for none ([density] nulls)",
+            "nothing to divide, since the study says [density] nulls = []",
         ),
         (["evaluate", "UNSCORED", "--shard", "1/2"], "the stage 'score' comes first; run 'plmscope run "),
     ],

@@ -154,6 +154,29 @@ def test_without_interventions_overlap_and_stability_stay(
     assert Run.open(folder).manifest()["interventions"] == {"enabled": False}
 
 
+@pytest.mark.parametrize(
+    ("stage", "said"),
+    [
+        ("faithfulness", "[faithfulness] enabled = false"),
+        ("layout", "[layout] parts = []"),
+        ("describe", "[describe] enabled = false"),
+    ],
+)
+def test_a_stage_that_is_asked_for_by_name_says_what_leaves_it_out(
+    golden: Golden, tmp_path: Path, capfd: pytest.CaptureFixture[str], stage: str, said: str
+) -> None:
+    folder = golden.copy(tmp_path / "run")
+    off = {"describe": {"enabled": False}, "faithfulness": {"enabled": False}, "layout": {"parts": []}}
+    changed(golden.study, folder / "study.toml", **off)
+    for _ in range(2):  # also where that is how it was left
+        assert main([stage, str(folder)]) == 0
+        lines = capfd.readouterr().err.splitlines()
+        assert lines[0] == (
+            f"{stage}: left out, since {folder / 'study.toml'} says {said}; change it there, then run this again"
+        )
+        assert not any("finished before" in line for line in lines)
+
+
 # --- what stages really read
 
 
@@ -308,7 +331,9 @@ def test_a_stage_of_one_file_and_one_row(
 
 def test_a_stage_is_a_plain_object() -> None:
     ran: list[str] = []
-    stage = Stage("x", lambda context: ran.append(context.stage), ("seed",), writes=tables("x"), switch="density.nulls")
+    stage = Stage(
+        "x", lambda context: ran.append(context.stage), ("seed",), writes=tables("x"), switches=("density.nulls",)
+    )
     study = parse_study({"density": {"nulls": []}}, "x")
     assert not stage.wanted(study) and stage.wanted(Study()) and stage.products(study) == ("x.parquet",)
     assert [row.name for row in commands()] == [

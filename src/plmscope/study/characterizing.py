@@ -244,7 +244,7 @@ STAGE = Stage(
     writes=tables(*TABLES),
     asked={file: lambda study: bool(study.characterize.structures) for file in tables(*VIEWS)},
     digests=("data", "features"),
-    switch="characterize.enabled",
+    switches=("characterize.enabled",),
     off={"characterize": {"enabled": False}},
     check=lambda context: read_inputs(context.study, context.inputs.data.proteins, light=True),
 )  # fmt: skip

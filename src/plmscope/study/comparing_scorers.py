@@ -87,6 +87,6 @@ STAGE = Stage(
     settings=("seed", "device", "dtype", "faithfulness", "score", "data.task", "evaluate.max_proteins"),
     reads=("model", "proteins", "ablation_means"),
     asked={file: lambda study: study.faithfulness.enabled for file in tables("faithfulness")},
-    switch="faithfulness.enabled",
+    switches=("faithfulness.enabled",),
     off={"faithfulness": {}},
 )

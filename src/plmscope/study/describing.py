@@ -252,7 +252,7 @@ STAGE = Stage(
     writes=tables(*TABLES),
     asked={f"{MADE}.parquet": lambda study: study.describe.maximise > 0},
     digests=("data", "features"),
-    switch="describes",
+    switches=("describe.enabled", "characterize.enabled"),
     off={"describe": {"enabled": False}},
     check=check,
 )  # fmt: skip

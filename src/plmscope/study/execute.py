@@ -92,10 +92,14 @@ class Stages:
                 self.run.discard()
                 raise
             for name in names:
-                if self.is_done(name):
-                    self.say(f"{name}: finished before, nothing changed, not run again")
-                else:
+                off = self.graph[name].off_by(self.study) if wanted is not None and name in wanted else ""
+                if off:  # whoever names it expects it
+                    path = self.run.path / "study.toml"
+                    self.say(f"{name}: left out, since {path} says {off}; change it there, then run this again")
+                if not self.is_done(name):
                     self._run(self.graph[name], started)
+                elif not off:
+                    self.say(f"{name}: finished before, nothing changed, not run again")
                 started = time.time()
 
     def _refuse(self, names: Sequence[str]) -> None:
@@ -212,8 +216,7 @@ class Stages:
         if stage is None or stage.share is None:
             raise StudyError(f"{name}: has no shards; leave out --shard")
         if not stage.wanted(self.study):
-            section, _, key = stage.switch.partition(".")
-            raise StudyError(f"{name}: nothing to divide, since the study asks for none ([{section}] {key})")
+            raise StudyError(f"{name}: nothing to divide, since the study says {stage.off_by(self.study)}")
         missing = next((one for one in self.graph.before(stage.name) if not self.is_done(one)), None)
         if missing:
             command = missing if missing == "finetune" else "run"

@@ -176,6 +176,6 @@ STAGE = Stage(
     reads=("model", "proteins", "neurons", "class_scores", "ablation_means"),
     writes=tables(*TABLES),
     asked={"neuron_effects.parquet": lambda study: study.intervene.neurons > 0},
-    switch="intervene.enabled",
+    switches=("intervene.enabled",),
     off={"interventions": {"enabled": False}},
 )

@@ -150,7 +150,7 @@ STAGE = Stage(
     reads=("model", "proteins", "neurons", "class_scores", "ablation_means", "nulls"),
     asked={file: partial(_asked, part) for part, (_, names) in PARTS.items() for file in tables(*names)},
     digests=("data", "features"),
-    switch="layout.parts",
+    switches=("layout.parts",),
     off={"layout": {}},
     check=check,
 )  # fmt: skip

@@ -80,5 +80,5 @@ STAGE = Stage(
     ),
     reads=("model", "proteins", "neurons", "ablation_means", "nulls"),
     writes=tables("null_fits", "null_tests"),
-    switch="density.several_fits",
+    switches=("density.several_fits",),
 )  # fmt: skip

@@ -61,5 +61,5 @@ STAGE = Stage(
     ),
     reads=("proteins", "nulls"),
     asked={"modules_null.parquet": _asked, "curves_null.parquet": _asked},
-    switch="density.nulls",
+    switches=("density.nulls",),
 )  # fmt: skip

@@ -260,5 +260,5 @@ STAGE = Stage(
         for name in ("neurons", "class_scores", "training")
     },
     extra=tuple(f"nulls/{null}/class_scores.parquet" for null in NULLS),
-    switch="density.nulls",
+    switches=("density.nulls",),
 )

@@ -227,7 +227,7 @@ STAGE = Stage(
     reads=("model", "proteins", "ablation_means"),
     writes=tables(*TABLES),
     digests=("data", "features"),
-    switch="probe.enabled",
+    switches=("probe.enabled",),
     off={"probe": {"enabled": False}},
     check=check,
 )  # fmt: skip

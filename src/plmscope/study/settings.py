@@ -462,11 +462,6 @@ class Study(SettingsSection):
         """Methods whose best neurons get a card: those that are judged, unless the study names others."""
         return self.characterize.methods or self.judged
 
-    @property
-    def describes(self) -> bool:
-        """Whether there are formulas and sentences, of the neurons that characterization gives a card."""
-        return self.describe.enabled and self.characterize.enabled
-
     @model_validator(mode="after")
     def _possible(self) -> Study:
         check_possible(self)

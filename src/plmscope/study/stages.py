@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -92,7 +93,7 @@ class Stage:
         asked: Files that only some settings ask for.
         extra: Of its files those that no stage reads and earlier versions did not write: it is done without them.
         digests: What it reads from outside: ``data``, ``model`` or ``features``.
-        switch: The setting that leaves the stage out where it is false or empty.
+        switches: Settings that leave the stage out where one is false or empty.
         off: What the manifest keeps where it is left out.
         check: Refuses inputs before any stage runs.
         view: Whether it only shows what is there: it is written anew when something changed, never removed, and asks
@@ -108,14 +109,22 @@ class Stage:
     asked: Mapping[str, Callable[[Study], bool]] = field(default_factory=dict)
     extra: tuple[str, ...] = ()
     digests: tuple[str, ...] = ()
-    switch: str = ""
+    switches: tuple[str, ...] = ()
     off: Mapping[str, Any] = field(default_factory=dict)
     check: Callable[[Context], object] | None = None
     view: bool = False
 
     def wanted(self, study: Study) -> bool:
         """Whether a study has this stage at all."""
-        return not self.switch or bool(setting(study, self.switch))
+        return not self.off_by(study)
+
+    def off_by(self, study: Study) -> str:
+        """The setting that leaves the stage out, as a study file has it: ``[layout] parts = []``; empty for none."""
+        for path in self.switches:
+            if not (value := setting(study, path)):
+                section, _, key = path.partition(".")
+                return f"[{section}] {key} = {json.dumps(value)}"
+        return ""
 
     def products(self, study: Study) -> tuple[str, ...]:
         """The files that it writes with these settings."""
