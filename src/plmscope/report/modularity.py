@@ -26,11 +26,12 @@ from plmscope.report.blocks import (
 from plmscope.report.input import Results, section
 from plmscope.report.layout import ROWS, span
 
+#: Measure to its name, and what it is.
 MEASURES = {
-    "nmi": "information that experts share with classes (NMI)",
-    "half": "fewest experts with half of the neurons",
-    "overlap": "overlap of two classes’ neurons (Jaccard)",
-    "damage_specificity": "greatest damage less that of the others",
+    "nmi": ("experts and classes", "shared information (NMI)"),
+    "half": ("experts of a class", "fewest with half of its neurons"),
+    "overlap": ("overlap of classes", "of two classes’ neurons (Jaccard)"),
+    "damage_specificity": ("specific damage", "the greatest, less that of the others"),
 }
 LINES = (
     ("accuracy_label", "the class", "@c0", "solid"), ("accuracy_others", "other classes", "@c1", "solid"),
@@ -163,16 +164,18 @@ def _measure_words(frame: pd.DataFrame) -> str:
 def _measures(results: Results, frame: pd.DataFrame) -> Table:
     """Every measure of every model."""
     rows = []
+    several = frame["model"].nunique() > 1
     for row in frame.to_dict("records"):
+        name, what = MEASURES.get(str(row["measure"]), (words(row["measure"]), ""))
         digits = 0 if row["measure"] == "half" else 3
         cells = [
             cell("this model" if row["model"] == "run" else words(row["model"])),
-            cell(MEASURES.get(str(row["measure"]), words(row["measure"]))),
+            cell(name, small=what),
             cell(results.class_name(row["label"]) if row["label"] else "–"),
             cell(fixed(row["value"], digits), row["value"]),
             cell(fixed(row["against"], max(digits, 1)), row["against"]), cell(short(row["p_value"]), row["p_value"]),
         ]  # fmt: skip
-        rows.append(TableRow(tuple(cells), strong=row["model"] == "run"))
+        rows.append(TableRow(tuple(cells), strong=several and row["model"] == "run"))
     columns = (
         ("model", False),
         ("measure", False),

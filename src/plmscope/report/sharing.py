@@ -81,7 +81,8 @@ def _transfer_words(frame: pd.DataFrame) -> str:
     return (
         f"Of {count(len(other))} pairs of different groups of a class, the median transfer is "
         f"{fixed(other['ratio'].median(), 2)}: holding the neurons of another group costs that share of what holding "
-        f"the group’s own costs. {count(len(below))} lie below 1 and below neurons that were chosen with dealt labels."
+        f"the group’s own costs. Below 1, and below neurons that were chosen with dealt labels, "
+        f"{'lies' if len(below) == 1 else 'lie'} {count(len(below))}."
     )
 
 
