@@ -20,9 +20,10 @@ from plmscope.report.faithfulness import _advice, faithfulness_section
 from plmscope.report.input import Results
 from plmscope.scoring.scores import GroupSums, NeuronScores
 from plmscope.store.folder import Run
-from plmscope.study.study_file import parse_study
+from plmscope.study.study_file import parse_study, read_study
 from tests.conftest import Golden
 from tests.fake_run import _faithfulness
+from tests.test_study import changed
 
 INDEX = NeuronIndex.of(layers=1, hidden=4, intermediate=4)
 
@@ -155,6 +156,7 @@ def test_the_stage_continues_after_a_kill_and_says_what_to_use(
     assert before["keep"][:2].isna().all() and before["keep"][2:].between(0, 1).all()
     folder = golden.copy(tmp_path / "run")
     (folder / "faithfulness.parquet").unlink()
+    changed(golden.study, folder / "study.toml", faithfulness={"enabled": False})  # its command asks for it
     import plmscope.study.comparing_scorers as stage
 
     scored, calls = stage._scored, []
@@ -174,4 +176,5 @@ def test_the_stage_continues_after_a_kill_and_says_what_to_use(
     after = Run.open(folder).table("faithfulness").drop(columns=["cpu_seconds", "recommended"])
     pd.testing.assert_frame_equal(after, before)
     assert not (folder / "faithfulness.parts").exists()
+    assert read_study(folder / "study.toml").faithfulness.enabled
     assert "Which scorer to trust" in (folder / "report.html").read_text()

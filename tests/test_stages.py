@@ -157,17 +157,15 @@ def test_without_interventions_overlap_and_stability_stay(
 @pytest.mark.parametrize(
     ("stage", "said"),
     [
-        ("faithfulness", "[faithfulness] enabled = false"),
+        ("intervene", "[intervene] enabled = false"),
         ("layout", "[layout] parts = []"),
-        ("describe", "[describe] enabled = false"),
     ],
 )
 def test_a_stage_that_is_asked_for_by_name_says_what_leaves_it_out(
     golden: Golden, tmp_path: Path, capfd: pytest.CaptureFixture[str], stage: str, said: str
 ) -> None:
     folder = golden.copy(tmp_path / "run")
-    off = {"describe": {"enabled": False}, "faithfulness": {"enabled": False}, "layout": {"parts": []}}
-    changed(golden.study, folder / "study.toml", **off)
+    changed(golden.study, folder / "study.toml", intervene={"enabled": False}, layout={"parts": []})
     for _ in range(2):  # also where that is how it was left
         assert main([stage, str(folder)]) == 0
         lines = capfd.readouterr().err.splitlines()

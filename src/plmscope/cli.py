@@ -405,7 +405,9 @@ def _stage_command(row: StageRow) -> None:
         quiet: Quiet = False,
         progress: Progress = "text",
     ) -> None:
-        _stage(folder, row.name, quiet, crew=_crew(engine, workers, address))
+        # A study leaves it out unless it is asked for, which its command does, as those of describe and probe do.
+        changes = {row.name: {"enabled": True}} if row.name == "faithfulness" else None
+        _stage(folder, row.name, quiet, changes=changes, crew=_crew(engine, workers, address))
 
     made = divided if row.shards else command
     made.__name__ = row.name
@@ -738,7 +740,7 @@ def _run(
 ) -> None:
     """Apply the overrides, run the stages, print the closing table."""
     from plmscope.store.folder import Run
-    from plmscope.study import Stages, names
+    from plmscope.study import Stages
     from plmscope.study.study_file import parse_study
 
     settings = study.model_dump()
@@ -748,7 +750,7 @@ def _run(
         settings["model"]["checkpoint"] = model
     study = parse_study(settings, "command line")
     folder = Run.create(out or Path("runs") / study.name)
-    Stages(study, folder, track(quiet), say(quiet), crew=crew).execute(stages or names())
+    Stages(study, folder, track(quiet), say(quiet), crew=crew).execute(stages)
     _summary(folder)
 
 
