@@ -311,13 +311,13 @@ def describe(
 ) -> None:
     """The stage ``describe``, which has options of its own."""
     asked = {name: value for name, value in (("llm", llm), ("maximise", maximise)) if value is not None}
-    _stage(folder, "describe", quiet, changes={"describe": {**asked, "enabled": True}})
+    _stage(folder, "describe", quiet, options=asked)
 
 
 @app.command(help=_help("probe"))
 def probe(folder: RunFolder, quiet: Quiet = False) -> None:
     """The stage ``probe``, which a study leaves out unless it is asked for."""
-    _stage(folder, "probe", quiet, changes={"probe": {"enabled": True}})
+    _stage(folder, "probe", quiet)
 
 
 @app.command(help=_help("intervene"))
@@ -405,9 +405,7 @@ def _stage_command(row: StageRow) -> None:
         quiet: Quiet = False,
         progress: Progress = "text",
     ) -> None:
-        # A study leaves it out unless it is asked for, which its command does, as those of describe and probe do.
-        changes = {row.name: {"enabled": True}} if row.name == "faithfulness" else None
-        _stage(folder, row.name, quiet, changes=changes, crew=_crew(engine, workers, address))
+        _stage(folder, row.name, quiet, crew=_crew(engine, workers, address))
 
     made = divided if row.shards else command
     made.__name__ = row.name
@@ -770,15 +768,20 @@ def _stage(
     quiet: bool,
     shards: Path | None = None,
     then: Callable[[], None] = lambda: None,
-    changes: Mapping[str, Mapping[str, object]] | None = None,
+    options: Mapping[str, object] | None = None,
     crew: Crew = ALONE,
 ) -> None:
-    """One stage of an existing run, with the settings it was made with; a report that is there is written anew."""
+    """One stage of an existing run, with the settings it was made with; a report that is there is written anew.
+
+    ``options`` of its section become the run's own, and so does that it is asked for, where its command does that.
+    """
     from plmscope.report.page import write_report
     from plmscope.store.folder import Run
 
     opened = Run.open(folder)
-    stages = _stages(opened, quiet, shards, changes)
+    asks = any(row.asks for row in commands() if row.name == stage)
+    own = {**(options or {}), **({"enabled": True} if asks else {})}
+    stages = _stages(opened, quiet, shards, {stage: own} if own else None)
     stages.crew = crew
     stages.execute([stage])
     with opened.locked():

@@ -52,18 +52,9 @@ def per_protein(
     return attributed
 
 
-@torch.inference_mode()
-def mean_activations(
-    classifier: Classifier,
-    proteins: Sequence[Protein],
-    token_budget: int = 2048,
-    gone: np.ndarray | None = None,
-) -> np.ndarray:
-    """Mean activation ``(P, N)`` of every neuron over the tokens of each protein that the head can see it at.
-
-    Where ``gone`` names neurons, their activations are set to zero meanwhile; see :func:`moments`.
-    """
-    found: np.ndarray = moments(classifier, proteins, ("mean",), token_budget, gone)[0]
+def mean_activations(classifier: Classifier, proteins: Sequence[Protein], token_budget: int = 2048) -> np.ndarray:
+    """Mean activation ``(P, N)`` of every neuron over the tokens of each protein that the head can see it at."""
+    found: np.ndarray = moments(classifier, proteins, ("mean",), token_budget)[0]
     return found
 
 

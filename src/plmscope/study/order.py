@@ -20,6 +20,7 @@ class StageRow:
         about: What it does, in a line, for the command line and the documentation.
         along: The stage whose command runs it too; it has none of its own. Empty: ``plmscope NAME RUN``.
         shards: Whether its command takes ``--shard``.
+        asks: Whether its command asks for it where the run's study left it out, by ``enabled = true`` in its section.
     """
 
     name: str
@@ -27,6 +28,7 @@ class StageRow:
     about: str
     along: str = ""
     shards: bool = False
+    asks: bool = False
 
 
 ROWS: tuple[StageRow, ...] = (
@@ -83,11 +85,13 @@ ROWS: tuple[StageRow, ...] = (
         "describe",
         "plmscope.study.describing",
         "formulas over concepts for the best neurons, and sentences that are scored by what they predict",
+        asks=True,
     ),
     StageRow(
         "probe",
         "plmscope.study.probing",
         "ask what the best, the worst and random neurons decide alone in probes beside the model",
+        asks=True,
     ),
     StageRow(
         "intervene",
@@ -104,6 +108,7 @@ ROWS: tuple[StageRow, ...] = (
         "faithfulness",
         "plmscope.study.comparing_scorers",
         "compare scorers with single-neuron ablation of this model: which to trust, and at what price",
+        asks=True,
     ),
     StageRow("report", "plmscope.study.reporting", "write report.html from the tables, one file that opens offline"),
 )
